@@ -1,0 +1,54 @@
+"""Progress on the terminal: images per second and time left, or quiet lines in a log file."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+log = logging.getLogger(__name__)
+
+
+class RateColumn(ProgressColumn):
+    """Images per second of a task."""
+
+    def render(self, task: Task) -> Text:
+        """Show the rate, or a dash while it is unknown."""
+        rate = task.finished_speed or task.speed
+        return Text(f"{rate:.0f} images/s" if rate else "- images/s", style="cyan")
+
+
+def progress_bar(console: Console | None = None) -> Progress:
+    """Return a bar with images per second and time left; on no terminal it stays silent."""
+    console = console or Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        refresh_per_second=4,
+    )
+
+
+@contextlib.contextmanager
+def images_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show progress over ``total`` images; the yielded function counts one."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,207 @@
+"""Which films belong together, and which are copies of another.
+
+A group is what must stay on one side of a split: the films of one patient and every copy of
+a film, identical or near. Of a set of copies one film stays. N films, S side of a square.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from cxr.data.near import ORIENTATIONS, confirm_pairs, near_pairs, perceptual_hashes
+
+MAX_DISTANCE = 8
+MIN_CORRELATION = 0.85
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Pairs of films that show the same exposure.
+
+    Attributes:
+        pairs: (P, 2) rows of the table.
+        identical: (P,) whether the decoded pixels are equal.
+        orientation: (P,) index into ``ORIENTATIONS`` of the second film on the first.
+        correlation: (P,) of fine detail, 1 for identical films.
+    """
+
+    pairs: NDArray[np.int64]
+    identical: NDArray[np.bool_]
+    orientation: NDArray[np.int64]
+    correlation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What grouping found.
+
+    Attributes:
+        group: (N,) group name of each row, also of dropped ones.
+        keep: (N,) False for a film to drop.
+        copies: dropped films with ``image``, ``copy_of``, ``kind`` (identical or near),
+            ``orientation`` and ``correlation``.
+        conflicts: sets of copies with different labels, dropped whole: ``images`` and
+            ``labels`` in the same order.
+    """
+
+    group: NDArray[np.object_]
+    keep: NDArray[np.bool_]
+    copies: list[dict[str, Any]] = field(default_factory=list)
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+
+
+def find_copies(
+    digests: NDArray[np.object_],
+    squares: NDArray[np.uint8],
+    *,
+    near: bool = True,
+    max_distance: int = MAX_DISTANCE,
+    min_correlation: float = MIN_CORRELATION,
+    on_progress: Callable[[], None] | None = None,
+) -> Copies:
+    """Find identical and near-identical films.
+
+    Args:
+        digests: (N,) of the decoded pixels, equal for identical films.
+        squares: (N, S, S) uint8.
+        near: also look for near copies, in all eight orientations.
+        max_distance: most differing bits of 64 between the perceptual hashes.
+        min_correlation: lowest correlation of fine detail of a near copy.
+        on_progress: called after each hashed film.
+
+    Returns:
+        The pairs. Identical films appear once per film, paired with the first of their kind;
+        near copies are pairs among these first films.
+    """
+    _, first, inverse = np.unique(digests.astype(str), return_index=True, return_inverse=True)
+    representative = first[inverse]
+    again = np.flatnonzero(representative != np.arange(len(digests)))
+    pairs = np.stack([representative[again], again], axis=1).astype(np.int64)
+    turn = np.zeros(len(pairs), np.int64)
+    correlation = np.ones(len(pairs))
+    identical = np.ones(len(pairs), np.bool_)
+    if near:
+        rows = np.sort(first)
+        hashes = perceptual_hashes(squares, on_progress=on_progress)[rows]
+        candidates = rows[near_pairs(hashes, max_distance=max_distance)]
+        found, turns, values = confirm_pairs(squares, candidates, min_correlation=min_correlation)
+        pairs = np.concatenate([pairs, found])
+        turn = np.concatenate([turn, turns])
+        correlation = np.concatenate([correlation, values])
+        identical = np.concatenate([identical, np.zeros(len(found), np.bool_)])
+    return Copies(pairs, identical, turn, correlation)
+
+
+def group_films(
+    table: pd.DataFrame,
+    squares: NDArray[np.uint8],
+    *,
+    near: bool = True,
+    keep_order: NDArray[np.int64] | None = None,
+    max_distance: int = MAX_DISTANCE,
+    min_correlation: float = MIN_CORRELATION,
+    on_progress: Callable[[], None] | None = None,
+) -> GroupResult:
+    """Group films by patient and copy, and choose which copies to drop.
+
+    Args:
+        table: N rows with columns ``image``, ``label``, ``patient_id`` and ``sha256``; an
+            empty patient id says nothing.
+        squares: (N, S, S) uint8, row i of the table.
+        near: also look for near copies.
+        keep_order: (N,) int; of a set of copies the film with the lowest stays, equals by
+            image name. By image name alone by default.
+        max_distance: most differing bits of 64 between the hashes of near copies.
+        min_correlation: lowest correlation of fine detail of a near copy.
+        on_progress: called after each hashed film.
+
+    Returns:
+        Groups, named after their alphabetically first image, and what to drop.
+    """
+    digests = table["sha256"].to_numpy(np.object_)
+    found = find_copies(
+        digests,
+        squares,
+        near=near,
+        max_distance=max_distance,
+        min_correlation=min_correlation,
+        on_progress=on_progress,
+    )
+    images = table["image"].to_numpy(np.object_)
+    same_film = _components(len(table), found.pairs)
+    patients = _patient_pairs(table["patient_id"].to_numpy(np.object_))
+    together = _components(len(table), np.concatenate([found.pairs, patients]))
+    group = pd.Series(images).groupby(together).transform("min").to_numpy(np.object_)
+    result = GroupResult(group, np.ones(len(table), np.bool_))
+    order = np.zeros(len(table), np.int64) if keep_order is None else np.asarray(keep_order)
+    labels = table["label"].to_numpy(np.object_)
+    sizes = np.bincount(same_film)
+    members: dict[int, list[int]] = {}
+    for row in np.flatnonzero(sizes[same_film] > 1):
+        members.setdefault(int(same_film[row]), []).append(int(row))
+    for rows in members.values():
+        rows.sort(key=lambda row: (order[row], images[row]))
+        _resolve(rows, images, labels, digests, found, result)
+    result.copies.sort(key=lambda record: str(record["image"]))
+    result.conflicts.sort(key=lambda record: str(record["images"]))
+    return result
+
+
+def _resolve(
+    rows: list[int],
+    images: NDArray[np.object_],
+    labels: NDArray[np.object_],
+    digests: NDArray[np.object_],
+    found: Copies,
+    result: GroupResult,
+) -> None:
+    """Drop all but the first of a set of copies, or all where their labels differ."""
+    if len(set(labels[rows])) > 1:
+        result.keep[rows] = False
+        result.conflicts.append({"images": list(images[rows]), "labels": list(labels[rows])})
+        return
+    kept, *dropped = rows
+    result.keep[dropped] = False
+    for row in dropped:
+        same = digests[row] == digests[kept]
+        record = {"image": images[row], "copy_of": images[kept]}
+        if same:
+            record |= {"kind": "identical", "orientation": ORIENTATIONS[0], "correlation": 1.0}
+        else:
+            turn, value = _evidence(digests, found, row, kept)
+            record |= {"kind": "near", "orientation": turn, "correlation": value}
+        result.copies.append(record)
+
+
+def _evidence(
+    digests: NDArray[np.object_], found: Copies, row: int, kept: int
+) -> tuple[str, float]:
+    """Return orientation and correlation of a near copy's pair, or of its best other pair."""
+    shown = digests[found.pairs]
+    mine = ~found.identical & (shown == digests[row]).any(axis=1)
+    direct = mine & (shown == digests[kept]).any(axis=1)
+    pool = np.flatnonzero(direct if direct.any() else mine)
+    best = pool[np.argmax(found.correlation[pool])]
+    return ORIENTATIONS[found.orientation[best]], round(float(found.correlation[best]), 4)
+
+
+def _patient_pairs(patients: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Pair each film with the first of its patient; films without a patient id stay out."""
+    known = np.flatnonzero(patients != "")
+    _, first, inverse = np.unique(
+        patients[known].astype(str), return_index=True, return_inverse=True
+    )
+    return np.stack([known[first[inverse]], known], axis=1).astype(np.int64)
+
+
+def _components(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the connected components of a graph on ``count`` rows."""
+    ones = np.ones(len(pairs), np.int8)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)

@@ -1,0 +1,148 @@
+"""Batches from a prepared set. The only module of this folder that imports torch.
+
+B batch, S side in pixels. Batches are gathered straight from the memory map, so there are no
+worker processes to start, and all randomness comes from (seed, epoch), so a batch is known by
+its number alone and an interrupted epoch can go on in its middle.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Imbalance = Literal["none", "loss", "sampler"]
+
+
+class Batch(TypedDict):
+    """One batch.
+
+    ``pixels`` (B, 1, S, S) uint8, ``target`` (B,) int64, ``row`` (B,) int64 into the table.
+    """
+
+    pixels: Tensor
+    target: Tensor
+    row: Tensor
+
+
+class EpochSampler:
+    """The order of rows in each epoch, from (seed, epoch) alone.
+
+    Args:
+        rows: (N,) rows of the table.
+        weights: (N,) relative chances; rows are then drawn with replacement. Without them
+            each epoch is a permutation.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, rows: NDArray[np.int64], *, weights: NDArray[np.float64] | None = None, seed: int
+    ) -> None:
+        self._rows, self._weights, self._seed, self.epoch = rows, weights, seed, 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def order(self) -> NDArray[np.int64]:
+        """Return this epoch's (N,) rows."""
+        random = np.random.default_rng([self._seed, self.epoch])
+        if self._weights is None:
+            return random.permutation(self._rows)
+        chances = self._weights / self._weights.sum()
+        return random.choice(self._rows, size=len(self._rows), p=chances)
+
+
+class FixedOrder:
+    """The rows as they stand, in every epoch."""
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the (N,) rows."""
+        return self._rows
+
+
+class BatchLoader:
+    """Iterate over batches of a prepared set; can be stopped and resumed at any batch.
+
+    Args:
+        pixels: (N, S, S) uint8, usually a memory map.
+        targets: (N,) class index of every row of the table.
+        sampler: which rows, in which order.
+        batch_size: B, per process.
+        shard: (rank, world size); every process sees its share of each global batch.
+        drop_last: leave out the films that do not fill a global batch.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        targets: NDArray[np.int64],
+        sampler: EpochSampler | FixedOrder,
+        *,
+        batch_size: int,
+        shard: tuple[int, int] = (0, 1),
+        drop_last: bool = False,
+    ) -> None:
+        self._pixels, self._targets, self.sampler = pixels, targets, sampler
+        self._batch_size, self._shard, self._drop_last = batch_size, shard, drop_last
+        self._start = 0
+        self.batches_done = 0
+
+    def __len__(self) -> int:
+        films, size = len(self.sampler), self._batch_size * self._shard[1]
+        return films // size if self._drop_last else -(-films // size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        start, self._start = self._start, 0
+        self.batches_done = start
+        order = self.sampler.order()
+        rank, world = self._shard
+        for number in range(start, len(self)):
+            size = self._batch_size * world
+            rows = order[number * size : (number + 1) * size][rank::world]
+            yield self.gather(rows)
+
+    def gather(self, rows: NDArray[np.int64]) -> Batch:
+        """Return the batch of the given (B,) rows."""
+        # A memory map is read fastest in file order.
+        by_place = np.argsort(rows, kind="stable")
+        pixels = np.empty((len(rows), *self._pixels.shape[1:]), np.uint8)
+        pixels[by_place] = self._pixels[rows[by_place]]
+        return {
+            "pixels": torch.from_numpy(pixels)[:, None],
+            "target": torch.from_numpy(self._targets[rows]),
+            "row": torch.from_numpy(np.ascontiguousarray(rows)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the epoch stands, for a checkpoint."""
+        return {"batches_done": self.batches_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration begin behind the batches that a checkpoint had done."""
+        self._start = int(state["batches_done"]) % max(1, len(self))
+
+
+def balancing_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return the (K,) weight of each class that makes all classes count alike.
+
+    n / (K n_k), the weights that scikit-learn calls balanced; their mean over films is 1.
+    """
+    counts = np.bincount(targets, minlength=classes)
+    return len(targets) / (classes * np.maximum(counts, 1))
+
+
+def rows_of(split: Sequence[str], name: str) -> NDArray[np.int64]:
+    """Return the rows of one split."""
+    return np.flatnonzero(np.asarray(split, dtype=object) == name)

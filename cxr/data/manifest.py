@@ -1,0 +1,208 @@
+"""The manifest: one row per film, and what a row may not say.
+
+In memory a manifest is a table whose columns are all strings, with "" for what is unknown.
+"""
+
+import csv
+import io
+import logging
+import os
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+
+import pandas as pd
+
+from cxr.errors import InputError, MissingInputError
+from cxr.runlog import atomic_write
+
+log = logging.getLogger(__name__)
+
+REQUIRED = ("image", "label")
+"""Columns without which a manifest is refused."""
+COLUMNS = (
+    *REQUIRED,
+    "patient_id", "source", "published_split", "view", "sex", "age", "license",
+    "width", "height", "mask", "lesion_mask",
+)  # fmt: skip
+"""Every column, in the order of the file; ``lesion_mask`` only where lesions are known."""
+PATH_COLUMNS = ("image", "mask", "lesion_mask")
+"""Columns that hold paths, relative to the manifest's folder."""
+SPLITS = ("train", "val", "test")
+"""What ``published_split`` may say, besides nothing."""
+
+
+def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read and check a manifest.
+
+    Rows are counted from 1, the first below the header. Columns that are not in ``COLUMNS``
+    are left out with a logged warning.
+
+    Args:
+        path: CSV file, UTF-8; its folder is what the paths in it are relative to.
+        labels: class names that are allowed; any non-empty name by default.
+
+    Returns:
+        A row per film with the columns of ``COLUMNS``, all strings, "" where unknown.
+
+    Raises:
+        MissingInputError: no such file or folder.
+        InputError: not a CSV, empty, a required column missing, an unknown label, an image
+            named twice, a path that is absolute or leaves the folder (by ``..`` or a
+            link), or an unknown ``published_split``.
+    """
+    header, rows = _read_rows(path)
+    for name in REQUIRED:
+        if name not in header:
+            raise InputError(
+                f"{path} has no column {name!r}: it has {', '.join(header)}; "
+                f"{' and '.join(REQUIRED)} are needed"
+            )
+    if not rows:
+        raise InputError(f"{path} is empty: below its header a row per image is needed")
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown:
+        log.warning("%s: columns left out, unknown here: %s", path, ", ".join(unknown))
+    table = manifest_table(dict(zip(header, row, strict=True)) for row in rows)
+    return check_manifest(table, path.parent, labels=labels, name=str(path))
+
+
+def write_manifest(table: pd.DataFrame, path: Path) -> None:
+    """Write a manifest whole or not at all, columns in the order of ``COLUMNS``.
+
+    Columns that are empty throughout are written too, except ``lesion_mask``.
+    """
+    full = table.reindex(columns=list(COLUMNS), fill_value="")
+    if full["lesion_mask"].eq("").all():
+        full = full.drop(columns="lesion_mask")
+    with atomic_write(path) as file:
+        file.write(full.to_csv(index=False, lineterminator="\n").encode())
+
+
+def manifest_table(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+    """Make a manifest table of rows, with "" for the columns that a row leaves out."""
+    values = [[row.get(name, "") for name in COLUMNS] for row in rows]
+    return pd.DataFrame(values, columns=list(COLUMNS), dtype="str")
+
+
+def check_manifest(
+    table: pd.DataFrame,
+    folder: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    name: str = "the manifest",
+) -> pd.DataFrame:
+    """Check a manifest table; see ``read_manifest`` for what is refused.
+
+    Args:
+        table: a manifest in memory.
+        folder: what its paths are relative to.
+        labels: class names that are allowed; any non-empty name by default.
+        name: what errors call the table.
+
+    Returns:
+        The table with its paths in their shortest form (``a/./b`` becomes ``a/b``).
+    """
+    _check_values(table["label"], labels, column="label", name=name)
+    _check_values(table["published_split"], ("", *SPLITS), column="published_split", name=name)
+    checked = table.copy()
+    inside = _Inside(folder)
+    for column in PATH_COLUMNS:
+        required = column in REQUIRED
+        checked[column] = [
+            inside.check(value, f"{column} in row {row} of {name}", required=required)
+            for row, value in enumerate(table[column], start=1)
+        ]
+    repeated = checked["image"].duplicated()
+    if repeated.any():
+        second = int(repeated.to_numpy().argmax())
+        image = str(checked["image"].iloc[second])
+        first = int(checked["image"].eq(image).to_numpy().argmax())
+        raise InputError(
+            f"{name} names image {image!r} in row {first + 1} and again in row {second + 1}: "
+            "each image has one row; remove one"
+        )
+    return checked
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    if not path.parent.is_dir():
+        raise MissingInputError(
+            f"there is no folder {path.parent}, where {path.name} should be: check the path"
+        )
+    if not path.is_file():
+        raise MissingInputError(f"there is no file {path}: check the path, or write a manifest")
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        header, *rows = (row for row in reader if row)
+    except ValueError as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise InputError(f"{path} is not UTF-8 text ({error.reason}): save it so") from None
+        raise InputError(
+            f"{path} is empty: a header with {' and '.join(REQUIRED)} is needed"
+        ) from None
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file ({error}): mend it") from None
+    if len(set(header)) != len(header):
+        raise InputError(f"{path} names a column twice: {', '.join(header)}; rename one")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise InputError(
+                f"row {number} of {path} has {len(row)} values, the header {len(header)}: "
+                "mend the row; a value with a comma needs quotes"
+            )
+    return header, rows
+
+
+def _check_values(
+    values: Iterable[str], allowed: Sequence[str] | None, *, column: str, name: str
+) -> None:
+    for row, value in enumerate(values, start=1):
+        if value not in allowed if allowed is not None else not value:
+            names = ", ".join(item or "(empty)" for item in allowed) if allowed else "a class name"
+            raise InputError(
+                f"unknown {column} {value!r} in row {row} of {name}: allowed: {names}; mend the row"
+            )
+
+
+class _Inside:
+    """Check that paths stay in a folder, each parent folder resolved once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._root = os.path.realpath(folder)
+        self._parents: dict[str, bool] = {}
+
+    def check(self, value: str, where: str, *, required: bool) -> str:
+        """Return the path in its shortest form.
+
+        Raises:
+            InputError: empty though required, absolute, or leaving the folder.
+        """
+        if not value and not required:
+            return ""
+        path = posixpath.normpath(value) if value else "."
+        if path == "." or "\0" in path:
+            raise InputError(f"{where} is {value!r}: a path of a file is needed; mend the row")
+        if path.startswith("/") or PureWindowsPath(path).is_absolute():
+            raise InputError(
+                f"{where} is {value!r}, an absolute path: write it relative to {self._folder}"
+            )
+        # The text as given is followed, not its shortest form: link/.. is not where it looks.
+        parent, file = os.path.split(os.path.join(self._root, value))
+        if parent not in self._parents:
+            self._parents[parent] = self._holds(parent)
+        if not self._parents[parent] or path.split("/")[0] == ".." or self._leaves(parent, file):
+            raise InputError(
+                f"{where} is {value!r}, which lies outside {self._folder}: "
+                "move or copy the file into that folder"
+            )
+        return path
+
+    def _leaves(self, parent: str, file: str) -> bool:
+        full = os.path.join(parent, file)
+        return os.path.islink(full) and not self._holds(full)
+
+    def _holds(self, path: str) -> bool:
+        real = os.path.realpath(path)
+        return real == self._root or real.startswith(self._root.rstrip(os.sep) + os.sep)

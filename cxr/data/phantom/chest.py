@@ -1,0 +1,147 @@
+"""Who is on the film: one synthetic patient's anatomy, drawn once and kept.
+
+Lengths are in half film widths at scale 1 (about 18 cm); x grows to the patient's left,
+which is the film's right, y grows to the feet. Water paths are in units of a trunk's
+depth. All proportions are drawn from memory of adult frontal films, not measured.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.data.phantom.vessels import VesselTree, grow_vessels
+
+Sex = Literal["F", "M"]
+RIBS = 11
+"""Pairs of ribs that are drawn; the twelfth hides in the abdomen."""
+
+
+@dataclass(frozen=True)
+class Chest:
+    """Anatomy of one patient.
+
+    Attributes:
+        sex: F or M.
+        age: years.
+        half_width: midline to the inner chest wall at the base.
+        apex: y of the lung apices.
+        dome: y of the right hemidiaphragm's top, the left one's.
+        wall: soft tissue outside the ribs.
+        depth: trunk depth, 1 the average.
+        lung_density: of aerated lung, water 1.
+        heart: linear factor on the heart.
+        heart_axis: tilt of the heart's long axis, radians.
+        aorta: linear factor on the aortic knob.
+        mediastinum: linear factor on the width of the upper mediastinum.
+        bend: sideways bend of the spine.
+        rib_start: y of the first rib's head.
+        rib_step: distance between rib heads.
+        rib_tilt: how far a rib ring leans, its front below its back by twice this.
+        rib_radius: half height of a rib.
+        rib_jitter: (RIBS, 2) offsets of single ribs, in steps, per side.
+        bone: factor on the density of all bones.
+        breast: size of each breast's shadow, right and left; 0 for none.
+        nipple: strength of the nipples' shadows.
+        vascularity: factor on all lung vessels.
+        vessels: the tree.
+        gas: strength of the stomach bubble.
+        mottle: (24, 24) smooth noise that makes tissue uneven.
+        scar: x, y, half length, strength of one plate of atelectasis; strength 0 for none.
+        granuloma: x, y, strength of one calcified spot; strength 0 for none.
+    """
+
+    sex: Sex
+    age: int
+    half_width: float
+    apex: float
+    dome: tuple[float, float]
+    wall: float
+    depth: float
+    lung_density: float
+    heart: float
+    heart_axis: float
+    aorta: float
+    mediastinum: float
+    bend: float
+    rib_start: float
+    rib_step: float
+    rib_tilt: float
+    rib_radius: float
+    rib_jitter: NDArray[np.float32]
+    bone: float
+    breast: tuple[float, float]
+    nipple: float
+    vascularity: float
+    vessels: VesselTree
+    gas: float
+    mottle: NDArray[np.float32]
+    scar: tuple[float, float, float, float]
+    granuloma: tuple[float, float, float]
+
+
+def draw_chest(rng: np.random.Generator) -> Chest:
+    """Draw a patient. The class of the films is not known here, on purpose.
+
+    Args:
+        rng: the patient's own generator.
+
+    Returns:
+        The anatomy.
+    """
+    sex: Sex = "F" if rng.random() < 0.5 else "M"
+    age = int(np.clip(rng.normal(56, 17), 18, 92))
+    half_width = rng.uniform(0.66, 0.77)
+    apex = rng.uniform(-0.80, -0.70)
+    right_dome = rng.uniform(0.38, 0.54)
+    old = (age - 18) / 74
+    return Chest(
+        sex=sex,
+        age=age,
+        half_width=half_width,
+        apex=apex,
+        dome=(right_dome, right_dome + rng.uniform(0.02, 0.09)),
+        wall=rng.uniform(0.06, 0.20),
+        depth=rng.uniform(0.85, 1.2),
+        lung_density=rng.uniform(0.20, 0.34),
+        heart=rng.uniform(0.86, 1.12) + 0.08 * old,
+        heart_axis=rng.uniform(0.45, 0.85),
+        aorta=rng.uniform(0.75, 1.0) + 0.3 * old,
+        mediastinum=rng.uniform(0.85, 1.15) + 0.1 * old,
+        bend=rng.normal(0, 0.02),
+        rib_start=apex + rng.uniform(-0.01, 0.03),
+        rib_step=rng.uniform(0.118, 0.136),
+        rib_tilt=rng.uniform(0.15, 0.25),
+        rib_radius=rng.uniform(0.022, 0.031),
+        rib_jitter=rng.normal(0, 0.05, (RIBS, 2)).astype(np.float32),
+        bone=rng.uniform(0.75, 1.3) - 0.25 * old,
+        breast=_draw_breasts(sex, rng),
+        nipple=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.25 else 0.0,
+        vascularity=float(np.exp(rng.normal(0, 0.25))),
+        vessels=grow_vessels(rng, half_width=half_width),
+        gas=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.65 else 0.0,
+        mottle=rng.standard_normal((24, 24)).astype(np.float32),
+        scar=_draw_scar(rng),
+        granuloma=_draw_granuloma(rng),
+    )
+
+
+def _draw_breasts(sex: Sex, rng: np.random.Generator) -> tuple[float, float]:
+    size = rng.uniform(0.35, 1.0) if sex == "F" else rng.uniform(0, 0.2)
+    # One in twenty women here had a breast removed: that lung looks darker and is healthy.
+    sides = [size * rng.uniform(0.9, 1.1), size * rng.uniform(0.9, 1.1)]
+    if sex == "F" and rng.random() < 0.05:
+        sides[int(rng.integers(2))] = 0.0
+    return sides[0], sides[1]
+
+
+def _draw_scar(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    strength = rng.uniform(0.4, 1.0) if rng.random() < 0.2 else 0.0
+    side = rng.choice((-1.0, 1.0))
+    return side * rng.uniform(0.3, 0.5), rng.uniform(0.2, 0.4), rng.uniform(0.07, 0.16), strength
+
+
+def _draw_granuloma(rng: np.random.Generator) -> tuple[float, float, float]:
+    strength = rng.uniform(0.4, 1.0) if rng.random() < 0.1 else 0.0
+    return rng.choice((-1.0, 1.0)) * rng.uniform(0.25, 0.5), rng.uniform(-0.5, 0.3), strength

@@ -1,0 +1,184 @@
+"""How a film was taken: position, exposure, what lies on the detector. It never sees a label.
+
+H W pixels, S the side. Gray is 0 black to 1 white before it becomes uint8.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cxr.data.phantom.vessels import Floats, blur, splat
+
+View = Literal["AP", "PA"]
+
+LETTERS = {
+    "L": ("1000", "1000", "1000", "1000", "1000", "1111"),
+    "R": ("1110", "1001", "1001", "1110", "1010", "1001"),
+}
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the patient stood.
+
+    Attributes:
+        size_px: side of the film.
+        rotation: in the film's plane, radians.
+        scale: enlargement.
+        shift: of the patient's origin, right and down, in half film widths.
+        turn: of the patient about the long axis, -1 to 1; front and back structures part.
+        breath: depth of inspiration, 0 shallow to 1 full.
+        stretch: width over height of the patient's enlargement.
+    """
+
+    size_px: int
+    rotation: float
+    scale: float
+    shift: tuple[float, float]
+    turn: float
+    breath: float
+    stretch: float
+
+    def _axes(self) -> NDArray[np.float64]:
+        cos, sin = np.cos(self.rotation), np.sin(self.rotation)
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return turn @ np.diag([self.scale * self.stretch, self.scale])
+
+    def grid(self) -> tuple[Floats, Floats]:
+        """Return each pixel's place in the patient, x and y, (H, W) float32 each."""
+        line = (np.arange(self.size_px) + 0.5) / self.size_px * 2 - 1
+        right, down = line[None, :] - self.shift[0], line[:, None] - self.shift[1]
+        inverse = np.linalg.inv(self._axes())
+        x = inverse[0, 0] * right + inverse[0, 1] * down
+        y = inverse[1, 0] * right + inverse[1, 1] * down
+        return x.astype(np.float32), y.astype(np.float32)
+
+    def to_pixels(self, points: Floats) -> tuple[Floats, Floats]:
+        """Return columns and rows of points (P, 2) of the patient."""
+        placed = points @ self._axes().T + np.array(self.shift)
+        pixels = ((placed + 1) / 2 * self.size_px - 0.5).astype(np.float32)
+        return pixels[:, 0], pixels[:, 1]
+
+    @property
+    def unit_px(self) -> float:
+        """Pixels per unit of length."""
+        return self.scale * self.size_px / 2
+
+
+def draw_pose(rng: np.random.Generator, view: View, size_px: int) -> Pose:
+    """Draw a position; a film at the bedside (AP) is less straight and less deeply breathed."""
+    loose = 1.4 if view == "AP" else 1.0
+    return Pose(
+        size_px=size_px,
+        rotation=float(rng.normal(0, 0.03 * loose)),
+        scale=float(rng.uniform(0.94, 1.16)),
+        shift=(float(rng.normal(0, 0.035 * loose)), float(rng.normal(0.03, 0.05 * loose))),
+        turn=float(np.clip(rng.normal(0, 0.35 * loose), -1, 1)),
+        breath=float(rng.uniform(0.1, 0.8) if view == "AP" else rng.uniform(0.35, 1.0)),
+        stretch=float(rng.uniform(0.95, 1.07)),
+    )
+
+
+def expose(path: Floats, rng: np.random.Generator) -> Floats:
+    """Turn water paths into gray by the attenuation law, scatter, noise and a display curve.
+
+    Args:
+        path: (H, W) water equivalent, 1 an average trunk.
+        rng: the film's generator.
+
+    Returns:
+        (H, W) float32, 0 to 1, dense structures white.
+
+    Source: Beer-Lambert law; quantum noise falls with the root of the dose that arrives.
+    """
+    size = path.shape[0]
+    line = np.linspace(-1, 1, size, dtype=np.float32)
+    # Uneven beam (heel effect, grid cut-off, bedside angle): slow, larger than most lesions.
+    slope = rng.normal(0, 0.055, 2)
+    uneven = slope[0] * line[None, :] + slope[1] * line[:, None]
+    primary = np.exp(-rng.uniform(2.4, 3.6) * (path + uneven.astype(np.float32)))
+    coarse = blur(primary[::4, ::4], size / 24)
+    # One sided zoom back; order 1 is enough after that blur.
+    scatter = np.repeat(np.repeat(coarse, 4, 0), 4, 1)[:size, :size]
+    scatter = ndimage.uniform_filter(scatter, 5)
+    arrived = primary + rng.uniform(0.15, 0.6) * scatter
+    grain = rng.standard_normal(path.shape, dtype=np.float32)
+    noise = blur(grain, rng.uniform(0.35, 0.7)) * np.sqrt(np.float32(size / 128))
+    arrived = arrived + rng.uniform(0.006, 0.022) * np.sqrt(arrived) * noise * 0.8
+    dense = -np.log(np.maximum(arrived, 1e-3))
+    dense = blur(dense, rng.uniform(0.3, 0.6) * size / 128)
+    return _display(dense, rng)
+
+
+def _display(dense: Floats, rng: np.random.Generator) -> Floats:
+    """Window, gamma and s-curve as a console does: from the film's own middle part."""
+    size = dense.shape[0]
+    middle = dense[size // 8 : -size // 8 : 2, size // 8 : -size // 8 : 2]
+    low, high = np.percentile(middle, (rng.uniform(1, 4), rng.uniform(96, 99.5)))
+    span = (high - low) * rng.uniform(1.0, 1.3)
+    low = low - (high - low) * rng.uniform(0.02, 0.22)
+    gray = np.clip((dense - low) / span, 0, 1.2) ** np.float32(np.exp(rng.normal(0, 0.22)))
+    top = rng.uniform(0.78, 1.0)
+    return np.asarray(np.clip(gray * top + rng.uniform(0, 0.07), 0, 1), np.float32)
+
+
+def finish(gray: Floats, pose: Pose, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Lay on collimation, side marker and sometimes a cable.
+
+    Args:
+        gray: (H, W) 0 to 1.
+        pose: for the cable's place.
+        rng: the film's generator.
+
+    Returns:
+        (H, W) uint8.
+    """
+    film = gray.copy()
+    if rng.random() < 0.12:
+        film = np.maximum(film, _cable(pose, rng) * rng.uniform(0.7, 1.0))
+    if rng.random() < 0.55:
+        _collimate(film, rng)
+    if rng.random() < 0.7:
+        _mark(film, rng)
+    return np.asarray(np.clip(film * 255 + 0.5, 0, 255), np.uint8)
+
+
+def _collimate(film: Floats, rng: np.random.Generator) -> None:
+    """Blacken one to four borders."""
+    size = film.shape[0]
+    shade = rng.uniform(0, 0.08)
+    widths = np.round(rng.uniform(0, 0.07, 4) * size * (rng.random(4) < 0.5)).astype(int)
+    film[: widths[0]] = shade
+    film[size - widths[1] :] = shade
+    film[:, : widths[2]] = shade
+    film[:, size - widths[3] :] = shade
+
+
+def _mark(film: Floats, rng: np.random.Generator) -> None:
+    """Put the lead letter on the side that it names."""
+    size = film.shape[0]
+    name = str(rng.choice(("L", "R")))
+    dots = np.array([[int(dot) for dot in row] for row in LETTERS[name]], np.float32)
+    dots = np.kron(dots, np.ones((max(1, size // 96),) * 2, np.float32))
+    height, width = dots.shape
+    margin = max(1, int(size * rng.uniform(0.02, 0.09)))
+    top = int(rng.uniform(0.02, 0.3) * size)
+    left = size - margin - width if name == "L" else margin
+    patch = film[top : top + height, left : left + width]
+    np.maximum(patch, dots * rng.uniform(0.85, 1.0), out=patch)
+
+
+def _cable(pose: Pose, rng: np.random.Generator) -> Floats:
+    """Draw a monitor's lead with its electrode, 0 to 1."""
+    start, end = rng.uniform((-0.5, -0.5), (0.5, 0.3)), rng.uniform((-1, 0.5), (1, 1.1))
+    knee = (start + end) / 2 + rng.normal(0, 0.25, 2)
+    t = np.linspace(0, 1, 6 * pose.size_px)[:, None]
+    curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * knee + t**2 * end
+    columns, rows = pose.to_pixels(curve.astype(np.float32))
+    wire = blur(splat(columns, rows, np.ones(len(t), np.float32), pose.size_px), 0.5)
+    x, y = pose.grid()
+    disc = np.hypot(x - start[0], y - start[1]) < 0.035
+    return np.asarray(np.maximum(np.clip(wire / 2.5, 0, 0.8), disc * np.float32(0.9)), np.float32)

@@ -1,0 +1,198 @@
+"""Soft tissue and air: trunk, lungs, diaphragm, heart and great vessels as water paths.
+
+H W pixels; every map is (H, W) float32 unless it says otherwise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cxr.data.phantom.chest import Chest
+from cxr.data.phantom.film import Pose, View
+from cxr.data.phantom.vessels import Floats
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where each pixel lies in this patient's chest, as posed.
+
+    Attributes:
+        x: to the patient's left.
+        y: to the feet.
+        right: bool, the patient's right half, which is the film's left.
+        off: distance from the midline.
+        wall: distance from the midline to the pleura at that height.
+        across: off / wall, 1 at the pleura.
+        dome: y of the hemidiaphragm at that column.
+        down: 0 at the apex, 1 at the hemidiaphragm.
+        air: lung path, what of the trunk's depth is aerated.
+        shadow: path of heart and mediastinum.
+        lung: bool, lung fields that neither heart nor diaphragm covers.
+        mottle: smooth noise, about unit variance.
+    """
+
+    x: Floats
+    y: Floats
+    right: Mask
+    off: Floats
+    wall: Floats
+    across: Floats
+    dome: Floats
+    down: Floats
+    air: Floats
+    shadow: Floats
+    lung: Mask
+    mottle: Floats
+
+
+def lay_out(chest: Chest, pose: Pose, view: View) -> Field:
+    """Find each pixel's place in the chest.
+
+    Args:
+        chest: the patient.
+        pose: the position.
+        view: AP enlarges the heart.
+
+    Returns:
+        The maps that all drawing starts from.
+    """
+    x, y = pose.grid()
+    middle = np.float32(chest.bend) * np.sin(3 * y) + np.float32(0.02 * pose.turn)
+    right = x < middle
+    off = np.abs(x - middle)
+    # Breathing in lowers the domes and lifts the cage a little outward.
+    drop = 0.16 * (pose.breath - 0.6)
+    half = chest.half_width * (1 + 0.03 * pose.breath)
+    domes = [top + drop for top in chest.dome]
+    bottom = max(domes) + 0.22
+    part = np.clip((y - chest.apex) / (bottom - chest.apex), 0, 1)
+    wall = half * np.sqrt(1 - (1 - part) ** 3.0) * (0.84 + 0.16 * part) + np.float32(1e-3)
+    across = off / wall
+    crest = 0.45 * half
+    lateral = np.maximum(off - crest, 0) / (half - crest)
+    medial = np.maximum(crest - off, 0) / crest
+    dome = np.where(right, domes[0], domes[1]) + 0.20 * lateral**2.1 + 0.075 * medial**2
+    down = (y - chest.apex) / (dome - chest.apex)
+    depth = np.sqrt(np.clip(1 - across**2, 0, 1)) * np.clip(part * 5, 0, 1) ** 0.5
+    edge = np.clip((dome - y) * pose.unit_px * 0.7 + 0.5, 0, 1)
+    # Behind the dome the lung goes on, ever thinner: the edge is no knife's cut.
+    behind = 0.22 * np.clip(1 - (y - dome) / 0.22, 0, 1)
+    air = depth * np.maximum(edge, behind) * np.clip(0.5 + 4 * off, 0, 1)
+    shadow = _mediastinum(x - np.float32(0.05 * pose.turn), y, chest, drop, view)
+    lung = (across < 1) & (y < dome) & (part > 0) & (shadow < 0.12) & (off > 0.1)
+    return Field(
+        x, y, right, off, wall, across, dome, down, air, shadow, lung,
+        sample_noise(chest.mottle, x, y),
+    )  # fmt: skip
+
+
+def sample_noise(noise: NDArray[np.float32], x: Floats, y: Floats) -> Floats:
+    """Read a patient's noise at places in the patient, smooth in between."""
+    last = noise.shape[0] - 1
+    places = np.stack([(y + 1.2) / 2.4 * last, (x + 1.2) / 2.4 * last])
+    return np.asarray(ndimage.map_coordinates(noise, places, order=1, mode="nearest"))
+
+
+def ball(
+    x: Floats, y: Floats, centre: tuple[float, float], radii: tuple[float, float], lean: float = 0
+) -> Floats:
+    """Return the path through an ellipsoid, 1 in its middle.
+
+    Args:
+        x: (H, W).
+        y: (H, W).
+        centre: x, y.
+        radii: along its first and second axis.
+        lean: angle of the first axis, radians, clockwise as seen.
+    """
+    cos, sin = np.cos(lean), np.sin(lean)
+    dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
+    u = (dx * np.float32(cos) + dy * np.float32(sin)) / np.float32(radii[0])
+    w = (dy * np.float32(cos) - dx * np.float32(sin)) / np.float32(radii[1])
+    return np.sqrt(np.maximum(1 - u * u - w * w, 0))
+
+
+def _mediastinum(x: Floats, y: Floats, chest: Chest, drop: float, view: View) -> Floats:
+    """Path of heart, great vessels and upper mediastinum, 1 in the heart's middle."""
+    size = chest.heart * (1.1 if view == "AP" else 1.0) * (1 - 0.25 * drop)
+    low = sum(chest.dome) / 2 + drop
+    broad, knob = chest.mediastinum, chest.aorta
+    parts = [
+        # Ventricles with the apex to the patient's left, resting on the domes.
+        ball(x, y, (0.13, low - 0.20 * size), (0.35 * size, 0.235 * size), chest.heart_axis),
+        0.9 * ball(x, y, (-0.05, low - 0.22 * size), (0.17 * size, 0.25 * size), -0.2),
+        # The left border's straight middle: pulmonary trunk and left atrial appendage.
+        0.9 * ball(x, y, (0.07, low - 0.42 * size), (0.15 * size, 0.30 * size), -0.25),
+        0.7 * ball(x, y, (0.075 * knob, -0.31), (0.095 * knob, 0.11 * knob)),
+        0.55 * ball(x, y, (0.10, -0.02), (0.085 * broad, 0.42), 0.08),
+        # Superior vena cava and ascending aorta; vessels of the neck.
+        0.7 * ball(x, y, (-0.065 * broad, -0.20), (0.10 * broad, 0.46)),
+        0.6 * ball(x, y, (0.01, -0.62), (0.17 * broad, 0.42)),
+        0.6 * ball(x, y, (0.02, -0.05), (0.15 * broad, 0.6)),
+    ]
+    # Between the largest (sharp notches) and the sum (too dense): neighbours merge.
+    merged = np.sqrt(sum(part * part for part in parts))
+    return np.minimum(merged, 1.15, dtype=np.float32)
+
+
+def soft_tissue(field: Field, chest: Chest, pose: Pose) -> Floats:
+    """Return the water path of everything soft, lungs taken out.
+
+    Args:
+        field: the layout.
+        chest: the patient.
+        pose: the position.
+
+    Returns:
+        (H, W) float32, 1 an average trunk.
+    """
+    x, y, side = field.x, field.y, np.abs(field.x)
+    outer = chest.half_width + chest.wall + 0.03 * np.clip(y, 0, 1)
+    trunk = np.sqrt(np.clip(1 - (side / outer) ** 2, 0, 1)) ** 0.8
+    trunk = trunk * np.clip((y + 0.98) / 0.3, 0, 1) ** 0.5
+    shoulder = 0.62 * ball(side, y, (0.66, -0.56), (0.62, 0.33 + chest.wall), 0.35)
+    neck = 0.6 * np.sqrt(np.clip(1 - (side / 0.27) ** 2, 0, 1)) * (y < -0.55)
+    arm = 0.42 * ball(side, y, (1.10, 0.05), (0.85, 0.15 + 0.3 * chest.wall), 1.45)
+    body = chest.depth * np.maximum.reduce([trunk, shoulder, neck, arm])
+    hollow = 0.78 * chest.depth * (1 - chest.lung_density) * field.air
+    below = np.clip((y - field.dome) * 6, 0, 1)
+    belly = below * (0.15 + 0.05 * field.right)
+    heart = 0.52 * field.shadow * np.clip(1 - 0.85 * below, 0, 1)
+    return body - hollow + heart + belly - _gas(field, chest) + _breasts(field, chest)
+
+
+def _gas(field: Field, chest: Chest) -> Floats:
+    """Air in trachea, main bronchi and stomach."""
+    x, y = field.x, field.y
+    path = x - np.float32(0.012)
+    trachea = np.sqrt(np.clip(1 - (path / 0.042) ** 2, 0, 1)) * np.clip((-0.20 - y) * 20, 0, 1)
+    fork = np.abs(x) * np.where(x < 0, 1.15, 0.75)
+    bronchus = np.sqrt(np.clip(1 - ((y + 0.23 - fork) / 0.035) ** 2, 0, 1)) * (np.abs(x) < 0.13)
+    air = 0.115 * np.maximum(trachea, bronchus * 0.8)
+    if chest.gas:
+        top = chest.dome[1]
+        bubble = ball(x, y, (0.34, top + 0.22), (0.17, 0.11), 0.1)
+        # Upright films show the fluid level.
+        air = air + 0.22 * chest.gas * bubble * np.clip((top + 0.25 - y) * 25, 0, 1) * (
+            y > field.dome + 0.03
+        )
+    return np.asarray(air, np.float32)
+
+
+def _breasts(field: Field, chest: Chest) -> Floats:
+    """Breasts with their crisp lower fold, nipples, pectoral muscle."""
+    x, y, total = field.x, field.y, np.zeros_like(field.x)
+    for sign, size in ((-1.0, chest.breast[0]), (1.0, chest.breast[1])):
+        if size <= 0:
+            continue
+        middle = (sign * 0.46, 0.16 + 0.14 * size)
+        total += 0.17 * size * ball(x, y, middle, (0.27 + 0.08 * size, 0.20 + 0.12 * size))
+        if chest.nipple:
+            total += 0.06 * chest.nipple * ball(x, y, (sign * 0.47, 0.27), (0.028, 0.028))
+    if chest.sex == "M":
+        total += 0.05 * ball(np.abs(x), y, (0.5, -0.22), (0.34, 0.26), -0.5)
+    return total

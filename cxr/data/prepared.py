@@ -1,0 +1,350 @@
+"""The prepared set: films decoded once, grouped, without copies, split, as a memory map.
+
+N films kept, S side in pixels.
+"""
+
+import concurrent.futures
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.data.groups import group_films
+from cxr.data.splits import SplitKind, check_disjoint, patient_split, published_split
+from cxr.errors import InputError, MissingInputError
+from cxr.images import ImageError, read_gray
+from cxr.labels import check_labels, label_indices, order_labels
+from cxr.preprocess import PreprocessSpec, to_square
+from cxr.runlog import (
+    atomic_write,
+    digest,
+    digest_of,
+    environment,
+    raise_if_unwritable,
+    read_json,
+    write_json,
+)
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the same settings would give other films."""
+OnError = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """What a preparation depends on beside the films.
+
+    Attributes:
+        labels: classes in order; None takes those that occur.
+        spec: side and fit.
+        split: patient or published.
+        fractions: shares of train, val and test.
+        seed: of the split.
+        near_duplicates: search near-identical films too.
+        on_error: stop at a film that cannot be read, or skip it.
+        synthetic: the films are made, not taken; said wherever a number of them appears.
+    """
+
+    labels: tuple[str, ...] | None = None
+    spec: PreprocessSpec = PreprocessSpec()
+    split: SplitKind = "patient"
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    seed: int = 0
+    near_duplicates: bool = True
+    on_error: OnError = "stop"
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = {"split": ("patient", "published"), "on_error": ("stop", "skip")}
+        for key, values in allowed.items():
+            if getattr(self, key) not in values:
+                raise InputError(
+                    f"data.{key} is {getattr(self, key)!r}: allowed are {', '.join(values)}"
+                )
+        if len(self.fractions) != 3:
+            raise InputError(
+                f"data.fractions is {list(self.fractions)}: three shares are needed, of train, "
+                "val and test"
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened prepared set.
+
+    Attributes:
+        folder: where it lies.
+        table: N rows, the manifest's columns and ``sha256``, ``group``, ``split``.
+        pixels: (N, S, S) uint8 memory map, in the table's order.
+        info: ``prepared.json``.
+        reused: it was there already.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    pixels: NDArray[np.uint8]
+    info: dict[str, Any]
+    reused: bool = True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in order."""
+        return tuple(self.info["labels"])
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """(N,) class index of every film."""
+        return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
+
+
+def prepare(
+    manifest: pd.DataFrame,
+    root: Path,
+    parent: Path,
+    settings: PrepareSettings,
+    *,
+    workers: int = 0,
+    progress: Callable[[str, int], Any] | None = None,
+) -> Prepared:
+    """Read, check, group, split and decode the films of a manifest.
+
+    The folder's name states the settings; the same preparation of the same files is reused,
+    and an interrupted one leaves nothing half-written.
+
+    Args:
+        manifest: table of strings, see cxr.data.manifest.
+        root: folder that the manifest's paths are relative to.
+        parent: folder that receives the prepared set's folder.
+        settings: what it depends on.
+        workers: threads that decode; 0 takes one a processor.
+        progress: context manager from (description, total) to a function that counts one.
+
+    Returns:
+        The opened prepared set.
+
+    Raises:
+        InputError: an unreadable film (unless skipped), an unknown label, a class with too
+            few groups, a full disk.
+    """
+    labels = check_labels(settings.labels or order_labels(manifest["label"]))
+    label_indices(manifest["label"], labels)
+    key = _inputs_digest(manifest, root, settings)
+    spec = settings.spec
+    folder = parent / f"{settings.split}-{spec.size_px}px-{key[:8]}"
+    if (folder / "prepared.json").exists():
+        opened = open_prepared(folder)
+        if opened.info["inputs_digest"] == key:
+            return opened
+    with _new_folder(folder) as fresh:
+        info = _write(manifest, root, fresh, settings, labels, workers, progress)
+        write_json(fresh / "prepared.json", info | {"inputs_digest": key})
+    return Prepared(**(vars(open_prepared(folder)) | {"reused": False}))
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """Open a prepared set.
+
+    Raises:
+        MissingInputError: none there.
+        InputError: its files do not belong together.
+    """
+    mend = "prepare the data again (make prepare)"
+    info = read_json(folder / "prepared.json", mend=mend)
+    try:
+        table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    except FileNotFoundError as error:
+        raise MissingInputError(f"{error.filename} is missing: {mend}") from None
+    except ValueError as error:
+        raise InputError(f"{folder} is damaged ({error}): remove it and {mend}") from None
+    if len(table) != len(pixels) or len(table) != info["counts"]["kept"]:
+        raise InputError(
+            f"{folder} is damaged: {len(table)} rows, {len(pixels)} films, "
+            f"{info['counts']['kept']} stated; remove it and {mend}"
+        )
+    return Prepared(folder, table, pixels, info)
+
+
+def _write(
+    manifest: pd.DataFrame,
+    root: Path,
+    folder: Path,
+    settings: PrepareSettings,
+    labels: tuple[str, ...],
+    workers: int,
+    progress: Callable[[str, int], Any] | None,
+) -> dict[str, Any]:
+    """Write table and pixels into a folder and return what ``prepared.json`` says."""
+    table, squares, unreadable = _decode(manifest, root, folder, settings, workers, progress)
+    split_kind = settings.split
+    # With a published test split its own films stay, and their copies leave the train part.
+    order = np.where(
+        (table["published_split"] == "test") & (split_kind == "published"), 0, 1
+    ).astype(np.int64)
+    show = progress or _no_progress
+    with show("look for copies", len(table)) as done:
+        found = group_films(
+            table, squares, near=settings.near_duplicates, keep_order=order, on_progress=done
+        )
+    table["group"] = found.group
+    keep = np.flatnonzero(found.keep)
+    table = table.iloc[keep].reset_index(drop=True)
+    if missing := [label for label in labels if not (table["label"] == label).any()]:
+        raise InputError(
+            f"no film of class {', '.join(missing)} is left after dropping copies and "
+            f"unreadable files, of {len(manifest)} rows: add films or mend data.labels"
+        )
+    splitter = published_split if split_kind == "published" else patient_split
+    table["split"] = splitter(table, fractions=settings.fractions, seed=settings.seed)
+    proof = check_disjoint(table, forced=split_kind == "published")
+    _keep_pixels(folder, squares, keep)
+    with atomic_write(folder / "table.csv") as file:
+        file.write(table.to_csv(index=False, lineterminator="\n").encode())
+    fingerprint = digest(*sorted(table["sha256"] + table["label"] + table["split"]),
+                         digest_of(_settings_values(settings)))  # fmt: skip
+    counts = pd.crosstab(table["label"], table["split"]).reindex(labels)
+    return {
+        "version": VERSION,
+        "fingerprint": fingerprint,
+        "labels": list(labels),
+        "synthetic": settings.synthetic,
+        "settings": _settings_values(settings),
+        "preprocess": asdict(settings.spec),
+        "counts": {
+            "rows": len(manifest),
+            "kept": len(table),
+            "dropped_copies": len(found.copies),
+            "dropped_identical": sum(c["kind"] == "identical" for c in found.copies),
+            "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
+            "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
+            "dropped_unreadable": len(unreadable),
+            "films": {label: counts.loc[label].to_dict() for label in labels},
+            "patients_or_groups": int(table["group"].nunique()),
+        },
+        "disjoint": proof,
+        "dropped": {
+            "copies": found.copies,
+            "conflicts": found.conflicts,
+            "unreadable": unreadable,
+        },
+        "environment": environment(),
+    }
+
+
+def _decode(
+    manifest: pd.DataFrame,
+    root: Path,
+    folder: Path,
+    settings: PrepareSettings,
+    workers: int,
+    progress: Callable[[str, int], Any] | None,
+) -> tuple[pd.DataFrame, NDArray[np.uint8], list[dict[str, str]]]:
+    """Decode every film once, in threads (Pillow releases the interpreter while it decodes)."""
+    side = settings.spec.size_px
+    squares = _allocate(folder / "all.npy", (len(manifest), side, side))
+    shas: list[str] = [""] * len(manifest)
+    sizes: list[tuple[int, int]] = [(0, 0)] * len(manifest)
+    unreadable: list[dict[str, str]] = []
+    images = manifest["image"].tolist()
+
+    def one(row: int) -> None:
+        film = read_gray(root / images[row], name=images[row])
+        shas[row] = digest(np.asarray(film.shape, np.int64).tobytes(), film.tobytes())
+        sizes[row] = film.shape
+        squares[row] = to_square(film, settings.spec)
+
+    show = progress or _no_progress
+    count = workers or os.cpu_count() or 1
+    pool = concurrent.futures.ThreadPoolExecutor(count)
+    with show("prepare", len(images)) as done, pool:
+        tasks = [pool.submit(one, row) for row in range(len(images))]
+        for row, task in enumerate(tasks):
+            try:
+                task.result()
+            except (ImageError, MissingInputError) as error:
+                if settings.on_error == "stop":
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                unreadable.append({"image": images[row], "reason": str(error)})
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            done()
+    table = manifest.assign(sha256=shas)
+    for column, axis in (("width", 1), ("height", 0)):
+        known = table[column] != ""
+        table[column] = table[column].where(known, [str(size[axis]) for size in sizes])
+    readable = np.flatnonzero([bool(sha) for sha in shas])
+    if not len(readable):
+        raise InputError(f"none of the {len(images)} films under {root} could be read")
+    if len(readable) < len(images):
+        return table.iloc[readable].reset_index(drop=True), squares[readable], unreadable
+    return table, squares, unreadable
+
+
+def _no_progress(_text: str, _total: int) -> contextlib.nullcontext[Callable[[], None]]:
+    return contextlib.nullcontext(lambda: None)
+
+
+def _keep_pixels(folder: Path, squares: NDArray[np.uint8], keep: NDArray[np.int64]) -> None:
+    """Write the kept films as ``pixels.npy`` and let the working copy go."""
+    kept = _allocate(folder / "pixels.npy", (len(keep), *squares.shape[1:]))
+    for start in range(0, len(keep), 1024):
+        kept[start : start + 1024] = squares[keep[start : start + 1024]]
+    kept.flush()
+    (folder / "all.npy").unlink()
+
+
+def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """Make a memory map whose bytes are reserved, so that a full disk is an error, not a crash."""
+    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return mapped
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder beside the wanted one and rename it when it is whole."""
+    fresh: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
+        fresh.chmod(0o755)
+        yield fresh
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except OSError as error:
+        raise_if_unwritable(error, folder)
+        raise
+    finally:
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _inputs_digest(manifest: pd.DataFrame, root: Path, settings: PrepareSettings) -> str:
+    """Digest what a preparation depends on, by the files' sizes and times, not their bytes."""
+    stamps = []
+    for image in manifest["image"]:
+        with contextlib.suppress(OSError):
+            stat = (root / image).stat()
+            stamps.append((image, stat.st_size, stat.st_mtime_ns))
+    rows = manifest.to_csv(index=False)
+    return digest(rows, digest_of(stamps), digest_of(_settings_values(settings)), str(VERSION))
+
+
+def _settings_values(settings: PrepareSettings) -> dict[str, Any]:
+    return {**asdict(settings), "version": VERSION}

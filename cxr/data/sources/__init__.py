@@ -1,0 +1,1 @@
+"""Adapters: one module per source of films, each yielding a manifest table."""

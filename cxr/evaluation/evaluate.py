@@ -1,0 +1,250 @@
+"""The test split opened: predictions to tables of metrics with intervals.
+
+Everything is computed from the predictions table; no model runs here. N samples, K classes.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cxr.errors import InputError, MissingInputError
+from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, bootstrap, interval, summarise
+from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, Scores, confusion_matrix, mcnemar
+from cxr.labels import check_labels, label_indices
+from cxr.plotting import RESEARCH_USE
+from cxr.training.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
+
+TEXT_COLUMNS = ("image", "split", "label", "patient_id", "group", "source")
+"""What the predictions table takes over from the prepared table."""
+
+logger = logging.getLogger(__name__)
+
+
+def build_predictions(
+    rows: pd.DataFrame, logits_by_member: Mapping[str, ArrayLike], ensemble: Ensemble
+) -> pd.DataFrame:
+    """Put together the evaluation's predictions table.
+
+    Args:
+        rows: N rows of the prepared table, with ``TEXT_COLUMNS``.
+        logits_by_member: per member (N, K), in the order of the rows.
+        ensemble: temperatures, weights and labels.
+
+    Returns:
+        ``TEXT_COLUMNS``, ``logit_<member>_<class>``, then ``prob_<name>_<class>`` of the
+        members (after temperature), "equal" and "ensemble", then ``prediction``.
+
+    Raises:
+        InputError: a missing column, or logits of other members, rows or classes.
+    """
+    _require_columns(rows, TEXT_COLUMNS)
+    shape = (len(rows), len(ensemble.labels))
+    for name, logits in logits_by_member.items():
+        if np.shape(logits) != shape:
+            raise InputError(
+                f"the logits of {name} have shape {np.shape(logits)}, {shape} is needed: "
+                "evaluate the members on the same rows"
+            )
+    probs = all_probs(logits_by_member, ensemble)
+    values = {f"logit_{name}": np.asarray(logits_by_member[name]) for name in ensemble.members}
+    values |= {f"prob_{name}": table for name, table in probs.items()}
+    numbers = {
+        f"{name}_{label}": table[:, index]
+        for name, table in values.items()
+        for index, label in enumerate(ensemble.labels)
+    }
+    predicted = np.asarray(ensemble.labels)[probs[WEIGHTED].argmax(axis=1)]
+    text = {name: rows[name].to_numpy() for name in TEXT_COLUMNS}
+    return pd.DataFrame(text | numbers | {"prediction": predicted})
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read the predictions table; names stay text and numbers keep every bit.
+
+    Raises:
+        MissingInputError: it is not there.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing: evaluate the run first (make evaluate)")
+    text = dict.fromkeys((*TEXT_COLUMNS, "prediction"), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
+
+
+def score_validation(
+    logits: Mapping[str, ArrayLike], targets: NDArray[np.int64], ensemble: Ensemble
+) -> dict[str, dict[str, float]]:
+    """Score members and averages on validation, for the table that ends training.
+
+    Args:
+        logits: per member (N, K), validation rows.
+        targets: (N,) class positions.
+        ensemble: fitted on the same rows, so its own figures flatter it a little.
+
+    Returns:
+        Per member, "equal" and "ensemble": the point values of every overall metric.
+    """
+    draws = bootstrap(
+        targets, all_probs(logits, ensemble), np.arange(len(targets)),
+        rng=np.random.default_rng(0), resamples=0,
+    )  # fmt: skip
+    return {
+        name: {metric: float(scores[metric][0]) for metric in OVERALL}
+        for name, scores in draws.items()
+    }
+
+
+def best_member(validation: Mapping[str, Mapping[str, float]], members: Sequence[str]) -> str:
+    """Return the member with the best validation balanced accuracy, of equals the lower NLL."""
+    return max(
+        members, key=lambda name: (validation[name]["balanced_accuracy"], -validation[name]["nll"])
+    )
+
+
+def evaluate(
+    predictions: pd.DataFrame,
+    *,
+    labels: Sequence[str],
+    members: Sequence[str],
+    best_member: str,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    note: str = "",
+    classes: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Compute the content of metrics.json.
+
+    Args:
+        predictions: the table of ``build_predictions``.
+        labels: K class names, in the columns' order.
+        members: member names.
+        best_member: the member that McNemar's test sets against the ensemble; chosen on
+            validation, never here.
+        resamples: bootstrap resamples of whole groups.
+        seed: of the resamples.
+        note: what the images are, such as "synthetic phantom"; stands in the result.
+        classes: take only films of these classes, drop the other classes' probabilities and
+            renormalise the rest. ``as_they_are`` then holds what the films score with every
+            class still in the running.
+
+    Returns:
+        ``note, labels, members, best_member, n, n_groups, counts``; ``models``, which for
+        each member, "equal" and "ensemble" holds every metric as ``value, low, high``,
+        ``per_class`` and ``confusion``; ``ensemble_minus_best``, paired; ``mcnemar``;
+        ``undefined``, the metrics that are NaN and whose.
+
+    Raises:
+        InputError: a missing column, an unknown label or class, a member that is not there,
+            or no film left.
+    """
+    names = (*members, EQUAL, WEIGHTED)
+    if best_member not in members:
+        raise InputError(f"best_member is {best_member!r}: allowed are {', '.join(members)}")
+    _require_columns(
+        predictions, ("label", "group", *(f"prob_{m}_{k}" for m in names for k in labels))
+    )
+    kept = _restrict(predictions, labels, classes)
+    full = {name: _probs_of(kept, name, labels) for name in names}
+    shown = check_labels(classes or labels)
+    probs = full if classes is None else {name: _renormalise(full[name], labels, shown)
+                                          for name in names}  # fmt: skip
+    y_true = np.asarray(label_indices(kept["label"], shown), np.int64)
+    groups = kept["group"].to_numpy(str)
+    draws = bootstrap(y_true, probs, groups, rng=np.random.default_rng(seed), resamples=resamples)
+    right = {name: values.argmax(axis=1) == y_true for name, values in probs.items()}
+    result = {
+        "note": note,
+        "use": RESEARCH_USE,
+        "labels": list(shown),
+        "members": list(members),
+        "best_member": best_member,
+        "n": len(kept),
+        "n_groups": len(np.unique(groups)),
+        "counts": {label: int((y_true == index).sum()) for index, label in enumerate(shown)},
+        "interval": {"level": CONFIDENCE, "method": "percentile bootstrap, whole groups resampled",
+                     "resamples": resamples, "seed": seed},
+        "models": {
+            name: summarise(draws[name], shown)
+            | {"confusion": confusion_matrix(y_true, values).tolist()}
+            for name, values in probs.items()
+        },
+        "ensemble_minus_best": {
+            metric: interval(draws[WEIGHTED][metric] - draws[best_member][metric])
+            for metric in OVERALL
+        },
+        "mcnemar": {"first": WEIGHTED, "second": best_member}
+        | mcnemar(right[WEIGHTED], right[best_member]),
+        "undefined": _undefined(draws, shown),
+    }  # fmt: skip
+    if classes is not None:
+        y_full = np.asarray(label_indices(kept["label"], labels), np.int64)
+        rng = np.random.default_rng(seed)
+        again = bootstrap(y_full, full, groups, rng=rng, resamples=resamples)
+        result["as_they_are"] = {
+            name: {key: interval(scores[key]) for key in ("accuracy", "balanced_accuracy")}
+            for name, scores in again.items()
+        }
+    return result
+
+
+def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise InputError(
+            f"the table lacks the columns {', '.join(missing)}: evaluate the run again "
+            "(make evaluate)"
+        )
+
+
+def _restrict(
+    predictions: pd.DataFrame, labels: Sequence[str], classes: Sequence[str] | None
+) -> pd.DataFrame:
+    unknown = [name for name in classes or () if name not in labels]
+    if unknown:
+        raise InputError(f"classes name {', '.join(unknown)}: the run knows {', '.join(labels)}")
+    kept = predictions
+    if classes is not None:
+        kept = predictions[predictions["label"].isin(list(classes))]
+    if kept.empty:
+        raise InputError(
+            f"the test split has no film of {', '.join(classes or labels)}: nothing to "
+            "evaluate; prepare the data with a larger test share"
+        )
+    return kept
+
+
+def _probs_of(table: pd.DataFrame, name: str, labels: Sequence[str]) -> Floats:
+    probs = table[[f"prob_{name}_{label}" for label in labels]].to_numpy(np.float64)
+    if not np.allclose(probs.sum(axis=1), 1, atol=1e-6):
+        raise InputError(
+            f"the probabilities of {name} do not sum to 1 in every row: the predictions table "
+            "is damaged; evaluate the run again (make evaluate)"
+        )
+    return probs
+
+
+def _renormalise(probs: Floats, labels: Sequence[str], classes: Sequence[str]) -> Floats:
+    part = np.maximum(probs[:, [list(labels).index(name) for name in classes]], MIN_PROB)
+    return np.asarray(part / part.sum(axis=1, keepdims=True))
+
+
+def _undefined(draws: Mapping[str, Scores], labels: Sequence[str]) -> list[str]:
+    """Name the point values that are NaN, and say so once."""
+    found = []
+    for model, scores in draws.items():
+        for metric, values in scores.items():
+            if metric in OVERALL:
+                found += [f"{metric} of {model}"] * bool(np.isnan(values[0]))
+            else:
+                blank = np.flatnonzero(np.isnan(values[0]))
+                found += [f"{metric} of {model} for {labels[int(index)]}" for index in blank]
+    if found:
+        logger.warning(
+            "%d metrics are undefined (NaN), since a class is absent or never predicted, such "
+            "as %s; all are listed under undefined", len(found), found[0],
+        )  # fmt: skip
+    return found

@@ -1,0 +1,96 @@
+"""From a film of any size to the pixels that a network sees, in numpy.
+
+This is the reference. The training loader and the exported graph must agree with it.
+H W pixels of a film, S side of the prepared square.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr.errors import InputError
+
+Fit = Literal["stretch", "letterbox"]
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How a film becomes a prepared square.
+
+    Attributes:
+        size_px: side of the square.
+        fit: ``stretch`` fills the square and gives up the aspect ratio, ``letterbox``
+            keeps the ratio and pads with black.
+    """
+
+    size_px: int = 224
+    fit: Fit = "stretch"
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size_px <= 2048:
+            raise InputError(f"data.size is {self.size_px}: allowed are 32 to 2048 pixels")
+        if self.fit not in get_args(Fit):
+            raise InputError(f"data.fit is {self.fit!r}: allowed are {', '.join(get_args(Fit))}")
+
+
+@dataclass(frozen=True)
+class MemberInput:
+    """What one member expects; it travels with the member's weights.
+
+    Attributes:
+        size_px: side to which prepared pixels are resized (bilinear).
+        mean: per channel, on the scale 0 to 1.
+        std: per channel, on the scale 0 to 1.
+    """
+
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "MemberInput":
+        """Read what ``dataclasses.asdict`` wrote."""
+        return cls(values["size_px"], tuple(values["mean"]), tuple(values["std"]))
+
+
+def to_square(film: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Resize a film to the prepared square.
+
+    Args:
+        film: (H, W) uint8.
+        spec: side and fit.
+
+    Returns:
+        (S, S) uint8. Resampling is Pillow's antialiased bilinear filter.
+    """
+    side = spec.size_px
+    image = Image.fromarray(film)
+    if spec.fit == "stretch":
+        if film.shape != (side, side):
+            image = image.resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+    scale = side / max(film.shape)
+    width, height = (max(1, round(length * scale)) for length in (film.shape[1], film.shape[0]))
+    square = Image.new("L", (side, side))
+    small = image.resize((width, height), Image.Resampling.BILINEAR)
+    square.paste(small, ((side - width) // 2, (side - height) // 2))
+    return np.asarray(square)
+
+
+def normalise(pixels: NDArray[np.uint8], member: MemberInput) -> NDArray[np.float32]:
+    """Scale gray pixels to 0..1, repeat them to three channels, subtract mean, divide by std.
+
+    Args:
+        pixels: (N, H, W) uint8.
+        member: the constants.
+
+    Returns:
+        (N, 3, H, W) float32.
+    """
+    gray = pixels.astype(np.float32)[:, None] / np.float32(255)
+    mean = np.asarray(member.mean, np.float32)[:, None, None]
+    std = np.asarray(member.std, np.float32)[:, None, None]
+    return np.asarray((gray - mean) / std, np.float32)

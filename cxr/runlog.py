@@ -1,0 +1,173 @@
+"""The run folder: where results lie, how they are written, what made them."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from cxr.errors import InputError, MissingInputError
+
+RECORDED_PACKAGES = (
+    "cxr", "torch", "torchvision", "timm", "lightning", "torchmetrics", "grad-cam",
+    "numpy", "pandas", "scikit-learn", "scipy", "pillow", "imagehash",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Write a file whole or not at all.
+
+    The bytes go to a neighbour that replaces ``path`` once they are on disk; on an error
+    the neighbour goes and what was at ``path`` stays.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    handle, name = -1, ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        encoding = None if "b" in mode else "utf-8"
+        with os.fdopen(handle, mode, encoding=encoding, newline=None if encoding else None) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        if isinstance(error, OSError):
+            raise_if_unwritable(error, path)
+        raise
+
+
+def raise_if_unwritable(error: OSError, path: Path) -> None:
+    """Turn a full disk or a forbidden folder into one clear line.
+
+    Raises:
+        InputError: where the error means that ``path`` cannot be written.
+    """
+    reasons = {
+        errno.ENOSPC: "the disk is full: free some space",
+        errno.EDQUOT: "the disk quota is used up: free some space",
+        errno.EFBIG: "the file would exceed the allowed file size: raise the limit",
+        errno.EACCES: "the folder may not be written: change its permissions",
+        errno.EROFS: "the disk is read-only: choose another output_root",
+    }
+    if error.errno in reasons:
+        raise InputError(
+            f"cannot write {path}: {reasons[error.errno]}, then give the same command again; "
+            "nothing written before is lost"
+        ) from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as indented JSON, whole or not at all. NaN becomes null."""
+    text = json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def read_json(path: Path, *, mend: str) -> Any:
+    """Read a JSON file that an earlier stage wrote.
+
+    Raises:
+        MissingInputError: it is not there; ``mend`` says what to do.
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} is missing: {mend}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}): {mend}") from None
+
+
+def digest(*parts: bytes | str) -> str:
+    """Return the SHA-256 of the parts, hexadecimal; each part's length is hashed too."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def digest_of(values: Any) -> str:
+    """Return the SHA-256 of plain values, independent of the order of keys."""
+    return digest(json.dumps(_plain(values), sort_keys=True))
+
+
+def run_folder(output_root: Path, data: str, run: str) -> Path:
+    """Return the folder of a run.
+
+    Raises:
+        InputError: a name that would leave ``output_root``.
+    """
+    for key, name in (("data.name", data), ("run", run)):
+        if not name or name != Path(name).name or name.startswith("."):
+            raise InputError(
+                f"{key} is {name!r}: it names a folder, so no slash and no leading dot"
+            )
+    return output_root / data / run
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on beside data and configuration."""
+    versions: dict[str, str] = {}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).parent.parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}+changes" if changed else commit
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy scalars, paths and non-finite numbers into what JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    to_plain: Callable[[], Any] | None = getattr(value, "tolist", None)
+    if to_plain is not None:
+        return _plain(to_plain())
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return value

@@ -1,0 +1,112 @@
+"""Augmentation as one batched operation on the device on which the model runs.
+
+B batch, H W side of the member's input. What a film of another patient, tube or table could
+look like; no vertical flips and no right angles, since no film is taken so. Horizontal flips
+mirror the heart to the wrong side and are off unless asked for.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+BLUR_TAPS = 5
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Largest deviations; each film draws its own, uniformly. Zero switches one off.
+
+    Attributes:
+        rotation_deg: to either side.
+        shift: share of the side, to either side, both axes.
+        scale: relative, both ways (0.1 means 0.9 to 1.1).
+        brightness: added, on the scale 0 to 1, both ways.
+        contrast: relative, both ways, around the film's mean.
+        gamma: exponent's deviation, both ways, in natural logarithm.
+        noise: largest standard deviation of Gaussian noise, on the scale 0 to 1.
+        blur_px: largest standard deviation of a Gaussian blur.
+        horizontal_flip: chance of a mirror image.
+    """
+
+    rotation_deg: float = 10.0
+    shift: float = 0.05
+    scale: float = 0.1
+    brightness: float = 0.1
+    contrast: float = 0.2
+    gamma: float = 0.2
+    noise: float = 0.03
+    blur_px: float = 1.0
+    horizontal_flip: float = 0.0
+
+
+def augment(
+    pixels: Tensor, settings: Augmentation, *, size_px: int, generator: torch.Generator
+) -> Tensor:
+    """Deviate each film of a batch by its own random amounts and resize it.
+
+    Args:
+        pixels: (B, 1, S, S) uint8.
+        settings: largest deviations.
+        size_px: H = W of the result.
+        generator: on the processor; it fixes the outcome on any device.
+
+    Returns:
+        (B, 1, H, W) float32 on the scale 0 to 1.
+    """
+    films = pixels.float() / 255
+    draws = torch.rand(10, len(films), generator=generator).to(films.device)
+    films = _affine(films, draws[:5], settings, size_px)
+    films = _gray_values(films, draws[5:8], settings)
+    if settings.blur_px > 0:
+        films = _blur(films, draws[8] * settings.blur_px)
+    if settings.noise > 0:
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        on_device = torch.Generator(films.device).manual_seed(seed)
+        noise = torch.randn(films.shape, generator=on_device, device=films.device)
+        films = films + noise * (draws[9] * settings.noise)[:, None, None, None]
+    return films.clamp(0, 1)
+
+
+def _affine(films: Tensor, draws: Tensor, settings: Augmentation, size_px: int) -> Tensor:
+    """Rotate, scale, shift, mirror and resize in one bilinear look-up."""
+    signed = draws * 2 - 1
+    angle = signed[0] * math.radians(settings.rotation_deg)
+    factor = 1 + signed[1] * settings.scale
+    mirror = torch.where(draws[4] < settings.horizontal_flip, -1.0, 1.0)
+    cosine, sine = torch.cos(angle) / factor, torch.sin(angle) / factor
+    # Coordinates run from -1 to 1, so a shift by a share of the side is twice that share.
+    across, down = signed[2] * settings.shift * 2, signed[3] * settings.shift * 2
+    theta = torch.stack(
+        [
+            torch.stack([cosine * mirror, -sine, across], dim=1),
+            torch.stack([sine * mirror, cosine, down], dim=1),
+        ],
+        dim=1,
+    )
+    shape = (len(films), 1, size_px, size_px)
+    grid = functional.affine_grid(theta, list(shape), align_corners=False)
+    return functional.grid_sample(films, grid, padding_mode="zeros", align_corners=False)
+
+
+def _gray_values(films: Tensor, draws: Tensor, settings: Augmentation) -> Tensor:
+    """Gamma first (the detector's curve), then contrast around the mean, then brightness."""
+    signed = (draws * 2 - 1)[:, :, None, None, None]
+    films = films.clamp(min=1e-4) ** torch.exp(signed[0] * settings.gamma)
+    mean = films.mean(dim=(2, 3), keepdim=True)
+    films = (films - mean) * (1 + signed[1] * settings.contrast) + mean
+    return films + signed[2] * settings.brightness
+
+
+def _blur(films: Tensor, sigma_px: Tensor) -> Tensor:
+    """Blur each film by its own Gaussian: separable, one group of the convolution a film."""
+    offsets = torch.arange(BLUR_TAPS, device=films.device) - BLUR_TAPS // 2
+    taps = torch.exp(-0.5 * (offsets / sigma_px.clamp(min=0.05)[:, None]) ** 2)
+    taps = taps / taps.sum(dim=1, keepdim=True)
+    count, half = len(films), BLUR_TAPS // 2
+    stacked = functional.pad(films.transpose(0, 1), (half, half, half, half), mode="replicate")
+    rows = functional.conv2d(stacked, taps[:, None, None, :], groups=count)
+    both = functional.conv2d(rows, taps[:, None, :, None], groups=count)
+    return both.transpose(0, 1)

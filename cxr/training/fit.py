@@ -1,0 +1,222 @@
+"""Train one member: the Lightning module, its checkpoints and its resumption.
+
+B batch, K classes, S side of prepared pixels. All randomness of a step comes from (seed, step),
+so an interrupted training that goes on gives the loss curve of an uninterrupted one.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from cxr.data.loader import Batch, BatchLoader, Imbalance
+from cxr.errors import InputError, NonFiniteLossError
+from cxr.training.augment import Augmentation, augment
+from cxr.training.members import Member
+
+log = logging.getLogger(__name__)
+
+Monitor = Literal["balanced_accuracy", "nll"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a member is trained; cxr.config.TrainerConfig explains each.
+
+    Attributes:
+        imbalance: ``loss`` weights classes in the loss, ``sampler`` draws them alike.
+        monitor: ``balanced_accuracy`` up or ``nll`` down chooses the best epoch.
+    """
+
+    max_epochs: int = 4
+    batch_size: int = 32
+    lr: float = 1e-3
+    backbone_lr_factor: float = 0.3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    label_smoothing: float = 0.05
+    imbalance: Imbalance = "none"
+    ema_decay: float = 0.99
+    monitor: Monitor = "balanced_accuracy"
+    patience: int = 5
+    clip_norm: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[str, ...]] = {
+            "imbalance": ("none", "loss", "sampler"),
+            "monitor": ("balanced_accuracy", "nll"),
+        }
+        for key, names in allowed.items():
+            if getattr(self, key) not in names:
+                raise InputError(
+                    f"trainer.{key} is {getattr(self, key)!r}: allowed are {', '.join(names)}"
+                )
+        for key, low, high in (
+            ("max_epochs", 1, 10_000), ("batch_size", 2, 65_536), ("lr", 1e-9, 10.0),
+            ("backbone_lr_factor", 0.0, 10.0), ("warmup", 0.0, 0.9), ("label_smoothing", 0.0, 0.9),
+            ("ema_decay", 0.0, 0.99999), ("patience", 1, 10_000), ("weight_decay", 0.0, 10.0),
+            ("clip_norm", 0.0, 1e6),
+        ):  # fmt: skip
+            if not low <= getattr(self, key) <= high:
+                raise InputError(
+                    f"trainer.{key} is {getattr(self, key)}: allowed are {low:g} to {high:g}"
+                )
+
+
+class MemberModule(LightningModule):
+    """What Lightning trains.
+
+    Args:
+        member: the network.
+        settings: how.
+        class_weights: (K,) weights of the loss, or None.
+        names: image name of each row of the table, for messages.
+        seed: of augmentation and dropout.
+        frozen: modules that stay in inference mode.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        settings: FitSettings,
+        *,
+        class_weights: Tensor | None,
+        names: Sequence[str],
+        seed: int,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.member, self.settings = member, settings
+        self._names, self._seed, self._frozen = names, seed, tuple(frozen)
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        classes = len(member.spec.labels)
+        self.val_nll, self.val_loss_count = MeanMetric(), classes
+        self.val_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
+        self.on_loss: Callable[[float], None] = lambda _loss: None
+
+    def on_train_epoch_start(self) -> None:
+        """Keep frozen modules' batch norms in inference mode."""
+        modules = dict(self.member.network.named_modules())
+        for name in self._frozen:
+            modules[name].eval()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, on augmented films."""
+        step = self.trainer.global_step
+        generator = torch.Generator().manual_seed((self._seed << 32) + step * self._world() + self._rank())
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        films = augment(
+            batch["pixels"], self.settings.augmentation,
+            size_px=self.member.spec.input.size_px, generator=generator,
+        )  # fmt: skip
+        inputs = self.member.prepare(films).contiguous(memory_format=torch.channels_last)
+        loss = functional.cross_entropy(
+            self.member(inputs).float(), batch["target"],
+            weight=self.class_weights if isinstance(self.class_weights, Tensor) else None,
+            label_smoothing=self.settings.label_smoothing,
+        )  # fmt: skip
+        if not torch.isfinite(loss):
+            images = [self._names[row] for row in batch["row"].tolist()]
+            raise NonFiniteLossError(
+                f"the loss became {loss.item()} at step {step}: lower trainer.lr "
+                f"({self.settings.lr:g}), or look at this batch's images: {', '.join(images)}"
+            )
+        loader = self.trainer.train_dataloader
+        if isinstance(loader, BatchLoader):
+            loader.batches_done = batch_idx + 1
+        self.log("train_loss", loss, on_step=True, on_epoch=False)
+        self.log("lr", self.optimizers().param_groups[-1]["lr"])  # type: ignore[union-attr]
+        self.on_loss(float(loss))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the metrics of a batch, on films as they are."""
+        inputs = self.member.prepare(batch["pixels"])
+        logits = self.member(inputs.contiguous(memory_format=torch.channels_last)).float()
+        target = batch["target"]
+        self.val_nll.update(functional.cross_entropy(logits, target, reduction="none"))
+        self.val_accuracy.update(logits, target)
+        self.val_balanced_accuracy.update(logits, target)
+        self.log("val_nll", self.val_nll, prog_bar=True)
+        self.log("val_accuracy", self.val_accuracy)
+        self.log("val_balanced_accuracy", self.val_balanced_accuracy, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a lower rate for the backbone, linear warm-up, then cosine to zero."""
+        settings = self.settings
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, round(settings.warmup * steps))
+
+        def rate(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+        optimizer = torch.optim.AdamW(parameter_groups(self.member, settings))
+        schedule = LambdaLR(optimizer, rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _rank(self) -> int:
+        return int(self.trainer.global_rank)
+
+    def _world(self) -> int:
+        return int(self.trainer.world_size)
+
+
+def parameter_groups(member: Member, settings: FitSettings) -> list[dict[str, Any]]:
+    """Group trainable parameters by rate and decay: backbone and head, biases and norms apart."""
+    head = {id(parameter) for parameter in member.head.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in member.parameters():
+        if parameter.requires_grad:
+            key = (id(parameter) in head, parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": settings.lr * (1 if in_head else settings.backbone_lr_factor),
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (in_head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def choose_precision(precision: str, *, cuda: bool) -> Literal["32-true", "bf16-mixed"]:
+    """Choose the arithmetic.
+
+    ``auto`` takes bfloat16 autocast where the hardware multiplies it in hardware faster than
+    float32: GPUs that support it, and processors with AMX tiles. AVX-512 BF16 alone made
+    InceptionV3 a third slower (docs/experiments.md).
+
+    Raises:
+        InputError: none of auto, 32 and bf16.
+    """
+    if precision not in ("auto", "32", "bf16"):
+        raise InputError(f"trainer.precision is {precision!r}: allowed are auto, 32, bf16")
+    if precision == "auto":
+        if cuda:
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_amx_tile_supported()
+        return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if precision == "bf16" else "32-true"
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Return where the best epoch's checkpoint of a training lies."""
+    return folder / "best.ckpt"

@@ -1,0 +1,106 @@
+"""Run a trained member over films, in float32 and in order.
+
+N films, K classes, S side of prepared pixels.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cxr.data.loader import BatchLoader, FixedOrder
+from cxr.errors import InputError, MissingInputError
+from cxr.runlog import atomic_write
+from cxr.training.members import Member
+
+
+def inference_device() -> torch.device:
+    """Return the GPU if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def predict_logits(
+    member: Member,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    *,
+    batch_size: int = 32,
+    on_image: Callable[[], None] | None = None,
+) -> NDArray[np.float32]:
+    """Return a member's logits.
+
+    Args:
+        member: in any mode; inference mode is used and the mode kept.
+        pixels: (M, S, S) uint8.
+        rows: (N,) which of them, in order.
+        batch_size: films at once.
+        on_image: called once a film.
+
+    Returns:
+        (N, K) float32.
+    """
+    device = inference_device()
+    was_training = member.training
+    member.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = [np.empty((0, len(member.spec.labels)), np.float32)]
+    targets = np.zeros(len(pixels), np.int64)
+    for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
+        inputs = member.prepare(batch["pixels"].to(device))
+        logits = member(inputs.contiguous(memory_format=torch.channels_last))
+        found.append(logits.float().cpu().numpy())
+        for _ in range(len(logits)):
+            if on_image:
+                on_image()
+    member.train(was_training)
+    return np.concatenate(found)
+
+
+def write_predictions(
+    path: Path, table: pd.DataFrame, labels: tuple[str, ...], logits: NDArray[np.float32]
+) -> None:
+    """Write a member's predictions table.
+
+    Args:
+        path: CSV.
+        table: N rows with columns ``image``, ``split`` and ``label``.
+        labels: the K classes.
+        logits: (N, K) float32; nine significant digits keep every bit.
+    """
+    columns = {f"logit_{name}": logits[:, k].astype(float) for k, name in enumerate(labels)}
+    rows = table[["image", "split", "label"]].reset_index(drop=True).assign(**columns)
+    with atomic_write(path) as file:
+        file.write(rows.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
+
+
+def read_predictions(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
+    """Read what ``write_predictions`` wrote.
+
+    Raises:
+        MissingInputError: no such table.
+        InputError: a column is missing.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"image": str, "split": str, "label": str})
+    except FileNotFoundError:
+        raise MissingInputError(f"{path} is missing: train first (make train)") from None
+    columns = ["image", "split", "label", *(f"logit_{name}" for name in labels)]
+    if missing := [name for name in columns if name not in table]:
+        raise InputError(f"{path} lacks the column {missing[0]}: train the member again")
+    return table
+
+
+def feature_batches(
+    member: Member, pixels: NDArray[np.uint8], rows: NDArray[np.int64], *, batch_size: int = 32
+) -> Iterator[torch.Tensor]:
+    """Yield the last feature layer (B, C, h, w) of films in order, without gradients."""
+    device = inference_device()
+    member.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    targets = np.zeros(len(pixels), np.int64)
+    with torch.inference_mode():
+        for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
+            inputs = member.prepare(batch["pixels"].to(device))
+            yield member.features(inputs.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,14 @@
+"""evaluate: see --help, and cxr/stages/evaluate.py."""
+
+from cxr.config import EvaluateConfig, script
+from cxr.stages.evaluate import evaluate_stage
+
+
+@script("evaluate")
+def main(config: EvaluateConfig) -> None:
+    """Run the stage."""
+    evaluate_stage(config)
+
+
+if __name__ == "__main__":
+    main()

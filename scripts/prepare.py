@@ -1,0 +1,14 @@
+"""prepare: see --help, and cxr/stages/prepare.py."""
+
+from cxr.config import PrepareConfig, script
+from cxr.stages.prepare import prepare_stage
+
+
+@script("prepare")
+def main(config: PrepareConfig) -> None:
+    """Run the stage."""
+    prepare_stage(config)
+
+
+if __name__ == "__main__":
+    main()
