@@ -21,9 +21,8 @@ def patient_split(
 ) -> NDArray[np.object_]:
     """Split films into train, val and test, stratified by label and disjoint by group.
 
-    A group counts for the label that most of its films have. Within a label the largest
-    groups are dealt first, equals in random order, each to the split that lies furthest
-    behind its share of the label's films.
+    The largest groups are dealt first, equals in random order, each to the split where it most
+    lessens the squared deviation from the wanted shares, summed over labels.
 
     Args:
         table: N rows with columns ``label`` and ``group``.
@@ -127,39 +126,45 @@ def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
 def _assign(
     table: pd.DataFrame, wanted: dict[str, float], random: np.random.Generator
 ) -> NDArray[np.object_]:
-    """Give each group a split, label by label."""
+    """Deal groups, the largest first, each where it lessens the squared deviation most."""
     sizes = pd.crosstab(table["group"], table["label"])
-    label_of = sizes.idxmax(axis=1)
-    total = sizes.sum(axis=1)
-    chosen: dict[str, str] = {}
-    for label in sorted(table["label"].unique()):
-        groups = label_of.index[label_of == label].to_numpy(dtype=object)
-        if len(groups) < len(wanted):
-            raise InputError(
-                f"class {label!r} has {len(groups)} group(s) of patients, but "
-                f"{', '.join(wanted)} need one each: add patients or set a share in "
-                "data.fractions to 0"
-            )
-        chosen.update(_fill(random.permutation(groups), total, wanted))
-    return table["group"].map(chosen).to_numpy(dtype=object)
-
-
-def _fill(
-    groups: NDArray[np.object_], total: "pd.Series[int]", wanted: dict[str, float]
-) -> dict[str, str]:
-    """Deal groups to the split that lies furthest behind; large groups are dealt first."""
-    order = sorted(groups, key=lambda group: -int(total[group]))
-    films = float(sum(total[group] for group in order))
-    have = dict.fromkeys(wanted, 0.0)
-    chosen = {}
+    _check_enough(sizes, list(wanted))
+    counts = sizes.to_numpy(dtype=np.float64)
+    shares = counts / counts.sum(axis=0)
+    order = random.permutation(len(sizes))
+    order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]
+    target = np.array(list(wanted.values()))[:, None]
+    have = np.zeros((len(wanted), shares.shape[1]))
+    chosen = np.empty(len(sizes), np.int64)
     for group in order:
-        behind = max(wanted, key=lambda name: wanted[name] - have[name] / films)
-        chosen[str(group)] = behind
-        have[behind] += float(total[group])
-    if empty := [name for name in wanted if not have[name]]:
-        for name, group in zip(empty, reversed(order), strict=False):
-            chosen[str(group)] = name
-    return chosen
+        change = (have + shares[group] - target) ** 2 - (have - target) ** 2
+        chosen[group] = change.sum(axis=1).argmin()
+        have[chosen[group]] += shares[group]
+    _fill_gaps(chosen, counts > 0, len(wanted))
+    names = np.array(list(wanted), dtype=object)[chosen]
+    return table["group"].map(dict(zip(sizes.index, names, strict=True))).to_numpy(dtype=object)
+
+
+def _check_enough(sizes: pd.DataFrame, names: list[str]) -> None:
+    for label in sizes.columns:
+        groups = int((sizes[label] > 0).sum())
+        if groups < len(names):
+            raise InputError(
+                f"class {label!r} has {groups} group(s) of patients, but {', '.join(names)} need "
+                "one each: add patients or set a share in data.fractions to 0"
+            )
+
+
+def _fill_gaps(chosen: NDArray[np.int64], has: NDArray[np.bool_], splits: int) -> None:
+    """Give each split at least one group of every label, taken from the split with the most."""
+    for label in range(has.shape[1]):
+        for split in range(splits):
+            owners = np.bincount(chosen[has[:, label]], minlength=splits)
+            if owners[split] == 0:
+                giver = int(owners.argmax())
+                # The last one dealt is the smallest.
+                moved = np.flatnonzero(has[:, label] & (chosen == giver))[-1]
+                chosen[moved] = split
 
 
 def _mend_free_groups(

@@ -72,7 +72,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise MissingInputError(f"{path} is missing: evaluate the run first (make evaluate)")
     text = dict.fromkeys((*TEXT_COLUMNS, "prediction"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(path, dtype=text, keep_default_na=False)
 
 
 def score_validation(

@@ -1,4 +1,4 @@
-"""The members' prediction tables brought to the same images in the same order.
+"""The members' logits checked and brought to the same images in the same order.
 
 N samples, K classes.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import InputError
 from cxr.labels import label_indices
@@ -62,6 +62,44 @@ def align_predictions(
         logits[name] = table[columns].to_numpy(np.float64)
     targets = np.asarray(label_indices(first["label"], labels), np.int64)
     return AlignedLogits(tuple(first.index), targets, logits)
+
+
+def check_logits(
+    logits: ArrayLike, targets: ArrayLike, name: str, *, n_classes: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Check that a member's logits and the targets belong together.
+
+    Args:
+        logits: (N, K).
+        targets: (N,) class positions.
+        name: what errors call the member.
+        n_classes: K; as the logits have it by default.
+
+    Returns:
+        Logits as float64 and targets as int64.
+
+    Raises:
+        InputError: shapes that do not fit, no row, a target out of range, or a logit that is
+            not finite.
+    """
+    scores, classes = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
+    wanted = n_classes or (scores.shape[-1] if scores.ndim else 0)
+    if not len(classes) or scores.shape != (len(classes), wanted):
+        raise InputError(
+            f"the logits of {name} have shape {scores.shape}: {len(classes)} images of {wanted} "
+            "classes need one row each, and at least one image; train it again on this data"
+        )
+    if classes.min() < 0 or classes.max() >= wanted:
+        raise InputError(
+            f"targets run from {classes.min()} to {classes.max()}: 0 to {wanted - 1} are allowed"
+        )
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"{len(bad)} logit rows of {name} are not finite, the first is row {bad[0]}: "
+            "its training diverged; train it again with a lower rate"
+        )
+    return scores, classes
 
 
 def _rows_of(table: pd.DataFrame, columns: list[str], split: str, name: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from scipy.special import softmax as _softmax
 
 from cxr.errors import InputError
 from cxr.labels import check_labels
+from cxr.training.align import check_logits
 
 EQUAL, WEIGHTED = "equal", "ensemble"
 """Names under which the two averages stand beside the members; no member may bear them."""
@@ -128,7 +129,7 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
 
     Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 4.2.
     """
-    scores, classes = _check_logits(logits, targets, "the member")
+    scores, classes = check_logits(logits, targets, "the member")
     others = scores.copy()
     others[np.arange(len(classes)), classes] = -np.inf
     if (scores[np.arange(len(classes)), classes] > others.max(axis=1)).all():
@@ -247,7 +248,7 @@ def fit_ensemble(
     check_labels(labels)
     checked = {}
     for name, logits in logits_by_member.items():
-        checked[name], classes = _check_logits(logits, targets, name, n_classes=len(labels))
+        checked[name], classes = check_logits(logits, targets, name, n_classes=len(labels))
     absent = [label for index, label in enumerate(labels) if not (classes == index).any()]
     if absent:
         raise InputError(
@@ -267,26 +268,3 @@ def _check_members(members: tuple[str, ...]) -> None:
             f"members are {list(members)}: at least one is needed, each once, and none "
             f"may be called {EQUAL!r} or {WEIGHTED!r}; rename it"
         )
-
-
-def _check_logits(
-    logits: ArrayLike, targets: ArrayLike, name: str, *, n_classes: int | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    scores, classes = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
-    wanted = n_classes or (scores.shape[-1] if scores.ndim else 0)
-    if not len(classes) or scores.shape != (len(classes), wanted):
-        raise InputError(
-            f"the logits of {name} have shape {scores.shape}: {len(classes)} images of {wanted} "
-            "classes need one row each, and at least one image; train it again on this data"
-        )
-    if classes.min() < 0 or classes.max() >= wanted:
-        raise InputError(
-            f"targets run from {classes.min()} to {classes.max()}: 0 to {wanted - 1} are allowed"
-        )
-    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-    if len(bad):
-        raise InputError(
-            f"{len(bad)} logit rows of {name} are not finite, the first is row {bad[0]}: "
-            "its training diverged; train it again with a lower rate"
-        )
-    return scores, classes

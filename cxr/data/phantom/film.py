@@ -97,8 +97,10 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
     size = path.shape[0]
     line = np.linspace(-1, 1, size, dtype=np.float32)
     # Uneven beam (heel effect, grid cut-off, bedside angle): slow, larger than most lesions.
-    slope = rng.normal(0, 0.055, 2)
-    uneven = slope[0] * line[None, :] + slope[1] * line[:, None]
+    slope = rng.normal(0, 0.06, 2)
+    # Bedding, clothes and flesh pressed aside: soft shadows without texture, on any film.
+    folds = ndimage.zoom(rng.normal(0, 0.05, (5, 5)), size / 5, order=1, grid_mode=True, mode="nearest")
+    uneven = slope[0] * line[None, :] + slope[1] * line[:, None] + blur(folds, size / 16)
     primary = np.exp(-rng.uniform(2.4, 3.6) * (path + uneven.astype(np.float32)))
     coarse = blur(primary[::4, ::4], size / 24)
     # One sided zoom back; order 1 is enough after that blur.

@@ -75,7 +75,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     elif label == "viral":
         threads, beads = _threads(severity, chest, rng)
         blobs = [
-            (side, 0.38, 0.55, 0.34, 0.36, 0.07 + 0.08 * severity) for side in (-1.0, 1.0)
+            (side, 0.40, 0.55, 0.40, 0.40, 0.03 + 0.04 * severity) for side in (-1.0, 1.0)
         ]
     return Lesion(
         label, severity, np.array(blobs, np.float32).reshape(-1, 6), fissure, threads, beads,
@@ -162,7 +162,7 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)
         net = blur(splat(columns, rows, weights, pose.size_px), 0.008 * pose.unit_px)
-        net = net * np.float32(0.22 + 0.16 * lesion.severity)
+        net = net * np.float32(0.20 + 0.14 * lesion.severity)
         total = total + net
         haze = haze + blur(net, 0.05 * pose.unit_px)
     total = np.clip(total, 0, 0.97)

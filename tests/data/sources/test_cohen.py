@@ -1,0 +1,104 @@
+"""Cohen's tree: which rows become films."""
+
+import pytest
+from trees import COVID, make_cohen, write_csv
+
+from cxr.data.sources.cohen import read_cohen
+from cxr.errors import InputError, MissingInputError
+
+KEPT = [
+    {"filename": "a.jpg", "patientid": "331a"},
+    {"filename": "b.png", "view": "AP Supine", "license": "CC BY 4.0", "age": "54"},
+    {"filename": "c.jpg", "view": "AP Erect", "license": "listed as authorized for everyone"},
+    {"filename": "d.jpg", "view": "AP", "license": "CC BY-NC-SA 4.0 "},
+]
+LEFT_OUT = [
+    {"filename": "l.jpg", "view": "L"},
+    {"filename": "ct.jpg", "view": "Axial", "modality": "CT"},
+    {"filename": "nii.nii.gz", "folder": "volumes", "modality": "CT"},
+    {"filename": "sars.jpg", "finding": "Pneumonia/Viral/SARS"},
+    {"filename": "strep.jpg", "finding": "Pneumonia/Bacterial/Streptococcus"},
+    {"filename": "none.jpg", "finding": "No Finding"},
+    {"filename": "open.jpg", "license": ""},
+    {"filename": "blank.jpg", "license": " "},
+    {"filename": "nd.jpg", "license": "CC BY-NC-ND"},
+    {
+        "filename": "b343e657.jpg",
+        "license": "CC BY 3.0",
+        "url": "https://github.com/ml-workgroup/covid-19-image-repository",
+        "doi": "10.6084/m9.figshare.12275009",
+    },
+    {"filename": "h.jpg", "location": "Hannover Medical School, Hannover, Germany"},
+]
+
+
+def test_keeps_frontal_covid_films_that_may_be_shared(tmp_path):
+    table = read_cohen(make_cohen(tmp_path, KEPT + LEFT_OUT))
+    assert table["image"].tolist() == [f"images/{row['filename']}" for row in KEPT]
+    assert table["patient_id"].tolist() == ["cohen-331a", "cohen-2", "cohen-2", "cohen-2"]
+    assert table["view"].tolist() == ["PA", "AP Supine", "AP Erect", "AP"]
+    assert table["license"].iloc[3] == "CC BY-NC-SA 4.0"
+    assert table["age"].tolist() == ["65", "54", "65", "65"]
+    assert set(table["label"]) == {"covid"}
+    assert set(table["published_split"]) == {""}
+
+
+def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog):
+    caplog.set_level("INFO")
+    read_cohen(make_cohen(tmp_path, [*KEPT, *LEFT_OUT, KEPT[0]]))
+    for reason in (
+        "'no frontal film': 3", "'other finding': 3", "'no licence that allows sharing': 3",
+        "'from Hannover': 2", "'image named before': 1",
+    ):  # fmt: skip
+        assert reason in caplog.text
+
+
+def test_root_may_hold_the_unpacked_archive(tmp_path):
+    make_cohen(tmp_path / "covid-chestxray-dataset-master", KEPT)
+    table = read_cohen(tmp_path)
+    assert table["image"].iloc[0] == "covid-chestxray-dataset-master/images/a.jpg"
+
+
+def test_two_trees_are_not_guessed_between(tmp_path):
+    make_cohen(tmp_path / "one", KEPT)
+    make_cohen(tmp_path / "two", KEPT)
+    with pytest.raises(InputError, match="in one and two"):
+        read_cohen(tmp_path)
+
+
+def test_older_edition_names_findings_and_columns_otherwise(tmp_path):
+    columns = (
+        "patientid", "sex", "age", "finding", "view", "modality", "location", "folder",
+        "filename", "doi", " url", "license",
+    )  # fmt: skip
+    row = dict.fromkeys(columns, "") | {
+        "patientid": "7", "finding": "COVID-19, ARDS", "view": "PA", "modality": "X-ray",
+        "folder": "images", "filename": "a.jpg", "license": "CC BY",
+    }  # fmt: skip
+    make_cohen(tmp_path, [{"filename": "a.jpg"}])
+    write_csv(tmp_path / "metadata.csv", columns, [row])
+    assert read_cohen(tmp_path)["label"].tolist() == ["covid"]
+
+
+def test_missing_images_are_named(tmp_path, caplog):
+    make_cohen(tmp_path, KEPT)
+    (tmp_path / "images" / "b.png").unlink()
+    assert len(read_cohen(tmp_path)) == 3
+    assert "1 of 4 images left out, not there, the first images/b.png" in caplog.text
+    for path in (tmp_path / "images").iterdir():
+        path.unlink()
+    with pytest.raises(MissingInputError, match="none of the 4 images"):
+        read_cohen(tmp_path)
+
+
+def test_metadata_without_a_column(tmp_path):
+    write_csv(tmp_path / "metadata.csv", ("patientid", "finding"), [{"finding": COVID}])
+    with pytest.raises(InputError, match="no column 'sex': it has patientid, finding"):
+        read_cohen(tmp_path)
+
+
+def test_path_out_of_the_tree_is_refused(tmp_path):
+    (tmp_path / "tree").mkdir()
+    make_cohen(tmp_path / "tree", [{"filename": "../../a.jpg"}])
+    with pytest.raises(InputError, match="lies outside"):
+        read_cohen(tmp_path / "tree")

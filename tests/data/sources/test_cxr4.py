@@ -1,0 +1,89 @@
+"""The four-class set from its three archives, end to end on a local server."""
+
+import zipfile
+from dataclasses import replace
+
+import pytest
+from trees import make_cohen, make_hannover, make_kermany
+
+from cxr.data.manifest import manifest_table, read_manifest, write_manifest
+from cxr.data.sources.cxr4 import build_cxr4, get_cxr4
+from cxr.data.sources.download import SOURCES
+from cxr.errors import MissingInputError
+
+
+def make_trees(root):
+    make_kermany(root / "kermany")
+    make_cohen(root / "cohen" / "covid-chestxray-dataset-master", [{"filename": "a.jpg"}])
+    make_hannover(root / "hannover" / "covid-19-image-repository-master", [{"image_id": "0a"}])
+    return root
+
+
+@pytest.fixture
+def local_sources(site, tmp_path):
+    trees = make_trees(tmp_path / "published")
+    for source in SOURCES:
+        path = tmp_path / source.file_name
+        with zipfile.ZipFile(path, "w") as file:
+            for item in sorted((trees / source.name).rglob("*")):
+                file.write(item, item.relative_to(trees / source.name))
+        site.files[f"/{source.file_name}"] = path.read_bytes()
+    return tuple(
+        replace(source, urls=(f"{site.url}/{source.file_name}",), sha256=None) for source in SOURCES
+    )
+
+
+def test_joins_the_three_trees(tmp_path):
+    table = build_cxr4(make_trees(tmp_path))
+    assert table["source"].tolist() == ["kermany"] * 9 + ["hannover", "cohen"]
+    assert all((tmp_path / image).is_file() for image in table["image"])
+    assert table["label"].value_counts().to_dict() == {
+        "normal": 4, "viral": 3, "bacterial": 2, "covid": 2,
+    }  # fmt: skip
+
+
+def test_downloads_unpacks_and_writes_the_manifest(local_sources, site, tmp_path):
+    root, seen = tmp_path / "cxr4", []
+    table = get_cxr4(root, on_progress=lambda *step: seen.append(step[0]), sources=local_sources)
+    assert len(table) == 11
+    assert read_manifest(root / "manifest.csv").equals(table)
+    assert set(seen) == {"kermany", "cohen", "hannover"}
+    assert len(list((root / "downloads").glob("*.sha256.json"))) == 3
+    again = get_cxr4(root, sources=local_sources)
+    assert again.equals(table)
+    assert len(site.requests) == 3
+
+
+def test_unreachable_sources_are_named_in_one_line(local_sources, site, tmp_path):
+    kermany, cohen, hannover = SOURCES
+    del site.files[f"/{kermany.file_name}"], site.files[f"/{cohen.file_name}"]
+    with pytest.raises(MissingInputError) as caught:
+        get_cxr4(tmp_path / "cxr4", sources=local_sources)
+    message = str(caught.value)
+    assert "\n" not in message
+    for source in (kermany, cohen):
+        assert f"fetch {source.file_name} by hand from {source.home_page}" in message
+        assert str(tmp_path / "cxr4" / "downloads" / source.file_name) in message
+    assert hannover.file_name not in message
+    assert (tmp_path / "cxr4" / "hannover").is_dir()
+
+
+def test_archives_put_there_by_hand_are_used(local_sources, site, tmp_path):
+    downloads = tmp_path / "cxr4" / "downloads"
+    downloads.mkdir(parents=True)
+    for source in SOURCES:
+        (downloads / source.file_name).write_bytes(site.files[f"/{source.file_name}"])
+    assert len(get_cxr4(tmp_path / "cxr4", sources=local_sources)) == 11
+    assert not site.requests
+
+
+def test_trees_put_there_by_hand_are_used(local_sources, site, tmp_path):
+    assert len(get_cxr4(make_trees(tmp_path / "cxr4"), sources=local_sources)) == 11
+    assert not site.requests
+
+
+def test_a_set_that_has_only_its_manifest_is_taken_as_it_is(local_sources, site, tmp_path):
+    table = manifest_table([{"image": "a.png", "label": "covid"}])
+    write_manifest(table, tmp_path / "set" / "manifest.csv")
+    assert get_cxr4(tmp_path / "set", sources=local_sources).equals(table)
+    assert not site.requests

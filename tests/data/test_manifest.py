@@ -1,0 +1,186 @@
+"""Manifests: what is read, and the one line that each mistake gets."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cxr.data.manifest import (
+    COLUMNS,
+    check_manifest,
+    manifest_table,
+    read_manifest,
+    write_manifest,
+)
+from cxr.errors import InputError, MissingInputError
+from cxr.labels import CANONICAL
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "manifest.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def error_of(path: Path, **options: tuple[str, ...]) -> str:
+    with pytest.raises(InputError) as caught:
+        read_manifest(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_reads_text_and_adds_missing_columns_empty(tmp_path):
+    path = write(tmp_path, "label,image,age\nnormal,a.png,07\ncovid,b/c.png,\n\n")
+    table = read_manifest(path, labels=CANONICAL)
+    assert list(table.columns) == list(COLUMNS)
+    assert table["image"].tolist() == ["a.png", "b/c.png"]
+    assert table["age"].tolist() == ["07", ""]
+    assert table["mask"].tolist() == ["", ""]
+    assert all(isinstance(value, str) for value in table.to_numpy().ravel())
+
+
+def test_keeps_words_that_look_like_missing_values(tmp_path):
+    table = read_manifest(write(tmp_path, "image,label,patient_id\na.png,NA,null\n"))
+    assert table.loc[0, ["label", "patient_id"]].tolist() == ["NA", "null"]
+
+
+def test_reads_a_byte_order_mark_and_quoted_commas(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b'\xef\xbb\xbfimage,label\n"a,1.png",normal\n')
+    assert read_manifest(path)["image"].tolist() == ["a,1.png"]
+
+
+def test_write_and_read_give_the_same_table(tmp_path):
+    rows = [
+        {"image": "a, b.png", "label": "normal", "patient_id": '"p"', "age": "7"},
+        {"image": "ä/c.png", "label": "covid", "published_split": "val", "lesion_mask": "m.png"},
+    ]
+    table = manifest_table(rows)
+    write_manifest(table, tmp_path / "new" / "manifest.csv")
+    pd.testing.assert_frame_equal(read_manifest(tmp_path / "new" / "manifest.csv"), table)
+
+
+def test_write_leaves_out_lesion_masks_that_nobody_has(tmp_path):
+    write_manifest(manifest_table([{"image": "a.png", "label": "x"}]), tmp_path / "m.csv")
+    header, row = (tmp_path / "m.csv").read_text().splitlines()
+    assert header == ",".join(COLUMNS[:-1])
+    assert row == "a.png,x" + "," * 10
+
+
+def test_missing_folder_and_file(tmp_path):
+    with pytest.raises(MissingInputError, match="no folder .*gone"):
+        read_manifest(tmp_path / "gone" / "manifest.csv")
+    with pytest.raises(MissingInputError, match=r"no file .*manifest\.csv"):
+        read_manifest(tmp_path / "manifest.csv")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "image,label\n"])
+def test_empty_file(tmp_path, text):
+    assert "is empty" in error_of(write(tmp_path, text))
+
+
+def test_missing_column_names_what_is_there(tmp_path):
+    message = error_of(write(tmp_path, "image,class\na.png,normal\n"))
+    assert "no column 'label': it has image, class" in message
+
+
+def test_column_named_twice(tmp_path):
+    assert "names a column twice" in error_of(write(tmp_path, "image,label,label\na,b,c\n"))
+
+
+def test_row_of_another_length(tmp_path):
+    message = error_of(write(tmp_path, "image,label\na.png,x\nb.png,x,extra\n"))
+    assert "row 2" in message
+    assert "has 3 values, the header 2" in message
+
+
+def test_file_that_is_no_text(tmp_path):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    assert "not UTF-8" in error_of(path)
+
+
+def test_unknown_label_names_row_value_and_what_is_allowed(tmp_path):
+    path = write(tmp_path, "image,label\na.png,normal\nb.png,Covid\n")
+    message = error_of(path, labels=CANONICAL)
+    assert "unknown label 'Covid' in row 2" in message
+    assert "normal, covid, bacterial, viral" in message
+
+
+def test_empty_label_is_refused_without_a_list_of_labels(tmp_path):
+    assert "unknown label '' in row 1" in error_of(write(tmp_path, "image,label\na.png,\n"))
+
+
+def test_unknown_published_split(tmp_path):
+    message = error_of(write(tmp_path, "image,label,published_split\na.png,x,dev\n"))
+    assert "unknown published_split 'dev' in row 1" in message
+    assert "(empty), train, val, test" in message
+
+
+def test_image_named_twice_even_in_another_spelling(tmp_path):
+    message = error_of(write(tmp_path, "image,label\nf/a.png,x\nb.png,x\nf/./a.png,x\n"))
+    assert "'f/a.png' in row 1 and again in row 3" in message
+
+
+@pytest.mark.parametrize("image", ["/etc/a.png", "C:\\films\\a.png"])
+def test_absolute_path(tmp_path, image):
+    assert "an absolute path" in error_of(write(tmp_path, f"image,label\n{image},x\n"))
+
+
+@pytest.mark.parametrize("image", ["../a.png", "f/../../a.png"])
+def test_path_that_climbs_out(tmp_path, image):
+    (tmp_path / "f").mkdir()
+    assert "lies outside" in error_of(write(tmp_path, f"image,label\n{image},x\n"))
+
+
+def test_path_that_climbs_and_stays_is_shortened(tmp_path):
+    (tmp_path / "f").mkdir()
+    table = read_manifest(write(tmp_path, "image,label\nf/../a.png,x\n"))
+    assert table["image"].tolist() == ["a.png"]
+
+
+@pytest.mark.parametrize("image", ["link/a.png", "film.png", "link/../a.png"])
+def test_link_that_leads_out(tmp_path, image):
+    outside, folder = tmp_path / "outside" / "deep", tmp_path / "set"
+    outside.mkdir(parents=True)
+    folder.mkdir()
+    (outside / "a.png").touch()
+    (folder / "link").symlink_to(outside)
+    (folder / "film.png").symlink_to(outside / "a.png")
+    assert "lies outside" in error_of(write(folder, f"image,label\n{image},x\n"))
+
+
+def test_link_inside_and_linked_folder_are_fine(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    (folder / "b.png").symlink_to(folder / "a.png")
+    (tmp_path / "again").symlink_to(folder)
+    write(folder, "image,label\nb.png,x\n")
+    assert len(read_manifest(tmp_path / "again" / "manifest.csv")) == 1
+
+
+def test_masks_may_not_leave_either(tmp_path):
+    path = write(tmp_path, "image,label,mask\na.png,x,\nb.png,x,../m.png\n")
+    assert "mask in row 2" in error_of(path)
+
+
+def test_unknown_columns_are_left_out_and_named(tmp_path, caplog):
+    table = read_manifest(write(tmp_path, "image,label,patientid\na.png,x,7\n"))
+    assert list(table.columns) == list(COLUMNS)
+    assert "patientid" in caplog.text
+
+
+def test_check_does_not_change_its_table(tmp_path):
+    table = manifest_table([{"image": "./a.png", "label": "x"}])
+    assert check_manifest(table, tmp_path)["image"].tolist() == ["a.png"]
+    assert table["image"].tolist() == ["./a.png"]
+
+
+@pytest.mark.realdata
+def test_reads_the_real_manifest(shared):
+    table = read_manifest(shared / "data" / "cxr4" / "manifest.csv", labels=CANONICAL)
+    assert table["label"].value_counts().to_dict() == {
+        "bacterial": 2780, "normal": 1583, "viral": 1493, "covid": 364,
+    }  # fmt: skip
+    assert table["mask"].ne("").sum() == 5968
