@@ -84,6 +84,9 @@ class BatchLoader:
         drop_last: leave out the films that do not fill a global batch.
     """
 
+    batch_sampler = None
+    """Lightning asks for it wherever it finds a sampler."""
+
     def __init__(
         self,
         pixels: NDArray[np.uint8],

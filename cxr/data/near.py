@@ -28,9 +28,8 @@ MAX_PAIRS = 50_000_000
 """Beyond this many pairs (800 MB) the hashes tell nothing apart."""
 BLOCK_PAIRS = 1 << 21
 """Pairs compared at once, which bounds memory at some 100 MB."""
-_COARSE_PX, _FINE_PX = 64, 112
-_COARSE_GATE, _ALIGNED_GATE = 0.45, 0.75
-_STEPS = 8
+_SIDES = (32, 64, 112)
+_STEPS = 5
 _MIN_OVERLAP = 0.8
 _MAX_KEY_BITS = 24
 
@@ -190,9 +189,9 @@ def confirm_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Keep the pairs that show the same exposure by their pixels.
 
-    Coarse detail chooses the orientation and passes over most pairs. The rest are laid on
-    each other by a small affine motion, coarse before fine, so that another crop or resize
-    of a film still fits while a second exposure of the same child does not.
+    The second film of a pair is turned as fits best, then laid on the first by a small
+    affine motion, coarse before fine, so that another crop or resize of a film still fits
+    while a second exposure of the same child does not.
 
     Args:
         squares: (N, S, S) uint8.
@@ -203,40 +202,30 @@ def confirm_pairs(
         The kept pairs (Q, 2) in their order; the orientation (Q,) of the second film that
         fits the first, an index into ``ORIENTATIONS``; the correlation (Q,) of fine detail.
     """
-    turns, coarse = _best_orientation(squares, pairs)
-    gates = [min(gate, min_correlation) for gate in (_COARSE_GATE, _ALIGNED_GATE)]
-    values = np.full(len(pairs), -np.inf)
-    for place in np.flatnonzero(coarse >= gates[0]):
-        rows = pairs[place]
-        motion, value = np.zeros(6), -1.0
-        for side, gate in ((_COARSE_PX, gates[1]), (_FINE_PX, min_correlation)):
-            first, second = _detail(squares, rows, side)
-            upright = np.ascontiguousarray(orient(second, int(turns[place])))
-            motion, value = _align(first, upright, motion)
-            if value < gate:
-                break
-        else:
-            values[place] = value
-    kept = values > -np.inf
-    return pairs[kept], turns[kept], values[kept]
-
-
-def _best_orientation(
-    squares: NDArray[np.uint8], pairs: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the orientation of the second films that fits best as it lies, and how well."""
+    side = _SIDES[0]
     rows, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(pairs.shape)
-    detail = np.empty((len(rows), _COARSE_PX, _COARSE_PX), np.float16)
+    # float16 keeps 2 kB per film, so that films of many pairs are shrunk once.
+    coarse = np.empty((len(rows), side, side), np.float16)
     for start in range(0, len(rows), 256):
-        detail[start : start + 256] = _detail(squares, rows[start : start + 256], _COARSE_PX)
-    fit = np.empty((len(pairs), len(ORIENTATIONS)))
-    for start in range(0, len(pairs), 512):
-        first, second = (detail[at].astype(np.float32) for at in places[start : start + 512].T)
-        for index in range(len(ORIENTATIONS)):
-            turned = orient(second, index)
-            fit[start : start + 512, index] = np.einsum("pyx,pyx->p", first, turned)
-    return fit.argmax(axis=1), fit.max(axis=1, initial=-1) / _COARSE_PX**2
+        coarse[start : start + 256] = _detail(squares, rows[start : start + 256], side)
+    kept, turns, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+    for start in range(0, len(pairs), 256):
+        first, second = (coarse[at].astype(np.float32) for at in places[start : start + 256].T)
+        turn = _best_orientation(first, second)
+        motion, value = _align(first, _turned(second, turn), np.zeros((len(turn), 6)))
+        left = np.flatnonzero(value >= min_correlation)
+        motion, value = motion[left], value[left]
+        for finer in _SIDES[1:]:
+            couple = pairs[start + left]
+            first, second = (_detail(squares, at, finer) for at in couple.T)
+            motion, value = _align(first, _turned(second, turn[left]), motion)
+            stay = value >= min_correlation
+            left, value, motion = left[stay], value[stay], motion[stay]
+        kept.append(start + left)
+        turns.append(turn[left])
+        values.append(value)
+    return pairs[np.concatenate(kept)], np.concatenate(turns), np.concatenate(values)
 
 
 def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
@@ -254,41 +243,72 @@ def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> M
     return np.asarray(detail / np.maximum(spread, 1e-6), np.float32)
 
 
-def _align(first: Matrix, second: Matrix, motion: Vector) -> tuple[Vector, float]:
-    """Move the second film onto the first and return the motion and their correlation.
+def _best_orientation(first: Matrix, second: Matrix) -> NDArray[np.int64]:
+    """Return how to turn each second film so that it fits the first best as it lies."""
+    fit = [
+        np.einsum("pyx,pyx->p", first, orient(second, index))
+        for index in range(len(ORIENTATIONS))
+    ]
+    return np.stack(fit).argmax(axis=0)
 
-    The motion (shift, stretch and shear of y, then of x, as parts of the side) follows from
-    Gauss-Newton steps on the squared difference, with the gradient of the first film.
 
-    Source: Hager, Belhumeur 1998, Efficient region tracking with parametric models.
+def _turned(films: Matrix, turns: NDArray[np.int64]) -> Matrix:
+    return np.stack([orient(film, int(turn)) for film, turn in zip(films, turns, strict=True)])
+
+
+def _align(first: Matrix, second: Matrix, motion: Vector) -> tuple[Vector, Vector]:
+    """Move second films onto the first; return the motions and the correlations there.
+
+    A motion (shift of y, its stretch with y and shear with x, then the same of x, as parts
+    of the side) follows from Gauss-Newton steps on the squared difference, with the gradient
+    of the first film.
+
+    Source: Hager, Belhumeur 1998, Efficient region tracking with parametric models of
+    geometry and illumination.
     """
-    side = len(first)
-    y, x = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
-    slope_y, slope_x = np.gradient(first, 1 / side)
-    jacobian = np.stack([slope_y, slope_y * y, slope_y * x, slope_x, slope_x * y, slope_x * x])
-    jacobian = jacobian.reshape(6, -1)
-    normal = jacobian @ jacobian.T
-    normal += np.eye(6) * (1e-3 * np.trace(normal) / 6 + 1e-6)
-    best, best_motion = -1.0, motion
+    side = first.shape[1]
+    y, x = (axis.ravel() for axis in np.mgrid[:side, :side].astype(np.float32) / side - 0.5)
+    basis = np.stack([np.ones_like(y), y, x])
+    slopes = np.gradient(first, 1 / side, axis=(1, 2))
+    jacobian = np.concatenate([slope.reshape(-1, 1, side**2) * basis for slope in slopes], axis=1)
+    normal = jacobian @ jacobian.transpose(0, 2, 1)
+    ridge = 1e-3 * np.trace(normal, axis1=1, axis2=2) / 6 + 1e-6
+    normal += np.eye(6, dtype=np.float32) * ridge[:, None, None]
+    fixed = first.reshape(len(first), -1)
+    best, best_motion = np.full(len(first), -1.0), motion
     for _ in range(_STEPS):
-        at_y = y + motion[0] + motion[1] * y + motion[2] * x
-        at_x = x + motion[3] + motion[4] * y + motion[5] * x
-        place = (np.stack([at_y, at_x]) + 0.5) * side
-        moved = ndimage.map_coordinates(second, place, order=1, mode="nearest")
-        inside = ((place >= 0) & (place <= side - 1)).all(axis=0)
-        if inside.mean() < _MIN_OVERLAP:
-            break
-        value = _correlation(first[inside], moved[inside])
-        if value > best:
-            best, best_motion = value, motion
-        step = np.linalg.solve(normal, jacobian @ ((first - moved) * inside).ravel())
-        motion = motion + step
-        if np.abs(step).max() < 1e-4:
-            break
+        shifts = motion.astype(np.float32).reshape(-1, 2, 3) @ basis
+        moved, inside = _sample(second, (shifts + np.stack([y, x]) + 0.5) * side)
+        value = _correlation(fixed, moved, inside)
+        better = value > best
+        best = np.where(better, value, best)
+        best_motion = np.where(better[:, None], motion, best_motion)
+        pull = jacobian @ ((fixed - moved) * inside)[:, :, None]
+        motion = motion + np.linalg.solve(normal, pull)[:, :, 0]
     return best_motion, best
 
 
-def _correlation(first: Matrix, second: Matrix) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    power = float((first**2).sum()) * float((second**2).sum())
-    return float((first * second).sum()) / math.sqrt(power) if power > 0 else 0.0
+def _sample(films: Matrix, at: Matrix) -> tuple[Matrix, Matrix]:
+    """Read films (P, s, s) between pixels at (P, 2, D), and where that lies inside (0 or 1)."""
+    side = films.shape[1]
+    inside = ((at >= 0) & (at <= side - 1)).all(axis=1).astype(np.float32)
+    at = np.clip(at, 0, np.float32(side - 1.001))
+    low = at.astype(np.int64)
+    (part_y, part_x), (low_y, low_x) = (pair.swapaxes(0, 1) for pair in (at - low, low))
+    flat = np.ascontiguousarray(films).ravel()
+    corner = (np.arange(len(films)) * side**2)[:, None] + low_y * side + low_x
+    upper = flat[corner] * (1 - part_x) + flat[corner + 1] * part_x
+    lower = flat[corner + side] * (1 - part_x) + flat[corner + side + 1] * part_x
+    return upper * (1 - part_y) + lower * part_y, inside
+
+
+def _correlation(first: Matrix, second: Matrix, inside: Matrix) -> Vector:
+    """Correlate rows (P, D) where they overlap; -1 where too little does."""
+    area = np.maximum(inside.sum(axis=1, keepdims=True), 1)
+    first, second = (
+        (rows - (rows * inside).sum(axis=1, keepdims=True) / area) * inside
+        for rows in (first, second)
+    )
+    power = (first**2).sum(axis=1) * (second**2).sum(axis=1)
+    value = (first * second).sum(axis=1) / np.sqrt(power + 1e-9)
+    return np.where(inside.mean(axis=1) > _MIN_OVERLAP, value, -1).astype(np.float64)

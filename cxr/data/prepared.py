@@ -148,7 +148,8 @@ def prepare(
             return opened
     with _new_folder(folder) as fresh:
         info = _write(manifest, root, fresh, settings, labels, workers, progress)
-        write_json(fresh / "prepared.json", info | {"inputs_digest": key})
+        known = {"inputs_digest": key, "root": str(root.resolve())}
+        write_json(fresh / "prepared.json", info | known)
     return Prepared(**(vars(open_prepared(folder)) | {"reused": False}))
 
 

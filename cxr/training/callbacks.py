@@ -103,7 +103,7 @@ class Progress(Callback):
         """Advance by a batch."""
         self._films += self._batch(trainer)
         if self._task is not None:
-            loss = float(outputs["loss"]) if isinstance(outputs, dict) else float(outputs)
+            loss = float(outputs["loss"])
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             text = f"{self._name} epoch {epoch} loss {loss:.3f}{self._last}"
             self._bar.update(self._task, advance=self._batch(trainer), description=text)

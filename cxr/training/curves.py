@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
-from matplotlib.figure import Figure
 
+from cxr.plotting import GRAYS, OKABE_ITO, new_figure, save_figure, style_axes
 from cxr.runlog import atomic_write
 
 VALIDATION = ("val_nll", "val_accuracy", "val_balanced_accuracy")
@@ -30,10 +30,15 @@ class Curves(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a row per step."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
-        self.rows.append({"step": trainer.global_step, "epoch": trainer.current_epoch + 1,
-                          "loss": float(loss), "lr": float(rate)})  # fmt: skip
+        self.rows.append(
+            {
+                "step": trainer.global_step,
+                "epoch": trainer.current_epoch + 1,
+                "loss": float(outputs["loss"]),
+                "lr": float(rate),
+            }
+        )
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Add validation to the epoch's last row and write both files."""
@@ -68,19 +73,23 @@ def draw_curves(rows: list[dict[str, float]], path: Path, *, title: str, note: s
         title: above the figure.
         note: below it.
     """
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = new_figure(8, 6, title=title, note=note)
     above, below = figure.subplots(2, 1, sharex=True)
     steps = [row["step"] for row in rows]
-    above.plot(steps, [row["loss"] for row in rows], lw=0.8, label="train loss")
     checked = [row for row in rows if "val_nll" in row]
     at = [row["step"] for row in checked]
-    above.plot(at, [row["val_nll"] for row in checked], "o-", label="validation NLL")
-    above.set(ylabel="nats per film", title=title)
-    above.legend()
-    for name in VALIDATION[1:]:
+    above.plot(steps, [row["loss"] for row in rows], lw=0.8, color=GRAYS[2], label="train loss")
+    above.plot(
+        at, [row["val_nll"] for row in checked], "o-", color=OKABE_ITO[2], label="validation NLL"
+    )
+    style_axes(above, y_label="nats per film")
+    for name, colour in zip(VALIDATION[1:], OKABE_ITO, strict=False):
         label = name.removeprefix("val_").replace("_", " ")
-        below.plot(at, [row[name] for row in checked], "o-", label=f"validation {label}")
-    below.set(xlabel="step", ylabel="share right", ylim=(0, 1))
-    below.legend(loc="lower right")
-    figure.supxlabel(note, fontsize="small")
-    figure.savefig(path)
+        below.plot(
+            at, [row[name] for row in checked], "o-", color=colour, label=f"validation {label}"
+        )
+    style_axes(below, x_label="step", y_label="share of films")
+    below.set_ylim(0, 1)
+    for axes in (above, below):
+        axes.legend(fontsize=8, frameon=False)
+    save_figure(figure, path)

@@ -6,9 +6,8 @@ so an interrupted training that goes on gives the loss curve of an uninterrupted
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -101,10 +100,9 @@ class MemberModule(LightningModule):
         self._names, self._seed, self._frozen = names, seed, tuple(frozen)
         self.register_buffer("class_weights", class_weights, persistent=False)
         classes = len(member.spec.labels)
-        self.val_nll, self.val_loss_count = MeanMetric(), classes
+        self.val_nll = MeanMetric()
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
-        self.on_loss: Callable[[float], None] = lambda _loss: None
 
     def on_train_epoch_start(self) -> None:
         """Keep frozen modules' batch norms in inference mode."""
@@ -138,7 +136,6 @@ class MemberModule(LightningModule):
             loader.batches_done = batch_idx + 1
         self.log("train_loss", loss, on_step=True, on_epoch=False)
         self.log("lr", self.optimizers().param_groups[-1]["lr"])  # type: ignore[union-attr]
-        self.on_loss(float(loss))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -215,8 +212,3 @@ def choose_precision(precision: str, *, cuda: bool) -> Literal["32-true", "bf16-
             fast = torch.cpu._is_amx_tile_supported()
         return "bf16-mixed" if fast else "32-true"
     return "bf16-mixed" if precision == "bf16" else "32-true"
-
-
-def best_checkpoint(folder: Path) -> Path:
-    """Return where the best epoch's checkpoint of a training lies."""
-    return folder / "best.ckpt"

@@ -204,6 +204,8 @@ def _quiet() -> Iterator[None]:
         # Batches are gathered from a memory map, so there are no workers to add.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # Lightning 2.6.6 with torch 2.15; nothing of ours uses it.
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
         warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
         yield
     loud.setLevel(level)

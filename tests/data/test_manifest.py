@@ -68,7 +68,7 @@ def test_write_leaves_out_lesion_masks_that_nobody_has(tmp_path):
 
 
 def test_missing_folder_and_file(tmp_path):
-    with pytest.raises(MissingInputError, match="no folder .*gone"):
+    with pytest.raises(MissingInputError, match=r"no folder .*gone"):
         read_manifest(tmp_path / "gone" / "manifest.csv")
     with pytest.raises(MissingInputError, match=r"no file .*manifest\.csv"):
         read_manifest(tmp_path / "manifest.csv")

@@ -39,7 +39,7 @@ def tube(distance: Floats, radius: float) -> Floats:
     squared = distance * distance
     whole = np.sqrt(np.maximum(np.float32(radius**2) - squared, 0))
     marrow = np.sqrt(np.maximum(np.float32((0.7 * radius) ** 2) - squared, 0))
-    return (whole - 0.66 * marrow) * np.float32(1.3 / radius)
+    return np.asarray((whole - 0.66 * marrow) * np.float32(1.3 / radius))
 
 
 def _ribs(field: Field, chest: Chest, pose: Pose) -> Floats:

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cxr.data.phantom.vessels import Floats, blur, splat
 
@@ -99,27 +98,35 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
     # Uneven beam (heel effect, grid cut-off, bedside angle): slow, larger than most lesions.
     slope = rng.normal(0, 0.06, 2)
     # Bedding, clothes and flesh pressed aside: soft shadows without texture, on any film.
-    folds = ndimage.zoom(rng.normal(0, 0.05, (5, 5)), size / 5, order=1, grid_mode=True, mode="nearest")
-    uneven = slope[0] * line[None, :] + slope[1] * line[:, None] + blur(folds, size / 16)
-    primary = np.exp(-rng.uniform(2.4, 3.6) * (path + uneven.astype(np.float32)))
-    coarse = blur(primary[::4, ::4], size / 24)
-    # One sided zoom back; order 1 is enough after that blur.
-    scatter = np.repeat(np.repeat(coarse, 4, 0), 4, 1)[:size, :size]
-    scatter = ndimage.uniform_filter(scatter, 5)
+    coarse = rng.normal(0, 0.05, (5, 5)).astype(np.float32)
+    folds = blur(_enlarge(coarse, size), size / 16)
+    uneven = np.float32(slope[0]) * line[None, :] + np.float32(slope[1]) * line[:, None] + folds
+    primary = np.exp(-rng.uniform(2.4, 3.6) * (path + uneven))
+    # A quarter of the pixels is enough for what is as blurred as scatter.
+    scatter = _enlarge(blur(primary[::4, ::4], size / 24), size)
     arrived = primary + rng.uniform(0.15, 0.6) * scatter
     grain = rng.standard_normal(path.shape, dtype=np.float32)
     noise = blur(grain, rng.uniform(0.35, 0.7)) * np.sqrt(np.float32(size / 128))
-    arrived = arrived + rng.uniform(0.006, 0.022) * np.sqrt(arrived) * noise * 0.8
+    arrived = arrived + rng.uniform(0.004, 0.013) * np.sqrt(arrived) * noise
     dense = -np.log(np.maximum(arrived, 1e-3))
     dense = blur(dense, rng.uniform(0.3, 0.6) * size / 128)
     return _display(dense, rng)
+
+
+def _enlarge(coarse: Floats, size_px: int) -> Floats:
+    """Stretch a small square map over the film, bilinearly."""
+    places = np.linspace(0, coarse.shape[0] - 1, size_px, dtype=np.float32)
+    first = np.minimum(places.astype(np.int64), coarse.shape[0] - 2)
+    part = places - first.astype(np.float32)
+    rows = coarse[first] * (1 - part)[:, None] + coarse[first + 1] * part[:, None]
+    return np.asarray(rows[:, first] * (1 - part) + rows[:, first + 1] * part, np.float32)
 
 
 def _display(dense: Floats, rng: np.random.Generator) -> Floats:
     """Window, gamma and s-curve as a console does: from the film's own middle part."""
     size = dense.shape[0]
     middle = dense[size // 8 : -size // 8 : 2, size // 8 : -size // 8 : 2]
-    low, high = np.percentile(middle, (rng.uniform(1, 4), rng.uniform(96, 99.5)))
+    low, high = np.percentile(middle, (rng.uniform(1, 4), rng.uniform(96, 99.5))).tolist()
     span = (high - low) * rng.uniform(1.0, 1.3)
     low = low - (high - low) * rng.uniform(0.02, 0.22)
     gray = np.clip((dense - low) / span, 0, 1.2) ** np.float32(np.exp(rng.normal(0, 0.22)))

@@ -64,7 +64,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     Returns:
         What ``opacity`` renders; nothing visible for normal.
     """
-    severity = float(rng.beta(1.6, 1.2))
+    severity = 0.2 + 0.8 * float(rng.beta(1.6, 1.2))
     blobs: list[tuple[float, ...]] = []
     fissure: tuple[float | None, float | None] = (None, None)
     threads, beads = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
@@ -74,9 +74,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
         blobs, fissure = _one_lobe(severity, rng)
     elif label == "viral":
         threads, beads = _threads(severity, chest, rng)
-        blobs = [
-            (side, 0.40, 0.55, 0.40, 0.40, 0.03 + 0.04 * severity) for side in (-1.0, 1.0)
-        ]
+        blobs = [(side, 0.40, 0.55, 0.40, 0.40, 0.03 + 0.04 * severity) for side in (-1.0, 1.0)]
     return Lesion(
         label, severity, np.array(blobs, np.float32).reshape(-1, 6), fissure, threads, beads,
         rng.standard_normal((24, 24)).astype(np.float32),
@@ -86,13 +84,13 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
 
 def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple[float, ...]]:
     """Ground glass under the pleura of both lungs, mostly low."""
-    patches = []
+    patches: list[tuple[float, ...]] = []
     for side in (-1.0, 1.0):
         for _ in range(int(rng.integers(2, 4 + round(2 * severity)))):
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
             patches.append((
                 side, rng.uniform(0.66, 0.92), down, rng.uniform(0.13, 0.24),
-                rng.uniform(0.08, 0.15), rng.uniform(0.30, 0.42) + 0.22 * severity,
+                rng.uniform(0.08, 0.15), rng.uniform(0.34, 0.46) + 0.22 * severity,
             ))  # fmt: skip
     return patches
 
@@ -102,17 +100,15 @@ def _one_lobe(
 ) -> tuple[list[tuple[float, ...]], tuple[float | None, float | None]]:
     """Consolidation of one lobe or a segment of it."""
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
-    extent = 0.62 + 0.45 * severity
+    extent = 0.65 + 0.45 * severity
     blob = (
         side, across + rng.normal(0, 0.06), down + rng.normal(0, 0.04),
-        wide * extent, high * extent, rng.uniform(0.62, 0.78) + 0.25 * severity,
+        wide * extent, high * extent, rng.uniform(0.66, 0.80) + 0.25 * severity,
     )  # fmt: skip
     return [blob], (above, below)
 
 
-def _threads(
-    severity: float, chest: Chest, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+def _threads(severity: float, chest: Chest, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """A net of fine lines and small nodules in both lungs, thickest about the hila."""
     count, steps = int(260 + 260 * severity), 8
     side = rng.choice((-1.0, 1.0), count)
@@ -156,13 +152,13 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
         if below is not None:
             total *= np.clip((below - field.down - 0.03 * field.across) * sharp, 0, 1)
     grain = sample_noise(lesion.grain, field.x, field.y)
-    total = total * np.clip(1 + (0.22 if lesion.label == "covid" else 0.08) * grain, 0, 2)
+    total = total * np.clip(1 + (0.55 if lesion.label == "covid" else 0.08) * grain, 0, 2)
     haze = total
     if len(lesion.threads):
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)
         net = blur(splat(columns, rows, weights, pose.size_px), 0.008 * pose.unit_px)
-        net = net * np.float32(0.20 + 0.14 * lesion.severity)
+        net = net * np.float32(0.24 + 0.14 * lesion.severity)
         total = total + net
         haze = haze + blur(net, 0.05 * pose.unit_px)
     total = np.clip(total, 0, 0.97)
@@ -177,5 +173,5 @@ def _blob(blob: NDArray[np.float32], field: Field, uneven: Floats, label: str) -
     if label == "bacterial":
         shape = 1 / (1 + np.exp(np.clip((reach - 1) * 5, -30, 30)))
     else:
-        shape = np.exp(-np.maximum(reach, 0) ** 1.3)
+        shape = np.exp(-(np.maximum(reach, 0) ** 1.3))
     return np.asarray(strength * shape * (field.right == (side < 0)), np.float32)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pooch  # type: ignore[import-untyped]
+import pooch
 import requests
 
 from cxr.data.sources import cohen, hannover, kermany

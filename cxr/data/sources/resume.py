@@ -17,7 +17,8 @@ import requests
 
 from cxr.runlog import raise_if_unwritable, write_json
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
+"""A dropped connection costs at most this much of what has come."""
 CONNECT_TIMEOUT_S = 15
 READ_TIMEOUT_S = 60
 RESUMES = 5

@@ -1,7 +1,6 @@
 """Cohen's tree: which rows become films."""
 
 import pytest
-from trees import COVID, make_cohen, write_csv
 
 from cxr.data.sources.cohen import read_cohen
 from cxr.errors import InputError, MissingInputError
@@ -32,8 +31,8 @@ LEFT_OUT = [
 ]
 
 
-def test_keeps_frontal_covid_films_that_may_be_shared(tmp_path):
-    table = read_cohen(make_cohen(tmp_path, KEPT + LEFT_OUT))
+def test_keeps_frontal_covid_films_that_may_be_shared(tmp_path, trees):
+    table = read_cohen(trees.cohen(tmp_path, KEPT + LEFT_OUT))
     assert table["image"].tolist() == [f"images/{row['filename']}" for row in KEPT]
     assert table["patient_id"].tolist() == ["cohen-331a", "cohen-2", "cohen-2", "cohen-2"]
     assert table["view"].tolist() == ["PA", "AP Supine", "AP Erect", "AP"]
@@ -43,9 +42,9 @@ def test_keeps_frontal_covid_films_that_may_be_shared(tmp_path):
     assert set(table["published_split"]) == {""}
 
 
-def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog):
+def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog, trees):
     caplog.set_level("INFO")
-    read_cohen(make_cohen(tmp_path, [*KEPT, *LEFT_OUT, KEPT[0]]))
+    read_cohen(trees.cohen(tmp_path, [*KEPT, *LEFT_OUT, KEPT[0]]))
     for reason in (
         "'no frontal film': 3", "'other finding': 3", "'no licence that allows sharing': 3",
         "'from Hannover': 2", "'image named before': 1",
@@ -53,20 +52,20 @@ def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog):
         assert reason in caplog.text
 
 
-def test_root_may_hold_the_unpacked_archive(tmp_path):
-    make_cohen(tmp_path / "covid-chestxray-dataset-master", KEPT)
+def test_root_may_hold_the_unpacked_archive(tmp_path, trees):
+    trees.cohen(tmp_path / "covid-chestxray-dataset-master", KEPT)
     table = read_cohen(tmp_path)
     assert table["image"].iloc[0] == "covid-chestxray-dataset-master/images/a.jpg"
 
 
-def test_two_trees_are_not_guessed_between(tmp_path):
-    make_cohen(tmp_path / "one", KEPT)
-    make_cohen(tmp_path / "two", KEPT)
-    with pytest.raises(InputError, match="in one and two"):
+def test_two_trees_are_not_guessed_between(tmp_path, trees):
+    trees.cohen(tmp_path / "one", KEPT)
+    trees.cohen(tmp_path / "two", KEPT)
+    with pytest.raises(InputError, match="in one and in two"):
         read_cohen(tmp_path)
 
 
-def test_older_edition_names_findings_and_columns_otherwise(tmp_path):
+def test_older_edition_names_findings_and_columns_otherwise(tmp_path, trees):
     columns = (
         "patientid", "sex", "age", "finding", "view", "modality", "location", "folder",
         "filename", "doi", " url", "license",
@@ -75,13 +74,13 @@ def test_older_edition_names_findings_and_columns_otherwise(tmp_path):
         "patientid": "7", "finding": "COVID-19, ARDS", "view": "PA", "modality": "X-ray",
         "folder": "images", "filename": "a.jpg", "license": "CC BY",
     }  # fmt: skip
-    make_cohen(tmp_path, [{"filename": "a.jpg"}])
-    write_csv(tmp_path / "metadata.csv", columns, [row])
+    trees.cohen(tmp_path, [{"filename": "a.jpg"}])
+    trees.write_csv(tmp_path / "metadata.csv", columns, [row])
     assert read_cohen(tmp_path)["label"].tolist() == ["covid"]
 
 
-def test_missing_images_are_named(tmp_path, caplog):
-    make_cohen(tmp_path, KEPT)
+def test_missing_images_are_named(tmp_path, caplog, trees):
+    trees.cohen(tmp_path, KEPT)
     (tmp_path / "images" / "b.png").unlink()
     assert len(read_cohen(tmp_path)) == 3
     assert "1 of 4 images left out, not there, the first images/b.png" in caplog.text
@@ -91,14 +90,14 @@ def test_missing_images_are_named(tmp_path, caplog):
         read_cohen(tmp_path)
 
 
-def test_metadata_without_a_column(tmp_path):
-    write_csv(tmp_path / "metadata.csv", ("patientid", "finding"), [{"finding": COVID}])
+def test_metadata_without_a_column(tmp_path, trees):
+    trees.write_csv(tmp_path / "metadata.csv", ("patientid", "finding"), [{"finding": "COVID-19"}])
     with pytest.raises(InputError, match="no column 'sex': it has patientid, finding"):
         read_cohen(tmp_path)
 
 
-def test_path_out_of_the_tree_is_refused(tmp_path):
+def test_path_out_of_the_tree_is_refused(tmp_path, trees):
     (tmp_path / "tree").mkdir()
-    make_cohen(tmp_path / "tree", [{"filename": "../../a.jpg"}])
+    trees.cohen(tmp_path / "tree", [{"filename": "../../a.jpg"}])
     with pytest.raises(InputError, match="lies outside"):
         read_cohen(tmp_path / "tree")

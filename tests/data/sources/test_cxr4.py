@@ -4,7 +4,6 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from trees import make_cohen, make_hannover, make_kermany
 
 from cxr.data.manifest import manifest_table, read_manifest, write_manifest
 from cxr.data.sources.cxr4 import build_cxr4, get_cxr4
@@ -12,29 +11,29 @@ from cxr.data.sources.download import SOURCES
 from cxr.errors import MissingInputError
 
 
-def make_trees(root):
-    make_kermany(root / "kermany")
-    make_cohen(root / "cohen" / "covid-chestxray-dataset-master", [{"filename": "a.jpg"}])
-    make_hannover(root / "hannover" / "covid-19-image-repository-master", [{"image_id": "0a"}])
+def make_trees(root, trees):
+    trees.kermany(root / "kermany")
+    trees.cohen(root / "cohen" / "covid-chestxray-dataset-master", [{"filename": "a.jpg"}])
+    trees.hannover(root / "hannover" / "covid-19-image-repository-master", [{"image_id": "0a"}])
     return root
 
 
 @pytest.fixture
-def local_sources(site, tmp_path):
-    trees = make_trees(tmp_path / "published")
+def local_sources(site, tmp_path, trees):
+    published = make_trees(tmp_path / "published", trees)
     for source in SOURCES:
         path = tmp_path / source.file_name
         with zipfile.ZipFile(path, "w") as file:
-            for item in sorted((trees / source.name).rglob("*")):
-                file.write(item, item.relative_to(trees / source.name))
+            for item in sorted((published / source.name).rglob("*")):
+                file.write(item, item.relative_to(published / source.name))
         site.files[f"/{source.file_name}"] = path.read_bytes()
     return tuple(
         replace(source, urls=(f"{site.url}/{source.file_name}",), sha256=None) for source in SOURCES
     )
 
 
-def test_joins_the_three_trees(tmp_path):
-    table = build_cxr4(make_trees(tmp_path))
+def test_joins_the_three_trees(tmp_path, trees):
+    table = build_cxr4(make_trees(tmp_path, trees))
     assert table["source"].tolist() == ["kermany"] * 9 + ["hannover", "cohen"]
     assert all((tmp_path / image).is_file() for image in table["image"])
     assert table["label"].value_counts().to_dict() == {
@@ -77,8 +76,8 @@ def test_archives_put_there_by_hand_are_used(local_sources, site, tmp_path):
     assert not site.requests
 
 
-def test_trees_put_there_by_hand_are_used(local_sources, site, tmp_path):
-    assert len(get_cxr4(make_trees(tmp_path / "cxr4"), sources=local_sources)) == 11
+def test_trees_put_there_by_hand_are_used(local_sources, site, tmp_path, trees):
+    assert len(get_cxr4(make_trees(tmp_path / "cxr4", trees), sources=local_sources)) == 11
     assert not site.requests
 
 

@@ -61,7 +61,7 @@ def test_empty_split_folder(tmp_path):
 
 def test_label_folder_without_images(tmp_path):
     touch(tmp_path, "x/1.png", "y/notes.txt")
-    with pytest.raises(InputError, match="no image in .*y"):
+    with pytest.raises(InputError, match=r"no image in .*y"):
         read_folder(tmp_path)
 
 

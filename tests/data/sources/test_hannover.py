@@ -1,7 +1,6 @@
 """Hannover's tree: which rows become films."""
 
 import pytest
-from trees import make_hannover, write_csv
 
 from cxr.data.sources.hannover import read_hannover
 from cxr.errors import InputError, MissingInputError
@@ -15,8 +14,8 @@ ROWS = [
 ]
 
 
-def test_reads_frontal_films(tmp_path):
-    table = read_hannover(make_hannover(tmp_path, ROWS))
+def test_reads_frontal_films(tmp_path, trees):
+    table = read_hannover(trees.hannover(tmp_path, ROWS))
     columns = ["image", "patient_id", "view", "sex", "age"]
     assert table[columns].to_numpy().tolist() == [
         ["png/fff13f3a.png", "hannover-024e7871", "PA", "F", ""],
@@ -28,8 +27,8 @@ def test_reads_frontal_films(tmp_path):
     assert set(table["source"]) == {"hannover"}
 
 
-def test_root_may_hold_the_unpacked_archive(tmp_path):
-    make_hannover(tmp_path / "covid-19-image-repository-master", ROWS)
+def test_root_may_hold_the_unpacked_archive(tmp_path, trees):
+    trees.hannover(tmp_path / "covid-19-image-repository-master", ROWS)
     image = read_hannover(tmp_path)["image"].iloc[0]
     assert image == "covid-19-image-repository-master/png/fff13f3a.png"
 
@@ -39,7 +38,7 @@ def test_missing_tree_says_where_to_get_it(tmp_path):
         read_hannover(tmp_path)
 
 
-def test_table_without_rows(tmp_path):
-    write_csv(tmp_path / "data.csv", ("patient_id", "image_id"), [])
+def test_table_without_rows(tmp_path, trees):
+    trees.write_csv(tmp_path / "data.csv", ("patient_id", "image_id"), [])
     with pytest.raises(InputError, match="has no rows"):
         read_hannover(tmp_path)

@@ -3,15 +3,14 @@
 import shutil
 
 import pytest
-from trees import make_kermany, touch
 
 from cxr.data.manifest import read_manifest
 from cxr.data.sources.kermany import read_kermany
 from cxr.errors import InputError, MissingInputError
 
 
-def test_reads_labels_patients_and_splits(tmp_path):
-    table = read_kermany(make_kermany(tmp_path))
+def test_reads_labels_patients_and_splits(tmp_path, trees):
+    table = read_kermany(trees.kermany(tmp_path))
     columns = ["image", "label", "patient_id", "published_split"]
     assert table[columns].to_numpy().tolist() == [
         ["chest_xray/train/NORMAL/IM-0115-0001.jpeg", "normal", "IM-115", "train"],
@@ -31,21 +30,21 @@ def test_reads_labels_patients_and_splits(tmp_path):
     assert set(table["license"]) == {"CC BY 4.0"}
 
 
-def test_root_may_be_the_tree_itself(tmp_path):
-    make_kermany(tmp_path)
+def test_root_may_be_the_tree_itself(tmp_path, trees):
+    trees.kermany(tmp_path)
     table = read_kermany(tmp_path / "chest_xray")
     assert len(table) == 9
     assert table["image"].iloc[0] == "train/NORMAL/IM-0115-0001.jpeg"
 
 
-def test_root_may_hold_an_unpacked_archive(tmp_path):
-    make_kermany(tmp_path / "ChestXRay2017")
+def test_root_may_hold_an_unpacked_archive(tmp_path, trees):
+    trees.kermany(tmp_path / "ChestXRay2017")
     table = read_kermany(tmp_path)
     assert table["image"].iloc[0].startswith("ChestXRay2017/chest_xray/train/")
 
 
-def test_edition_without_val(tmp_path):
-    make_kermany(tmp_path)
+def test_edition_without_val(tmp_path, trees):
+    trees.kermany(tmp_path)
     shutil.rmtree(tmp_path / "chest_xray" / "val")
     assert set(read_kermany(tmp_path)["published_split"]) == {"train", "test"}
 
@@ -59,15 +58,15 @@ def test_edition_without_val(tmp_path):
         "train/NORMAL/person3_virus_15.jpeg",
     ],
 )
-def test_name_that_cannot_be_read(tmp_path, name):
-    touch(make_kermany(tmp_path) / "chest_xray", name)
+def test_name_that_cannot_be_read(tmp_path, name, trees):
+    trees.touch(trees.kermany(tmp_path) / "chest_xray", name)
     with pytest.raises(InputError, match=f"no label and patient in the name {name.split('/')[-1]}"):
         read_kermany(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["train/PNEUMONIA", "test"])
-def test_missing_part_of_the_tree(tmp_path, part):
-    make_kermany(tmp_path)
+def test_missing_part_of_the_tree(tmp_path, part, trees):
+    trees.kermany(tmp_path)
     shutil.rmtree(tmp_path / "chest_xray" / part)
     with pytest.raises(MissingInputError, match=f"no films in .*{part}"):
         read_kermany(tmp_path)
@@ -81,14 +80,14 @@ def test_missing_tree(tmp_path):
 
 
 @pytest.mark.realdata
-def test_agrees_with_the_real_manifest_on_every_film(shared, tmp_path):
+def test_agrees_with_the_real_manifest_on_every_film(shared, tmp_path, trees):
     known = read_manifest(shared / "data" / "cxr4" / "manifest.csv")
     known = known[known["source"] == "kermany"].set_index("image")
     known.index = known.index.str.split("/").str[-1]
     assert len(known) == 5856
     for name, row in known.iterrows():
         folder = "NORMAL" if row["label"] == "normal" else "PNEUMONIA"
-        touch(tmp_path, f"chest_xray/{row['published_split']}/{folder}/{name}")
+        trees.touch(tmp_path, f"chest_xray/{row['published_split']}/{folder}/{name}")
     read = read_kermany(tmp_path)
     read.index = read["image"].str.split("/").str[-1]
     columns = ["label", "patient_id", "source", "published_split", "license"]
