@@ -254,8 +254,6 @@ class DownloadConfig:
 
     root: str = MISSING
     """Folder that receives the public sources."""
-    sources: list[str] | None = None
-    """Which of them; null takes all."""
 
 
 SCHEMAS: dict[str, type] = {

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 log = logging.getLogger(__name__)
@@ -52,3 +53,22 @@ def images_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     with progress_bar() as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows of the same heads as a table to standard output.
+
+    Args:
+        title: above the table.
+        rows: head to cell; the first column is set left, the others right.
+    """
+    console = Console()
+    if not console.is_terminal:
+        # A log file has no width of its own; a wrapped table cannot be read.
+        console = Console(width=160)
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, head in enumerate(rows[0]):
+        table.add_column(head, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row.values())
+    console.print(table)

@@ -28,8 +28,7 @@ MAX_PAIRS = 50_000_000
 """Beyond this many pairs (800 MB) the hashes tell nothing apart."""
 BLOCK_PAIRS = 1 << 21
 """Pairs compared at once, which bounds memory at some 100 MB."""
-_SIDES = (32, 64, 112)
-_STEPS = 5
+_SIDES, _STEPS = (32, 64, 112), (4, 2, 3)
 _MIN_OVERLAP = 0.8
 _MAX_KEY_BITS = 24
 
@@ -213,13 +212,14 @@ def confirm_pairs(
     for start in range(0, len(pairs), 256):
         first, second = (coarse[at].astype(np.float32) for at in places[start : start + 256].T)
         turn = _best_orientation(first, second)
-        motion, value = _align(first, _turned(second, turn), np.zeros((len(turn), 6)))
+        motion = np.zeros((len(turn), 6))
+        motion, value = _align(first, _turned(second, turn), motion, steps=_STEPS[0])
         left = np.flatnonzero(value >= min_correlation)
         motion, value = motion[left], value[left]
-        for finer in _SIDES[1:]:
+        for finer, steps in zip(_SIDES[1:], _STEPS[1:], strict=True):
             couple = pairs[start + left]
             first, second = (_detail(squares, at, finer) for at in couple.T)
-            motion, value = _align(first, _turned(second, turn[left]), motion)
+            motion, value = _align(first, _turned(second, turn[left]), motion, steps=steps)
             stay = value >= min_correlation
             left, value, motion = left[stay], value[stay], motion[stay]
         kept.append(start + left)
@@ -253,10 +253,15 @@ def _best_orientation(first: Matrix, second: Matrix) -> NDArray[np.int64]:
 
 
 def _turned(films: Matrix, turns: NDArray[np.int64]) -> Matrix:
-    return np.stack([orient(film, int(turn)) for film, turn in zip(films, turns, strict=True)])
+    turned = np.empty_like(films)
+    for place, turn in enumerate(turns):
+        turned[place] = orient(films[place], int(turn))
+    return turned
 
 
-def _align(first: Matrix, second: Matrix, motion: Vector) -> tuple[Vector, Vector]:
+def _align(
+    first: Matrix, second: Matrix, motion: Vector, *, steps: int
+) -> tuple[Vector, Vector]:
     """Move second films onto the first; return the motions and the correlations there.
 
     A motion (shift of y, its stretch with y and shear with x, then the same of x, as parts
@@ -274,9 +279,9 @@ def _align(first: Matrix, second: Matrix, motion: Vector) -> tuple[Vector, Vecto
     normal = jacobian @ jacobian.transpose(0, 2, 1)
     ridge = 1e-3 * np.trace(normal, axis1=1, axis2=2) / 6 + 1e-6
     normal += np.eye(6, dtype=np.float32) * ridge[:, None, None]
-    fixed = first.reshape(len(first), -1)
+    fixed = first.reshape(-1, side**2)
     best, best_motion = np.full(len(first), -1.0), motion
-    for _ in range(_STEPS):
+    for _ in range(steps):
         shifts = motion.astype(np.float32).reshape(-1, 2, 3) @ basis
         moved, inside = _sample(second, (shifts + np.stack([y, x]) + 0.5) * side)
         value = _correlation(fixed, moved, inside)
@@ -293,10 +298,12 @@ def _sample(films: Matrix, at: Matrix) -> tuple[Matrix, Matrix]:
     side = films.shape[1]
     inside = ((at >= 0) & (at <= side - 1)).all(axis=1).astype(np.float32)
     at = np.clip(at, 0, np.float32(side - 1.001))
-    low = at.astype(np.int64)
-    (part_y, part_x), (low_y, low_x) = (pair.swapaxes(0, 1) for pair in (at - low, low))
-    flat = np.ascontiguousarray(films).ravel()
-    corner = (np.arange(len(films)) * side**2)[:, None] + low_y * side + low_x
+    low = at.astype(np.int32)
+    part = at - low.astype(np.float32)
+    part_y, part_x = part[:, 0], part[:, 1]
+    flat = films.ravel()
+    corner = (np.arange(len(films), dtype=np.int32) * side**2)[:, None]
+    corner = corner + low[:, 0] * side + low[:, 1]
     upper = flat[corner] * (1 - part_x) + flat[corner + 1] * part_x
     lower = flat[corner + side] * (1 - part_x) + flat[corner + side + 1] * part_x
     return upper * (1 - part_y) + lower * part_y, inside

@@ -1,5 +1,6 @@
 """The run folder that the stages share: which prepared set it belongs to, and its note."""
 
+import contextlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -81,3 +82,38 @@ def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
     if not found:
         raise MissingInputError(f"{folder} has no trained member: train first (make train)")
     return list(names) if names else found
+
+
+def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Return a run's ``ensemble.json``.
+
+    Raises:
+        MissingInputError: it was not fitted yet.
+    """
+    path = folder / "ensemble.json"
+    if not path.exists():
+        trained_members(folder)
+        raise MissingInputError(
+            f"{path} is missing: fit the ensemble first with {command('ensemble', config)}"
+        )
+    found: dict[str, Any] = read_json(path, mend=command("ensemble", config))
+    return found
+
+
+def command(stage: str, config: RunConfig) -> str:
+    """Return the command that runs a stage of this run, as the user runs things."""
+    data = config.data if isinstance(config.data, str) else config.data.name
+    if config.make:
+        words = ["make", stage]
+        words += [f"DATA={data}"] if data != "phantom" else []
+        words += [f"RUN={config.run}"] if config.run != "default" else []
+    else:
+        words = ["python", f"scripts/{stage}.py", f"data={data}", f"run={config.run}"]
+    return " ".join(words)
+
+
+def relative(path: Path) -> Path:
+    """Return a path as seen from the working folder where that is shorter."""
+    with contextlib.suppress(ValueError):
+        return path.resolve().relative_to(Path.cwd())
+    return path

@@ -151,9 +151,9 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
             total *= np.clip((field.down - above + 0.03 * field.across) * sharp, 0, 1)
         if below is not None:
             total *= np.clip((below - field.down - 0.03 * field.across) * sharp, 0, 1)
+    haze = total
     grain = sample_noise(lesion.grain, field.x, field.y)
     total = total * np.clip(1 + (0.55 if lesion.label == "covid" else 0.08) * grain, 0, 2)
-    haze = total
     if len(lesion.threads):
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)

@@ -1,0 +1,78 @@
+# make help lists the targets. Variables:
+#   DATA=phantom|cxr4|seed|folder   DATA_ROOT=PATH   RUN=name   PRETRAINED=hub|none|PATH
+#   MEMBERS="mobilenetv2 inceptionv3"   ARGS="any=override"   PYTHON=python3
+DATA ?= phantom
+DATA_ROOT ?=
+RUN ?= default
+PRETRAINED ?=
+MEMBERS ?= mobilenetv2 inceptionv3
+ARGS ?=
+PYTHON ?= python3
+VENV ?= .venv
+
+PY := $(VENV)/bin/python
+PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+WHICH := data=$(DATA) run=$(RUN) make=true
+ROOT := $(if $(DATA_ROOT),data.root=$(DATA_ROOT))
+WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
+
+.DEFAULT_GOAL := help
+.PHONY: help install data prepare train ensemble evaluate explain export notebook test lint format clean
+
+help: ## every target with a line
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo '  DATA=phantom|cxr4|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
+
+# The stamp is newer than the two files while what they ask for is installed.
+$(VENV)/.train: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or later is needed: give PYTHON=/path/to/python3' >&2; exit 2; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV) (once, minutes)'
+	@$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.train
+	@echo 'installing what the tests need (once)'
+	@$(PIP) --editable '.[train,notebook,dev]'
+	@touch $@
+
+install: $(VENV)/.train ## make .venv and install, once
+
+data: $(VENV)/.train ## fetch the public sources: make data DATA=cxr4 [DATA_ROOT=PATH]
+	@test '$(DATA)' = cxr4 || { echo 'error: DATA=$(DATA) is not fetched: make data DATA=cxr4 is' >&2; exit 2; }
+	@$(PY) scripts/data.py $(if $(DATA_ROOT),root=$(DATA_ROOT)) $(ARGS)
+
+prepare: $(VENV)/.train ## read, check, group, split and decode the data
+	@$(PY) scripts/prepare.py $(WHICH) $(ROOT) $(ARGS)
+
+train: $(VENV)/.train ## prepare, train every member, fit the ensemble, show validation
+	@set -e; for member in $(MEMBERS); do \
+	  $(PY) scripts/train.py $(WHICH) $(ROOT) model=$$member $(WEIGHTS) $(ARGS); done
+	@$(PY) scripts/ensemble.py $(WHICH)
+
+ensemble: $(VENV)/.train ## fit the ensemble of the trained members again
+	@$(PY) scripts/ensemble.py $(WHICH) $(ARGS)
+
+evaluate: $(VENV)/.train ## open the test split: metrics, intervals, figures
+	@$(PY) scripts/evaluate.py $(WHICH) $(ARGS)
+
+explain: $(VENV)/.train ## Grad-CAM figures
+	@$(PY) scripts/explain.py $(WHICH) $(ARGS)
+
+export: $(VENV)/.train ## the weights as a folder to hand on
+	@$(PY) scripts/export.py $(WHICH) $(ARGS)
+
+notebook: $(VENV)/.test ## write the notebooks as .ipynb
+	@$(VENV)/bin/jupytext --to ipynb notebooks/*.py
+
+test: $(VENV)/.test ## install what the tests need and run them
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+format: $(VENV)/.test ## let ruff mend what it can
+	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+
+clean: ## remove .venv; results and data stay
+	rm -rf $(VENV)

@@ -1,0 +1,151 @@
+"""Stage 4: open the test split, measure members and ensemble, draw the figures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cxr.config import EvaluateConfig
+from cxr.console import images_bar, log, print_table
+from cxr.data.loader import rows_of
+from cxr.data.prepared import Prepared
+from cxr.errors import InputError
+from cxr.evaluation.evaluate import build_predictions, evaluate
+from cxr.evaluation.figures import save_figures
+from cxr.evaluation.tables import class_table, mcnemar_sentence, summary_table
+from cxr.runlog import atomic_write, environment, read_json, write_json
+from cxr.stages.run import command, find_run, load_ensemble, relative
+from cxr.training.ensemble import Ensemble
+from cxr.training.inference import predict_logits
+from cxr.training.members import load_member
+
+
+def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
+    """Measure a run on its test split and write everything under ``evaluation/``.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        InputError: nothing trained, or nothing to test on.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder, info, prepared = find_run(config)
+    fitted = load_ensemble(folder, config)
+    ensemble = Ensemble.from_dict(fitted)
+    rows = rows_of(prepared.table["split"].tolist(), "test")
+    if not len(rows):
+        raise InputError(
+            "the prepared set has no test split (data.fractions gives it 0): prepare with a "
+            "test share, or use a published one"
+        )
+    out = folder / "evaluation"
+    opened = _count_opening(out / "test_openings.json", info["fingerprint"])
+    logits = _test_logits(folder, ensemble, prepared, rows, config.batch_size)
+    predictions = build_predictions(prepared.table.iloc[rows], logits, ensemble)
+    with atomic_write(out / "predictions.csv") as file:
+        file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
+    metrics = _measure(predictions, ensemble, fitted["best_member"], info["note"], config)
+    if subset := _classes_with_published_test(prepared.table.iloc[rows], ensemble.labels):
+        metrics["published_test"] = _measure(
+            predictions[predictions["image"].isin(subset[1])],
+            ensemble, fitted["best_member"], info["note"], config, classes=subset[0],
+        )  # fmt: skip
+    metrics |= {
+        "test_opened": opened,
+        "fingerprint": info["fingerprint"],
+        "synthetic": info["synthetic"],
+        "seed": config.seed,
+        "split": prepared.info["settings"]["split"],
+        "disjoint": prepared.info["disjoint"],
+        "environment": environment(),
+    }
+    write_json(out / "metrics.json", metrics)
+    save_figures(predictions, metrics, out / "figures")
+    _show(metrics, config, out)
+    return metrics
+
+
+def _measure(
+    predictions: pd.DataFrame,
+    ensemble: Ensemble,
+    best: str,
+    note: str,
+    config: EvaluateConfig,
+    *,
+    classes: list[str] | None = None,
+) -> dict[str, Any]:
+    return evaluate(
+        predictions, labels=ensemble.labels, members=ensemble.members, best_member=best,
+        resamples=config.resamples, seed=config.seed, note=note, classes=classes,
+    )  # fmt: skip
+
+
+def _test_logits(
+    folder: Path,
+    ensemble: Ensemble,
+    prepared: Prepared,
+    rows: NDArray[np.int64],
+    batch_size: int,
+) -> dict[str, NDArray[np.float32]]:
+    found = {}
+    for name in ensemble.members:
+        member = load_member(folder / "members" / name)
+        with images_bar(f"test films, {name}", len(rows)) as done:
+            found[name] = predict_logits(
+                member, prepared.pixels, rows, batch_size=batch_size, on_image=done
+            )
+    return found
+
+
+def _classes_with_published_test(
+    table: pd.DataFrame, labels: tuple[str, ...]
+) -> tuple[list[str], list[str]] | None:
+    """Return classes and images of a published test split that lacks some of the classes.
+
+    Only its own films can be set beside what others published on it.
+    """
+    published = table[table["published_split"] == "test"]
+    classes = [label for label in labels if (published["label"] == label).any()]
+    if not 1 < len(classes) < len(labels):
+        return None
+    whole = table[table["label"].isin(classes)]
+    if len(whole) != len(published):
+        return None
+    return classes, published["image"].tolist()
+
+
+def _count_opening(path: Path, fingerprint: str) -> int:
+    """Record that the test split is opened, and return how often it was, this time included."""
+    before = read_json(path, mend="restore it") if path.exists() else []
+    now = environment()
+    before.append({key: now[key] for key in ("time_utc", "command", "git_commit")}
+                  | {"fingerprint": fingerprint})  # fmt: skip
+    write_json(path, before)
+    return len(before)
+
+
+def _show(metrics: dict[str, Any], config: EvaluateConfig, out: Path) -> None:
+    films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
+    print_table(f"Test, {films} · {metrics['note']}", summary_table(metrics))
+    print_table("Ensemble, each class against the rest", class_table(metrics))
+    if part := metrics.get("published_test"):
+        title = f"{', '.join(part['classes'])} alone, {part['n']} films, renormalised"
+        print_table(title, summary_table(part))
+    log.info("%s", mcnemar_sentence(metrics))
+    log.info(
+        "intervals: 95 %% bootstrap by patient, %d resamples. The test split was opened %d "
+        "time(s) for this run.", config.resamples, metrics["test_opened"],
+    )  # fmt: skip
+    if crossing := metrics["disjoint"]["crossing_groups"]:
+        log.info(
+            "%d groups lie on both sides of the published split (%d of its test films): these "
+            "figures are not those of unseen patients.",
+            crossing, metrics["disjoint"]["test_films_in_crossing_groups"],
+        )  # fmt: skip
+    log.info("results: %s", relative(out))
+    log.info("next: %s (Grad-CAM figures)", command("explain", config))

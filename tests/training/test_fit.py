@@ -1,0 +1,168 @@
+"""Training: it learns, repeats itself, resumes, and stops at nonsense."""
+
+import csv
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder
+from cxr.errors import InputError, NonFiniteLossError
+from cxr.training.augment import Augmentation
+from cxr.training.callbacks import ResumeCheckpoint
+from cxr.training.fit import FitSettings, MemberModule, choose_precision, parameter_groups
+from cxr.training.members import build_member
+from cxr.training.trainer import Machine, fit
+
+LABELS = ("normal", "viral")
+SETTINGS = FitSettings(
+    max_epochs=3, batch_size=4, lr=5e-3, backbone_lr_factor=1.0, ema_decay=0.9, warmup=0.2,
+    augmentation=Augmentation(blur_px=0.5),
+)  # fmt: skip
+MACHINE = Machine(accelerator="cpu", precision="32", progress=False, checkpoint_minutes=1e9)
+
+
+def films(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Return films that are bright at the top or at the bottom, and which."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 80, (count, 32, 32)).astype(np.uint8)
+    targets = np.arange(count) % 2
+    for film, target in zip(pixels, targets, strict=True):
+        film[slice(0, 12) if target else slice(20, 32)] += 150
+    return pixels, targets.astype(np.int64)
+
+
+def module_and_loaders(settings: FitSettings = SETTINGS, seed: int = 3):
+    pixels, targets = films()
+    member = build_member(
+        "mobilenetv2_035", LABELS, input_size_px=32, drop_rate=0.2,
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    with torch.no_grad():
+        draw = torch.Generator().manual_seed(seed)
+        for parameter in member.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
+    module = MemberModule(
+        member, settings, class_weights=None, names=[f"film{i}" for i in range(16)], seed=seed
+    )
+    rows = np.arange(16)
+    train = BatchLoader(pixels, targets, EpochSampler(rows, seed=seed), batch_size=4)
+    return module, train, BatchLoader(pixels, targets, FixedOrder(rows), batch_size=8)
+
+
+def losses(folder: Path) -> list[str]:
+    with (folder / "logs" / "curves.csv").open() as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
+def test_overfits_four_images(tmp_path):
+    pixels, targets = films(4)
+    module, _, _ = module_and_loaders()
+    settings = replace(SETTINGS, max_epochs=30, patience=100, augmentation=Augmentation(
+        0, 0, 0, 0, 0, 0, 0, 0), label_smoothing=0)  # fmt: skip
+    module.settings = settings
+    rows = np.arange(4)
+    train = BatchLoader(pixels, targets, EpochSampler(rows, seed=0), batch_size=4)
+    fit(module, train, BatchLoader(pixels, targets, FixedOrder(rows), batch_size=4), tmp_path,
+        machine=MACHINE)  # fmt: skip
+    assert float(losses(tmp_path)[-1]) < 0.1
+
+
+def test_same_seed_gives_the_same_loss(tmp_path):
+    for name in ("a", "b"):
+        module, train, val = module_and_loaders()
+        fit(module, train, val, tmp_path / name, machine=MACHINE)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+class Kill(Callback):
+    """Save at one step and die at a later one, as a killed process does."""
+
+    def __init__(self, folder: Path, save_at: int, die_at: int):
+        self.path, self.save_at, self.die_at = folder / "checkpoints/resume.ckpt", save_at, die_at
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.save_at:
+            ResumeCheckpoint(self.path, 0).save(trainer)
+        if trainer.global_step == self.die_at:
+            raise KeyError("killed")
+
+
+@pytest.mark.parametrize(("save_at", "die_at"), [(1, 2), (2, 4), (5, 7), (6, 6), (9, 11)])
+def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    module, train, val = module_and_loaders()
+    fit(module, train, val, whole, machine=MACHINE)
+    broken, train, val = module_and_loaders()
+    with pytest.raises(KeyError, match="killed"):
+        fit(broken, train, val, cut, machine=MACHINE,
+            extra_callbacks=(Kill(cut, save_at, die_at),))  # fmt: skip
+    resumed, train, val = module_and_loaders()
+    result = fit(resumed, train, val, cut, machine=MACHINE)
+    assert result.resumed_at_step == save_at
+    assert losses(cut) == losses(whole)
+    assert (cut / "logs/curves.csv").read_text() == (whole / "logs/curves.csv").read_text()
+    for one, other in zip(module.member.parameters(), resumed.member.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_non_finite_loss_stops_and_names_the_images(tmp_path):
+    module, train, val = module_and_loaders()
+    with torch.no_grad():
+        module.member.head.bias.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"became nan at step 0.*film\d+, film\d+"):
+        fit(module, train, val, tmp_path, machine=MACHINE)
+
+
+def test_full_disk_while_saving_is_one_line(tmp_path, monkeypatch):
+    module, train, val = module_and_loaders()
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+    with pytest.raises(InputError, match="the disk is full: free some space"):
+        fit(module, train, val, tmp_path, machine=MACHINE)
+
+
+def test_backbone_learns_slower_and_norms_do_not_decay():
+    module, _, _ = module_and_loaders()
+    settings = replace(SETTINGS, lr=0.1, backbone_lr_factor=0.5, weight_decay=0.3)
+    found = {
+        (group["lr"], group["weight_decay"], min(p.ndim for p in group["params"]) > 1)
+        for group in parameter_groups(module.member, settings)
+    }
+    assert found == {(0.05, 0.0, False), (0.05, 0.3, True), (0.1, 0.0, False), (0.1, 0.3, True)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imbalance": "both"}, "imbalance is 'both': allowed are none, loss, sampler"),
+        ({"monitor": "loss"}, "monitor is 'loss': allowed are balanced_accuracy, nll"),
+        ({"max_epochs": 0}, "max_epochs is 0: allowed are 1 to"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(SETTINGS, **change)
+
+
+def test_precision_is_chosen_or_refused():
+    assert choose_precision("32", cuda=False) == "32-true"
+    assert choose_precision("bf16", cuda=False) == "bf16-mixed"
+    assert choose_precision("auto", cuda=False) in ("32-true", "bf16-mixed")
+    with pytest.raises(InputError, match="'half': allowed are auto, 32, bf16"):
+        choose_precision("half", cuda=False)
+
+
+def test_epoch_lines_are_logged(tmp_path, caplog):
+    module, train, val = module_and_loaders(replace(SETTINGS, max_epochs=1))
+    with caplog.at_level(logging.INFO):
+        fit(module, train, val, tmp_path, machine=MACHINE)
+    assert "epoch 1/1: val balanced accuracy" in caplog.text
