@@ -1,0 +1,1 @@
+"""Chest X-ray classification whose numbers can be believed. Research use only."""

@@ -1,7 +1,8 @@
 """explain: see --help, and cxr/stages/explain.py."""
 
-from cxr.config import ExplainConfig, script
 from cxr.stages.explain import explain_stage
+
+from cxr.config import ExplainConfig, script
 
 
 @script("explain")

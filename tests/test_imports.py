@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cxr"
 FLOORS = {"data": 1, "training": 2, "explain": 3, "evaluation": 4, "bundle": 5, "serve": 6,
           "stages": 7}  # fmt: skip
 ORDER = {
-    "data": ["manifest", "sources", "phantom", "near", "groups", "splits", "prepared", "loader"],
+    "data": ["manifest", "sources", "phantom", "near", "groups", "splits", "decode",
+             "prepared", "loader"],
     "training": ["align", "ensemble", "augment", "members", "inference", "fit", "curves",
                  "callbacks", "trainer"],
     "evaluation": ["metrics", "bootstrap", "evaluate", "tables", "figures"],

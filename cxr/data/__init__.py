@@ -1,0 +1,1 @@
+"""From public sources, a folder or the phantom to a prepared set."""

@@ -16,8 +16,12 @@ from scipy.sparse.csgraph import connected_components
 
 from cxr.data.near import ORIENTATIONS, confirm_pairs, near_pairs, perceptual_hashes
 
+_COLUMNS = ("image", "label", "sha256")
 MAX_DISTANCE = 8
+"""Bits: of films cropped by up to 1 % a side 98 % stay within, by 2 % 82 %, and few films of
+different children come this near."""
 MIN_CORRELATION = 0.85
+"""On the real sets the copies reach 0.97 and more, a second exposure or another child 0.72."""
 
 
 @dataclass(frozen=True)
@@ -140,55 +144,40 @@ def group_films(
     group = pd.Series(images).groupby(together).transform("min").to_numpy(np.object_)
     result = GroupResult(group, np.ones(len(table), np.bool_))
     order = np.zeros(len(table), np.int64) if keep_order is None else np.asarray(keep_order)
-    labels = table["label"].to_numpy(np.object_)
     sizes = np.bincount(same_film)
     members: dict[int, list[int]] = {}
     for row in np.flatnonzero(sizes[same_film] > 1):
         members.setdefault(int(same_film[row]), []).append(int(row))
     for rows in members.values():
         rows.sort(key=lambda row: (order[row], images[row]))
-        _resolve(rows, images, labels, digests, found, result)
+        _resolve(rows, table, squares, result)
     result.copies.sort(key=lambda record: str(record["image"]))
     result.conflicts.sort(key=lambda record: str(record["images"]))
     return result
 
 
 def _resolve(
-    rows: list[int],
-    images: NDArray[np.object_],
-    labels: NDArray[np.object_],
-    digests: NDArray[np.object_],
-    found: Copies,
-    result: GroupResult,
+    rows: list[int], table: pd.DataFrame, squares: NDArray[np.uint8], result: GroupResult
 ) -> None:
     """Drop all but the first of a set of copies, or all where their labels differ."""
-    if len(set(labels[rows])) > 1:
+    images, labels, digests = (list(table[name].iloc[rows]) for name in _COLUMNS)
+    if len(set(labels)) > 1:
         result.keep[rows] = False
-        result.conflicts.append({"images": list(images[rows]), "labels": list(labels[rows])})
+        result.conflicts.append({"images": images, "labels": labels})
         return
-    kept, *dropped = rows
-    result.keep[dropped] = False
-    for row in dropped:
-        same = digests[row] == digests[kept]
-        record = {"image": images[row], "copy_of": images[kept]}
-        if same:
+    result.keep[rows[1:]] = False
+    for place in range(1, len(rows)):
+        record = {"image": images[place], "copy_of": images[0]}
+        if digests[place] == digests[0]:
             record |= {"kind": "identical", "orientation": ORIENTATIONS[0], "correlation": 1.0}
         else:
-            turn, value = _evidence(digests, found, row, kept)
+            # Copies of copies may have met through a third film, so the pair is measured.
+            pair = np.array([[rows[0], rows[place]]])
+            _, turns, values = confirm_pairs(squares, pair, min_correlation=-2)
+            value = round(float(values[0]), 4)
+            turn = ORIENTATIONS[turns[0]]
             record |= {"kind": "near", "orientation": turn, "correlation": value}
         result.copies.append(record)
-
-
-def _evidence(
-    digests: NDArray[np.object_], found: Copies, row: int, kept: int
-) -> tuple[str, float]:
-    """Return orientation and correlation of a near copy's pair, or of its best other pair."""
-    shown = digests[found.pairs]
-    mine = ~found.identical & (shown == digests[row]).any(axis=1)
-    direct = mine & (shown == digests[kept]).any(axis=1)
-    pool = np.flatnonzero(direct if direct.any() else mine)
-    best = pool[np.argmax(found.correlation[pool])]
-    return ORIENTATIONS[found.orientation[best]], round(float(found.correlation[best]), 4)
 
 
 def _patient_pairs(patients: NDArray[np.object_]) -> NDArray[np.int64]:

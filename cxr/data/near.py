@@ -29,6 +29,7 @@ MAX_PAIRS = 50_000_000
 BLOCK_PAIRS = 1 << 21
 """Pairs compared at once, which bounds memory at some 100 MB."""
 _SIDES, _STEPS = (32, 64, 112), (4, 2, 3)
+_COARSE_EXTRA = 0.05
 _MIN_OVERLAP = 0.8
 _MAX_KEY_BITS = 24
 
@@ -108,8 +109,9 @@ def near_pairs(hashes: NDArray[np.uint64], *, max_distance: int) -> NDArray[np.i
     found = np.empty(0, np.int64)
     fresh: list[NDArray[np.int64]] = []
     for chosen in itertools.combinations(masks, agreeing):
-        bits = np.concatenate(chosen)
-        for first, second in _same_bucket(_keys(hashes[:, 0], bits), _keys(turned, bits), count):
+        # Fewer bits than agree only widen the buckets, and keep their table small.
+        bits = np.concatenate(chosen)[:_MAX_KEY_BITS]
+        for first, second in _same_bucket(_keys(hashes[:, 0], bits), _keys(turned, bits)):
             close = np.bitwise_count(hashes[first, 0] ^ turned[second]) <= max_distance
             one, other = first[close], second[close] % count
             one, other = np.minimum(one, other), np.maximum(one, other)
@@ -132,12 +134,10 @@ def _check_pair_count(pairs: int, max_distance: int) -> None:
 
 def _choose_chunks(count: int, max_distance: int) -> tuple[int, int]:
     """Return the number of chunks and how many must agree, by least expected work."""
-    best, choice = math.inf, (max_distance + 1, 1)
+    best, choice = math.inf, (0, 0)
     for agreeing in range(1, 6):
         chunks = max_distance + agreeing
-        key_bits = HASH_BITS * agreeing / chunks
-        if key_bits > _MAX_KEY_BITS:
-            break
+        key_bits = min(HASH_BITS * agreeing // chunks, _MAX_KEY_BITS)
         # Films share bits: by measurement a bucket holds as if a fifth of the bits were void.
         compared = 8 * count**2 / 2 ** (0.8 * key_bits)
         work = math.comb(chunks, agreeing) * (8 * count * key_bits + 2**key_bits + 8 * compared)
@@ -162,7 +162,7 @@ def _keys(hashes: NDArray[np.uint64], bits: NDArray[np.int64]) -> NDArray[np.int
 
 
 def _same_bucket(
-    keys: NDArray[np.int64], asked: NDArray[np.int64], count: int
+    keys: NDArray[np.int64], asked: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield blocks of positions (in keys, in asked) with equal keys."""
     order = np.argsort(keys, kind="stable")
@@ -195,7 +195,8 @@ def confirm_pairs(
     Args:
         squares: (N, S, S) uint8.
         pairs: (P, 2) int64 rows of ``squares``.
-        min_correlation: lowest correlation of a copy, -1 to 1; -1 only measures.
+        min_correlation: lowest correlation of a copy, up to 0.9; -2 only measures. Thumbnails must
+            reach 0.05 more, since different children's agree more readily too.
 
     Returns:
         The kept pairs (Q, 2) in their order; the orientation (Q,) of the second film that
@@ -214,7 +215,7 @@ def confirm_pairs(
         turn = _best_orientation(first, second)
         motion = np.zeros((len(turn), 6))
         motion, value = _align(first, _turned(second, turn), motion, steps=_STEPS[0])
-        left = np.flatnonzero(value >= min_correlation)
+        left = np.flatnonzero(value >= min_correlation + _COARSE_EXTRA)
         motion, value = motion[left], value[left]
         for finer, steps in zip(_SIDES[1:], _STEPS[1:], strict=True):
             couple = pairs[start + left]
@@ -246,8 +247,7 @@ def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> M
 def _best_orientation(first: Matrix, second: Matrix) -> NDArray[np.int64]:
     """Return how to turn each second film so that it fits the first best as it lies."""
     fit = [
-        np.einsum("pyx,pyx->p", first, orient(second, index))
-        for index in range(len(ORIENTATIONS))
+        np.einsum("pyx,pyx->p", first, orient(second, index)) for index in range(len(ORIENTATIONS))
     ]
     return np.stack(fit).argmax(axis=0)
 
@@ -259,9 +259,7 @@ def _turned(films: Matrix, turns: NDArray[np.int64]) -> Matrix:
     return turned
 
 
-def _align(
-    first: Matrix, second: Matrix, motion: Vector, *, steps: int
-) -> tuple[Vector, Vector]:
+def _align(first: Matrix, second: Matrix, motion: Vector, *, steps: int) -> tuple[Vector, Vector]:
     """Move second films onto the first; return the motions and the correlations there.
 
     A motion (shift of y, its stretch with y and shear with x, then the same of x, as parts

@@ -3,14 +3,11 @@
 N films kept, S side in pixels.
 """
 
-import concurrent.futures
 import contextlib
-import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cxr.data.decode import ShowProgress, allocate, decode_films, no_progress
 from cxr.data.groups import group_films
 from cxr.data.splits import SplitKind, check_disjoint, patient_split, published_split
 from cxr.errors import InputError, MissingInputError
-from cxr.images import ImageError, read_gray
 from cxr.labels import check_labels, label_indices, order_labels
-from cxr.preprocess import PreprocessSpec, to_square
+from cxr.preprocess import PreprocessSpec
 from cxr.runlog import (
     atomic_write,
     digest,
@@ -33,8 +30,6 @@ from cxr.runlog import (
     read_json,
     write_json,
 )
-
-log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the same settings would give other films."""
@@ -57,7 +52,7 @@ class PrepareSettings:
     """
 
     labels: tuple[str, ...] | None = None
-    spec: PreprocessSpec = PreprocessSpec()
+    spec: PreprocessSpec = field(default_factory=PreprocessSpec)
     split: SplitKind = "patient"
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     seed: int = 0
@@ -115,7 +110,7 @@ def prepare(
     settings: PrepareSettings,
     *,
     workers: int = 0,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: ShowProgress | None = None,
 ) -> Prepared:
     """Read, check, group, split and decode the films of a manifest.
 
@@ -184,16 +179,19 @@ def _write(
     settings: PrepareSettings,
     labels: tuple[str, ...],
     workers: int,
-    progress: Callable[[str, int], Any] | None,
+    progress: ShowProgress | None,
 ) -> dict[str, Any]:
     """Write table and pixels into a folder and return what ``prepared.json`` says."""
-    table, squares, unreadable = _decode(manifest, root, folder, settings, workers, progress)
+    table, squares, unreadable = decode_films(
+        manifest, root, folder, settings.spec,
+        skip_errors=settings.on_error == "skip", workers=workers, progress=progress,
+    )  # fmt: skip
     split_kind = settings.split
     # With a published test split its own films stay, and their copies leave the train part.
     order = np.where(
         (table["published_split"] == "test") & (split_kind == "published"), 0, 1
     ).astype(np.int64)
-    show = progress or _no_progress
+    show = progress or no_progress
     with show("look for copies", len(table)) as done:
         found = group_films(
             table, squares, near=settings.near_duplicates, keep_order=order, on_progress=done
@@ -243,77 +241,13 @@ def _write(
     }
 
 
-def _decode(
-    manifest: pd.DataFrame,
-    root: Path,
-    folder: Path,
-    settings: PrepareSettings,
-    workers: int,
-    progress: Callable[[str, int], Any] | None,
-) -> tuple[pd.DataFrame, NDArray[np.uint8], list[dict[str, str]]]:
-    """Decode every film once, in threads (Pillow releases the interpreter while it decodes)."""
-    side = settings.spec.size_px
-    squares = _allocate(folder / "all.npy", (len(manifest), side, side))
-    shas: list[str] = [""] * len(manifest)
-    sizes: list[tuple[int, int]] = [(0, 0)] * len(manifest)
-    unreadable: list[dict[str, str]] = []
-    images = manifest["image"].tolist()
-
-    def one(row: int) -> None:
-        film = read_gray(root / images[row], name=images[row])
-        shas[row] = digest(np.asarray(film.shape, np.int64).tobytes(), film.tobytes())
-        sizes[row] = film.shape
-        squares[row] = to_square(film, settings.spec)
-
-    show = progress or _no_progress
-    count = workers or os.cpu_count() or 1
-    pool = concurrent.futures.ThreadPoolExecutor(count)
-    with show("prepare", len(images)) as done, pool:
-        tasks = [pool.submit(one, row) for row in range(len(images))]
-        for row, task in enumerate(tasks):
-            try:
-                task.result()
-            except (ImageError, MissingInputError) as error:
-                if settings.on_error == "stop":
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                unreadable.append({"image": images[row], "reason": str(error)})
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            done()
-    table = manifest.assign(sha256=shas)
-    for column, axis in (("width", 1), ("height", 0)):
-        known = table[column] != ""
-        table[column] = table[column].where(known, [str(size[axis]) for size in sizes])
-    readable = np.flatnonzero([bool(sha) for sha in shas])
-    if not len(readable):
-        raise InputError(f"none of the {len(images)} films under {root} could be read")
-    if len(readable) < len(images):
-        return table.iloc[readable].reset_index(drop=True), squares[readable], unreadable
-    return table, squares, unreadable
-
-
-def _no_progress(_text: str, _total: int) -> contextlib.nullcontext[Callable[[], None]]:
-    return contextlib.nullcontext(lambda: None)
-
-
 def _keep_pixels(folder: Path, squares: NDArray[np.uint8], keep: NDArray[np.int64]) -> None:
     """Write the kept films as ``pixels.npy`` and let the working copy go."""
-    kept = _allocate(folder / "pixels.npy", (len(keep), *squares.shape[1:]))
+    kept = allocate(folder / "pixels.npy", (len(keep), *squares.shape[1:]))
     for start in range(0, len(keep), 1024):
         kept[start : start + 1024] = squares[keep[start : start + 1024]]
     kept.flush()
     (folder / "all.npy").unlink()
-
-
-def _allocate(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """Make a memory map whose bytes are reserved, so that a full disk is an error, not a crash."""
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    with path.open("r+b") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return mapped
 
 
 @contextlib.contextmanager

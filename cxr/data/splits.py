@@ -36,9 +36,7 @@ def patient_split(
         InputError: fractions that do not sum to 1, or a label with fewer groups than there
             are splits to fill.
     """
-    wanted = {
-        name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0
-    }
+    wanted = {name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0}
     if abs(sum(wanted.values()) - 1) > 1e-6 or min(fractions) < 0:
         raise InputError(
             f"data.fractions is {list(fractions)}: shares of train, val and test must be at "

@@ -1,5 +1,6 @@
 """Stage 0: fetch the public sources of cxr4 and build their manifest."""
 
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -46,8 +47,8 @@ def download_stage(config: DownloadConfig) -> Path:
 
         table = get_cxr4(root, on_progress=show)
     manifest = root / "manifest.csv"
-    counts = table.groupby(["source", "label"]).size()
-    for (source_name, label), films in counts.items():  # type: ignore[misc]
-        log.info("%s: %d %s films", source_name, films, label)
+    counts = Counter(zip(table["source"], table["label"], strict=True))
+    for (name, label), films in counts.items():
+        log.info("%s: %d %s films", name, films, label)
     log.info("manifest: %s; next: make train DATA=cxr4 DATA_ROOT=%s", manifest, root)
     return manifest

@@ -29,9 +29,7 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
     settings = _settings(data)
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
-    prepared = prepare(
-        manifest, root, parent, settings, workers=data.workers, progress=images_bar
-    )
+    prepared = prepare(manifest, root, parent, settings, workers=data.workers, progress=images_bar)
     _report(prepared)
     return prepared
 

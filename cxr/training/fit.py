@@ -113,7 +113,8 @@ class MemberModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, on augmented films."""
         step = self.trainer.global_step
-        generator = torch.Generator().manual_seed((self._seed << 32) + step * self._world() + self._rank())
+        draw = (self._seed << 32) + step * self.trainer.world_size + self.trainer.global_rank
+        generator = torch.Generator().manual_seed(draw)
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         films = augment(
             batch["pixels"], self.settings.augmentation,
@@ -167,12 +168,6 @@ class MemberModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def _rank(self) -> int:
-        return int(self.trainer.global_rank)
-
-    def _world(self) -> int:
-        return int(self.trainer.world_size)
 
 
 def parameter_groups(member: Member, settings: FitSettings) -> list[dict[str, Any]]:

@@ -136,11 +136,9 @@ def build_member(
             + "; mend model.architecture"
         )
     # Only Inception has an auxiliary head, and only it knows the argument.
-    extra = {"aux_logits": False} if architecture == "inception_v3" else {}
-    network = timm.create_model(
-        architecture, num_classes=len(labels), drop_rate=drop_rate, **extra
-    )
-    config = network.pretrained_cfg
+    extra: dict[str, Any] = {"aux_logits": False} if architecture == "inception_v3" else {}
+    network = timm.create_model(architecture, num_classes=len(labels), drop_rate=drop_rate, **extra)
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     side = input_size_px or int(config["input_size"][-1])
     expected = MemberInput(side, tuple(config["mean"]), tuple(config["std"]))
     module = _feature_module(network, side, architecture)

@@ -16,6 +16,9 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import (  # type: ignore[attr-defined]
+    MisconfigurationException,
+)
 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
@@ -109,13 +112,15 @@ def fit(
         *extra_callbacks,
     ]  # fmt: skip
     with _quiet(), _storage_errors(folder):
-        trainer = _trainer(machine, precision, settings.max_epochs, settings.clip_norm, callbacks,
-                           TensorBoardLogger(folder / "logs", name="", version="tensorboard"))  # fmt: skip
+        board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
+        trainer = _trainer(
+            machine, precision, settings.max_epochs, settings.clip_norm, callbacks, board
+        )
         resume = checkpoints / RESUME_FILE
         step = _step_of(resume)
         if step:
             log.info("%s: going on from step %d", folder.name, step)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)
         trainer.fit(module, train, val, ckpt_path=resume if step else None, weights_only=False)
         found = torch.load(checkpoints / BEST_FILE, map_location="cpu", weights_only=False)
     module.load_state_dict(found["state_dict"])
@@ -161,9 +166,9 @@ def _trainer(
             precision=precision, max_epochs=max_epochs, callbacks=callbacks, logger=logger,
             gradient_clip_val=clip_norm or None, deterministic=machine.deterministic,
             enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            log_every_n_steps=5, use_distributed_sampler=False,
+            log_every_n_steps=1, use_distributed_sampler=False,
         )  # fmt: skip
-    except (RuntimeError, ValueError, lightning.utilities.exceptions.MisconfigurationException) as error:
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"trainer.accelerator={machine.accelerator} with {machine.devices} device(s) cannot "
@@ -206,6 +211,6 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         # Lightning 2.6.6 with torch 2.15; nothing of ours uses it.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* is not empty.*")
         yield
     loud.setLevel(level)

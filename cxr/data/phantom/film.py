@@ -62,6 +62,11 @@ class Pose:
         return pixels[:, 0], pixels[:, 1]
 
     @property
+    def drop(self) -> float:
+        """How far breathing in has lowered the domes."""
+        return 0.16 * (self.breath - 0.6)
+
+    @property
     def unit_px(self) -> float:
         """Pixels per unit of length."""
         return self.scale * self.size_px / 2
@@ -96,9 +101,9 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
     size = path.shape[0]
     line = np.linspace(-1, 1, size, dtype=np.float32)
     # Uneven beam (heel effect, grid cut-off, bedside angle): slow, larger than most lesions.
-    slope = rng.normal(0, 0.06, 2)
+    slope = rng.normal(0, 0.07, 2)
     # Bedding, clothes and flesh pressed aside: soft shadows without texture, on any film.
-    coarse = rng.normal(0, 0.05, (5, 5)).astype(np.float32)
+    coarse = rng.normal(0, 0.065, (5, 5)).astype(np.float32)
     folds = blur(_enlarge(coarse, size), size / 16)
     uneven = np.float32(slope[0]) * line[None, :] + np.float32(slope[1]) * line[:, None] + folds
     primary = np.exp(-rng.uniform(2.4, 3.6) * (path + uneven))

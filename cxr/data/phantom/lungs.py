@@ -63,10 +63,9 @@ def lay_out(chest: Chest, pose: Pose, view: View) -> Field:
     middle = np.float32(chest.bend) * np.sin(3 * y) + np.float32(0.02 * pose.turn)
     right = x < middle
     off = np.abs(x - middle)
-    # Breathing in lowers the domes and lifts the cage a little outward.
-    drop = 0.16 * (pose.breath - 0.6)
+    # Breathing in lifts the cage a little outward.
     half = chest.half_width * (1 + 0.03 * pose.breath)
-    domes = np.array(chest.dome, np.float32) + np.float32(drop)
+    domes = np.array(chest.dome, np.float32) + np.float32(pose.drop)
     bottom = float(domes.max()) + 0.22
     part = np.clip((y - chest.apex) / (bottom - chest.apex), 0, 1)
     wall = half * np.sqrt(1 - (1 - part) ** 3.0) * (0.84 + 0.16 * part) + np.float32(1e-3)
@@ -81,7 +80,7 @@ def lay_out(chest: Chest, pose: Pose, view: View) -> Field:
     # Behind the dome the lung goes on, ever thinner: the edge is no knife's cut.
     behind = 0.22 * np.clip(1 - (y - dome) / 0.22, 0, 1)
     air = depth * np.maximum(edge, behind) * np.clip(0.5 + 4 * off, 0, 1)
-    shadow = _mediastinum(x - np.float32(0.05 * pose.turn), y, chest, drop, view)
+    shadow = _mediastinum(x - np.float32(0.05 * pose.turn), y, chest, pose.drop, view)
     lung = (across < 1) & (y < dome) & (part > 0) & (shadow < 0.12) & (off > 0.1)
     return Field(
         x, y, right, off, wall, across, dome, down, air, shadow, lung,
@@ -168,7 +167,7 @@ def soft_tissue(field: Field, chest: Chest, pose: Pose) -> Floats:
     belly = below * (0.15 + np.float32(0.05) * field.right)
     heart = 0.52 * field.shadow * np.clip(1 - 0.85 * below, 0, 1)
     total = body - hollow(chest) * field.air + heart + belly
-    return np.asarray(total - _gas(field, chest) + _breasts(field, chest), np.float32)
+    return np.asarray(total - _gas(field, chest, pose.drop) + _breasts(field, chest), np.float32)
 
 
 def hollow(chest: Chest) -> float:
@@ -176,7 +175,7 @@ def hollow(chest: Chest) -> float:
     return 0.78 * chest.depth * (1 - chest.lung_density)
 
 
-def _gas(field: Field, chest: Chest) -> Floats:
+def _gas(field: Field, chest: Chest, drop: float) -> Floats:
     """Air in trachea, main bronchi and stomach."""
     x, y = field.x, field.y
     path = x - np.float32(0.012)
@@ -185,7 +184,7 @@ def _gas(field: Field, chest: Chest) -> Floats:
     bronchus = np.sqrt(np.clip(1 - ((y + 0.23 - fork) / 0.035) ** 2, 0, 1)) * (np.abs(x) < 0.13)
     air = 0.115 * np.maximum(trachea, bronchus * 0.8)
     if chest.gas:
-        top = chest.dome[1]
+        top = chest.dome[1] + drop
         bubble = ball(x, y, (0.34, top + 0.22), (0.17, 0.11), 0.1)
         # Upright films show the fluid level.
         air = air + 0.22 * chest.gas * bubble * np.clip((top + 0.25 - y) * 25, 0, 1) * (

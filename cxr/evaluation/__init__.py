@@ -1,0 +1,1 @@
+"""What the test split says, with intervals."""

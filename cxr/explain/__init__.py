@@ -1,0 +1,1 @@
+"""Where a network looks: class activation maps, the pointing game, and figures of both."""

@@ -1,0 +1,149 @@
+"""Class activation maps: Grad-CAM in closed form, a member's maps and the ensemble's.
+
+N films, B batch, K classes, C h w last feature layer, S side of prepared pixels.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cxr.errors import InputError
+from cxr.explain.library import CLOSED_FORM, check_method, library_cam
+from cxr.training.inference import inference_device
+from cxr.training.members import Member
+
+Maps = NDArray[np.float32]
+
+
+def closed_form_cam(features: Tensor, weight: Tensor, target: Tensor | None = None) -> Tensor:
+    """Compute Grad-CAM from the last features and the head's weights, without a backward pass.
+
+    Behind average pooling and one linear layer the gradient of logit c by feature k is
+    W_ck / (h w) everywhere, so Grad-CAM is ReLU(sum_k W_ck A_k) / (h w). The constant is
+    left out.
+
+    Args:
+        features: (B, C, h, w).
+        weight: (K, C) of the head.
+        target: (B,) class positions; all classes by default.
+
+    Returns:
+        (B, h, w), or (B, K, h, w) of all classes; float32, 0 and above.
+
+    Source: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2; section 3.1 for this case,
+    which is Zhou et al. 2016, CAM.
+    """
+    features, weight = features.float(), weight.float()
+    if target is None:
+        return torch.einsum("kc,bchw->bkhw", weight, features).relu()
+    return torch.einsum("bc,bchw->bhw", weight[target], features).relu()
+
+
+@torch.no_grad()
+def member_cam(member: Member, pixels: Tensor, classes: Tensor) -> Tensor:
+    """Compute a member's Grad-CAM in closed form.
+
+    Args:
+        member: in inference mode.
+        pixels: (B, 1, S, S) uint8.
+        classes: (B,) int64, the class explained on each film.
+
+    Returns:
+        (B, h, w) float32 on the member's device, in units of the logit, not scaled.
+    """
+    device = member.head.weight.device
+    features = member.features(member.prepare(pixels.to(device)))
+    return closed_form_cam(features, member.head.weight, classes.to(device))
+
+
+def member_maps(
+    member: Member,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    *,
+    method: str = CLOSED_FORM,
+    layer: str | None = None,
+    batch_size: int = 32,
+    on_image: Callable[[], None] | None = None,
+) -> Maps:
+    """Compute a member's maps of many films, on the GPU if there is one.
+
+    Args:
+        member: a network.
+        pixels: (M, S, S) uint8.
+        rows: (N,) which of them.
+        classes: (N,) class explained on each.
+        method: ``closed_form``, or a method of pytorch-grad-cam.
+        layer: module of the network, for the library's methods.
+        batch_size: films at once.
+        on_image: called once a film.
+
+    Returns:
+        (N, h, w) float32, 0 and above; not scaled.
+
+    Raises:
+        InputError: see ``library_cam``.
+    """
+    check_method(method, layer)
+    member.eval().to(inference_device())
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(np.array(pixels[rows[start : start + batch_size]]))[:, None]
+        targets = torch.from_numpy(classes[start : start + batch_size].astype(np.int64))
+        if method == CLOSED_FORM:
+            maps = member_cam(member, batch, targets)
+        else:
+            maps = library_cam(member, batch, targets, method=method, layer=layer)
+        parts.append(maps.cpu().numpy())
+        for _ in range(len(batch)):
+            if on_image:
+                on_image()
+    return np.concatenate(parts) if parts else np.empty((0, 1, 1), np.float32)
+
+
+def resize_maps(maps: Maps, size_px: int) -> Maps:
+    """Divide each map by its maximum and enlarge it bilinearly to (N, size, size).
+
+    A map that is 0 throughout stays so: nothing on that film speaks for the class.
+    """
+    tensor = torch.from_numpy(np.asarray(maps, np.float32))[:, None]
+    peak = tensor.amax(dim=(2, 3), keepdim=True)
+    tensor = torch.where(peak > 0, tensor / peak.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+    large = functional.interpolate(tensor, (size_px, size_px), mode="bilinear")
+    return np.asarray(large[:, 0].numpy(), np.float32)
+
+
+def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px: int) -> Maps:
+    """Average the members' maps: E = sum_m w_m U(A_m / max A_m), U bilinear enlargement.
+
+    Each member has the weight that its probabilities have in p = sum_m w_m p_m. Maps are
+    first divided by their maxima because logits of different networks have no common unit.
+    The gradient of p itself is not used: it holds a factor p_m (1 - p_m) and so would silence
+    the very member that is certain. E is 1 only where all members have their maximum, so its
+    own maximum tells how far they agree; it is not stretched to 1.
+
+    Args:
+        maps: per member (N, h, w), 0 and above; h and w may differ between members.
+        weights: per member, summing to 1.
+        size_px: side of the result.
+
+    Returns:
+        (N, size, size) float32, 0 to 1.
+
+    Raises:
+        InputError: maps and weights of different members.
+    """
+    if set(maps) != set(weights):
+        raise InputError(
+            f"maps are given of {sorted(maps)}, weights of {sorted(weights)}: explain exactly "
+            "the ensemble's members"
+        )
+    parts: Sequence[Maps] = [
+        np.float32(weights[name]) * resize_maps(maps[name], size_px) for name in maps
+    ]
+    return np.asarray(np.sum(parts, axis=0), np.float32)

@@ -1,0 +1,174 @@
+"""The pointing game: does a map's maximum lie in the true lesion?
+
+N films, S side of prepared pixels.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from cxr.errors import InputError
+from cxr.images import read_gray
+from cxr.preprocess import PreprocessSpec, to_square
+
+Masks = NDArray[np.bool_]
+Z_95 = 1.959964
+"""Two-sided 95 % quantile of the normal distribution."""
+PLATEAU = 1e-6
+"""Values this close to the maximum, relative to it, count as the maximum."""
+
+
+def read_masks(root: Path, names: Sequence[str], spec: PreprocessSpec) -> Masks:
+    """Read masks into the geometry of the prepared films.
+
+    Args:
+        root: folder that the names start from.
+        names: a path per film, or "" where there is no mask.
+        spec: side and fit of the films.
+
+    Returns:
+        (N, S, S) bool, empty where there is no mask. A prepared pixel belongs to the mask
+        if at least half of it does.
+
+    Raises:
+        InputError: a file that is missing or no image.
+    """
+    masks = np.zeros((len(names), spec.size_px, spec.size_px), np.bool_)
+    for row, name in enumerate(names):
+        if name:
+            white = np.where(read_gray(root / name, name=name) > 127, 255, 0).astype(np.uint8)
+            masks[row] = to_square(white, spec) > 127
+    return masks
+
+
+def find_peaks(maps: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return where each map has its maximum.
+
+    Enlarging a coarse map leaves it flat from the centre of an outer cell to the film's edge.
+    Of equal values the one nearest to the film's centre is taken, which is that cell's centre
+    and not, as argmax has it, the film's corner.
+
+    Args:
+        maps: (N, S, S), 0 and above.
+
+    Returns:
+        (N, 2) row and column; -1, -1 for a map without a value above 0.
+    """
+    side = maps.shape[-1]
+    offset = np.square(np.arange(side) - (side - 1) / 2)
+    from_centre = offset[:, None] + offset[None, :]
+    peaks = np.full((len(maps), 2), -1, np.int64)
+    for row, values in enumerate(maps):
+        if values.max() > 0:
+            distance = np.where(values >= values.max() * (1 - PLATEAU), from_centre, np.inf)
+            peaks[row] = np.unravel_index(distance.argmin(), distance.shape)
+    return peaks
+
+
+def wilson(hits: int, films: int) -> dict[str, float]:
+    """Return a share with its 95 % Wilson interval; all NaN without films.
+
+    The films count as independent; several films of one patient make the true interval wider.
+
+    Source: Wilson 1927, Probable inference, J. Am. Stat. Assoc. 22, 209-212.
+    """
+    if not films:
+        return {"hits": 0, "films": 0} | dict.fromkeys(("rate", "low", "high"), math.nan)
+    rate, square = hits / films, Z_95**2
+    centre = (rate + square / (2 * films)) / (1 + square / films)
+    half = Z_95 / (1 + square / films) * math.sqrt(
+        rate * (1 - rate) / films + square / (4 * films**2)
+    )  # fmt: skip
+    # At 0 and at all hits the formula gives 0 and 1 but for rounding.
+    low = 0.0 if hits == 0 else centre - half
+    high = 1.0 if hits == films else centre + half
+    return {"hits": hits, "films": films, "rate": rate, "low": low, "high": high}
+
+
+def pointing_game(
+    maps: Mapping[str, NDArray[np.float32]],
+    lesions: Masks,
+    labels: Sequence[str],
+    *,
+    cell_px: float,
+    lungs: Masks | None = None,
+) -> dict[str, Any]:
+    """Count the maps whose maximum lies in the lesion, or within half a feature cell of it.
+
+    Films without a lesion mask do not take part. A map without a value above 0 misses.
+
+    Args:
+        maps: per member and ensemble (N, S, S), of each film's true class.
+        lesions: (N, S, S), true lesions.
+        labels: (N,) each film's class.
+        cell_px: side of a feature cell in prepared pixels. Half of it is how far off a
+            maximum can be placed by the grid alone.
+        lungs: (N, S, S), or None.
+
+    Returns:
+        ``cell_px``; then ``all`` and ``per_class`` of each class with lesions, each with
+        ``films``, ``chance`` (what a random point of the film, and of the lungs, would
+        score) and ``models``: per name ``inside`` and ``half_cell``, as ``wilson`` gives
+        them.
+
+    Raises:
+        InputError: arrays of different films.
+
+    Source: Zhang et al. 2018, Top-down neural attention by excitation backprop, section 4.2,
+    where the tolerance is 15 pixels of the original image.
+    """
+    if any(values.shape != lesions.shape for values in maps.values()):
+        shapes = {name: values.shape for name, values in maps.items()}
+        raise InputError(f"maps have shapes {shapes}, masks {lesions.shape}: use the same films")
+    rows = np.flatnonzero(lesions.any(axis=(1, 2)))
+    distances = [distance_transform_edt(~lesions[row]) for row in rows]
+    distance = np.asarray(distances, np.float64).reshape(len(rows), *lesions.shape[1:])
+    reach = {"inside": 0.0, "half_cell": cell_px / 2}
+    hits = {name: _hits(values[rows], distance, reach) for name, values in maps.items()}
+    areas = {"film": np.ones_like(lesions[rows])}
+    if lungs is not None and lungs[rows].any(axis=(1, 2)).all():
+        areas["lungs"] = lungs[rows]
+    chance = {
+        area: {key: _share(distance <= limit, within) for key, limit in reach.items()}
+        for area, within in areas.items()
+    }
+    classes = np.asarray(labels, dtype=object)[rows]
+
+    def count(chosen: Masks) -> dict[str, Any]:
+        films = int(chosen.sum())
+        return {
+            "films": films,
+            "chance": {
+                area: {key: float(np.mean(part[chosen])) if films else math.nan
+                       for key, part in parts.items()}
+                for area, parts in chance.items()
+            },
+            "models": {
+                name: {key: wilson(int(part[chosen].sum()), films) for key, part in found.items()}
+                for name, found in hits.items()
+            },
+        }  # fmt: skip
+
+    return {
+        "cell_px": cell_px,
+        "all": count(np.ones(len(rows), np.bool_)),
+        "per_class": {name: count(classes == name) for name in dict.fromkeys(classes)},
+    }
+
+
+def _hits(
+    maps: NDArray[np.float32], distance: NDArray[np.float64], reach: Mapping[str, float]
+) -> dict[str, Masks]:
+    peaks = find_peaks(maps)
+    away = distance[np.arange(len(peaks)), peaks[:, 0], peaks[:, 1]]
+    return {key: (peaks[:, 0] >= 0) & (away <= limit) for key, limit in reach.items()}
+
+
+def _share(hit: Masks, within: Masks) -> NDArray[np.float64]:
+    """Return the share of each film's area that would be a hit."""
+    return np.asarray((hit & within).sum(axis=(1, 2)) / within.sum(axis=(1, 2)), np.float64)
