@@ -33,7 +33,7 @@ def film_like_hashes(count: int, rng: np.random.Generator) -> NDArray[np.uint64]
     quarter turn exchanges rows and columns, as in hashes of real films.
     """
     scale = 1 / (1 + np.add.outer(np.arange(8), np.arange(8)))
-    shape = 3.2 * rng.standard_normal((8, 8)) * scale
+    shape = 1.2 * rng.standard_normal((8, 8)) * scale
     waves = shape + rng.standard_normal((count, 8, 8)) * scale
     sign = np.where(np.arange(8) % 2, -1, 1)
     hashes = np.empty((count, 8), np.uint64)

@@ -50,7 +50,7 @@ def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.ui
             stream = source if isinstance(source, Path) else io.BytesIO(source)
             with Image.open(stream, formats=FORMATS) as image:
                 _check_size(image.width, image.height, shown)
-                return _to_gray(image)
+                return _to_gray(image, shown)
     except FileNotFoundError:
         raise MissingInputError(
             f"no image at {shown}: mend the manifest's path, or restore the file"
@@ -86,14 +86,15 @@ def _check_size(width: int, height: int, shown: str) -> None:
         )
 
 
-def _to_gray(image: Image.Image) -> NDArray[np.uint8]:
+def _to_gray(image: Image.Image, shown: str) -> NDArray[np.uint8]:
     image.load()
     upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
-        values = np.asarray(upright).astype(np.int64)
-        return np.asarray(np.clip(values >> 8, 0, 255), np.uint8)
-    if upright.mode == "F":
-        raise ImageError("floating-point TIFF has no fixed black and white: save it as 16 bit")
+    if upright.mode in ("I;16", "I;16B", "I;16L"):
+        return np.asarray(np.asarray(upright).astype(np.uint16) >> 8, np.uint8)
+    if upright.mode in ("I", "F"):
+        raise ImageError(
+            f"{shown} has 32 bits a pixel and so no fixed black and white: save it as 16 bit"
+        )
     if "A" in upright.mode or "transparency" in upright.info:
         layered = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr.data.near import ORIENTATIONS, confirm_pairs, near_pairs, perceptual_hashes
+from cxr.data.near import ORIENTATIONS, near_pairs, perceptual_hashes
+from cxr.data.overlay import confirm_pairs
 
 _COLUMNS = ("image", "label", "sha256")
 MAX_DISTANCE = 8

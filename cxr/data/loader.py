@@ -80,7 +80,7 @@ class BatchLoader:
         targets: (N,) class index of every row of the table.
         sampler: which rows, in which order.
         batch_size: B, per process.
-        shard: (rank, world size); every process sees its share of each global batch.
+        shard: (rank, world size), settable; every process sees its share of each global batch.
         drop_last: leave out the films that do not fill a global batch.
     """
 
@@ -98,19 +98,19 @@ class BatchLoader:
         drop_last: bool = False,
     ) -> None:
         self._pixels, self._targets, self.sampler = pixels, targets, sampler
-        self._batch_size, self._shard, self._drop_last = batch_size, shard, drop_last
+        self._batch_size, self.shard, self._drop_last = batch_size, shard, drop_last
         self._start = 0
         self.batches_done = 0
 
     def __len__(self) -> int:
-        films, size = len(self.sampler), self._batch_size * self._shard[1]
+        films, size = len(self.sampler), self._batch_size * self.shard[1]
         return films // size if self._drop_last else -(-films // size)
 
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
         self.batches_done = start
         order = self.sampler.order()
-        rank, world = self._shard
+        rank, world = self.shard
         for number in range(start, len(self)):
             size = self._batch_size * world
             rows = order[number * size : (number + 1) * size][rank::world]

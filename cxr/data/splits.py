@@ -21,8 +21,8 @@ def patient_split(
 ) -> NDArray[np.object_]:
     """Split films into train, val and test, stratified by label and disjoint by group.
 
-    The largest groups are dealt first, equals in random order, each to the split where it most
-    lessens the squared deviation from the wanted shares, summed over labels.
+    Groups are dealt in random order, each to the split that relative to its share lacks most
+    films of the labels that the group brings.
 
     Args:
         table: N rows with columns ``label`` and ``group``.
@@ -33,15 +33,11 @@ def patient_split(
         (N,) of ``train``, ``val`` and ``test``.
 
     Raises:
-        InputError: fractions that do not sum to 1, or a label with fewer groups than there
-            are splits to fill.
+        InputError: fractions that do not sum to 1 or leave train none, or a label with fewer
+            groups than there are splits to fill.
     """
+    _check_fractions(fractions)
     wanted = {name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0}
-    if abs(sum(wanted.values()) - 1) > 1e-6 or min(fractions) < 0:
-        raise InputError(
-            f"data.fractions is {list(fractions)}: shares of train, val and test must be at "
-            "least 0 and sum to 1"
-        )
     return _assign(table, wanted, np.random.default_rng(seed))
 
 
@@ -62,8 +58,10 @@ def published_split(
         (N,) of ``train``, ``val`` and ``test``.
 
     Raises:
-        InputError: no film of the table has a published test split.
+        InputError: fractions as in ``patient_split``, a label with too few groups, or no
+            film of the table has a published test split.
     """
+    _check_fractions(fractions)
     published = table["published_split"].to_numpy(dtype=object)
     if not (published == "test").any():
         raise InputError(
@@ -75,9 +73,11 @@ def published_split(
     if free.any():
         split[free] = patient_split(table[free], fractions=fractions, seed=seed)
     rest = (published == "train") | (published == "val")
-    share = fractions[1] / (fractions[0] + fractions[1])
-    random = np.random.default_rng(seed)
-    split[rest] = _assign(table[rest], {"train": 1 - share, "val": share}, random)
+    if rest.any():
+        whole = fractions[0] + fractions[1]
+        shares = {"train": fractions[0] / whole, "val": fractions[1] / whole}
+        wanted = {name: share for name, share in shares.items() if share > 0}
+        split[rest] = _assign(table[rest], wanted, np.random.default_rng(seed))
     return _mend_free_groups(table["group"].to_numpy(dtype=object), split, free)
 
 
@@ -121,22 +121,32 @@ def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
     }
 
 
+def _check_fractions(fractions: Sequence[float]) -> None:
+    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0 or not fractions[0]:
+        raise InputError(
+            f"data.fractions is {list(fractions)}: shares of train, val and test must be at "
+            "least 0 and sum to 1, and train needs one"
+        )
+
+
 def _assign(
     table: pd.DataFrame, wanted: dict[str, float], random: np.random.Generator
 ) -> NDArray[np.object_]:
-    """Deal groups, the largest first, each where it lessens the squared deviation most."""
+    """Deal groups in random order, each to the split that lacks most of what it brings.
+
+    Dealing the largest first would balance the labels better still, but leave validation with
+    small groups alone: easier or harder patients than those of the test split.
+    """
     sizes = pd.crosstab(table["group"], table["label"])
     _check_enough(sizes, list(wanted))
     counts = sizes.to_numpy(dtype=np.float64)
     shares = counts / counts.sum(axis=0)
-    order = random.permutation(len(sizes))
-    order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]
     target = np.array(list(wanted.values()))[:, None]
     have = np.zeros((len(wanted), shares.shape[1]))
     chosen = np.empty(len(sizes), np.int64)
-    for group in order:
-        change = (have + shares[group] - target) ** 2 - (have - target) ** 2
-        chosen[group] = change.sum(axis=1).argmin()
+    for group in random.permutation(len(sizes)):
+        lacking = (target - have) / target @ shares[group]
+        chosen[group] = lacking.argmax()
         have[chosen[group]] += shares[group]
     _fill_gaps(chosen, counts > 0, len(wanted))
     names = np.array(list(wanted), dtype=object)[chosen]

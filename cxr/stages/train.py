@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
@@ -74,6 +75,8 @@ def train_stage(config: TrainConfig) -> Path:
         names=prepared.table["image"].tolist(), seed=config.seed, frozen=config.model.freeze,
     )  # fmt: skip
     result = fit(module, train, val, folder, machine=machine, note=note_of(prepared))
+    if rank_zero_only.rank:
+        return folder
     _keep(folder, member, prepared, config, result, {"pretrained": origin, "config_digest": digest})
     return folder
 

@@ -12,6 +12,7 @@ from rich.progress import TaskID
 from torch import Tensor
 
 from cxr.console import log, progress_bar
+from cxr.data.loader import BatchLoader
 from cxr.runlog import raise_if_unwritable
 
 
@@ -32,6 +33,22 @@ def moving_average(decay: float) -> WeightAveraging:
             torch._foreach_copy_(averaged, current)
 
     return WeightAveraging(multi_avg_fn=torch.no_grad()(blend))
+
+
+class Shards(Callback):
+    """Give every process its share of each batch, once Lightning knows how many there are.
+
+    Args:
+        loaders: of training and validation.
+    """
+
+    def __init__(self, *loaders: BatchLoader) -> None:
+        self._loaders = loaders
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the shard of each loader."""
+        for loader in self._loaders:
+            loader.shard = (trainer.global_rank, trainer.world_size)
 
 
 class ResumeCheckpoint(Callback):

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import (  # type: ignore[attr-define
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
 from cxr.runlog import raise_if_unwritable
-from cxr.training.callbacks import Progress, ResumeCheckpoint, moving_average
+from cxr.training.callbacks import Progress, ResumeCheckpoint, Shards, moving_average
 from cxr.training.curves import Curves
 from cxr.training.fit import MemberModule, choose_precision
 
@@ -105,6 +105,7 @@ def fit(
     curves = Curves(folder / "logs", title=module.member.spec.architecture, note=note)
     averaging = [moving_average(settings.ema_decay)] if settings.ema_decay else []
     callbacks: list[Callback] = [
+        Shards(train, val),
         *averaging, curves, best,
         EarlyStopping(monitor, mode=mode, patience=settings.patience),
         Progress(folder.name, visible=machine.progress),

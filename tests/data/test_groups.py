@@ -10,7 +10,8 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from cxr.data.groups import find_copies, group_films
-from cxr.data.near import ORIENTATIONS, confirm_pairs, near_pairs, orient, perceptual_hashes
+from cxr.data.near import ORIENTATIONS, near_pairs, orient, perceptual_hashes
+from cxr.data.overlay import confirm_pairs
 from cxr.errors import InputError
 
 SEED_COPIES = {
@@ -99,7 +100,8 @@ def hashes_with_neighbours(rng, count):
 
 def test_hash_equals_imagehash_in_every_orientation(films):
     hashes = perceptual_hashes(films)
-    assert hashes.shape == (12, 8) and hashes.dtype == np.uint64
+    assert hashes.shape == (12, 8)
+    assert hashes.dtype == np.uint64
     for row, square in enumerate(films):
         small = np.asarray(Image.fromarray(square).resize((32, 32), Image.Resampling.LANCZOS))
         for column in range(8):
@@ -149,12 +151,10 @@ def test_every_orientation_of_a_film_is_found(films, index):
     assert found.pairs.tolist() == [[3, 12]]
     back = orient(squares[12], int(found.orientation[0]))
     np.testing.assert_array_equal(back, films[3])
-    assert found.correlation[0] == pytest.approx(1)
+    assert found.correlation[0] > 0.9999
 
 
-@pytest.mark.parametrize(
-    "how", ["encoded again", "resized", "brighter", "darker gamma", "cropped"]
-)
+@pytest.mark.parametrize("how", ["encoded again", "resized", "brighter", "darker gamma", "cropped"])
 def test_a_changed_copy_is_found(films, how):
     squares = np.concatenate([films, changed(films[5], how)[None]])
     found = find_copies(table_of(13)["sha256"].to_numpy(object), squares)
@@ -188,7 +188,7 @@ def test_groups_join_patients_and_copies_across_patients(films):
     assert result.group.tolist() == ["f00.png"] * 4 + ["f04.png"]
     assert result.keep.tolist() == [True, True, False, True, True]
     (copy,) = result.copies
-    assert copy.pop("correlation") == pytest.approx(1)
+    assert copy.pop("correlation") > 0.9999
     assert copy == {
         "image": "f02.png", "copy_of": "f01.png", "kind": "near", "orientation": "mirrored"
     }  # fmt: skip
@@ -196,7 +196,8 @@ def test_groups_join_patients_and_copies_across_patients(films):
 
 def test_films_without_patient_id_stay_alone(films):
     result = group_films(table_of(12), films)
-    assert len(set(result.group)) == 12 and result.keep.all()
+    assert len(set(result.group)) == 12
+    assert result.keep.all()
 
 
 def test_identical_films_are_dropped_without_the_search_for_near_copies(films):
@@ -225,9 +226,7 @@ def test_copies_with_different_labels_are_dropped_whole(films):
     result = group_films(table, squares)
     assert result.keep.tolist() == [False, False, True, True]
     assert result.copies == []
-    assert result.conflicts == [
-        {"images": ["f00.png", "f01.png"], "labels": ["normal", "viral"]}
-    ]
+    assert result.conflicts == [{"images": ["f00.png", "f01.png"], "labels": ["normal", "viral"]}]
 
 
 def test_group_does_not_depend_on_the_order_of_rows(films):
@@ -257,4 +256,5 @@ def test_known_copies_of_the_original_data_are_found_and_lookalikes_are_not(shar
     assert shown == {tuple(sorted(pair)): turn for pair, turn in SEED_COPIES.items()}
     every = np.array([[names.index(one), names.index(other)] for one, other in SEED_DIFFERENT])
     _, _, values = confirm_pairs(squares, every, min_correlation=-2)
-    assert found.correlation.min() > 0.95 and values.max() < 0.75
+    assert found.correlation.min() > 0.95
+    assert values.max() < 0.75

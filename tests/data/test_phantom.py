@@ -36,7 +36,7 @@ def films() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels, classes and patients of a sample that is large enough for a linear model."""
     pixels, targets, patients = [], [], []
     for target, label in enumerate(CANONICAL):
-        for number in range(36):
+        for number in range(30):
             _, taken = render_patient(label, number, seed=3, size_px=64, images=(2, 3))
             for film in taken:
                 pixels.append(film.pixels)
@@ -205,6 +205,24 @@ def test_interrupted_writing_leaves_nothing_and_keeps_what_was_there(tmp_path: P
         write_phantom(root, SMALL, on_image=stop_at_third)
     assert contents(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
+def test_an_earlier_phantom_is_replaced_whole(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "films", SMALL)
+    fewer = PhantomSettings(patients_per_class=1, images_per_patient=(1, 1), size_px=64, seed=8)
+    write_phantom(tmp_path / "films", fewer)
+    assert len(read_table(tmp_path / "films")) == len(CANONICAL)
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
+def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("keep")
+    with pytest.raises(InputError, match="other than a phantom"):
+        write_phantom(tmp_path, SMALL)
+    (tmp_path / "manifest.csv").write_text("image,label,source\na.png,normal,kermany\n")
+    with pytest.raises(InputError, match="other than a phantom"):
+        write_phantom(tmp_path, SMALL)
+    assert (tmp_path / "holiday.txt").read_text() == "keep"
 
 
 def test_each_film_is_reported(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Synthetic chest radiographs: the embedded default data and the tests' fixture.
 
-Read ``writer`` first, then ``chest`` (who), ``film`` (how it was taken), ``lungs``,
-``bones``, ``vessels`` (what casts a shadow) and ``lesions`` (what is to be found).
+Read ``render`` first, then ``chest`` (who), ``film`` (how it was taken), ``lungs``,
+``bones``, ``vessels`` (what casts a shadow), ``lesions`` (what is to be found) and
+``writer`` (the folder).
 """
 
-from cxr.data.phantom.writer import PhantomSettings, write_phantom
+from cxr.data.phantom.writer import PHANTOM_VERSION, PhantomSettings, write_phantom
 
-__all__ = ["PhantomSettings", "write_phantom"]
+__all__ = ["PHANTOM_VERSION", "PhantomSettings", "write_phantom"]

@@ -78,8 +78,8 @@ def draw_pose(rng: np.random.Generator, view: View, size_px: int) -> Pose:
     return Pose(
         size_px=size_px,
         rotation=float(rng.normal(0, 0.03 * loose)),
-        scale=float(rng.uniform(0.94, 1.16)),
-        shift=(float(rng.normal(0, 0.035 * loose)), float(rng.normal(0.03, 0.05 * loose))),
+        scale=float(rng.uniform(0.92, 1.18)),
+        shift=(float(rng.normal(0, 0.045 * loose)), float(rng.normal(0.03, 0.06 * loose))),
         turn=float(np.clip(rng.normal(0, 0.35 * loose), -1, 1)),
         breath=float(rng.uniform(0.1, 0.8) if view == "AP" else rng.uniform(0.35, 1.0)),
         stretch=float(rng.uniform(0.95, 1.07)),
@@ -101,9 +101,9 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
     size = path.shape[0]
     line = np.linspace(-1, 1, size, dtype=np.float32)
     # Uneven beam (heel effect, grid cut-off, bedside angle): slow, larger than most lesions.
-    slope = rng.normal(0, 0.07, 2)
+    slope = rng.normal(0, 0.06, 2)
     # Bedding, clothes and flesh pressed aside: soft shadows without texture, on any film.
-    coarse = rng.normal(0, 0.065, (5, 5)).astype(np.float32)
+    coarse = rng.normal(0, 0.05, (5, 5)).astype(np.float32)
     folds = blur(_enlarge(coarse, size), size / 16)
     uneven = np.float32(slope[0]) * line[None, :] + np.float32(slope[1]) * line[:, None] + folds
     primary = np.exp(-rng.uniform(2.4, 3.6) * (path + uneven))

@@ -64,7 +64,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     Returns:
         What ``opacity`` renders; nothing visible for normal.
     """
-    severity = 0.2 + 0.8 * float(rng.beta(1.6, 1.2))
+    severity = 0.25 + 0.75 * float(rng.beta(1.6, 1.2))
     blobs: list[tuple[float, ...]] = []
     fissure: tuple[float | None, float | None] = (None, None)
     threads, beads = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
@@ -90,7 +90,7 @@ def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
             patches.append((
                 side, rng.uniform(0.66, 0.92), down, rng.uniform(0.13, 0.24),
-                rng.uniform(0.08, 0.15), rng.uniform(0.34, 0.46) + 0.22 * severity,
+                rng.uniform(0.08, 0.15), rng.uniform(0.36, 0.46) + 0.20 * severity,
             ))  # fmt: skip
     return patches
 
@@ -100,10 +100,10 @@ def _one_lobe(
 ) -> tuple[list[tuple[float, ...]], tuple[float | None, float | None]]:
     """Consolidation of one lobe or a segment of it."""
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
-    extent = 0.65 + 0.45 * severity
+    extent = 0.78 + 0.36 * severity
     blob = (
         side, across + rng.normal(0, 0.06), down + rng.normal(0, 0.04),
-        wide * extent, high * extent, rng.uniform(0.66, 0.80) + 0.25 * severity,
+        wide * extent, high * extent, rng.uniform(0.76, 0.86) + 0.18 * severity,
     )  # fmt: skip
     return [blob], (above, below)
 
@@ -153,15 +153,18 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
             total *= np.clip((below - field.down - 0.03 * field.across) * sharp, 0, 1)
     haze = total
     grain = sample_noise(lesion.grain, field.x, field.y)
-    total = total * np.clip(1 + (0.55 if lesion.label == "covid" else 0.08) * grain, 0, 2)
+    total = total * np.clip(1 + (0.65 if lesion.label == "covid" else 0.08) * grain, 0, 2)
     if len(lesion.threads):
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)
         net = blur(splat(columns, rows, weights, pose.size_px), 0.008 * pose.unit_px)
-        net = net * np.float32(0.24 + 0.14 * lesion.severity)
-        total = total + net
-        haze = haze + blur(net, 0.05 * pose.unit_px)
-    total = np.clip(total, 0, 0.97)
+        net = net * np.float32(0.27 + 0.14 * lesion.severity)
+        near = blur(net, 0.05 * pose.unit_px)
+        # Small airways swell and trap air: between the lines the lung is darker, so that
+        # the pattern shows but a thumbnail's brightness hardly does.
+        total = total + net - np.float32(0.65) * near
+        haze = haze + near
+    total = np.clip(total, -0.2, 0.97)
     return total, (haze > VISIBLE) & field.lung
 
 
@@ -171,7 +174,7 @@ def _blob(blob: NDArray[np.float32], field: Field, uneven: Floats, label: str) -
     u, w = (field.across - across) / wide, (field.down - down) / high
     reach = u * u + w * w + np.float32(0.22) * uneven
     if label == "bacterial":
-        shape = 1 / (1 + np.exp(np.clip((reach - 1) * 5, -30, 30)))
+        shape = 1 / (1 + np.exp(np.clip((reach - 1) * 8, -30, 30)))
     else:
         shape = np.exp(-(np.maximum(reach, 0) ** 1.3))
     return np.asarray(strength * shape * (field.right == (side < 0)), np.float32)

@@ -75,7 +75,7 @@ def _render(chest: Chest, lesion: Lesion, rng: np.random.Generator, size_px: int
     vessels = _vessel_path(chest, pose.unit_px, columns, rows, size_px)
     # In filled lung vessels vanish, and the airways beside them show as dark branches.
     aerated = field.air * np.clip(1 - field.shadow, 0, 1)
-    vessels = vessels * (1 - 1.8 * filled) * np.minimum(aerated * 2 + 0.3 * field.air, 1)
+    vessels = vessels * (1 - 2.2 * filled) * np.minimum(aerated * 2 + 0.3 * field.air, 1)
     lost = hollow(chest) * aerated * filled
     path = soft_tissue(field, chest, pose) + skeleton(field, chest, pose, view)
     path = path + vessels + lost + _confusers(field, chest)

@@ -1,5 +1,6 @@
 """Write a folder of synthetic films with its manifest: the phantom. H W pixels."""
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from cxr.data.phantom.render import render_patient
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
 from cxr.runlog import raise_if_unwritable
+
+PHANTOM_VERSION = 1
+"""Raised whenever equal settings give other pixels, so that kept films are made anew."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,15 @@ def write_phantom(
     """Write films, masks and ``manifest.csv``, the whole folder or nothing.
 
     Args:
-        root: the folder to make; an existing one is replaced once the new one is whole.
+        root: the folder to make; an earlier phantom there is replaced once the new one
+            is whole.
         settings: what to draw.
         on_image: called after each film.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or holds anything but a phantom.
     """
+    _check_replaceable(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
@@ -70,14 +76,46 @@ def write_phantom(
                 rows += _write_patient(building, settings, label, number, on_image)
         pd.DataFrame(rows).to_csv(building / "manifest.csv", index=False)
         building.chmod(0o755)
-        if root.exists():
-            shutil.rmtree(root)
-        building.rename(root)
+        _swap_in(building, root)
     except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
         if isinstance(error, OSError):
             raise_if_unwritable(error, root)
         raise
+
+
+def _check_replaceable(root: Path) -> None:
+    """Refuse to replace what is not ours to remove.
+
+    Raises:
+        InputError: a file, or a folder with anything but a phantom.
+    """
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    sources: set[str] = set()
+    # Whatever is no table is no phantom either.
+    with contextlib.suppress(OSError, ValueError):
+        sources = set(pd.read_csv(root / "manifest.csv", dtype=str).get("source", []))
+    if sources != {"phantom"}:
+        raise InputError(
+            f"{root} exists and holds something other than a phantom: "
+            "name a new folder, or move that one away"
+        )
+
+
+def _swap_in(building: Path, root: Path) -> None:
+    """Put the finished folder in place; the earlier one goes only after that."""
+    if not root.exists():
+        building.rename(root)
+        return
+    earlier = building.with_name(f"{building.name}.earlier")
+    root.rename(earlier)
+    try:
+        building.rename(root)
+    except BaseException:
+        earlier.rename(root)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _write_patient(

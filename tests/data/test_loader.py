@@ -1,0 +1,101 @@
+"""Batches: which films, in which order, and that an interrupted epoch goes on."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder, balancing_weights, rows_of
+
+
+def films(count: int = 23) -> tuple[np.ndarray, np.ndarray]:
+    """Return films that hold their own number, and targets."""
+    pixels = np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    return pixels, np.arange(count) % 3
+
+
+def loader(sampler, batch_size: int = 5, **options) -> BatchLoader:
+    return BatchLoader(*films(), sampler, batch_size=batch_size, **options)
+
+
+def rows_in(batches) -> list[list[int]]:
+    return [batch["row"].tolist() for batch in batches]
+
+
+def test_an_epoch_is_a_permutation_known_by_seed_and_epoch():
+    sampler, same, other = (EpochSampler(np.arange(50), seed=s) for s in (7, 7, 8))
+    first = sampler.order()
+    assert sorted(first) == list(range(50))
+    assert first.tolist() == sampler.order().tolist() == same.order().tolist()
+    assert first.tolist() != other.order().tolist()
+    sampler.set_epoch(1)
+    assert first.tolist() != sampler.order().tolist()
+
+
+def test_weights_draw_classes_alike():
+    targets = np.array([0] * 900 + [1] * 100)
+    weights = balancing_weights(targets, 2)[targets]
+    drawn = targets[EpochSampler(np.arange(1000), weights=weights, seed=0).order()]
+    assert len(drawn) == 1000
+    assert drawn.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_balancing_weights_by_hand():
+    weights = balancing_weights(np.array([0, 0, 0, 1]), 2)
+    assert weights.tolist() == pytest.approx([4 / 6, 2.0])
+    assert weights[[0, 0, 0, 1]].mean() == pytest.approx(1)
+    assert np.isfinite(balancing_weights(np.array([0, 0]), 2)).all()
+
+
+def test_batches_hold_the_films_of_their_rows():
+    batches = list(loader(EpochSampler(np.arange(23), seed=1)))
+    assert len(batches) == len(loader(EpochSampler(np.arange(23), seed=1))) == 5
+    for batch in batches:
+        assert batch["pixels"].shape[1:] == (1, 4, 4)
+        assert batch["pixels"].dtype == torch.uint8
+        assert batch["target"].dtype == batch["row"].dtype == torch.int64
+        assert torch.equal(batch["pixels"][:, 0, 2, 3].long(), batch["row"])
+        assert torch.equal(batch["row"] % 3, batch["target"])
+    assert sorted(sum(rows_in(batches), [])) == list(range(23))
+
+
+def test_rows_may_repeat_in_a_batch():
+    batch = loader(FixedOrder(np.arange(23))).gather(np.array([9, 2, 9, 0]))
+    assert batch["pixels"][:, 0, 0, 0].tolist() == [9, 2, 9, 0]
+
+
+def test_fixed_order_keeps_the_rows_as_they_stand():
+    assert rows_in(loader(FixedOrder(np.array([4, 1, 9])), 2)) == [[4, 1], [9]]
+
+
+def test_drop_last_leaves_out_the_rest():
+    kept = loader(FixedOrder(np.arange(23)), drop_last=True)
+    assert len(kept) == len(list(kept)) == 4
+
+
+def test_processes_share_each_batch():
+    sampler = FixedOrder(np.arange(23))
+    shards = [rows_in(loader(sampler, 3, shard=(rank, 2), drop_last=True)) for rank in (0, 1)]
+    whole = rows_in(loader(sampler, 6, drop_last=True))
+    assert [sorted(a + b) for a, b in zip(*shards, strict=True)] == whole
+
+
+def test_an_interrupted_epoch_goes_on_where_it_was():
+    whole = rows_in(loader(EpochSampler(np.arange(23), seed=2)))
+    broken = loader(EpochSampler(np.arange(23), seed=2))
+    broken.batches_done = 2
+    resumed = loader(EpochSampler(np.arange(23), seed=2))
+    resumed.load_state_dict(broken.state_dict())
+    assert rows_in(resumed) == whole[2:]
+    assert rows_in(resumed) == whole
+
+
+def test_a_finished_epoch_begins_the_next_from_the_start():
+    resumed = loader(EpochSampler(np.arange(23), seed=2))
+    resumed.load_state_dict({"batches_done": 5})
+    assert len(list(resumed)) == 5
+
+
+def test_rows_of_a_split():
+    split = ["train", "val", "train", "test"]
+    assert rows_of(split, "train").tolist() == [0, 2]
+    assert rows_of(split, "other").tolist() == []

@@ -1,0 +1,175 @@
+"""Splits: disjoint by group, stratified, seeded; and what a published split forces."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr.data.splits import SPLITS, check_disjoint, crossing_groups, patient_split, published_split
+from cxr.errors import InputError
+
+SHARES = (0.7, 0.1, 0.2)
+
+
+def films(
+    per_label: dict[str, int], *, seed: int = 0, mixed: bool = False, published: str = ""
+) -> pd.DataFrame:
+    """Return films in groups of one to six, each group of one label or, mixed, of any."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for label, groups in per_label.items():
+        for number in range(groups):
+            name = f"g{number}" if mixed else f"{label}-{number}"
+            rows += [(label, name, published)] * int(random.integers(1, 7))
+    return pd.DataFrame(rows, columns=["label", "group", "published_split"])
+
+
+def crossing(table: pd.DataFrame, split: np.ndarray) -> int:
+    return len(crossing_groups(table.assign(split=split)))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_stay_together_and_shares_are_met(seed, mixed):
+    table = films({"a": 200, "b": 60, "c": 400}, seed=seed, mixed=mixed)
+    split = patient_split(table, fractions=SHARES, seed=seed)
+    assert crossing(table, split) == 0
+    for _, part in table.assign(split=split).groupby("label"):
+        shares = part["split"].value_counts(normalize=True)
+        for name, wanted in zip(SPLITS, SHARES, strict=True):
+            # A group of several labels goes where it helps most, not each of them exactly.
+            assert shares[name] == pytest.approx(wanted, abs=0.05 if mixed else 0.02)
+
+
+def test_same_seed_same_split_and_another_seed_another():
+    table = films({"a": 50, "b": 50})
+    one, again, other = (patient_split(table, fractions=SHARES, seed=s) for s in (1, 1, 2))
+    assert one.tolist() == again.tolist()
+    assert one.tolist() != other.tolist()
+
+
+def test_split_does_not_depend_on_the_order_of_rows():
+    table = films({"a": 30, "b": 30})
+    shuffled = table.sample(frac=1, random_state=0)
+    one = pd.Series(patient_split(table, fractions=SHARES, seed=0), table["group"])
+    other = pd.Series(patient_split(shuffled, fractions=SHARES, seed=0), shuffled["group"])
+    assert one.groupby(level=0).first().equals(other.groupby(level=0).first())
+
+
+def test_every_split_gets_every_label_however_rare():
+    table = films({"common": 300, "rare": 3})
+    found = table.assign(split=patient_split(table, fractions=SHARES, seed=0))
+    assert set(found.loc[found["label"] == "rare", "split"]) == set(SPLITS)
+
+
+def test_one_huge_group_does_not_starve_a_split():
+    rows = [("a", "huge", "")] * 500 + [("a", f"g{i}", "") for i in range(4)]
+    table = pd.DataFrame(rows, columns=["label", "group", "published_split"])
+    found = table.assign(split=patient_split(table, fractions=SHARES, seed=0))
+    assert crossing(table, found["split"].to_numpy()) == 0
+    assert set(found["split"]) == set(SPLITS)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rare_labels_in_shared_groups_reach_every_split(seed):
+    rows = [(label, f"{label}{i}", "") for label in "ab" for i in range(4)]
+    rows += [(label, f"both{i}", "") for label in "ab" for i in range(2)]
+    table = pd.DataFrame(rows, columns=["label", "group", "published_split"])
+    found = table.assign(split=patient_split(table, fractions=SHARES, seed=seed))
+    assert (pd.crosstab(found["label"], found["split"])[list(SPLITS)] > 0).all(axis=None)
+
+
+def test_a_share_of_zero_leaves_its_split_empty():
+    table = films({"a": 20, "b": 20})
+    assert set(patient_split(table, fractions=(0.8, 0.2, 0.0), seed=0)) == {"train", "val"}
+
+
+@pytest.mark.parametrize("split", [patient_split, published_split])
+@pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.2, -0.4, 0.2), (0.0, 0.0, 1.0)])
+def test_fractions_that_are_no_shares_are_refused(split, fractions):
+    table = films({"a": 20, "b": 20}, published="test")
+    with pytest.raises(InputError, match=r"data.fractions is .*sum to 1, and train needs one"):
+        split(table, fractions=fractions, seed=0)
+
+
+def test_class_with_fewer_groups_than_splits_is_named():
+    table = films({"a": 20, "b": 2})
+    with pytest.raises(InputError, match=r"class 'b' has 2 group\(s\).*train, val, test need"):
+        patient_split(table, fractions=SHARES, seed=0)
+
+
+def published_films() -> pd.DataFrame:
+    """Return 40 groups per label, of which every fourth is published as test."""
+    table = films({"a": 40, "b": 40})
+    number = table["group"].str.split("-").str[1].astype(int)
+    return table.assign(published_split=np.where(number % 4 == 0, "test", "train"))
+
+
+def test_published_test_stays_and_validation_comes_from_train():
+    table = published_films()
+    table.loc[table["group"] == "a-1", "published_split"] = "val"
+    found = table.assign(split=published_split(table, fractions=SHARES, seed=0))
+    assert (found["split"].eq("test") == found["published_split"].eq("test")).all()
+    rest = found[found["split"] != "test"]
+    assert rest["split"].eq("val").mean() == pytest.approx(1 / 8, abs=0.02)
+    assert crossing(found, found["split"].to_numpy()) == 0
+
+
+def test_films_without_a_published_split_are_split_by_patient():
+    free = films({"c": 60})
+    table = pd.concat([published_films(), free], ignore_index=True)
+    found = table.assign(split=published_split(table, fractions=SHARES, seed=0))
+    shares = found.loc[found["label"] == "c", "split"].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.2, abs=0.03)
+    assert crossing(found, found["split"].to_numpy()) == 0
+
+
+def test_a_free_film_follows_its_group():
+    table = published_films()
+    free = pd.DataFrame({"label": ["a"] * 30, "published_split": [""] * 30,
+                         "group": ["a-0", *(f"new{i}" for i in range(29))]})  # fmt: skip
+    table = pd.concat([table, free], ignore_index=True)
+    found = table.assign(split=published_split(table, fractions=SHARES, seed=0))
+    assert set(found.loc[found["group"] == "a-0", "split"]) == {"test"}
+
+
+def test_without_a_validation_share_all_of_published_train_is_train():
+    table = published_films()
+    split = published_split(table, fractions=(0.8, 0.0, 0.2), seed=0)
+    assert set(split) == {"train", "test"}
+
+
+def test_without_published_test_films_the_mend_is_named():
+    table = films({"a": 10, "b": 10}, published="train")
+    with pytest.raises(InputError, match=r"no film is marked.*use data.split=patient"):
+        published_split(table, fractions=SHARES, seed=0)
+
+
+def test_proof_counts_groups_and_finds_none_crossing():
+    table = films({"a": 30, "b": 30})
+    proof = check_disjoint(
+        table.assign(split=patient_split(table, fractions=SHARES, seed=0)), forced=False
+    )
+    assert proof["groups"] == 60
+    assert proof["crossing_groups"] == 0
+    assert proof["crossing_forced_by_published_split"] is False
+    assert proof["crossing_group_names"] == []
+
+
+def crossed() -> pd.DataFrame:
+    return pd.DataFrame({"group": ["x", "x", "y", "x"], "split": ["train", "test", "val", "test"]})
+
+
+def test_forced_crossings_are_counted_and_named():
+    proof = check_disjoint(crossed(), forced=True)
+    assert proof["crossing_groups"] == 1
+    assert proof["test_films_in_crossing_groups"] == 2
+    assert proof["crossing_forced_by_published_split"] is True
+    assert proof["crossing_group_names"] == ["x"]
+
+
+def test_a_crossing_that_nothing_forced_is_a_bug():
+    with pytest.raises(AssertionError, match="1 groups cross a split, first x"):
+        check_disjoint(crossed(), forced=False)
+    inner = pd.DataFrame({"group": ["x", "x"], "split": ["train", "val"]})
+    with pytest.raises(AssertionError):
+        check_disjoint(inner, forced=True)
