@@ -45,8 +45,8 @@ class Shards(Callback):
     def __init__(self, *loaders: BatchLoader) -> None:
         self._loaders = loaders
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the shard of each loader."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Set the shard of each loader, before anything counts their batches."""
         for loader in self._loaders:
             loader.shard = (trainer.global_rank, trainer.world_size)
 

@@ -98,6 +98,7 @@ class MemberModule(LightningModule):
         super().__init__()
         self.member, self.settings = member, settings
         self._names, self._seed, self._frozen = names, seed, tuple(frozen)
+        self.train_batches: BatchLoader | None = None
         self.register_buffer("class_weights", class_weights, persistent=False)
         classes = len(member.spec.labels)
         self.val_nll = MeanMetric()
@@ -154,7 +155,10 @@ class MemberModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a lower rate for the backbone, linear warm-up, then cosine to zero."""
         settings = self.settings
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Lightning's own estimate sets up the data before a checkpoint is read, and a resumed
+        # epoch would then begin at its first batch again.
+        assert self.train_batches is not None, "fit() names the batches"
+        steps = settings.max_epochs * len(self.train_batches)
         warmup = max(1, round(settings.warmup * steps))
 
         def rate(step: int) -> float:

@@ -96,6 +96,7 @@ def fit(
     reuse_freed_memory()
     if machine.threads:
         torch.set_num_threads(machine.threads)
+    module.train_batches = train
     settings, checkpoints = module.settings, folder / "checkpoints"
     precision = choose_precision(machine.precision, cuda=_uses_cuda(machine.accelerator))
     monitor = f"val_{settings.monitor}"
