@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,9 +24,9 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 class PhantomConfig:
     """Synthetic radiographs, made where no data is at hand."""
 
-    patients_per_class: int = 150
+    patients_per_class: int = 115
     """Synthetic patients of each class."""
-    images_per_patient: list[int] = field(default_factory=lambda: [1, 4])
+    images_per_patient: list[int] = field(default_factory=lambda: [2, 4])
     """Fewest and most films of one patient."""
     size_px: int = 128
     """Side of a film."""
@@ -58,6 +58,8 @@ class DataConfig:
     """Of the split."""
     split_folders: dict[str, str] = field(default_factory=dict)
     """For kind=folder: which folder is which published split, {train: train, val: test}."""
+    exclude: list[str] = field(default_factory=list)
+    """File names to leave out, as shell patterns; prepared.json lists what they hit."""
     near_duplicates: bool = True
     """Search near-identical films too, rotated and mirrored ones included."""
     on_error: str = "stop"
@@ -165,7 +167,7 @@ class RunConfig:
     """What every script knows of a run."""
 
     data: Any = MISSING
-    """Name of the data; of the configs/data group where a script prepares."""
+    """DataConfig, or its name alone where a notebook opens a finished run."""
     run: str = "default"
     """Name of the run, second part of the output folder."""
     output_root: str = "outputs"
@@ -198,8 +200,8 @@ class TrainConfig(PrepareConfig):
 class EnsembleConfig(RunConfig):
     """scripts/ensemble.py."""
 
-    data: str = MISSING
-    """Name of the data."""
+    data: DataConfig = MISSING
+    """Which data; only its name counts behind training."""
     members: list[str] | None = None
     """Which members; null takes every one that is trained."""
 
@@ -208,8 +210,8 @@ class EnsembleConfig(RunConfig):
 class EvaluateConfig(RunConfig):
     """scripts/evaluate.py."""
 
-    data: str = MISSING
-    """Name of the data."""
+    data: DataConfig = MISSING
+    """Which data; only its name counts behind training."""
     resamples: int = 2000
     """Bootstrap resamples, by patient."""
     seed: int = 0
@@ -224,8 +226,8 @@ class EvaluateConfig(RunConfig):
 class ExplainConfig(RunConfig):
     """scripts/explain.py."""
 
-    data: str = MISSING
-    """Name of the data."""
+    data: DataConfig = MISSING
+    """Which data; only its name counts behind training."""
     method: str = "closed_form"
     """closed_form, or any method of pytorch-grad-cam by its name (GradCAM, GradCAMPlusPlus)."""
     layer: str | None = None
@@ -244,8 +246,8 @@ class ExplainConfig(RunConfig):
 class ExportConfig(RunConfig):
     """scripts/export.py."""
 
-    data: str = MISSING
-    """Name of the data."""
+    data: DataConfig = MISSING
+    """Which data; only its name counts behind training."""
 
 
 @dataclass
@@ -289,11 +291,10 @@ def compose(name: str, overrides: list[str]) -> Any:
         The dataclass of ``SCHEMAS[name]``.
     """
     import hydra
-    from omegaconf import OmegaConf
 
     register_schemas()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return OmegaConf.to_object(hydra.compose(name, overrides=overrides))
+        return _to_dataclass(hydra.compose(name, overrides=overrides))
 
 
 def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None]]:
@@ -310,7 +311,6 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
         @functools.wraps(function)
         def main() -> None:
             import hydra
-            from omegaconf import OmegaConf
 
             register_schemas()
             # Hydra prints many lines and exits with 1 unless asked for the bare exception.
@@ -318,7 +318,12 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
             logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
 
             def run(config: Any) -> None:
-                function(OmegaConf.to_object(config))  # type: ignore[arg-type]
+                # Past here Hydra would print the overrides beside the one line.
+                try:
+                    function(_to_dataclass(config))
+                except Exception as error:
+                    fail(error)
+                    raise
 
             run.__module__ = function.__module__
             try:
@@ -330,6 +335,24 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
         return main
 
     return decorate
+
+
+def _to_dataclass(config: Any) -> Any:
+    """Convert a composed configuration, and refuse what ``+key=value`` put beside its schema."""
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.to_object(config)
+    _refuse_unknown(found, "")
+    return found
+
+
+def _refuse_unknown(values: Any, prefix: str) -> None:
+    allowed = [item.name for item in fields(values)]
+    for name, value in vars(values).items():
+        if name not in allowed:
+            raise InputError(f"unknown key {prefix}{name}: allowed there are {', '.join(allowed)}")
+        if is_dataclass(value):
+            _refuse_unknown(value, f"{prefix}{name}.")
 
 
 def fail(error: BaseException) -> None:

@@ -47,6 +47,10 @@ class TinyRun:
         """Overrides that name this run."""
         return [f"data={self.data}", f"run={self.run}", f"output_root={self.output_root}"]
 
+    def train(self, *extra: str) -> list[str]:
+        """Overrides that train a member of this run."""
+        return train_overrides(self.output_root, *extra)
+
 
 def train_overrides(output_root: Path, *extra: str) -> list[str]:
     """Overrides that train a member on the tiny phantom within seconds."""

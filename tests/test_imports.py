@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cxr"
 FLOORS = {"data": 1, "training": 2, "explain": 3, "evaluation": 4, "bundle": 5, "serve": 6,
           "stages": 7}  # fmt: skip
 ORDER = {
-    "data": ["manifest", "sources", "phantom", "near", "groups", "splits", "decode",
+    "data": ["manifest", "sources", "phantom", "near", "overlay", "groups", "splits", "decode",
              "prepared", "loader"],
     "training": ["align", "ensemble", "augment", "members", "inference", "fit", "curves",
                  "callbacks", "trainer"],

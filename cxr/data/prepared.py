@@ -6,7 +6,7 @@ N films kept, S side in pixels.
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from cxr.data.decode import ShowProgress, allocate, decode_films, no_progress
 from cxr.data.groups import group_films
-from cxr.data.splits import SplitKind, check_disjoint, patient_split, published_split
+from cxr.data.splits import (
+    SplitKind,
+    check_disjoint,
+    check_fractions,
+    patient_split,
+    published_split,
+)
 from cxr.errors import InputError, MissingInputError
 from cxr.labels import check_labels, label_indices, order_labels
 from cxr.preprocess import PreprocessSpec
@@ -67,11 +73,7 @@ class PrepareSettings:
                 raise InputError(
                     f"data.{key} is {getattr(self, key)!r}: allowed are {', '.join(values)}"
                 )
-        if len(self.fractions) != 3:
-            raise InputError(
-                f"data.fractions is {list(self.fractions)}: three shares are needed, of train, "
-                "val and test"
-            )
+        check_fractions(self.fractions)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def prepare(
     parent: Path,
     settings: PrepareSettings,
     *,
+    excluded: Sequence[str] = (),
     workers: int = 0,
     progress: ShowProgress | None = None,
 ) -> Prepared:
@@ -122,6 +125,7 @@ def prepare(
         root: folder that the manifest's paths are relative to.
         parent: folder that receives the prepared set's folder.
         settings: what it depends on.
+        excluded: films that were left out on purpose before, to be listed.
         workers: threads that decode; 0 takes one a processor.
         progress: context manager from (description, total) to a function that counts one.
 
@@ -143,8 +147,10 @@ def prepare(
             return opened
     with _new_folder(folder) as fresh:
         info = _write(manifest, root, fresh, settings, labels, workers, progress)
-        known = {"inputs_digest": key, "root": str(root.resolve())}
-        write_json(fresh / "prepared.json", info | known)
+        info |= {"inputs_digest": key, "root": str(root.resolve())}
+        info["dropped"]["excluded"] = list(excluded)
+        info["counts"]["excluded"] = len(excluded)
+        write_json(fresh / "prepared.json", info)
     return Prepared(**(vars(open_prepared(folder)) | {"reused": False}))
 
 

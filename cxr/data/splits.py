@@ -16,6 +16,23 @@ SplitKind = Literal["patient", "published"]
 SPLITS = ("train", "val", "test")
 
 
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Check the shares of train, val and test.
+
+    Raises:
+        InputError: not three, one below 0, a sum other than 1, or none for train.
+    """
+    if len(fractions) != len(SPLITS):
+        raise InputError(
+            f"data.fractions is {list(fractions)}: three shares are needed, of train, val and test"
+        )
+    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0 or not fractions[0]:
+        raise InputError(
+            f"data.fractions is {list(fractions)}: shares of train, val and test must be at "
+            "least 0 and sum to 1, and train needs one"
+        )
+
+
 def patient_split(
     table: pd.DataFrame, *, fractions: Sequence[float], seed: int
 ) -> NDArray[np.object_]:
@@ -36,7 +53,7 @@ def patient_split(
         InputError: fractions that do not sum to 1 or leave train none, or a label with fewer
             groups than there are splits to fill.
     """
-    _check_fractions(fractions)
+    check_fractions(fractions)
     wanted = {name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0}
     return _assign(table, wanted, np.random.default_rng(seed))
 
@@ -61,7 +78,7 @@ def published_split(
         InputError: fractions as in ``patient_split``, a label with too few groups, or no
             film of the table has a published test split.
     """
-    _check_fractions(fractions)
+    check_fractions(fractions)
     published = table["published_split"].to_numpy(dtype=object)
     if not (published == "test").any():
         raise InputError(
@@ -119,14 +136,6 @@ def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
         "test_films_in_crossing_groups": int((touched & (table["split"] == "test")).sum()),
         "crossing_group_names": sorted(map(str, crossing.index)),
     }
-
-
-def _check_fractions(fractions: Sequence[float]) -> None:
-    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0 or not fractions[0]:
-        raise InputError(
-            f"data.fractions is {list(fractions)}: shares of train, val and test must be at "
-            "least 0 and sum to 1, and train needs one"
-        )
 
 
 def _assign(

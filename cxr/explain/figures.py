@@ -16,7 +16,7 @@ from cxr.training.ensemble import WEIGHTED
 
 HEAT_BASE = "inferno"
 """Rises in lightness throughout, so it also reads in gray and with any colour blindness."""
-MAX_OPACITY = 0.75
+MAX_OPACITY = 0.65
 OUTLINE = "#56B4E9"
 """Sky blue of Okabe and Ito: stands out on gray film and on every shade of the map."""
 PANEL_IN = 2.15

@@ -110,7 +110,9 @@ def layer_cells(member: Member, layer: str | None = None) -> int:
         member(torch.zeros(1, 3, side, side, device=member.head.weight.device))
     finally:
         handle.remove()
-    if not shapes or len(shapes[-1]) != 4 or shapes[-1][-1] < 2:
+    # A small input can leave the last layer a single cell, which is no use but no error.
+    least = 1 if name == member.spec.feature_module else 2
+    if not shapes or len(shapes[-1]) != 4 or shapes[-1][-1] < least:
         shape = shapes[-1] if shapes else "nothing"
         raise InputError(
             f"layer {name!r} of {member.spec.architecture} yields {shape}, no map of at least "

@@ -1,7 +1,8 @@
 """Stage 1: a manifest from whatever the data is, and the prepared set from it."""
 
 from dataclasses import asdict
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import get_args
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from cxr.config import DataConfig, PrepareConfig
 from cxr.console import images_bar, log
 from cxr.data.manifest import read_manifest
-from cxr.data.phantom import PhantomSettings, write_phantom
+from cxr.data.phantom import PHANTOM_VERSION, PhantomSettings, write_phantom
 from cxr.data.prepared import Prepared, PrepareSettings, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError
@@ -29,7 +30,16 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
     settings = _settings(data)
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
-    prepared = prepare(manifest, root, parent, settings, workers=data.workers, progress=images_bar)
+    manifest, excluded = _leave_out(manifest, data.exclude)
+    prepared = prepare(
+        manifest,
+        root,
+        parent,
+        settings,
+        excluded=excluded,
+        workers=data.workers,
+        progress=images_bar,
+    )
     _report(prepared)
     return prepared
 
@@ -64,6 +74,18 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
     return read_folder(root, split_names=data.split_folders or None), root
 
 
+def _leave_out(manifest: pd.DataFrame, patterns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Split a manifest into the films to use and the images that a pattern names."""
+    names = manifest["image"].map(lambda image: PurePosixPath(image).name)
+    hit = names.map(lambda name: any(fnmatchcase(name, pattern) for pattern in patterns))
+    hit = hit.astype(bool)
+    if hit.all():
+        raise InputError(
+            f"data.exclude {patterns} leaves out all {len(manifest)} films: mend the patterns"
+        )
+    return manifest[~hit].reset_index(drop=True), manifest["image"][hit].tolist()
+
+
 def _phantom(data: DataConfig, folder: Path) -> Path:
     """Render the phantom, or reuse the one of the same settings."""
     low_high = data.phantom.images_per_patient
@@ -73,7 +95,8 @@ def _phantom(data: DataConfig, folder: Path) -> Path:
         )
     values = asdict(data.phantom) | {"images_per_patient": (low_high[0], low_high[1])}
     settings = PhantomSettings(**values)
-    root = folder / f"films-{digest_of(asdict(settings))[:8]}"
+    key = digest_of({**asdict(settings), "version": PHANTOM_VERSION})
+    root = folder / f"films-{key[:8]}"
     if not (root / "manifest.csv").exists():
         patients = settings.patients_per_class * 4
         with images_bar("synthetic films", patients * sum(low_high) // 2) as done:
@@ -100,10 +123,11 @@ def _report(prepared: Prepared) -> None:
     counts, disjoint = prepared.info["counts"], prepared.info["disjoint"]
     split = prepared.table["split"].value_counts()
     log.info(
-        "%s %s: %d films of %d groups (train %d, val %d, test %d); dropped %d identical and "
-        "%d near copies, %d with conflicting labels, %d unreadable; %d groups cross a split%s",
+        "%s %s: %d films of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
+        "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross a split%s",
         "reusing" if prepared.reused else "prepared", prepared.folder, counts["kept"],
         disjoint["groups"], split.get("train", 0), split.get("val", 0), split.get("test", 0),
+        counts.get("excluded", 0),
         counts["dropped_identical"], counts["dropped_near"], counts["dropped_conflicting"],
         counts["dropped_unreadable"], disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",

@@ -31,7 +31,8 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
     """
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
     path, fingerprint = folder / "run.json", prepared.info["fingerprint"]
-    if path.exists():
+    # A start that failed before its first checkpoint claims nothing.
+    if path.exists() and any(map(has_work, folder.glob("members/*"))):
         before = read_json(path, mend=f"remove {folder}")["fingerprint"]
         if before != fingerprint:
             raise InputError(
@@ -49,14 +50,24 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
     return folder
 
 
+def data_name(config: RunConfig) -> str:
+    """Return the first part of a run's folder."""
+    return config.data if isinstance(config.data, str) else str(config.data.name)
+
+
+def has_work(member: Path) -> bool:
+    """Tell whether a member's folder holds finished weights or a training to go on with."""
+    return any((member / name).exists() for name in ("member.json", "checkpoints/resume.ckpt"))
+
+
 def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
     """Return a run's folder, its ``run.json`` and its prepared set.
 
     Raises:
         MissingInputError: nothing was trained under this name.
     """
-    folder = run_folder(Path(config.output_root), str(config.data), config.run)
-    train = f"make train DATA={config.data} RUN={config.run}"
+    folder = run_folder(Path(config.output_root), data_name(config), config.run)
+    train = f"make train DATA={data_name(config)} RUN={config.run}"
     if not (folder / "run.json").exists():
         others = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
         known = f" (runs there: {', '.join(others)})" if others else ""
@@ -102,7 +113,7 @@ def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 def command(stage: str, config: RunConfig) -> str:
     """Return the command that runs a stage of this run, as the user runs things."""
-    data = config.data if isinstance(config.data, str) else config.data.name
+    data = data_name(config)
     if config.make:
         words = ["make", stage]
         words += [f"DATA={data}"] if data != "phantom" else []

@@ -20,7 +20,7 @@ from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.runlog import digest_of, environment, read_json, run_folder, write_json
 from cxr.stages.prepare import prepare_stage
-from cxr.stages.run import note_of, open_run
+from cxr.stages.run import has_work, note_of, open_run
 from cxr.training.augment import Augmentation
 from cxr.training.ensemble import softmax
 from cxr.training.fit import FitSettings, MemberModule
@@ -145,13 +145,15 @@ def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
     digest, path = digest_of(values), folder / "settings.json"
     if path.exists():
         before = read_json(path, mend=f"remove {folder}")
-        if before["digest"] != digest:
+        if before["digest"] == digest:
+            return digest
+        # A start that failed before its first checkpoint is free to be mended.
+        if has_work(folder):
             changed = _changed(before["settings"], values)
             raise InputError(
                 f"{folder} was trained with other settings ({changed}): give another RUN=name, "
                 "or remove that folder to train it anew"
             )
-        return digest
     if folder.exists():
         shutil.rmtree(folder)
     write_json(path, {"digest": digest, "settings": values})

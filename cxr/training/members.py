@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import requests
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -250,19 +252,21 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
         return hook
 
     handles = [m.register_forward_hook(keep(name)) for name, m in network.named_modules() if name]
+    # Not zeros: an untrained network maps these to zeros in every module.
+    films = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            features = network.forward_features(torch.zeros(1, 3, side, side))  # type: ignore[operator]
+            features = network.forward_features(films)  # type: ignore[operator]
             head = network.get_classifier()  # type: ignore[operator]
-            if not isinstance(head, nn.Linear) or features.ndim != 4:
+            if not isinstance(head, nn.Linear) or features.shape[1:-2] != (head.in_features,):
                 raise InputError(
                     f"{architecture} does not end in a feature map, average pooling and one "
                     "linear layer, which Grad-CAM in closed form needs: choose another model"
                 )
             pooled = head(features.mean(dim=(2, 3)))
-            whole = network(torch.zeros(1, 3, side, side))
+            whole = network(films)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -292,16 +296,31 @@ def _head_prefix(member: Member) -> str:
 
 
 def _from_hub(architecture: str) -> dict[str, Tensor]:
+    """Return timm's own weights, from the hub or its cache on this machine."""
+    reason, was_offline = _why_no_hub(), constants.HF_HUB_OFFLINE
+    # Else its client tries a dozen times, for most of a minute and in as many lines.
+    constants.HF_HUB_OFFLINE = was_offline or bool(reason)
     try:
         network = timm.create_model(architecture, pretrained=True)
     except Exception as error:  # timm, huggingface_hub and urllib each raise their own
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = reason or " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(
             f"the pretrained weights of {architecture} cannot be had from the model hub "
             f"({reason}): give a file or folder with model.pretrained=PATH (PRETRAINED=PATH "
             "with make), or start from random weights with model.pretrained=none"
         ) from None
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
     return dict(network.state_dict())
+
+
+def _why_no_hub() -> str:
+    """Say why the hub does not answer, or nothing where it does."""
+    try:
+        requests.head(constants.ENDPOINT, timeout=10)
+    except requests.RequestException as error:
+        return f"{constants.ENDPOINT} does not answer, {type(error).__name__}"
+    return ""
 
 
 def _weights_path(path: Path, architecture: str) -> Path:

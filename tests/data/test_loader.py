@@ -55,7 +55,7 @@ def test_batches_hold_the_films_of_their_rows():
         assert batch["target"].dtype == batch["row"].dtype == torch.int64
         assert torch.equal(batch["pixels"][:, 0, 2, 3].long(), batch["row"])
         assert torch.equal(batch["row"] % 3, batch["target"])
-    assert sorted(sum(rows_in(batches), [])) == list(range(23))
+    assert sorted(row for rows in rows_in(batches) for row in rows) == list(range(23))
 
 
 def test_rows_may_repeat_in_a_batch():

@@ -37,7 +37,7 @@ def test_groups_stay_together_and_shares_are_met(seed, mixed):
         shares = part["split"].value_counts(normalize=True)
         for name, wanted in zip(SPLITS, SHARES, strict=True):
             # A group of several labels goes where it helps most, not each of them exactly.
-            assert shares[name] == pytest.approx(wanted, abs=0.05 if mixed else 0.02)
+            assert shares[name] == pytest.approx(wanted, abs=0.06 if mixed else 7 / len(part))
 
 
 def test_same_seed_same_split_and_another_seed_another():

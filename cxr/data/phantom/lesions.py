@@ -64,7 +64,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     Returns:
         What ``opacity`` renders; nothing visible for normal.
     """
-    severity = 0.25 + 0.75 * float(rng.beta(1.6, 1.2))
+    severity = 0.45 + 0.55 * float(rng.beta(1.6, 1.2))
     blobs: list[tuple[float, ...]] = []
     fissure: tuple[float | None, float | None] = (None, None)
     threads, beads = np.zeros((0, 2), np.float32), np.zeros(0, np.float32)
@@ -89,8 +89,8 @@ def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple
         for _ in range(int(rng.integers(2, 4 + round(2 * severity)))):
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
             patches.append((
-                side, rng.uniform(0.66, 0.92), down, rng.uniform(0.13, 0.24),
-                rng.uniform(0.08, 0.15), rng.uniform(0.36, 0.46) + 0.20 * severity,
+                side, rng.uniform(0.62, 0.88), down, rng.uniform(0.16, 0.27),
+                rng.uniform(0.10, 0.18), rng.uniform(0.50, 0.60) + 0.25 * severity,
             ))  # fmt: skip
     return patches
 
@@ -100,7 +100,7 @@ def _one_lobe(
 ) -> tuple[list[tuple[float, ...]], tuple[float | None, float | None]]:
     """Consolidation of one lobe or a segment of it."""
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
-    extent = 0.78 + 0.36 * severity
+    extent = 1.10 + 0.30 * severity
     blob = (
         side, across + rng.normal(0, 0.06), down + rng.normal(0, 0.04),
         wide * extent, high * extent, rng.uniform(0.76, 0.86) + 0.18 * severity,
@@ -151,6 +151,9 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
             total *= np.clip((field.down - above + 0.03 * field.across) * sharp, 0, 1)
         if below is not None:
             total *= np.clip((below - field.down - 0.03 * field.across) * sharp, 0, 1)
+        # Air bronchograms: the airways stay open and dark in the dense lobe. The level lines
+        # of smooth noise branch and wind as they do.
+        total *= 1 - np.float32(0.55) * np.exp(-((uneven / np.float32(0.22)) ** 2))
     haze = total
     grain = sample_noise(lesion.grain, field.x, field.y)
     total = total * np.clip(1 + (0.65 if lesion.label == "covid" else 0.08) * grain, 0, 2)
@@ -158,7 +161,7 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)
         net = blur(splat(columns, rows, weights, pose.size_px), 0.008 * pose.unit_px)
-        net = net * np.float32(0.27 + 0.14 * lesion.severity)
+        net = net * np.float32(0.45 + 0.25 * lesion.severity)
         near = blur(net, 0.05 * pose.unit_px)
         # Small airways swell and trap air: between the lines the lung is darker, so that
         # the pattern shows but a thumbnail's brightness hardly does.

@@ -1,0 +1,121 @@
+"""The Makefile: every target has its line, and composes the right commands."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def venv(tmp_path) -> Path:
+    """Return an environment, installed by its stamps, whose python writes down its arguments."""
+    folder = tmp_path / "venv"
+    (folder / "bin").mkdir(parents=True)
+    for name in ("python", "ruff", "mypy", "jupytext"):
+        program = folder / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/calls"\nexit ${{FAIL:-0}}\n')
+        program.chmod(0o755)
+    for stamp in (".train", ".test"):
+        (folder / stamp).touch()
+    return folder
+
+
+def make(venv: Path, *words: str, fail: int = 0) -> tuple[int, list[str], str]:
+    """Run make; return its status, the commands that it ran, and what it said."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", "-C", str(ROOT), *words, f"VENV={venv}"], capture_output=True, text=True,
+        env=kept | {"FAIL": str(fail)}, timeout=60, check=False,
+    )  # fmt: skip
+    calls = venv.parent / "calls"
+    lines = calls.read_text().splitlines() if calls.exists() else []
+    return done.returncode, lines, done.stdout + done.stderr
+
+
+def targets() -> list[str]:
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony
+    return phony.group(1).split()
+
+
+@pytest.mark.parametrize("words", [(), ("help",)])
+def test_help_lists_every_target_with_a_line(venv, words):
+    status, calls, said = make(venv, *words)
+    assert status == 0
+    assert calls == []
+    for target in targets():
+        assert re.search(rf"^  make {target} +\S", said, re.MULTILINE), target
+
+
+def test_train_trains_both_members_then_fits_the_ensemble(venv):
+    assert make(venv, "train")[:2] == (0, [
+        "python scripts/train.py data=phantom run=default make=true model=mobilenetv2",
+        "python scripts/train.py data=phantom run=default make=true model=inceptionv3",
+        "python scripts/ensemble.py data=phantom run=default make=true",
+    ])  # fmt: skip
+
+
+def test_variables_become_overrides(venv):
+    status, calls, _ = make(
+        venv, "train", "DATA=cxr4", "DATA_ROOT=../x", "RUN=first", "PRETRAINED=w",
+        "MEMBERS=mobilenetv2", "ARGS=trainer.max_epochs=3 seed=1",
+    )  # fmt: skip
+    assert status == 0
+    assert calls == [
+        "python scripts/train.py data=cxr4 run=first make=true data.root=../x model=mobilenetv2 "
+        "model.pretrained=w trainer.max_epochs=3 seed=1",
+        "python scripts/ensemble.py data=cxr4 run=first make=true",
+    ]
+
+
+@pytest.mark.parametrize("stage", ["ensemble", "evaluate", "explain", "export"])
+def test_later_stages_name_the_run(venv, stage):
+    calls = make(venv, stage, "RUN=r", "ARGS=a=b")[1]
+    assert calls == [f"python scripts/{stage}.py data=phantom run=r make=true a=b"]
+
+
+def test_prepare_and_data(venv):
+    assert make(venv, "prepare", "DATA=folder", "DATA_ROOT=x")[1] == [
+        "python scripts/prepare.py data=folder run=default make=true data.root=x"
+    ]
+    assert make(venv, "data", "DATA=cxr4", "DATA_ROOT=x")[1][1:] == [
+        "python scripts/data.py root=x"
+    ]
+
+
+def test_tests_and_lint(venv):
+    assert make(venv, "test", "ARGS=-x")[1] == ["python -m pytest -x"]
+    assert make(venv, "lint")[1][1:] == ["ruff check .", "ruff format --check .", "mypy "]
+
+
+def test_only_the_public_sources_are_fetched(venv):
+    status, calls, said = make(venv, "data", "DATA=seed")
+    assert status == 2
+    assert calls == []
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert errors == ["error: DATA=seed is not fetched: make data DATA=cxr4 is"]
+
+
+def test_a_member_that_fails_stops_the_rest(venv):
+    status, calls, _ = make(venv, "train", fail=2)
+    assert status == 2
+    assert len(calls) == 1
+
+
+def test_nothing_is_installed_again(venv):
+    assert "installing" not in make(venv, "install")[2]
+
+
+def test_changed_requirements_are_installed(venv):
+    os.utime(venv / ".train", (1, 1))
+    status, calls, said = make(venv, "-n", "install")
+    assert status == 0
+    assert calls == []
+    assert "pip install" in said
