@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 class PhantomConfig:
     """Synthetic radiographs, made where no data is at hand."""
 
-    patients_per_class: int = 115
+    patients_per_class: int = 100
     """Synthetic patients of each class."""
     images_per_patient: list[int] = field(default_factory=lambda: [2, 4])
     """Fewest and most films of one patient."""

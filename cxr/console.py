@@ -65,10 +65,11 @@ def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     console = Console()
     if not console.is_terminal:
         # A log file has no width of its own; a wrapped table cannot be read.
-        console = Console(width=160)
-    table = Table(title=title, title_justify="left", header_style="bold")
+        console = Console(width=200)
+    table = Table(header_style="bold")
     for index, head in enumerate(rows[0]):
-        table.add_column(head, justify="left" if index == 0 else "right", no_wrap=True)
+        table.add_column(head, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row.values())
+    console.print(title, style="bold", highlight=False)
     console.print(table)

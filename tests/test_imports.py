@@ -16,7 +16,8 @@ ORDER = {
     "training": ["align", "ensemble", "augment", "members", "inference", "fit", "curves",
                  "callbacks", "trainer"],
     "evaluation": ["metrics", "bootstrap", "evaluate", "tables", "figures"],
-    "stages": ["run", "prepare", "train", "ensemble", "evaluate", "explain", "export", "download"],
+    "stages": ["run", "prepare", "train", "ensemble", "evaluate", "explainer", "explain",
+               "export", "download"],
 }  # fmt: skip
 TORCH_FREE = ["cxr.data.prepared", "cxr.evaluation.evaluate", "cxr.evaluation.figures",
               "cxr.training.ensemble", "cxr.config", "cxr.preprocess", "cxr.images"]  # fmt: skip

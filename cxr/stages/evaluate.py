@@ -15,6 +15,7 @@ from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.figures import save_figures
+from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.tables import class_table, mcnemar_sentence, summary_table
 from cxr.runlog import atomic_write, environment, read_json, write_json
 from cxr.stages.run import command, find_run, load_ensemble, relative
@@ -132,7 +133,8 @@ def _count_opening(path: Path, fingerprint: str) -> int:
 def _show(metrics: dict[str, Any], config: EvaluateConfig, out: Path) -> None:
     films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
     print_table(f"Test, {films} · {metrics['note']}", summary_table(metrics))
-    print_table("Ensemble, each class against the rest", class_table(metrics))
+    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
+        print_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
     if part := metrics.get("published_test"):
         title = f"{', '.join(part['classes'])} alone, {part['n']} films, renormalised"
         print_table(title, summary_table(part))

@@ -124,7 +124,8 @@ def _report(prepared: Prepared) -> None:
     split = prepared.table["split"].value_counts()
     log.info(
         "%s %s: %d films of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
-        "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross a split%s",
+        "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross "
+        "a split%s",
         "reusing" if prepared.reused else "prepared", prepared.folder, counts["kept"],
         disjoint["groups"], split.get("train", 0), split.get("val", 0), split.get("test", 0),
         counts.get("excluded", 0),

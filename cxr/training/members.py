@@ -165,6 +165,7 @@ def load_pretrained(member: Member, source: str) -> dict[str, Any]:
         InputError: the hub cannot be reached, or the weights are another architecture's.
     """
     if source == "none":
+        _start_residuals_at_zero(member.network)
         return {"source": "none"}
     architecture = member.spec.architecture
     if source == "hub":
@@ -286,6 +287,17 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
         )
     # Inner modules may yield the same tensor; the shortest name is the outermost one.
     return min(names, key=lambda name: (name.count("."), name))
+
+
+def _start_residuals_at_zero(network: nn.Module) -> None:
+    """Let each inverted residual begin as the identity, which eases training from nothing.
+
+    Source: Goyal et al. 2017, Accurate, Large Minibatch SGD, section 5.1.
+    """
+    for module in network.modules():
+        last = getattr(module, "bn3", None)
+        if getattr(module, "has_skip", False) and isinstance(last, nn.BatchNorm2d):
+            nn.init.zeros_(last.weight)
 
 
 def _head_prefix(member: Member) -> str:

@@ -90,7 +90,7 @@ def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
             patches.append((
                 side, rng.uniform(0.62, 0.88), down, rng.uniform(0.16, 0.27),
-                rng.uniform(0.10, 0.18), rng.uniform(0.50, 0.60) + 0.25 * severity,
+                rng.uniform(0.10, 0.18), rng.uniform(0.56, 0.66) + 0.25 * severity,
             ))  # fmt: skip
     return patches
 
@@ -100,7 +100,7 @@ def _one_lobe(
 ) -> tuple[list[tuple[float, ...]], tuple[float | None, float | None]]:
     """Consolidation of one lobe or a segment of it."""
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
-    extent = 1.10 + 0.30 * severity
+    extent = 1.20 + 0.25 * severity
     blob = (
         side, across + rng.normal(0, 0.06), down + rng.normal(0, 0.04),
         wide * extent, high * extent, rng.uniform(0.76, 0.86) + 0.18 * severity,
@@ -153,10 +153,10 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
             total *= np.clip((below - field.down - 0.03 * field.across) * sharp, 0, 1)
         # Air bronchograms: the airways stay open and dark in the dense lobe. The level lines
         # of smooth noise branch and wind as they do.
-        total *= 1 - np.float32(0.55) * np.exp(-((uneven / np.float32(0.22)) ** 2))
+        total *= 1 - np.float32(0.75) * np.exp(-((uneven / np.float32(0.26)) ** 2))
     haze = total
     grain = sample_noise(lesion.grain, field.x, field.y)
-    total = total * np.clip(1 + (0.65 if lesion.label == "covid" else 0.08) * grain, 0, 2)
+    total = total * np.clip(1 + (0.95 if lesion.label == "covid" else 0.08) * grain, 0, 2)
     if len(lesion.threads):
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)
