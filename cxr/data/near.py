@@ -120,7 +120,7 @@ def _check_pair_count(pairs: int, max_distance: int) -> None:
     if pairs > MAX_PAIRS:
         raise InputError(
             f"over {MAX_PAIRS:,} pairs of films lie within {max_distance} bits: most films "
-            "look the same; remove blank ones or lower data.near_distance"
+            "look the same; remove blank ones, or use data.near_duplicates=false"
         )
 
 

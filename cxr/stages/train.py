@@ -75,7 +75,7 @@ def train_stage(config: TrainConfig) -> Path:
         names=prepared.table["image"].tolist(), seed=config.seed, frozen=config.model.freeze,
     )  # fmt: skip
     result = fit(module, train, val, folder, machine=machine, note=note_of(prepared))
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         return folder
     _keep(folder, member, prepared, config, result, {"pretrained": origin, "config_digest": digest})
     return folder

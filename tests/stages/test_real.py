@@ -112,7 +112,7 @@ def test_whole_cxr4_by_patient(shared, outputs):
     assert (patients == 1).all()
     shares = pd.crosstab(table["label"], table["split"], normalize="index")
     for split, wanted in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
-        # The 360 covid films come from 140 patients, some with over 2 % of them.
+        # The 360 covid films come from 141 patients, of whom some have 6 % of them.
         for label, share in shares[split].items():
             assert share == pytest.approx(wanted, abs=0.02 if label == "covid" else 0.01), label
 
