@@ -50,6 +50,10 @@ output_root = os.environ.get("CXR_OUTPUT_ROOT", "../outputs")
 seed = 0
 
 # %%
+# Show figures below their cells.
+# %matplotlib inline
+
+# %%
 import numpy as np
 
 from cxr.config import RunConfig

@@ -12,7 +12,7 @@ from cxr.stages.explain import explain_stage
 from cxr.stages.explainer import open_explainer
 
 
-def config(run, **changes) -> ExplainConfig:
+def config(run, /, **changes) -> ExplainConfig:
     values = {"data": run.data, "run": run.run, "output_root": str(run.output_root)}
     return ExplainConfig(**(values | {"per_class": 1} | changes))
 
