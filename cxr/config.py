@@ -111,7 +111,7 @@ class AugmentConfig:
     blur_px: float = 1.0
     """Largest standard deviation in pixels."""
     horizontal_flip: float = 0.0
-    """Chance of a mirror image; docs/experiments.md says why it is off."""
+    """Chance of a mirror image; off until a measurement shows that it helps."""
 
 
 @dataclass
