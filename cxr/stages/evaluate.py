@@ -136,7 +136,7 @@ def _show(metrics: dict[str, Any], config: EvaluateConfig, out: Path) -> None:
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         print_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
     if part := metrics.get("published_test"):
-        title = f"{', '.join(part['classes'])} alone, {part['n']} films, renormalised"
+        title = f"{', '.join(part['labels'])} alone, {part['n']} films, renormalised"
         print_table(title, summary_table(part))
     log.info("%s", mcnemar_sentence(metrics))
     log.info(

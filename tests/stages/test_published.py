@@ -1,0 +1,19 @@
+"""A published test split that lacks a class is shown by itself."""
+
+from cxr.config import compose
+from cxr.evaluation.evaluate import evaluate, read_predictions
+from cxr.runlog import read_json
+from cxr.stages import evaluate as stage
+
+
+def test_published_part_is_shown(tiny_run, capsys):
+    out = tiny_run.folder / "evaluation"
+    metrics = read_json(out / "metrics.json", mend="")
+    part = evaluate(
+        read_predictions(out / "predictions.csv"), labels=metrics["labels"],
+        members=metrics["members"], best_member=metrics["best_member"], resamples=20,
+        classes=["normal", "bacterial", "viral"],
+    )  # fmt: skip
+    config = compose("evaluate", [*tiny_run.where(), "resamples=20"])
+    stage._show(metrics | {"published_test": part}, config, out)
+    assert f"normal, bacterial, viral alone, {part['n']} films" in capsys.readouterr().out
