@@ -1,8 +1,7 @@
 """explain: see --help, and cxr/stages/explain.py."""
 
-from cxr.stages.explain import explain_stage
-
 from cxr.config import ExplainConfig, script
+from cxr.stages.explain import explain_stage
 
 
 @script("explain")
