@@ -382,7 +382,9 @@ def _one_line(error: BaseException) -> str:
     for text in (str(error), str(deepest)):
         for part in text.splitlines():
             part = part.strip()
-            if part and part not in seen and not part.startswith(("full_key", "object_type")):
+            # Hydra advises a plus sign, which the schemas refuse.
+            noise = part.startswith(("To append", "full_key", "object_type"))
+            if part and part not in seen and not noise:
                 seen.append(part)
     key = getattr(deepest, "full_key", None)
     named = f" ({key})" if key and not any(key in part for part in seen) else ""
