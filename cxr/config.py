@@ -84,6 +84,9 @@ class ModelConfig:
     """hub (timm's own weights), none, a safetensors file or a folder of them."""
     input_size: int | None = None
     """Side of the input in pixels; null takes timm's for the architecture."""
+    output_stride: int | None = None
+    """8, 16 or 32 input pixels per cell of the last feature layer, for finer Grad-CAM of what is
+    trained from random weights; null is the architecture's own."""
     drop_rate: float = 0.0
     """Dropout before the head."""
     freeze: list[str] = field(default_factory=list)
@@ -248,6 +251,8 @@ class ExportConfig(RunConfig):
 
     data: DataConfig = MISSING
     """Which data; only its name counts behind training."""
+    threads: int = 0
+    """Processor threads; 0 leaves it to torch and onnxruntime."""
 
 
 @dataclass

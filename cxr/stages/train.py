@@ -63,7 +63,8 @@ def train_stage(config: TrainConfig) -> Path:
     lightning.seed_everything(config.seed, verbose=False)
     member = build_member(
         config.model.architecture, prepared.labels,
-        input_size_px=config.model.input_size, drop_rate=config.model.drop_rate,
+        input_size_px=config.model.input_size, output_stride=config.model.output_stride,
+        drop_rate=config.model.drop_rate,
         generator=torch.Generator().manual_seed(config.seed),
     )  # fmt: skip
     origin = load_pretrained(member, config.model.pretrained)

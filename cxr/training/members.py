@@ -39,12 +39,14 @@ class MemberSpec:
         labels: the K classes in the order of the logits.
         input: side and normalisation that the network expects.
         feature_module: module whose output is the last feature layer (C, h, w).
+        output_stride: input pixels per cell of that layer; None for the architecture's own.
     """
 
     architecture: str
     labels: tuple[str, ...]
     input: MemberInput
     feature_module: str
+    output_stride: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``member.json``."""
@@ -58,6 +60,7 @@ class MemberSpec:
             tuple(values["labels"]),
             MemberInput.from_dict(values["input"]),
             values["feature_module"],
+            values.get("output_stride"),
         )
 
 
@@ -114,6 +117,7 @@ def build_member(
     labels: Sequence[str],
     *,
     input_size_px: int | None = None,
+    output_stride: int | None = None,
     drop_rate: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Member:
@@ -123,12 +127,14 @@ def build_member(
         architecture: timm's name.
         labels: the K classes.
         input_size_px: side of the input; timm's own for the architecture by default.
+        output_stride: input pixels per cell of the last feature layer, where timm offers a
+            choice; the last strides become 1. The architecture's own by default.
         drop_rate: dropout before the head.
         generator: draws the head; the global one by default.
 
     Raises:
-        InputError: a name that timm does not know, or a network that does not end in
-            features, average pooling and one linear layer.
+        InputError: a name that timm does not know, a network that does not end in features,
+            average pooling and one linear layer, or an output stride that it has not.
     """
     if not timm.is_model(architecture):
         close = timm.list_models(f"*{architecture.split('_')[0][:6]}*")[:4]
@@ -139,12 +145,29 @@ def build_member(
         )
     # Only Inception has an auxiliary head, and only it knows the argument.
     extra: dict[str, Any] = {"aux_logits": False} if architecture == "inception_v3" else {}
-    network = timm.create_model(architecture, num_classes=len(labels), drop_rate=drop_rate, **extra)
+    if output_stride is not None:
+        extra["output_stride"] = output_stride
+    try:
+        if output_stride not in (None, 8, 16, 32):
+            raise NotImplementedError
+        network = timm.create_model(
+            architecture, num_classes=len(labels), drop_rate=drop_rate, **extra
+        )
+    except (TypeError, NotImplementedError):
+        if output_stride is None:
+            raise
+        raise InputError(
+            f"{architecture} has no output stride of {output_stride}: allowed are 8, 16 and 32 "
+            "where timm offers a choice; leave model.output_stride out"
+        ) from None
+    if output_stride is not None:
+        _undo_dilation(network)
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     side = input_size_px or int(config["input_size"][-1])
     expected = MemberInput(side, tuple(config["mean"]), tuple(config["std"]))
     module = _feature_module(network, side, architecture)
-    member = Member(network, MemberSpec(architecture, tuple(labels), expected, module))
+    spec = MemberSpec(architecture, tuple(labels), expected, module, output_stride)
+    member = Member(network, spec)
     nn.init.normal_(member.head.weight, std=HEAD_STD, generator=generator)
     nn.init.zeros_(member.head.bias)
     return member
@@ -228,7 +251,10 @@ def load_member(folder: Path) -> Member:
     mend = "train it first (make train)"
     card = read_json(folder / CARD_FILE, mend=mend)
     spec = MemberSpec.from_dict(card)
-    member = build_member(spec.architecture, spec.labels, input_size_px=spec.input.size_px)
+    member = build_member(
+        spec.architecture, spec.labels,
+        input_size_px=spec.input.size_px, output_stride=spec.output_stride,
+    )  # fmt: skip
     member.spec = spec
     weights = _read_weights(folder / WEIGHTS_FILE)
     try:
@@ -287,6 +313,18 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
         )
     # Inner modules may yield the same tensor; the shortest name is the outermost one.
     return min(names, key=lambda name: (name.count("."), name))
+
+
+def _undo_dilation(network: nn.Module) -> None:
+    """Let the kernels behind a removed stride touch neighbours again, as before it.
+
+    timm spreads them instead, so that each cell still sees the whole film: then a map from
+    random weights peaks anywhere (docs/experiments.md).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
+            module.dilation = (1, 1)
+            module.padding = tuple(side // 2 for side in module.kernel_size)
 
 
 def _start_residuals_at_zero(network: nn.Module) -> None:

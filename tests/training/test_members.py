@@ -124,6 +124,23 @@ def test_an_input_too_small_for_the_network_is_refused():
         build_member("inception_v3", LABELS, input_size_px=32)
 
 
+def test_a_smaller_output_stride_makes_the_map_finer_and_comes_back_with_the_weights(tmp_path):
+    torch.manual_seed(0)
+    fine = build_member(SMALL, LABELS, input_size_px=64, output_stride=16).eval()
+    assert fine.features(inputs()).shape[-2:] == (4, 4)
+    assert small().features(inputs()).shape[-2:] == (2, 2)
+    kernels = [m for m in fine.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert {m.dilation for m in kernels} == {(1, 1)}
+    keep(fine, tmp_path)
+    assert torch.equal(load_member(tmp_path)(inputs()), fine(inputs()))
+
+
+@pytest.mark.parametrize(("architecture", "stride"), [(SMALL, 5), ("inception_v3", 16)])
+def test_an_output_stride_that_a_network_has_not_is_refused(architecture, stride):
+    with pytest.raises(InputError, match=f"{architecture} has no output stride of {stride}"):
+        build_member(architecture, LABELS, input_size_px=96, output_stride=stride)
+
+
 def test_preparing_equals_the_numpy_reference():
     member = small()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
