@@ -40,6 +40,7 @@ class Lesion:
         threads: (P, 2) points of fine lines and nodules in the patient, perhaps none.
         beads: (P,) their weights.
         mottle: (24, 24) noise of its own.
+        airways: (38, 38) noise whose level lines are the airways of a dense lobe.
         grain: (56, 56) finer noise.
     """
 
@@ -50,6 +51,7 @@ class Lesion:
     threads: Floats
     beads: Floats
     mottle: NDArray[np.float32]
+    airways: NDArray[np.float32]
     grain: NDArray[np.float32]
 
 
@@ -78,6 +80,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     return Lesion(
         label, severity, np.array(blobs, np.float32).reshape(-1, 6), fissure, threads, beads,
         rng.standard_normal((24, 24)).astype(np.float32),
+        rng.standard_normal((38, 38)).astype(np.float32),
         rng.standard_normal((56, 56)).astype(np.float32),
     )  # fmt: skip
 
@@ -144,6 +147,7 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
     total = np.zeros_like(field.x)
     for blob in lesion.blobs:
         np.maximum(total, _blob(blob, field, uneven, lesion.label), out=total)
+    haze = total
     if lesion.label == "bacterial":
         above, below = lesion.fissure
         sharp = pose.unit_px * 0.6
@@ -152,9 +156,11 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
         if below is not None:
             total *= np.clip((below - field.down - 0.03 * field.across) * sharp, 0, 1)
         # Air bronchograms: the airways stay open and dark in the dense lobe. The level lines
-        # of smooth noise branch and wind as they do.
-        total *= 1 - np.float32(0.75) * np.exp(-((uneven / np.float32(0.26)) ** 2))
-    haze = total
+        # of smooth noise branch and wind as they do. They are what tells a dense lobe from
+        # heart and abdomen, which are as white, so they lie close.
+        airways = sample_noise(lesion.airways, field.x, field.y)
+        haze = total
+        total = total * (1 - np.float32(0.85) * np.exp(-((airways / np.float32(0.30)) ** 2)))
     grain = sample_noise(lesion.grain, field.x, field.y)
     total = total * np.clip(1 + (0.95 if lesion.label == "covid" else 0.08) * grain, 0, 2)
     if len(lesion.threads):

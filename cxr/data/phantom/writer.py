@@ -18,7 +18,7 @@ from cxr.errors import InputError
 from cxr.labels import CANONICAL
 from cxr.runlog import raise_if_unwritable
 
-PHANTOM_VERSION = 1
+PHANTOM_VERSION = 2
 """Raised whenever equal settings give other pixels, so that kept films are made anew."""
 
 
