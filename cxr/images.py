@@ -1,105 +1,154 @@
 """Files to gray pixels, with what a file may not be.
 
-JPEG, PNG and TIFF of 8 or 16 bits, palette, alpha and EXIF orientation. H W pixels.
+The one door for films: JPEG, PNG and TIFF (``cxr.raster``) and DICOM (``cxr.dicom``).
+H W pixels.
 """
 
-import io
-import warnings
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import MissingInputError
+from cxr.raster import MAX_PIXELS, MIN_SIDE_PX, ImageError, eight_bits, read_raster
 
-MIN_SIDE_PX = 32
-"""Below this side nothing of a chest film is left to see."""
-MAX_PIXELS = 100_000_000
-"""Largest film accepted: ten times a detector's 3,000 x 3,000, and no decompression bomb."""
-SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff")
-"""File name endings that count as films."""
-FORMATS = ("JPEG", "PNG", "TIFF")
+__all__ = [
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE_PX",
+    "SUFFIXES",
+    "Film",
+    "ImageError",
+    "eight_bits",
+    "is_dicom_file",
+    "read_film",
+    "read_gray",
+]
+
+SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+"""File name endings that count as films; DICOM without an ending is told by its bytes."""
+MAX_FILE_BYTES = 2 * MAX_PIXELS
+"""Largest file opened: 100 megapixels of 16 bits, uncompressed."""
+
+_MARK_AT, _MARK = 128, b"DICM"
+"""A DICOM file begins with 128 free bytes and DICM (PS3.10, 7.1)."""
+_RASTER_STARTS = (b"\xff\xd8", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+log = logging.getLogger(__name__)
 
 
-class ImageError(InputError):
-    """A file that is no usable film; the message names it."""
+@dataclass(frozen=True)
+class Film:
+    """A film as it may leave its file: nothing here can name a patient."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W), 0 black."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Technical tags of a DICOM header, by DICOM keyword: ``cxr.dicom.header`` has the list."""
+    warnings: tuple[str, ...] = ()
+    """One sentence for each thing that had to be guessed or looks wrong; without the name."""
+    colour: float | None = None
+    """How far the original lies off gray, see ``cxr.colour``; None where it was gray."""
 
 
 def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decode a film to gray.
+    """Decode a film to gray, and log what ``read_film`` warns of.
 
     Args:
         source: a path or the file's bytes.
         name: what errors call the film; the path by default.
 
     Returns:
-        (H, W) uint8, 0 black. Colours are weighted as ITU-R 601 luma, 16-bit values keep
-        their upper 8 bits, transparency is laid on black.
+        (H, W) uint8, 0 black.
 
     Raises:
         MissingInputError: no file at the path.
-        ImageError: not a JPEG, PNG or TIFF, truncated, under 32 pixels on a side or over
-            100 megapixels.
+        ImageError: see ``read_film``.
     """
-    shown = name or (str(source) if isinstance(source, Path) else "the uploaded bytes")
+    film = read_film(source, name=name)
+    for warning in film.warnings:
+        log.warning("%s %s", _shown(source, name), warning)
+    return film.pixels
+
+
+def read_film(source: Path | bytes, *, name: str | None = None) -> Film:
+    """Decode a film and keep its technical tags.
+
+    Args:
+        source: a path or the file's bytes.
+        name: what errors call the film; the path by default.
+
+    Returns:
+        The film: raster files as ``cxr.raster.read_raster`` says, DICOM as
+        ``cxr.dicom.read_dicom`` says.
+
+    Raises:
+        MissingInputError: no file at the path.
+        ImageError: neither JPEG, PNG, TIFF nor DICOM; damaged; under 32 pixels on a side,
+            over 100 megapixels (50 where a pixel costs more) or 200 MB; a DICOM file of
+            something that is no chest radiograph, of several frames or of an unreadable kind.
+    """
+    shown = _shown(source, name)
+    if isinstance(source, Path):
+        _check_file(source, shown)
+    if _is_dicom(_head(source)):
+        # Imported here: JPEG folders never pay for it.
+        from cxr.dicom import read_dicom
+
+        data = source.read_bytes() if isinstance(source, Path) else source
+        return Film(*read_dicom(data, shown))
+    pixels, notes, colour = read_raster(source, shown)
+    return Film(pixels, {}, notes, colour)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Tell by its mark whether a file is DICOM: hospitals write it without an ending."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns where we refuse: the size is checked right below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            stream = source if isinstance(source, Path) else io.BytesIO(source)
-            with Image.open(stream, formats=FORMATS) as image:
-                _check_size(image.width, image.height, shown)
-                return _to_gray(image, shown)
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            return file.read(_MARK_AT + 4)[_MARK_AT:] == _MARK
+    except OSError:
+        return False
+
+
+def _shown(source: Path | bytes, name: str | None) -> str:
+    return name or (str(source) if isinstance(source, Path) else "the uploaded bytes")
+
+
+def _check_file(path: Path, shown: str) -> None:
+    if not path.exists():
         raise MissingInputError(
             f"no image at {shown}: mend the manifest's path, or restore the file"
-        ) from None
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{shown} is no image: JPEG, PNG and TIFF are read; remove it, or skip such "
-            "files with data.on_error=skip"
-        ) from None
-    except Image.DecompressionBombError:
-        raise ImageError(
-            f"{shown} has over {MAX_PIXELS // 1_000_000} megapixels: scale it down"
-        ) from None
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise ImageError(
-            f"{shown} cannot be decoded ({_one_line(error)}): restore it, or skip such files "
-            "with data.on_error=skip"
-        ) from None
-
-
-def _check_size(width: int, height: int, shown: str) -> None:
-    if min(width, height) < MIN_SIDE_PX:
-        raise ImageError(
-            f"{shown} is {width} x {height} pixels: at least {MIN_SIDE_PX} x {MIN_SIDE_PX} "
-            "are needed; use the original film"
         )
-    if width * height > MAX_PIXELS:
+    # A pipe or a device would be waited for without end.
+    if not path.is_file():
+        raise ImageError(f"{shown} is no file: give the path of a film")
+    if path.stat().st_size > MAX_FILE_BYTES:
         raise ImageError(
-            f"{shown} is {width} x {height} pixels: at most {MAX_PIXELS // 1_000_000} "
-            "megapixels are read; scale it down"
+            f"{shown} has {path.stat().st_size // 1_000_000} MB: at most "
+            f"{MAX_FILE_BYTES // 1_000_000} MB are read; scale it down"
         )
 
 
-def _to_gray(image: Image.Image, shown: str) -> NDArray[np.uint8]:
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I;16", "I;16B", "I;16L"):
-        return np.asarray(np.asarray(upright).astype(np.uint16) >> 8, np.uint8)
-    if upright.mode in ("I", "F"):
+def _head(source: Path | bytes) -> bytes:
+    """Return the bytes that tell DICOM from the rest."""
+    if isinstance(source, bytes):
+        return source[: _MARK_AT + 4]
+    try:
+        with source.open("rb") as file:
+            return file.read(_MARK_AT + 4)
+    except OSError as error:
         raise ImageError(
-            f"{shown} has 32 bits a pixel and so no fixed black and white: save it as 16 bit"
-        )
-    if "A" in upright.mode or "transparency" in upright.info:
-        layered = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
-    return np.asarray(upright.convert("L"))
+            f"{source} cannot be opened ({error.strerror}): mend its permissions"
+        ) from None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _is_dicom(head: bytes) -> bool:
+    """Tell DICOM by its mark, or without a preamble by its first element."""
+    if head[_MARK_AT:] == _MARK:
+        return True
+    if head.startswith(_RASTER_STARTS) or len(head) < 8:
+        return False
+    # Group 0002 or 0008 with a small element number, little endian: how such files begin.
+    return head[0] in (2, 8) and head[1] == 0 and head[3] == 0

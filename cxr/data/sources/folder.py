@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxr.data.manifest import SPLITS, check_manifest, manifest_table
 from cxr.errors import InputError, MissingInputError
-from cxr.images import SUFFIXES
+from cxr.images import SUFFIXES, is_dicom_file
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,14 @@ def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> 
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether a path is named like a film: a known ending, not hidden."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Tell whether a path is a film: a known ending, or DICOM without one; not hidden."""
+    if path.name.startswith("."):
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    # Archives name files IM000001 or by their number, 1.2.840.55: the ending is a number.
+    bare = not path.suffix or path.suffix[1:].isdigit()
+    return bare and path.is_file() and is_dicom_file(path)
 
 
 def _label_parents(folder: Path) -> list[Path]:

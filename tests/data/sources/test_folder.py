@@ -103,3 +103,13 @@ def test_reads_the_seed_folder(shared):
     table = read_folder(root, split_names={"train": "train", "val": "test"})
     assert table["published_split"].value_counts().to_dict() == {"train": 4025, "test": 988}
     assert set(table["label"]) == {"normal", "covid", "bacterial", "viral"}
+
+
+def test_dicom_is_found_with_and_without_an_ending(tmp_path):
+    touch(tmp_path, "normal/a.dcm", "normal/b.png", "normal/notes.txt", "normal/README")
+    for name in ("IM000001", "1.2.840.55"):
+        (tmp_path / "normal" / name).write_bytes(b"\0" * 128 + b"DICM")
+    table = read_folder(tmp_path)
+    assert [image.removeprefix("normal/") for image in table["image"]] == [
+        "1.2.840.55", "IM000001", "a.dcm", "b.png",
+    ]  # fmt: skip
