@@ -78,11 +78,12 @@ def draw_pose(rng: np.random.Generator, view: View, size_px: int) -> Pose:
     return Pose(
         size_px=size_px,
         rotation=float(rng.normal(0, 0.03 * loose)),
-        scale=float(rng.uniform(0.92, 1.18)),
-        shift=(float(rng.normal(0, 0.045 * loose)), float(rng.normal(0.03, 0.06 * loose))),
+        scale=float(rng.uniform(1.14, 1.40)),
+        shift=(float(rng.normal(0, 0.045 * loose)), float(rng.normal(0.09, 0.05 * loose))),
         turn=float(np.clip(rng.normal(0, 0.35 * loose), -1, 1)),
         breath=float(rng.uniform(0.1, 0.8) if view == "AP" else rng.uniform(0.35, 1.0)),
-        stretch=float(rng.uniform(0.95, 1.07)),
+        # Films are stretched to a square, and chests are taller than wide.
+        stretch=float(rng.uniform(0.80, 0.90)),
     )
 
 

@@ -40,7 +40,7 @@ class Lesion:
         threads: (P, 2) points of fine lines and nodules in the patient, perhaps none.
         beads: (P,) their weights.
         mottle: (24, 24) noise of its own.
-        airways: (38, 38) noise whose level lines are the airways of a dense lobe.
+        airways: (30, 30) noise whose level lines are the airways of a dense lobe.
         grain: (56, 56) finer noise.
     """
 
@@ -80,7 +80,7 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     return Lesion(
         label, severity, np.array(blobs, np.float32).reshape(-1, 6), fissure, threads, beads,
         rng.standard_normal((24, 24)).astype(np.float32),
-        rng.standard_normal((38, 38)).astype(np.float32),
+        rng.standard_normal((30, 30)).astype(np.float32),
         rng.standard_normal((56, 56)).astype(np.float32),
     )  # fmt: skip
 
@@ -93,7 +93,7 @@ def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
             patches.append((
                 side, rng.uniform(0.62, 0.88), down, rng.uniform(0.16, 0.27),
-                rng.uniform(0.10, 0.18), rng.uniform(0.56, 0.66) + 0.25 * severity,
+                rng.uniform(0.10, 0.18), rng.uniform(0.44, 0.54) + 0.22 * severity,
             ))  # fmt: skip
     return patches
 
@@ -103,10 +103,10 @@ def _one_lobe(
 ) -> tuple[list[tuple[float, ...]], tuple[float | None, float | None]]:
     """Consolidation of one lobe or a segment of it."""
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
-    extent = 1.20 + 0.25 * severity
+    extent = 1.30 + 0.25 * severity
     blob = (
         side, across + rng.normal(0, 0.06), down + rng.normal(0, 0.04),
-        wide * extent, high * extent, rng.uniform(0.76, 0.86) + 0.18 * severity,
+        wide * extent, high * extent, rng.uniform(0.86, 0.94) + 0.12 * severity,
     )  # fmt: skip
     return [blob], (above, below)
 
@@ -160,9 +160,9 @@ def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
         # heart and abdomen, which are as white, so they lie close.
         airways = sample_noise(lesion.airways, field.x, field.y)
         haze = total
-        total = total * (1 - np.float32(0.85) * np.exp(-((airways / np.float32(0.30)) ** 2)))
+        total = total * (1 - np.float32(0.9) * np.exp(-((airways / np.float32(0.20)) ** 2)))
     grain = sample_noise(lesion.grain, field.x, field.y)
-    total = total * np.clip(1 + (0.95 if lesion.label == "covid" else 0.08) * grain, 0, 2)
+    total = total * np.clip(1 + (0.7 if lesion.label == "covid" else 0.08) * grain, 0, 2)
     if len(lesion.threads):
         columns, rows = pose.to_pixels(lesion.threads)
         weights = lesion.beads * np.float32(pose.unit_px**2 / 64)
