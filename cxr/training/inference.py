@@ -22,7 +22,6 @@ def inference_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@torch.inference_mode()
 def predict_logits(
     member: Member,
     pixels: NDArray[np.uint8],
@@ -48,13 +47,15 @@ def predict_logits(
     member.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = [np.empty((0, len(member.spec.labels)), np.float32)]
     targets = np.zeros(len(pixels), np.int64)
-    for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
-        inputs = member.prepare(batch["pixels"].to(device))
-        logits = member(inputs.contiguous(memory_format=torch.channels_last))
-        found.append(logits.float().cpu().numpy())
-        for _ in range(len(logits)):
-            if on_image:
-                on_image()
+    # The parameters are moved before, or they could never take part in a backward pass again.
+    with torch.inference_mode():
+        for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
+            inputs = member.prepare(batch["pixels"].to(device))
+            logits = member(inputs.contiguous(memory_format=torch.channels_last))
+            found.append(logits.float().cpu().numpy())
+            for _ in range(len(logits)):
+                if on_image:
+                    on_image()
     member.train(was_training)
     return np.concatenate(found)
 
