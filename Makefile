@@ -8,6 +8,10 @@ PRETRAINED ?=
 MEMBERS ?= mobilenetv2 inceptionv3
 ARGS ?=
 PYTHON ?= python3
+BUNDLE ?= outputs/$(DATA)/$(RUN)/bundle
+APP_DATA ?= outputs/app
+PORT ?= 5000
+NAME ?=
 VENV ?= .venv
 
 PY := $(VENV)/bin/python
@@ -17,7 +21,7 @@ ROOT := $(if $(DATA_ROOT),data.root=$(DATA_ROOT))
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data prepare train ensemble evaluate explain export notebook test lint format clean
+.PHONY: help install data prepare train ensemble evaluate audit evaluate-on explain export app account notebook test lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +38,12 @@ $(VENV)/.train: pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.train
 	@echo 'installing what the tests need (once)'
 	@$(PIP) --editable '.[train,notebook,dev]'
+	@touch $@
+
+$(VENV)/.serve: pyproject.toml constraints.txt
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo 'installing what the application needs (once)'
+	@$(PIP) --editable '.[serve]'
 	@touch $@
 
 install: $(VENV)/.train ## make .venv and install, once
@@ -56,11 +66,25 @@ ensemble: $(VENV)/.train ## fit the ensemble of the trained members again
 evaluate: $(VENV)/.train ## open the test split: metrics, intervals, figures
 	@$(PY) scripts/evaluate.py $(WHICH) $(ARGS)
 
+evaluate-on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=PATH] RUN=data/run
+	@$(PY) scripts/evaluate_on.py $(WHICH) $(ROOT) $(ARGS)
+
+audit: $(VENV)/.train ## the shortcut tests, each with a verdict
+	@$(PY) scripts/audit.py $(WHICH) $(ARGS)
+
 explain: $(VENV)/.train ## Grad-CAM figures
 	@$(PY) scripts/explain.py $(WHICH) $(ARGS)
 
-export: $(VENV)/.train ## the weights as a folder to hand on
+export: $(VENV)/.train ## the model as one folder: graph, weights, card, thresholds
 	@$(PY) scripts/export.py $(WHICH) $(ARGS)
+
+app: $(VENV)/.serve ## serve the bundle on 127.0.0.1 (exports it first where there is none)
+	@test -f '$(BUNDLE)/bundle.json' || $(MAKE) --no-print-directory export
+	@$(PY) scripts/app.py '$(BUNDLE)' --data '$(APP_DATA)' --port $(PORT)
+
+account: $(VENV)/.serve ## an account of the application: make account NAME=ann
+	@test -n '$(NAME)' || { echo 'error: give the name: make account NAME=ann' >&2; exit 2; }
+	@CXR_DATA_FOLDER='$(APP_DATA)' $(VENV)/bin/flask --app cxr.serve users add '$(NAME)'
 
 notebook: $(VENV)/.test ## write the notebooks as .ipynb
 	@$(VENV)/bin/jupytext --to ipynb notebooks/*.py

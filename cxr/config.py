@@ -32,6 +32,9 @@ class PhantomConfig:
     """Side of a film."""
     seed: int = 0
     """Of everything drawn."""
+    shortcut: str = "none"
+    """none, or what is planted for the audit to find: marker (in a corner, one class) or exposure
+    (of its own for each class)."""
 
 
 @dataclass
@@ -51,7 +54,7 @@ class DataConfig:
     fit: str = "stretch"
     """stretch or letterbox."""
     split: str = "patient"
-    """patient (disjoint by group) or published (the source's own test split)."""
+    """patient (disjoint by group), published (the source's own test split), or whole (all test)."""
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.1, 0.2])
     """Shares of train, val and test."""
     split_seed: int = 0
@@ -226,6 +229,40 @@ class EvaluateConfig(RunConfig):
 
 
 @dataclass
+class EvaluateOnConfig(PrepareConfig):
+    """scripts/evaluate_on.py; run is DATA/RUN, or the name of a run of the same data."""
+
+    resamples: int = 2000
+    """Bootstrap resamples, by patient."""
+    seed: int = 0
+    """Of the bootstrap."""
+    batch_size: int = 32
+    """Films at once."""
+    threads: int = 0
+    """Processor threads; 0 leaves it to torch."""
+
+
+@dataclass
+class AuditConfig(RunConfig):
+    """scripts/audit.py."""
+
+    data: DataConfig = MISSING
+    """Which data; only its name counts behind training."""
+    tests: list[str] | None = None
+    """Which tests, by name; null takes all eight."""
+    again: bool = False
+    """Do the tests again that an earlier audit of the same run has done."""
+    resamples: int = 1000
+    """Bootstrap resamples, by patient."""
+    seed: int = 0
+    """Of draws, folds and bootstrap."""
+    batch_size: int = 32
+    """Films at once."""
+    threads: int = 0
+    """Processor threads; 0 leaves it to torch."""
+
+
+@dataclass
 class ExplainConfig(RunConfig):
     """scripts/explain.py."""
 
@@ -253,6 +290,8 @@ class ExportConfig(RunConfig):
     """Which data; only its name counts behind training."""
     threads: int = 0
     """Processor threads; 0 leaves it to torch and onnxruntime."""
+    int8: bool = True
+    """Also make the 8-bit variant, measure it, and offer it where it costs little."""
 
 
 @dataclass
@@ -268,6 +307,8 @@ SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "ensemble": EnsembleConfig,
     "evaluate": EvaluateConfig,
+    "evaluate_on": EvaluateOnConfig,
+    "audit": AuditConfig,
     "explain": ExplainConfig,
     "export": ExportConfig,
     "download": DownloadConfig,

@@ -18,11 +18,11 @@ def venv(tmp_path) -> Path:
     """Return an environment, installed by its stamps, whose python writes down its arguments."""
     folder = tmp_path / "venv"
     (folder / "bin").mkdir(parents=True)
-    for name in ("python", "ruff", "mypy", "jupytext"):
+    for name in ("python", "ruff", "mypy", "jupytext", "flask"):
         program = folder / "bin" / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/calls"\nexit ${{FAIL:-0}}\n')
         program.chmod(0o755)
-    for stamp in (".train", ".test"):
+    for stamp in (".train", ".test", ".serve"):
         (folder / stamp).touch()
     return folder
 
@@ -75,10 +75,16 @@ def test_variables_become_overrides(venv):
     ]
 
 
-@pytest.mark.parametrize("stage", ["ensemble", "evaluate", "explain", "export"])
+@pytest.mark.parametrize("stage", ["ensemble", "evaluate", "audit", "explain", "export"])
 def test_later_stages_name_the_run(venv, stage):
     calls = make(venv, stage, "RUN=r", "ARGS=a=b")[1]
     assert calls == [f"python scripts/{stage}.py data=phantom run=r make=true a=b"]
+
+
+def test_evaluate_on_names_other_data_and_the_run(venv):
+    assert make(venv, "evaluate-on", "DATA=seed", "DATA_ROOT=x", "RUN=cxr4/patient")[1] == [
+        "python scripts/evaluate_on.py data=seed run=cxr4/patient make=true data.root=x"
+    ]
 
 
 def test_prepare_and_data(venv):
@@ -88,6 +94,20 @@ def test_prepare_and_data(venv):
     assert make(venv, "data", "DATA=cxr4", "DATA_ROOT=x")[1][1:] == [
         "python scripts/data.py root=x"
     ]
+
+
+def test_the_application_exports_its_bundle_first_where_there_is_none(venv, tmp_path):
+    serve = f"python scripts/app.py {tmp_path}/bundle --data outputs/app --port 5000"
+    export = "python scripts/export.py data=phantom run=r make=true"
+    assert make(venv, "app", "RUN=r", f"BUNDLE={tmp_path}/bundle")[1] == [export, serve]
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").touch()
+    assert make(venv, "app", "RUN=r", f"BUNDLE={tmp_path}/bundle")[1][2:] == [serve]
+
+
+def test_an_account_needs_a_name(venv):
+    assert make(venv, "account")[0] == 2
+    assert make(venv, "account", "NAME=ann")[1] == ["flask --app cxr.serve users add ann"]
 
 
 def test_tests_and_lint(venv):

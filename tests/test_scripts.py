@@ -311,6 +311,21 @@ def test_stages_before_training(run, name):
     assert snapshot(run.folder) == {}
 
 
+def test_measuring_a_run_that_is_not_there(run, films):
+    line = run.here("evaluate_on", *of_folder(films), "run=cxr4/first").line()
+    assert "there is no run cxr4/first under outputs: give RUN=data/run" in line
+    assert "none is trained yet: make train" in line
+    assert snapshot(run.folder) == {}
+
+
+def test_measuring_on_data_that_are_not_there(run, tiny_run):
+    where = (f"output_root={tiny_run.output_root}", "run=phantom/tiny")
+    before = snapshot(tiny_run.folder)
+    line = run.here("evaluate_on", *of_folder(Path("gone")), *where).line()
+    assert "data.root gone is no folder: give DATA_ROOT=PATH" in line
+    assert snapshot(tiny_run.folder) == before
+
+
 def test_evaluating_a_run_without_a_finished_member(run, tiny_run):
     copy = run.folder / "outputs" / "phantom"
     shutil.copytree(tiny_run.output_root / "phantom", copy)

@@ -23,6 +23,7 @@ from cxr.data.splits import (
     check_fractions,
     patient_split,
     published_split,
+    whole_split,
 )
 from cxr.errors import InputError, MissingInputError
 from cxr.labels import check_labels, label_indices, order_labels
@@ -40,6 +41,7 @@ from cxr.runlog import (
 VERSION = 1
 """Raised when the same settings would give other films."""
 OnError = Literal["stop", "skip"]
+SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class PrepareSettings:
     Attributes:
         labels: classes in order; None takes those that occur.
         spec: side and fit.
-        split: patient or published.
+        split: patient, published, or whole (every film is test).
         fractions: shares of train, val and test.
         seed: of the split.
         near_duplicates: search near-identical films too.
@@ -67,7 +69,7 @@ class PrepareSettings:
     synthetic: bool = False
 
     def __post_init__(self) -> None:
-        allowed = {"split": ("patient", "published"), "on_error": ("stop", "skip")}
+        allowed = {"split": tuple(SPLITTERS), "on_error": ("stop", "skip")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
@@ -136,7 +138,9 @@ def prepare(
         InputError: an unreadable film (unless skipped), an unknown label, a class with too
             few groups, a full disk.
     """
-    labels = check_labels(settings.labels or order_labels(manifest["label"]))
+    labels = settings.labels or order_labels(manifest["label"])
+    # One class is enough where nothing is trained.
+    labels = labels if settings.split == "whole" else check_labels(labels)
     label_indices(manifest["label"], labels)
     key = _inputs_digest(manifest, root, settings)
     spec = settings.spec
@@ -210,8 +214,7 @@ def _write(
             f"no film of class {', '.join(missing)} is left after dropping copies and "
             f"unreadable files, of {len(manifest)} rows: add films or mend data.labels"
         )
-    splitter = published_split if split_kind == "published" else patient_split
-    table["split"] = splitter(table, fractions=settings.fractions, seed=settings.seed)
+    table["split"] = SPLITTERS[split_kind](table, fractions=settings.fractions, seed=settings.seed)
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, squares, keep)
     with atomic_write(folder / "table.csv") as file:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import InputError
 
-SplitKind = Literal["patient", "published"]
+SplitKind = Literal["patient", "published", "whole"]
 SPLITS = ("train", "val", "test")
 
 
@@ -96,6 +96,22 @@ def published_split(
         wanted = {name: share for name, share in shares.items() if share > 0}
         split[rest] = _assign(table[rest], wanted, np.random.default_rng(seed))
     return _mend_free_groups(table["group"].to_numpy(dtype=object), split, free)
+
+
+def whole_split(
+    table: pd.DataFrame, *, fractions: Sequence[float], seed: int
+) -> NDArray[np.object_]:
+    """Make every film a test film, for a set that only measures what was trained elsewhere.
+
+    Args:
+        table: N rows.
+        fractions: not used.
+        seed: not used.
+
+    Returns:
+        (N,) of ``test``.
+    """
+    return np.full(len(table), "test", dtype=object)
 
 
 def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:

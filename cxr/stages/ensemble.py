@@ -1,4 +1,4 @@
-"""Stage 3: temperatures and weights of the ensemble, from validation alone."""
+"""Stage 3: temperatures, weights, prediction sets and referral, from validation alone."""
 
 from typing import Any
 
@@ -8,9 +8,8 @@ from cxr.errors import InputError
 from cxr.evaluation.evaluate import best_member, score_validation
 from cxr.runlog import environment, read_json, write_json
 from cxr.stages.run import command, find_run, relative, trained_members
-from cxr.training.align import align_predictions
+from cxr.stages.uncertainty import validation_predictions, write_uncertainty
 from cxr.training.ensemble import fit_ensemble
-from cxr.training.inference import read_predictions
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -21,7 +20,7 @@ SHOWN = {
 
 
 def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
-    """Fit the ensemble on validation, write ``ensemble.json`` and show the table.
+    """Fit on validation, write ``ensemble.json`` and ``uncertainty.json``, show the table.
 
     Returns:
         The content of ``ensemble.json``.
@@ -39,11 +38,7 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
                 f"member {name!r} was trained on another prepared set than this run: remove "
                 f"{folder / 'members' / name} and train it again"
             )
-    tables = {
-        name: read_predictions(folder / "members" / name / "predictions.csv", labels)
-        for name in names
-    }
-    aligned = align_predictions(tables, labels)
+    aligned = validation_predictions(folder, names, labels)
     ensemble = fit_ensemble(aligned.logits, aligned.targets, labels)
     validation = score_validation(aligned.logits, aligned.targets, ensemble)
     found = ensemble.to_dict() | {
@@ -55,6 +50,7 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
         "environment": environment(),
     }
     write_json(folder / "ensemble.json", found)
+    write_uncertainty(folder, ensemble, aligned, info)
     rows = [
         {"model": name}
         | {"weight": f"{ensemble.weights[name]:.2f}" if name in ensemble.weights else ""}

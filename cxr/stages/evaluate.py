@@ -13,12 +13,20 @@ from cxr.console import images_bar, log, print_table
 from cxr.data.loader import rows_of
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
+from cxr.evaluation.certainty import (
+    certainty_table,
+    measure_certainty,
+    referral_sentences,
+    sets_table,
+)
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.figures import save_figures
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.tables import class_table, mcnemar_sentence, summary_table
+from cxr.evaluation.uncertainty_figures import save_uncertainty_figures
 from cxr.runlog import atomic_write, environment, read_json, write_json
 from cxr.stages.run import command, find_run, load_ensemble, relative
+from cxr.stages.uncertainty import read_uncertainty
 from cxr.training.ensemble import Ensemble
 from cxr.training.inference import predict_logits
 from cxr.training.members import load_member
@@ -44,9 +52,10 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
             "the prepared set has no test split (data.fractions gives it 0): prepare with a "
             "test share, or use a published one"
         )
+    uncertainty = read_uncertainty(folder, ensemble, info)
     out = folder / "evaluation"
     opened = _count_opening(out / "test_openings.json", info["fingerprint"])
-    logits = _test_logits(folder, ensemble, prepared, rows, config.batch_size)
+    logits = predict_rows(folder, ensemble, prepared, rows, config.batch_size)
     predictions = build_predictions(prepared.table.iloc[rows], logits, ensemble)
     with atomic_write(out / "predictions.csv") as file:
         file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
@@ -67,7 +76,11 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     }
     write_json(out / "metrics.json", metrics)
     save_figures(predictions, metrics, out / "figures")
-    _show(metrics, config, out)
+    certainty = write_certainty(predictions, ensemble, uncertainty, metrics, out)
+    _show(metrics, config)
+    show_certainty(certainty)
+    log.info("results: %s", relative(out))
+    log.info("next: %s (Grad-CAM figures)", command("explain", config))
     return metrics
 
 
@@ -86,13 +99,14 @@ def _measure(
     )  # fmt: skip
 
 
-def _test_logits(
+def predict_rows(
     folder: Path,
     ensemble: Ensemble,
     prepared: Prepared,
     rows: NDArray[np.int64],
     batch_size: int,
 ) -> dict[str, NDArray[np.float32]]:
+    """Return the logits (N, K) of each member of a run for rows of a prepared set."""
     found = {}
     for name in ensemble.members:
         member = load_member(folder / "members" / name)
@@ -130,7 +144,7 @@ def _count_opening(path: Path, fingerprint: str) -> int:
     return len(before)
 
 
-def _show(metrics: dict[str, Any], config: EvaluateConfig, out: Path) -> None:
+def _show(metrics: dict[str, Any], config: EvaluateConfig) -> None:
     films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
     print_table(f"Test, {films} · {metrics['note']}", summary_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
@@ -149,5 +163,34 @@ def _show(metrics: dict[str, Any], config: EvaluateConfig, out: Path) -> None:
             "figures are not those of unseen patients.",
             crossing, metrics["disjoint"]["test_films_in_crossing_groups"],
         )  # fmt: skip
-    log.info("results: %s", relative(out))
-    log.info("next: %s (Grad-CAM figures)", command("explain", config))
+
+
+def write_certainty(
+    predictions: pd.DataFrame,
+    ensemble: Ensemble,
+    uncertainty: dict[str, Any],
+    metrics: dict[str, Any],
+    out: Path,
+) -> dict[str, Any]:
+    """Measure certainty, write ``calibration.json`` and its figures beside ``metrics.json``.
+
+    Returns:
+        The content of ``calibration.json``.
+    """
+    draws = {key: metrics["interval"][key] for key in ("resamples", "seed")}
+    certainty = measure_certainty(
+        predictions, ensemble=ensemble, uncertainty=uncertainty, note=metrics["note"], **draws
+    )
+    head = ("fingerprint", "synthetic", "test_opened", "environment")
+    certainty |= {key: metrics[key] for key in head if key in metrics}
+    write_json(out / "calibration.json", certainty)
+    save_uncertainty_figures(predictions, certainty, ensemble, out / "figures")
+    return certainty
+
+
+def show_certainty(certainty: dict[str, Any]) -> None:
+    """Print calibration, prediction sets and referral."""
+    print_table(f"Calibration · {certainty['note']}", certainty_table(certainty))
+    print_table("Prediction sets of the ensemble, coverage and size", sets_table(certainty))
+    for sentence in referral_sentences(certainty):
+        log.info("%s", sentence)

@@ -1,6 +1,8 @@
 """Stage 1: a manifest from whatever the data is, and the prepared set from it."""
 
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import get_args
@@ -42,6 +44,44 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
     )
     _report(prepared)
     return prepared
+
+
+def prepare_whole(
+    config: PrepareConfig, spec: PreprocessSpec, labels: Sequence[str]
+) -> tuple[Prepared, dict[str, int]]:
+    """Prepare every film of a data set as test, for a run that was trained on other data.
+
+    Args:
+        config: which data; its size, fit, split and labels do not count.
+        spec: how the run's own films were prepared.
+        labels: the run's classes.
+
+    Returns:
+        The prepared set with those of the classes that it has, and how many films were left
+        out of each class that the run does not know.
+
+    Raises:
+        InputError: no film of a class that the run knows, and see cxr.data.prepared.prepare.
+    """
+    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit, split="whole")
+    parent = run_folder(Path(config.output_root), data.name, "prepared")
+    manifest, root = read_source(data, parent.parent)
+    manifest, excluded = _leave_out(manifest, data.exclude)
+    unknown = Counter(manifest["label"][~manifest["label"].isin(list(labels))].tolist())
+    manifest = manifest[manifest["label"].isin(list(labels))].reset_index(drop=True)
+    if manifest.empty:
+        raise InputError(
+            f"no film of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
+            f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
+        )
+    found = [label for label in labels if (manifest["label"] == label).any()]
+    settings = replace(_settings(data), labels=tuple(found))
+    prepared = prepare(
+        manifest, root, parent, settings,
+        excluded=excluded, workers=data.workers, progress=images_bar,
+    )  # fmt: skip
+    _report(prepared)
+    return prepared, dict(unknown)
 
 
 def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
@@ -95,7 +135,11 @@ def _phantom(data: DataConfig, folder: Path) -> Path:
         )
     values = asdict(data.phantom) | {"images_per_patient": (low_high[0], low_high[1])}
     settings = PhantomSettings(**values)
-    key = digest_of({**asdict(settings), "version": PHANTOM_VERSION})
+    stated = asdict(settings)
+    if settings.shortcut == "none":
+        # As before there was the choice, so that films made then are found.
+        del stated["shortcut"]
+    key = digest_of({**stated, "version": PHANTOM_VERSION})
     root = folder / f"films-{key[:8]}"
     if not (root / "manifest.csv").exists():
         patients = settings.patients_per_class * 4

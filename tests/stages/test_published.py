@@ -15,5 +15,5 @@ def test_published_part_is_shown(tiny_run, capsys):
         classes=["normal", "bacterial", "viral"],
     )  # fmt: skip
     config = compose("evaluate", [*tiny_run.where(), "resamples=20"])
-    stage._show(metrics | {"published_test": part}, config, out)
+    stage._show(metrics | {"published_test": part}, config)
     assert f"normal, bacterial, viral alone, {part['n']} films" in capsys.readouterr().out

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr.bundle.predictor import Predictor
 from cxr.config import compose
 from cxr.data.prepared import Prepared
+from cxr.evaluation.evaluate import read_predictions
 from cxr.labels import CANONICAL
 from cxr.stages.ensemble import ensemble_stage
 from cxr.stages.evaluate import evaluate_stage
@@ -62,6 +64,13 @@ def test_a_few_real_films_go_through_every_stage(shared, tmp_path):
     assert metrics["n"] == pytest.approx(0.2 * 4 * FILMS_PER_CLASS, abs=4)
     bundle = export_stage(compose("export", [*where, "data=cxr4"]))
     assert (bundle / "members" / "inceptionv3" / "weights.safetensors").is_file()
+    table = read_predictions(folder / "evaluation" / "predictions.csv")
+    predictor = Predictor(bundle, threads=2)
+    found = predictor.predict([tmp_path / "films" / name for name in table["image"]])
+    assert [one.label for one in found] == table["prediction"].tolist()
+    for label in CANONICAL:
+        probs = [one.probs[label] for one in found]
+        assert np.abs(probs - table[f"prob_ensemble_{label}"]).max() < 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.data.phantom.render import render_patient
+from cxr.data.phantom.shortcut import Shortcut, plant
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
 from cxr.runlog import raise_if_unwritable
@@ -34,6 +35,8 @@ class PhantomSettings:
     """Side of the square films."""
     seed: int = 2020
     """Another seed gives other patients."""
+    shortcut: Shortcut = "none"
+    """What is planted on purpose, for the audit to find: none, marker or exposure."""
 
     def __post_init__(self) -> None:
         fewest, most = self.images_per_patient
@@ -46,6 +49,10 @@ class PhantomSettings:
             raise InputError(f"phantom size is {self.size_px}: allowed are 64 to 1024 pixels")
         if self.seed < 0:
             raise InputError(f"phantom seed is {self.seed}: allowed are 0 and above")
+        if self.shortcut not in (allowed := get_args(Shortcut)):
+            raise InputError(
+                f"phantom shortcut is {self.shortcut!r}: allowed are {', '.join(allowed)}"
+            )
 
 
 def write_phantom(
@@ -137,7 +144,7 @@ def _write_patient(
     for take, film in enumerate(films):
         name = f"{label}_{number:04d}_{take}.png"
         paths = {"image": f"images/{label}/{name}", "mask": f"masks/{name}", "lesion_mask": ""}
-        _save(folder / paths["image"], film.pixels)
+        _save(folder / paths["image"], plant(film.pixels, label, settings.shortcut))
         _save(folder / paths["mask"], film.lung)
         if label != "normal":
             paths["lesion_mask"] = f"lesion_masks/{name}"

@@ -1,0 +1,219 @@
+"""Test 2: what a straight line tells from inputs that hold little or no anatomy.
+
+N films, n test films, F features, K classes, R resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.data.decode import ShowProgress, no_progress
+from cxr.evaluation.audit.linear import fit_linear
+from cxr.evaluation.audit.result import (
+    AuditResult,
+    Cell,
+    Table,
+    Verdict,
+    figure_of,
+    judge,
+    list_words,
+    skipped,
+    worst,
+)
+from cxr.evaluation.audit.trivial import BORDER, FILE, GRAY, HISTOGRAM, SIZE, UNSEEN, Inputs
+from cxr.evaluation.bootstrap import bootstrap, interval
+from cxr.evaluation.metrics import Scores
+from cxr.evaluation.tables import show_interval
+
+NAME, TITLE = "baselines", "What needs no diagnosis"
+WHAT = (
+    "Plain linear models were given only what no radiologist would diagnose from: the film's "
+    "brightness, its border, the size of the original, the file. What they tell of the class, a "
+    "network can learn too, without looking at a lung."
+)
+LIMITS: dict[str, tuple[float, float]] = {
+    BORDER: (0.65, 0.80), SIZE: (0.65, 0.80), FILE: (0.65, 0.80),
+    GRAY: (0.80, 0.90), HISTOGRAM: (0.80, 0.90),
+}  # fmt: skip
+"""Lower end of the AUROC's interval from which an input is suspicious, and a shortcut. What
+cannot show a lung should tell nothing, and 0.80 puts four pairs of films of five in the right
+order. Gray may tell a little, since disease whitens lungs. A thumbnail shows the lungs, coarsely,
+so it is not judged: it stands there for what a network adds to it."""
+RESAMPLES = 1000
+MIN_TEST = 2
+"""Test films of a class without which its AUROC says nothing."""
+
+
+def audit_baselines(
+    inputs: Inputs,
+    targets: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    labels: Sequence[str],
+    *,
+    fit_rows: NDArray[np.int64],
+    test_rows: NDArray[np.int64],
+    model_probs: Mapping[str, NDArray[np.float64]],
+    model: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    progress: ShowProgress = no_progress,
+) -> AuditResult:
+    """Fit a balanced logistic model on each trivial input and set the network beside them.
+
+    Args:
+        inputs: what ``read_inputs`` gave.
+        targets: (N,) class positions.
+        groups: (N,) patient or group names.
+        labels: K class names.
+        fit_rows: films to fit on, train and validation.
+        test_rows: n films to measure on.
+        model_probs: per trained model (n, K) probabilities of the test films.
+        model: the one of these that is set beside the best baseline.
+        seed: of inner folds and bootstrap.
+        resamples: R.
+        progress: see ``ShowProgress``.
+
+    Returns:
+        The verdict of the worst input and class, by ``LIMITS``.
+    """
+    counts = np.bincount(targets[test_rows], minlength=len(labels))
+    if (counts > 0).sum() < 2 or len(np.unique(targets[fit_rows])) < 2:
+        return skipped(NAME, TITLE, WHAT, "fewer than two classes have films to fit and to test on")
+    probs = {}
+    with progress("baselines: fit linear models", len(inputs.features)) as done:
+        for name, features in inputs.features.items():
+            fitted = fit_linear(
+                features[fit_rows], targets[fit_rows], groups[fit_rows],
+                n_classes=len(labels), seed=seed,
+            )  # fmt: skip
+            probs[name] = fitted.probs(features[test_rows])
+            done()
+    draws = bootstrap(
+        targets[test_rows], probs | dict(model_probs), groups[test_rows],
+        rng=np.random.default_rng(seed), resamples=resamples,
+    )  # fmt: skip
+    shown = [k for k in range(len(labels)) if MIN_TEST <= counts[k] < counts.sum()]
+    judged = _judge(draws, shown, [name for name in probs if name in LIMITS])
+    gains = _gains(draws, list(probs), model, shown)
+    if not judged:
+        return skipped(NAME, TITLE, WHAT, "no input without the lungs can be had")
+    verdict = worst(verdict for verdict, *_ in judged)
+    # Of equal verdicts the one that a network can see says more.
+    decided = max(
+        judged, key=lambda found: (found[0] == verdict, found[1] not in UNSEEN, found[3]["low"])
+    )
+    thin = [label for k, label in enumerate(labels) if k not in shown]
+    reasons = [f"{name}: {reason}" for name, reason in inputs.missing.items()]
+    reasons += [f"too few test films of {list_words(thin)}"] if thin else []
+    metric = f"AUROC of {labels[decided[2]]} against the rest, {decided[1]}"
+    return AuditResult(
+        NAME, TITLE, WHAT, verdict, _sentence(verdict, judged, gains, labels, draws, model),
+        figure_of(decided[3], metric=metric, chance=0.5),
+        [_table(draws, [*probs, *model_probs], labels), _gain_table(gains, labels, model)],
+        "; ".join(reasons),
+    )  # fmt: skip
+
+
+Judged = tuple[Verdict, str, int, dict[str, float]]
+"""Verdict, input, class, AUROC."""
+Gain = tuple[int, str, dict[str, float], dict[str, float], dict[str, float]]
+"""Class, best input, its AUROC, the network's, the difference."""
+
+
+def _judge(draws: Mapping[str, Scores], shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
+    found = []
+    for name in names:
+        suspicious, shortcut = LIMITS[name]
+        for k in shown:
+            auroc = interval(draws[name]["auroc"][:, k])
+            verdict = judge(auroc["low"], suspicious=suspicious, shortcut=shortcut)
+            found.append((verdict, name, k, auroc))
+    return found
+
+
+def _gains(
+    draws: Mapping[str, Scores], names: Sequence[str], model: str, shown: Sequence[int]
+) -> list[Gain]:
+    """Return, per class, what the network has beyond the best baseline; the films are paired."""
+    gains = []
+    for k in shown:
+        best = max(names, key=lambda name: float(draws[name]["auroc"][0, k]))
+        ours, theirs = draws[model]["auroc"][:, k], draws[best]["auroc"][:, k]
+        gains.append((k, best, interval(theirs), interval(ours), interval(ours - theirs)))
+    return gains
+
+
+def _sentence(
+    verdict: Verdict,
+    judged: Sequence[Judged],
+    gains: Sequence[Gain],
+    labels: Sequence[str],
+    draws: Mapping[str, Scores],
+    model: str,
+) -> str:
+    from_pixels = _best_of([found for found in judged if found[1] not in UNSEEN], labels)
+    from_file = _best_of([found for found in judged if found[1] in UNSEEN], labels)
+    ours = interval(draws[model]["accuracy"])
+    best = max(
+        (name for name in {found[1] for found in judged} | {gain[1] for gain in gains}),
+        key=lambda name: float(draws[name]["accuracy"][0]),
+    )
+    theirs = interval(draws[best]["accuracy"])
+    added = [f"{labels[k]} {_signed(gain['value'])} [{_signed(gain['low'])}, "
+             f"{_signed(gain['high'])}]" for k, _, _, _, gain in gains]  # fmt: skip
+    start = {
+        "shortcut": "The class can be told without a lung in sight",
+        "suspicious": "Something of the class shows where no disease can be",
+        "clear": "Brightness, border, size and file tell little of the class",
+        "skipped": "No figure is defined",
+    }[verdict]
+    file = f" Without even opening the film: {list_words(from_file)}." if from_file else ""
+    return (
+        f"{start}. AUROC against the rest of the best linear model on brightness or border (0.50 "
+        f"is guessing): {list_words(from_pixels)}.{file} A linear model on the {best} is right on "
+        f"{show_interval(theirs, digits=2)} of the test films, the trained {model} on "
+        f"{show_interval(ours, digits=2)}. Beyond the best linear model the {model} adds, in "
+        f"AUROC: {list_words(added)}."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
+def _best_of(judged: Sequence[Judged], labels: Sequence[str]) -> list[str]:
+    """Write each class's best input with its AUROC, the highest first."""
+    best: dict[int, Judged] = {}
+    for found in judged:
+        if found[2] not in best or found[3]["value"] > best[found[2]][3]["value"]:
+            best[found[2]] = found
+    ranked = sorted(best.values(), key=lambda found: -found[3]["value"])
+    return [
+        f"{labels[k]} {show_interval(auroc, digits=2)} ({name})" for _, name, k, auroc in ranked
+    ]
+
+
+def _table(draws: Mapping[str, Scores], names: Sequence[str], labels: Sequence[str]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (name, show_interval(interval(draws[name]["accuracy"])),
+         show_interval(interval(draws[name]["balanced_accuracy"])),
+         *(show_interval(interval(draws[name]["auroc"][:, k])) for k in range(len(labels))))
+        for name in names
+    ]  # fmt: skip
+    heads = ("input of the model", "accuracy", "balanced accuracy")
+    return Table(
+        "Linear models on trivial inputs, and the trained models, on the test films",
+        (*heads, *(f"AUROC {label}" for label in labels)), tuple(rows),
+    )  # fmt: skip
+
+
+def _gain_table(gains: Sequence[Gain], labels: Sequence[str], model: str) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (labels[k], best, show_interval(theirs), show_interval(ours), show_interval(gain))
+        for k, best, theirs, ours, gain in gains
+    ]
+    return Table(
+        f"What the {model} adds to the best linear model, in AUROC (same resamples)",
+        ("class", "best input", "its AUROC", f"AUROC of the {model}", "difference"), tuple(rows),
+    )  # fmt: skip

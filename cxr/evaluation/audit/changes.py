@@ -1,0 +1,147 @@
+"""What may differ between one machine's films and another's. S side of prepared pixels."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+Film = NDArray[np.uint8]
+WHITE = 255
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of films at several levels.
+
+    Attributes:
+        name: for people.
+        levels: from mild to strong.
+        unit: how a level is written, with {} in the number's place.
+        apply: from film (S, S), level and a generator to the changed film. The generator is
+            the same for every level of a film, so that its direction is.
+        axis: what a figure's axis counts.
+        usual: films come that way, so that the mildest level must do no harm.
+    """
+
+    name: str
+    levels: tuple[float, ...]
+    unit: str
+    apply: Callable[[Film, float, np.random.Generator], Film]
+    axis: str
+    usual: bool = True
+
+    def words(self, level: float) -> str:
+        """Write a level with its unit."""
+        return self.unit.format(f"{level:g}")
+
+    def tick(self, number: int) -> str:
+        """Write a level as short as an axis needs it."""
+        short = self.unit.split("{}")[0] if self.unit.startswith("1/") else ""
+        return f"{short}{self.levels[number]:g}"
+
+
+def change_films(films: Film, name: str, level: int, *, seed: int) -> Film:
+    """Change films.
+
+    Args:
+        films: (N, S, S) uint8.
+        name: of one of ``CHANGES``.
+        level: position among its levels.
+        seed: with a film's place, of its direction and noise.
+
+    Returns:
+        (N, S, S) uint8.
+    """
+    change = next(change for change in CHANGES if change.name == name)
+    return np.stack([
+        change.apply(film, change.levels[level], np.random.default_rng([seed, row]))
+        for row, film in enumerate(films)
+    ])  # fmt: skip
+
+
+def _sign(rng: np.random.Generator) -> float:
+    return 1.0 if rng.random() < 0.5 else -1.0
+
+
+def _to_gray(values: NDArray[np.floating]) -> Film:
+    """Round; what is brighter than white or darker than black is cut off, as in a detector."""
+    return np.asarray(np.rint(np.clip(values, 0, WHITE)), np.uint8)
+
+
+def _rotate(film: Film, level: float, rng: np.random.Generator) -> Film:
+    turned = Image.fromarray(film).rotate(_sign(rng) * level, Image.Resampling.BILINEAR)
+    return np.asarray(turned)
+
+
+def _shift(film: Film, level: float, rng: np.random.Generator) -> Film:
+    pixels = round(level / 100 * film.shape[0])
+    turns = int(rng.integers(4))
+    # Down, on a film turned by quarters: any of the four directions.
+    turned = np.rot90(film, turns)
+    moved = np.zeros_like(turned)
+    moved[pixels:] = turned[: len(turned) - pixels]
+    return np.rot90(moved, -turns)
+
+
+def _brightness(film: Film, level: float, rng: np.random.Generator) -> Film:
+    return _to_gray(film + _sign(rng) * level * WHITE)
+
+
+def _contrast(film: Film, level: float, _rng: np.random.Generator) -> Film:
+    mean = film.mean()
+    return _to_gray(mean + (film - mean) * level)
+
+
+def _gamma(film: Film, level: float, rng: np.random.Generator) -> Film:
+    return _to_gray(WHITE * (film / WHITE) ** (level ** _sign(rng)))
+
+
+def _blur(film: Film, level: float, _rng: np.random.Generator) -> Film:
+    return _to_gray(gaussian_filter(film.astype(np.float32), level / 100 * film.shape[0]))
+
+
+def _noise(film: Film, level: float, rng: np.random.Generator) -> Film:
+    return _to_gray(film + level * WHITE * rng.standard_normal(film.shape, dtype=np.float32))
+
+
+def _jpeg(film: Film, level: float, _rng: np.random.Generator) -> Film:
+    stream = io.BytesIO()
+    Image.fromarray(film).save(stream, "JPEG", quality=int(level))
+    with Image.open(stream, formats=("JPEG",)) as image:
+        return np.asarray(image.convert("L"))
+
+
+def _resolution(film: Film, level: float, _rng: np.random.Generator) -> Film:
+    side = film.shape[0]
+    small = max(1, round(side / level))
+    image = Image.fromarray(film).resize((small, small), Image.Resampling.BOX)
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _invert(film: Film, _level: float, _rng: np.random.Generator) -> Film:
+    return (WHITE - film).astype(np.uint8)
+
+
+CHANGES = (
+    Change("rotation", (5, 10, 20, 30), "{} degrees", _rotate, "degrees"),
+    Change("shift", (5, 10, 15, 20), "{} % of the side", _shift, "% of the side"),
+    Change(
+        "brightness",
+        (0.1, 0.2, 0.3, 0.4),
+        "{} of the range, up or down",
+        _brightness,
+        "of the range, up or down",
+    ),
+    Change("contrast", (0.8, 0.6, 0.4, 0.2), "{} times", _contrast, "times"),
+    Change("gamma", (1.25, 1.5, 2, 3), "{} or its inverse", _gamma, "exponent, or its inverse"),
+    Change("blur", (0.5, 1, 2, 3), "{} % of the side", _blur, "% of the side"),
+    Change("noise", (0.02, 0.05, 0.1, 0.2), "{} of the range", _noise, "of the range"),
+    Change("JPEG", (50, 30, 15, 5), "quality {}", _jpeg, "quality"),
+    Change("resolution", (2, 4, 8, 16), "1/{} of the side", _resolution, "of the side"),
+    Change("inverted gray", (1,), "black for white", _invert, "black for white", usual=False),
+)
+"""The first levels are about what training itself varies, and less than hospitals differ by."""

@@ -1,0 +1,157 @@
+"""Sources inside one class: told apart by the features, and left out of the learning.
+
+N films, F features, K classes, R rows whose features are known.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.evaluation.audit.films import Rows, mean_intervals
+from cxr.evaluation.audit.intervals import TOO_FEW, share_interval
+from cxr.evaluation.audit.linear import fit_linear, out_of_fold
+from cxr.evaluation.audit.result import Cell, Table, Verdict, judge, list_words, worst
+from cxr.evaluation.bootstrap import bootstrap, interval
+from cxr.evaluation.tables import show_interval
+
+INSIDE_SUSPICIOUS = 0.80
+"""Lower end of the AUROC with which features tell the sources inside a class. Hospitals do
+differ in their patients, so this alone is never called a shortcut."""
+LOSS_SUSPICIOUS = 0.10
+"""Sensitivity lost on a source that the linear model has not seen, lower end."""
+
+Part = tuple[list[Table], list[Verdict], list[str], list[str]]
+"""Tables, verdicts, sentences, reasons for what was skipped."""
+
+
+def sources_of(label: str, labels: NDArray[np.str_], sources: NDArray[np.str_]) -> list[str]:
+    """Return the named sources of a class."""
+    return sorted(set(sources[labels == label].tolist()) - {""})
+
+
+def tell_apart(
+    table: pd.DataFrame,
+    label: str,
+    _labels: Sequence[str],
+    features: Mapping[str, NDArray[np.float32]],
+    rows: Rows,
+    seed: int,
+    resamples: int,
+) -> Part:
+    """Tell the sources inside a class apart by a linear model on frozen features."""
+    part = table.iloc[rows]
+    here = np.flatnonzero((part["label"] == label).to_numpy() & (part["source"] != "").to_numpy())
+    names, targets, counts = np.unique(
+        part["source"].to_numpy(str)[here], return_inverse=True, return_counts=True
+    )
+    if len(names) < 2:
+        whole = sources_of(label, table["label"].to_numpy(str), table["source"].to_numpy(str))
+        named = whole[0] if whole else "no named source"
+        return [], [], [], [f"{label} has one source ({named}), so none to tell apart"]
+    shown = [f"{name} {count}" for name, count in zip(names.tolist(), counts, strict=True)]
+    groups = part["group"].to_numpy(str)[here]
+    patients = [len(np.unique(groups[targets == k])) for k in range(len(names))]
+    if counts.min() < TOO_FEW or min(patients) < 2:
+        return [], [], [], [f"too few {label} films to tell its sources apart ({', '.join(shown)})"]
+    cells: list[tuple[Cell, ...]] = []
+    verdicts, told = [], []
+    for member, values in features.items():
+        probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
+        draws = bootstrap(
+            targets, {member: probs}, groups,
+            rng=np.random.default_rng(seed), resamples=resamples,
+        )[member]  # fmt: skip
+        # With two sources both have the same AUROC.
+        for k in range(1 if len(names) == 2 else len(names)):
+            auroc = interval(draws["auroc"][:, k])
+            against = names[1] if len(names) == 2 else "the rest"
+            cells.append((member, f"{names[k]} against {against}", show_interval(auroc)))
+            verdicts.append(judge(auroc["low"], suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
+            told.append(f"{show_interval(auroc, digits=2)} ({member})")
+    title = f"Sources inside {label} by frozen features ({', '.join(shown)} films), out of fold"
+    sentence = (
+        f"Inside {label}, where the diagnosis is the same, the network's features tell "
+        f"{list_words(names.tolist())} apart with AUROC {list_words(told)}: "
+        + ("they carry the hospital." if worst(verdicts) != "clear" else "little of the hospital.")
+    )
+    return [Table(title, ("features of", "told apart", "AUROC"), tuple(cells))], verdicts, \
+        [sentence], []  # fmt: skip
+
+
+def leave_out(
+    table: pd.DataFrame,
+    label: str,
+    labels: Sequence[str],
+    features: Mapping[str, NDArray[np.float32]],
+    rows: Rows,
+    seed: int,
+    resamples: int,
+) -> Part:
+    """Fit a linear head without one source of a class and look whether it is still recognised."""
+    part = table.iloc[rows]
+    label_of, source_of = part["label"].to_numpy(str), part["source"].to_numpy(str)
+    # What the networks have not trained on: validation only chose their epoch.
+    groups, unseen = part["group"].to_numpy(str), (part["split"] != "train").to_numpy()
+    names = sources_of(label, label_of, source_of)
+    targets = np.array([list(labels).index(name) for name in label_of])
+    own = list(labels).index(label)
+    cells: list[tuple[Cell, ...]] = []
+    verdicts: list[Verdict] = []
+    told, reasons = [], []
+    for source in names if len(names) > 1 else []:
+        of_source = (label_of == label) & (source_of == source)
+        held = np.flatnonzero(of_source & unseen)
+        others = (label_of == label) & ~of_source & ~unseen
+        if len(held) < TOO_FEW or others.sum() < TOO_FEW:
+            reasons.append(
+                f"too few films to say whether {label} of {source} is recognised unseen "
+                f"({len(held)} outside train, {int(others.sum())} of other sources to learn from)"
+            )
+            continue
+        for member, values in features.items():
+            hits = {}
+            for kind, left_out in (("with", np.zeros(len(rows), bool)), ("without", of_source)):
+                fit = ~unseen & ~left_out
+                model = fit_linear(
+                    values[fit], targets[fit], groups[fit], n_classes=len(labels), seed=seed
+                )
+                hits[kind] = model.probs(values[held]).argmax(axis=1) == own
+            both = {kind: share_interval(right, groups[held]) for kind, right in hits.items()}
+            loss = _paired_loss(hits["with"], hits["without"], groups[held], seed, resamples)
+            verdicts.append(judge(loss["low"], suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
+            cells.append((
+                source, member, len(held), int(hits["with"].sum()), show_interval(both["with"]),
+                int(hits["without"].sum()), show_interval(both["without"]), show_interval(loss),
+            ))  # fmt: skip
+            told.append(
+                f"{source} {int(hits['without'].sum())} of {len(held)} instead of "
+                f"{int(hits['with'].sum())} ({member})"
+            )
+    if not cells:
+        return [], verdicts, [], reasons
+    heads = (
+        "source left out", "features of", "films outside train", "right with it",
+        "sensitivity with it", "right without it", "sensitivity without it", "loss",
+    )  # fmt: skip
+    title = f"{label}: a linear model on frozen features that has not seen one source"
+    sentence = (
+        f"Learned again without one source, {label} films from there are recognised: "
+        f"{list_words(told)}. (The features themselves were trained with all sources, so a network "
+        "that has really never seen the hospital may lose more.)"
+    )
+    return [Table(title, heads, tuple(cells))], verdicts, [sentence], reasons
+
+
+def _paired_loss(
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    groups: NDArray[np.str_],
+    seed: int,
+    resamples: int,
+) -> dict[str, float]:
+    """Return the sensitivity lost, on the same films, with an interval by groups."""
+    change = before.astype(np.float64) - after.astype(np.float64)
+    rng = np.random.default_rng(seed)
+    return mean_intervals(change, groups, rng=rng, resamples=resamples)[0]

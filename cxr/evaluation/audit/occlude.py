@@ -1,0 +1,83 @@
+"""Films with their lungs hidden, or with nothing but their lungs. N films, S side."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import InputError
+
+Variant = Literal["whole", "lungs only", "lungs black", "lungs gray", "box black"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+HIDDEN: tuple[Variant, ...] = ("lungs black", "lungs gray", "box black")
+"""Those in which no lung is to be seen. Black is what the literature does and what a film's
+border is; but a black hole is a strange thing to a network that never saw one, so gray shows
+whether the finding hangs on that. In both the hole has the lungs' outline, and a mask that
+leaves out a consolidated part draws the disease; the box shows four edges and no outline."""
+BOX_MARGIN = 0.04
+"""Of the side, added around the box: the rim of lung that an outline misses."""
+
+
+def occlude(
+    films: NDArray[np.uint8], masks: NDArray[np.bool_], variant: Variant
+) -> NDArray[np.uint8]:
+    """Hide a part of each film.
+
+    Args:
+        films: (N, S, S).
+        masks: (N, S, S), lungs.
+        variant: ``whole`` hides nothing; ``lungs only`` blackens all but the lungs; ``lungs
+            black`` and ``lungs gray`` fill the lungs, gray being the film's mean outside of
+            them, so that the fill tells nothing of the lungs; ``box black`` fills the
+            upright rectangle around both lungs and a margin.
+
+    Returns:
+        (N, S, S) uint8, new.
+
+    Raises:
+        InputError: arrays of different films, an unknown variant, or a film without a mask.
+    """
+    if films.shape != masks.shape:
+        raise InputError(f"films are {films.shape}, masks {masks.shape}: use the same films")
+    if variant not in VARIANTS:
+        raise InputError(f"variant is {variant!r}: allowed are {', '.join(VARIANTS)}")
+    if not masks.any(axis=(1, 2)).all():
+        raise InputError("a film without a mask cannot be occluded: leave such films out")
+    if variant == "lungs only":
+        return np.where(masks, films, 0).astype(np.uint8)
+    if variant == "lungs black":
+        return np.where(masks, 0, films).astype(np.uint8)
+    if variant == "lungs gray":
+        outside = np.maximum((~masks).sum(axis=(1, 2)), 1)
+        mean = np.where(masks, 0, films).sum(axis=(1, 2), dtype=np.int64) / outside
+        return np.where(masks, np.rint(mean)[:, None, None], films).astype(np.uint8)
+    if variant == "box black":
+        return np.where(boxes(masks), 0, films).astype(np.uint8)
+    return np.array(films)
+
+
+def boxes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return (N, S, S), true in the upright rectangle around each mask and its margin."""
+    side = masks.shape[-1]
+    margin = round(BOX_MARGIN * side)
+    found = np.zeros_like(masks)
+    for row, mask in enumerate(masks):
+        tall, wide = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(tall):
+            found[
+                row,
+                max(tall[0] - margin, 0) : tall[-1] + margin + 1,
+                max(wide[0] - margin, 0) : wide[-1] + margin + 1,
+            ] = True
+    return found
+
+
+def visible_share(masks: NDArray[np.bool_], variant: Variant) -> float:
+    """Return the mean share of a film that a variant leaves to see; NaN without films."""
+    if not len(masks):
+        return float("nan")
+    if variant == "whole":
+        return 1.0
+    if variant == "lungs only":
+        return float(masks.mean())
+    return 1 - float((boxes(masks) if variant == "box black" else masks).mean())

@@ -1,0 +1,175 @@
+"""Test 5: whether the hospital tells the class, and the features tell the hospital.
+
+N films, F features, K classes, n test films of a source.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from cxr.data.decode import ShowProgress, no_progress
+from cxr.evaluation.audit.films import Rows
+from cxr.evaluation.audit.inside import Part, leave_out, sources_of, tell_apart
+from cxr.evaluation.audit.origins import origin_sentences, origin_table
+from cxr.evaluation.audit.result import (
+    AuditResult,
+    Cell,
+    Table,
+    figure_of,
+    judge,
+    list_words,
+    skipped,
+    worst,
+)
+from cxr.evaluation.bootstrap import bootstrap, interval
+from cxr.evaluation.tables import show_interval
+
+NAME, TITLE = "sources", "The hospital behind the class"
+WHAT = (
+    "It was counted which class comes from which hospital, and how well the hospital's name alone "
+    "would tell the class. Inside a class with several sources the network's features were asked "
+    "for the source, and a class was learned again without one of its sources."
+)
+NAME_SUSPICIOUS, NAME_SHORTCUT = 0.65, 0.80
+"""Lower end of the AUROC with which the source's name alone tells the class."""
+FIT_FILMS = 300
+"""Films of each class outside test on which the linear heads are fitted, beside all films of
+the classes with several sources."""
+RESAMPLES = 1000
+
+
+def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed: int = 0) -> Rows:
+    """Choose the films whose features this test needs.
+
+    Args:
+        split: (N,) train, val or test.
+        labels: (N,) class names.
+        sources: (N,) source names, "" where unknown.
+        seed: of the choice.
+
+    Returns:
+        All films of classes with several sources, and ``FIT_FILMS`` of the others outside
+        test, ascending; none where no class has several.
+    """
+    parts, names, origin = (np.asarray(column, str) for column in (split, labels, sources))
+    several = [k for k in np.unique(names).tolist() if len(sources_of(k, names, origin)) > 1]
+    if not several:
+        return np.empty(0, np.int64)
+    rng = np.random.default_rng(seed)
+    chosen = [np.flatnonzero(np.isin(names, several))]
+    for label in np.unique(names).tolist():
+        if label not in several:
+            here = np.flatnonzero((names == label) & (parts != "test"))
+            chosen.append(rng.permutation(here)[:FIT_FILMS])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def audit_sources(
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    features: Mapping[str, NDArray[np.float32]],
+    rows: Rows,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    progress: ShowProgress = no_progress,
+) -> AuditResult:
+    """Measure what sources tell of classes, and what features tell of sources.
+
+    Args:
+        table: N rows of the prepared table.
+        labels: K class names.
+        features: per member (R, F) pooled features of the chosen rows.
+        rows: (R,) what ``source_rows`` chose.
+        seed: of folds and bootstrap.
+        resamples: of groups.
+        progress: see ``ShowProgress``.
+
+    Returns:
+        ``shortcut`` where the source's name alone tells a class; else ``suspicious`` where
+        features tell the sources of a class, or one is lost when it was not learned from.
+    """
+    sources = table["source"].to_numpy(str)
+    if not (sources != "").any():
+        return skipped(NAME, TITLE, WHAT, "the manifest names no source")
+    if len(np.unique(sources)) == 1:
+        reason = f"all films come from one source, {sources[0]}"
+        return skipped(NAME, TITLE, WHAT, reason)
+    tables, verdicts, sentences, reasons = _by_name(table, labels, seed, resamples)
+    figure = _figure_by_name(table, labels, seed, resamples)
+    steps = max(1, len(rows) and 2 * len(features) * len(labels))
+    with progress("sources: fit linear models", steps) as done:
+        for label in labels:
+            for part in (tell_apart, leave_out):
+                found = part(table, label, labels, features, rows, seed, resamples)
+                tables += found[0]
+                verdicts += found[1]
+                sentences += found[2]
+                reasons += found[3]
+                for _ in features:
+                    done()
+    return AuditResult(
+        NAME, TITLE, WHAT, worst(verdicts), " ".join(part for part in sentences if part),
+        figure, tables, "; ".join(dict.fromkeys(reasons)),
+    )  # fmt: skip
+
+
+def _name_scores(
+    table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: int
+) -> dict[str, dict[str, float]]:
+    """Return, per class with test films, the AUROC of guessing by the source's name.
+
+    A test film's score for a class is the class's share among the fit films of its source.
+    """
+    test = (table["split"] == "test").to_numpy()
+    names = list(labels)
+    targets = np.array([names.index(label) for label in table["label"]])
+    sources, place = np.unique(table["source"].to_numpy(str), return_inverse=True)
+    counts = np.zeros((len(sources), len(names)))
+    np.add.at(counts, (place[~test], targets[~test]), 1)
+    # A source without fit films says nothing, so each class keeps its overall share there.
+    overall = counts.sum(axis=0) / max(counts.sum(), 1)
+    total = counts.sum(axis=1, keepdims=True)
+    shares = np.where(total > 0, counts / np.maximum(total, 1), overall)
+    draws = bootstrap(
+        targets[test], {"name": shares[place[test]]}, table["group"].to_numpy(str)[test],
+        rng=np.random.default_rng(seed), resamples=resamples,
+    )  # fmt: skip
+    return {label: interval(draws["name"]["auroc"][:, k]) for k, label in enumerate(names)}
+
+
+def _figure_by_name(
+    table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: int
+) -> dict[str, object] | None:
+    found = _name_scores(table, labels, seed, resamples)
+    defined = [label for label in labels if not np.isnan(found[label]["value"])]
+    if not defined:
+        return None
+    first = max(defined, key=lambda label: found[label]["low"])
+    metric = f"AUROC of {first} against the rest, from the source's name alone"
+    return figure_of(found[first], metric=metric, chance=0.5)
+
+
+def _by_name(table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: int) -> Part:
+    """Count the sources of each class, and what a source's name tells of it."""
+    found = _name_scores(table, labels, seed, resamples)
+    verdicts = [
+        judge(score["low"], suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT)
+        for score in found.values()
+    ]
+    told = [f"{label} {show_interval(score, digits=2)}" for label, score in found.items()
+            if score["low"] >= NAME_SUSPICIOUS]  # fmt: skip
+    sentence = origin_sentences(table, labels)
+    sentence += (
+        f" Who knows the source's name alone tells the class with AUROC {list_words(told)} "
+        "(0.50 is guessing)."
+        if told else " The source's name alone tells little of the class."
+    )  # fmt: skip
+    rows: list[tuple[Cell, ...]] = [(label, show_interval(score)) for label, score in found.items()]
+    names = Table(
+        "What the source's name alone tells, test films", ("class", "AUROC against the rest"),
+        tuple(rows),
+    )  # fmt: skip
+    return [origin_table(table, labels), names], verdicts, [sentence.strip()], []

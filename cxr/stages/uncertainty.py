@@ -1,0 +1,76 @@
+"""What validation says about certainty: read from a run, or fitted from its members' tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr.console import log
+from cxr.runlog import digest_of, read_json, write_json
+from cxr.training.align import AlignedLogits, align_predictions
+from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
+from cxr.training.inference import read_predictions
+from cxr.uncertainty import fit_uncertainty
+
+FILE = "uncertainty.json"
+
+
+def validation_predictions(
+    folder: Path, members: Sequence[str], labels: tuple[str, ...]
+) -> AlignedLogits:
+    """Read the members' validation predictions of a run.
+
+    Raises:
+        InputError: a table is missing, or the tables do not belong together.
+    """
+    tables = {
+        name: read_predictions(folder / "members" / name / "predictions.csv", labels)
+        for name in members
+    }
+    return align_predictions(tables, labels)
+
+
+def write_uncertainty(
+    folder: Path, ensemble: Ensemble, aligned: AlignedLogits, info: dict[str, Any]
+) -> dict[str, Any]:
+    """Fit prediction sets and referral on validation and write ``uncertainty.json``.
+
+    Args:
+        folder: of the run.
+        ensemble: what was fitted.
+        aligned: the members' validation predictions.
+        info: the run's ``run.json``.
+
+    Returns:
+        What was written.
+    """
+    probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    found = fit_uncertainty(probs, aligned.targets, ensemble.labels) | {
+        "ensemble": digest_of(ensemble.to_dict()),
+        "fingerprint": info["fingerprint"],
+        "synthetic": info["synthetic"],
+        "note": info["note"],
+    }
+    for note in filter(None, [found["warning"], *_level_notes(found)]):
+        log.warning("%s", note)
+    write_json(folder / FILE, found)
+    return found
+
+
+def read_uncertainty(folder: Path, ensemble: Ensemble, info: dict[str, Any]) -> dict[str, Any]:
+    """Read a run's ``uncertainty.json``; fit it where it is missing or of another ensemble.
+
+    Raises:
+        InputError: it is damaged, or the members' validation predictions are.
+    """
+    path = folder / FILE
+    if path.exists():
+        found: dict[str, Any] = read_json(path, mend="remove it, it is then fitted again")
+        if found.get("ensemble") == digest_of(ensemble.to_dict()):
+            return found
+    log.info("prediction sets and referral are fitted on validation: %s", path.name)
+    aligned = validation_predictions(folder, ensemble.members, ensemble.labels)
+    return write_uncertainty(folder, ensemble, aligned, info)
+
+
+def _level_notes(found: dict[str, Any]) -> list[str]:
+    return [level["note"] for level in found["conformal"]["levels"].values()]

@@ -1,0 +1,14 @@
+"""evaluate_on: see --help, and cxr/stages/evaluate_on.py."""
+
+from cxr.config import EvaluateOnConfig, script
+from cxr.stages.evaluate_on import evaluate_on_stage
+
+
+@script("evaluate_on")
+def main(config: EvaluateOnConfig) -> None:
+    """Run the stage."""
+    evaluate_on_stage(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Films of one set found in another."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from cxr.data.overlap import find_overlap
+
+
+def film(seed, side=128):
+    """Draw a thorax-like picture with detail of its own."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    thorax = 120 - 90 * np.exp(-(((np.abs(x) - 0.22) / 0.13) ** 2) - (y / 0.3) ** 2)
+    own = sum(
+        weight * ndimage.gaussian_filter(rng.standard_normal((side, side)), width) * width
+        for width, weight in ((2, 20), (6, 40), (16, 60))
+    )
+    return np.clip(thorax + 20 * y + own, 0, 255).astype(np.uint8)
+
+
+def encoded_again(square):
+    stream = io.BytesIO()
+    Image.fromarray(square).save(stream, "JPEG", quality=60)
+    return np.asarray(Image.open(stream))
+
+
+@pytest.fixture(scope="module")
+def known():
+    return np.stack([film(seed) for seed in range(10)])
+
+
+def names(prefix, count):
+    return [f"{prefix}{index}" for index in range(count)]
+
+
+def test_identical_near_and_mirrored_films_are_found(known):
+    mine = np.stack([film(100), known[3], encoded_again(known[5]), known[7][:, ::-1], film(101)])
+    digests = names("new", 5)
+    digests[1] = "old3"
+    counted = []
+    found = find_overlap(
+        mine, digests, known, names("old", 10), on_progress=lambda: counted.append(1)
+    )
+    assert found.row.tolist() == [1, 2, 3]
+    assert found.known.tolist() == [3, 5, 7]
+    assert found.identical.tolist() == [True, False, False]
+    assert (found.correlation > 0.85).all()
+    assert len(counted) == 15
+
+
+def test_without_near_only_identical_ones(known):
+    mine = np.stack([encoded_again(known[5]), known[3]])
+    found = find_overlap(mine, ["a", "old3"], known, names("old", 10), near=False)
+    assert (found.row.tolist(), found.known.tolist()) == ([1], [3])
+
+
+def test_copies_inside_either_set_are_not_told(known):
+    mine = np.stack([film(100), encoded_again(film(100))])
+    twice = np.concatenate([known, known[:1]])
+    found = find_overlap(mine, names("new", 2), twice, names("old", 11))
+    assert len(found.row) == 0
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_empty_sets_have_none(known, count):
+    found = find_overlap(known[:count], names("new", count), known[:0], [])
+    assert len(found.row) == 0

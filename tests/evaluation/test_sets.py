@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from cxr.evaluation.sets import chance_range, measure_sets
+from cxr.uncertainty import fit_uncertainty, prediction_sets, thresholds_of
+
+LABELS = ["normal", "covid", "viral"]
+
+
+def drawn(rng, n):
+    targets = rng.choice(3, size=n, p=[0.5, 0.1, 0.4])
+    scores = np.exp(rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[targets])
+    return targets, scores / scores.sum(axis=1, keepdims=True)
+
+
+def measured(n=400, fitted=300):
+    rng = np.random.default_rng(0)
+    stored = fit_uncertainty(*drawn(rng, fitted)[::-1], LABELS)
+    targets, probs = drawn(rng, n)
+    return targets, probs, stored, measure_sets(
+        targets, probs, np.arange(n) // 2, stored, resamples=100
+    )  # fmt: skip
+
+
+def test_coverage_and_size_are_those_of_the_sets():
+    targets, probs, stored, found = measured()
+    assert list(found) == ["0.8", "0.9", "0.95"]
+    for level, kinds in found.items():
+        for kind in ("plain", "per_class"):
+            limits = thresholds_of(stored, float(level), per_class=kind == "per_class")
+            sets = prediction_sets(probs, limits)
+            hit = sets[np.arange(len(targets)), targets]
+            values = kinds[kind]
+            assert values["coverage"]["value"] == pytest.approx(hit.mean())
+            assert values["size"]["value"] == pytest.approx(sets.sum(axis=1).mean())
+            assert values["coverage"]["low"] < values["coverage"]["value"]
+            for k, label in enumerate(LABELS):
+                own = values["per_class"][label]["value"]
+                assert own == pytest.approx(hit[targets == k].mean())
+            assert sum(values["share_of_sizes"].values()) == pytest.approx(1)
+            bare = prediction_sets(probs, limits, with_top=False)
+            assert values["empty_without_top"] == pytest.approx((~bare.any(axis=1)).mean())
+            single = sets.sum(axis=1) == 1
+            assert values["accuracy_of_singles"] == pytest.approx(hit[single].mean())
+
+
+def test_coverage_is_as_promised_within_chance():
+    found = measured(n=4000, fitted=2000)[3]
+    for level, kinds in found.items():
+        low, high = kinds["plain"]["expected"]["all"]
+        assert low - 0.02 < kinds["plain"]["coverage_without_top"] < high + 0.02
+        assert low < float(level) < high
+
+
+def test_chance_range_agrees_with_simulation():
+    rng = np.random.default_rng(1)
+    # Of uniform scores the coverage of a threshold is the threshold.
+    thresholds = np.sort(rng.random((20_000, 50)), axis=1)[:, int(np.ceil(51 * 0.9)) - 1]
+    expected = np.quantile(thresholds, [0.025, 0.975])
+    np.testing.assert_allclose(chance_range(0.9, 50), expected, atol=0.005)
+    assert chance_range(0.95, 18) == (1.0, 1.0)
+
+
+def test_an_absent_class_has_no_coverage():
+    targets, probs, stored, _ = measured()
+    kept = targets != 1
+    found = measure_sets(targets[kept], probs[kept], np.arange(kept.sum()), stored, resamples=5)
+    assert np.isnan(found["0.9"]["plain"]["per_class"]["covid"]["value"])
+    assert not np.isnan(found["0.9"]["plain"]["coverage"]["value"])
+
+
+def test_a_validation_too_small_gives_whole_sets_and_says_so():
+    rng = np.random.default_rng(2)
+    targets, probs = drawn(rng, 12)
+    stored = fit_uncertainty(probs, targets, LABELS)
+    found = measure_sets(targets, probs, np.arange(12), stored, resamples=5)
+    assert found["0.95"]["plain"]["size"]["value"] == 3
+    assert found["0.95"]["plain"]["expected"]["all"] == (1.0, 1.0)
+    assert "all classes together (12)" in found["0.95"]["note"]
