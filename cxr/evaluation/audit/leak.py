@@ -5,6 +5,7 @@ compared with it. N films, S side of prepared pixels.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,7 +78,7 @@ def audit_leak(
     known = int((np.asarray(patients, str) != "").sum())
     return AuditResult(
         NAME, TITLE, WHAT, verdict, _sentence(copies, counts, shares, group, parts, known),
-        figure_of(shares["copy"], metric="share of test films with a copy outside test", chance=0),
+        _figure(shares),
         _tables(copies, counts, shares, group, parts, np.asarray(stored_groups, str), names, files),
         _reason(files, known, len(parts), np.asarray(names, str)),
     )  # fmt: skip
@@ -114,6 +115,16 @@ def _verdict(
         one(shares["copy"]["value"], SHORTCUT_SHARE, pairs > 0),
         one(shares["patient"]["value"], PATIENT_SHARE, counts["crossing"] > 0),
     ])  # fmt: skip
+
+
+def _figure(shares: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return the share of copies, or where there is none that of known patients if any."""
+    if shares["copy"]["value"] == 0 < shares["patient"]["value"]:
+        metric = "share of test films whose patient is outside test"
+        return figure_of(shares["patient"], metric=metric, chance=0)
+    return figure_of(
+        shares["copy"], metric="share of test films with a copy outside test", chance=0
+    )
 
 
 def _sentence(

@@ -53,7 +53,9 @@ def test_other_hospitals_and_other_ages_are_said():
     assert found.verdict == "shortcut"
     assert "Every covid film comes from other hospitals than the rest: from b (100 films) and c" \
         in found.sentence  # fmt: skip
-    assert "It also comes from other ages: in years, covid patients have the median" in found.sentence
+    assert (
+        "It also comes from other ages: in years, covid patients have the median" in found.sentence
+    )
     assert found.figure is not None
     assert found.figure["value"] == 1.0
     assert found.tables[0].rows[0][:4] == ("normal", "a", 200, 200)
