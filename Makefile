@@ -12,19 +12,22 @@ BUNDLE ?= outputs/$(DATA)/$(RUN)/bundle
 APP_DATA ?= outputs/app
 PORT ?= 5000
 NAME ?=
+FOLDS ?= 5
 VENV ?= .venv
 
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt
 WHICH := data=$(DATA) run=$(RUN) make=true
 ROOT := $(if $(DATA_ROOT),data.root=$(DATA_ROOT))
+COMMA := ,
+LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data prepare train ensemble evaluate audit evaluate-on explain export app account notebook test lint format clean
+.PHONY: help install data prepare train ensemble evaluate audit evaluate-on cv experiment explain export app account notebook test lint format clean
 
 help: ## every target with a line
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  DATA=phantom|cxr4|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
 
 # The stamp is newer than the two files while what they ask for is installed.
@@ -71,6 +74,16 @@ evaluate-on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=
 
 audit: $(VENV)/.train ## the shortcut tests, each with a verdict
 	@$(PY) scripts/audit.py $(WHICH) $(ARGS)
+
+cv: $(VENV)/.train ## cross-validate by patient: make cv FOLDS=5; goes on where it was
+	@set -e; for member in $(MEMBERS); do \
+	  $(PY) scripts/cv.py $(WHICH) $(ROOT) folds=$(FOLDS) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
+
+# Of data=seed in a run called leak, unless DATA or RUN is given.
+experiment: $(VENV)/.train ## what a leak is worth: make experiment NAME=leak DATA_ROOT=PATH
+	@test '$(NAME)' = leak || { echo 'error: NAME=$(NAME) is no experiment: make experiment NAME=leak is' >&2; exit 2; }
+	@$(PY) scripts/leak.py data=$(if $(filter file,$(origin DATA)),seed,$(DATA)) \
+	  run=$(if $(filter file,$(origin RUN)),leak,$(RUN)) make=true $(ROOT) $(WEIGHTS) $(ARGS)
 
 explain: $(VENV)/.train ## Grad-CAM figures
 	@$(PY) scripts/explain.py $(WHICH) $(ARGS)

@@ -203,6 +203,32 @@ class TrainConfig(PrepareConfig):
 
 
 @dataclass
+class CrossValidateConfig(TrainConfig):
+    """scripts/cv.py; trains one member in every fold, and pools once all members are trained."""
+
+    folds: int = 5
+    """Into how many parts the films are dealt; each is the test split once."""
+    members: list[str] | None = None
+    """Which members the ensemble of a fold has; null takes the one that is trained."""
+    resamples: int = 2000
+    """Bootstrap resamples, by patient."""
+
+
+@dataclass
+class LeakConfig(TrainConfig):
+    """scripts/leak.py."""
+
+    copies: int = 3
+    """Turned and mirrored copies of each film that are made before the random split."""
+    rotation_deg: float = 15.0
+    """Largest turn of a copy, to either side; every second one is mirrored."""
+    test_share: float = 0.1
+    """Share of test, and again of validation, both ways of splitting."""
+    resamples: int = 2000
+    """Bootstrap resamples, by film and its copies."""
+
+
+@dataclass
 class EnsembleConfig(RunConfig):
     """scripts/ensemble.py."""
 
@@ -305,6 +331,8 @@ class DownloadConfig:
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
+    "cv": CrossValidateConfig,
+    "leak": LeakConfig,
     "ensemble": EnsembleConfig,
     "evaluate": EvaluateConfig,
     "evaluate_on": EvaluateOnConfig,

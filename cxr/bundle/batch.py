@@ -1,0 +1,256 @@
+"""Predict any number of films in constant memory, and go on where a stopped run was.
+
+A few small chunks are in work at once, each in its own thread: while one is in the network,
+another is decoded. A film's pixels and maps are gone before its chunk's rows are written.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cxr.bundle.films import FilmFile
+from cxr.bundle.overlays import overlay_path, save_overlay
+from cxr.bundle.results import KEY, Results
+from cxr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 8
+"""Films of a chunk: a film of 10 megapixels takes 10 MB, and the network gains nothing beyond."""
+WORKERS = 2
+"""Chunks in work at once; one more waits for each."""
+CONSTANT = ("level", "bundle", "runtime", "note")
+"""Columns that are the same in every row of a table."""
+
+Row = dict[str, str]
+
+
+class PredictorLike(Protocol):
+    """What is needed of ``cxr.Predictor``."""
+
+    labels: tuple[str, ...]
+    members: tuple[str, ...]
+    fingerprint: str
+    note: str
+
+    def predict_each(self, images: Any, *, level: float, maps: bool, names: Any) -> Iterator[Any]:
+        """Yield a prediction, or the error of a bad film, for each image."""
+        ...
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        predicted: films that got a prediction.
+        refused: films that an out-of-distribution test refused.
+        failed: files that could not be read.
+        skipped: films that an earlier run had done.
+        seconds: the run took.
+    """
+
+    predicted: int = 0
+    refused: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Films of this run."""
+        return self.predicted + self.refused + self.failed
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        rate = f", {self.done / self.seconds:.1f} images/s" if self.seconds and self.done else ""
+        parts = [f"{self.done} films in {self.seconds:.1f} s{rate}: {self.predicted} predicted"]
+        parts += [f"{self.refused} refused as not like the training films"] if self.refused else []
+        parts += [f"{self.failed} could not be read"] if self.failed else []
+        parts += [f"{self.skipped} were done before"] if self.skipped else []
+        return ", ".join(parts)
+
+
+def column_types(labels: Sequence[str], members: Sequence[str], *, maps: bool) -> dict[str, str]:
+    """Return the columns of the table in order, each with ``number``, ``truth`` or ``text``.
+
+    Args:
+        labels: the K classes.
+        members: names of the members.
+        maps: whether overlays are written.
+    """
+    probs = [f"prob_{label}" for label in labels]
+    probs += [f"prob_{member}_{label}" for member in members for label in labels]
+    return (
+        {"image": "text", "label": "text"}
+        | dict.fromkeys(probs, "number")
+        | {"set": "text", "refer": "truth", "ood_score": "number", "refused": "truth",
+           "reason": "text", "warning": "text", "error": "text"}
+        | ({"map": "text"} if maps else {})
+        | {"level": "number", "bundle": "text", "runtime": "text", KEY: "text", "note": "text"}
+    )  # fmt: skip
+
+
+def predict_films(
+    predictor: PredictorLike,
+    films: Iterable[FilmFile],
+    table: Path,
+    *,
+    level: float = 0.9,
+    maps: Path | None = None,
+    runtime: str = "onnxruntime float32",
+    workers: int = WORKERS,
+    on_film: Callable[[], None] | None = None,
+) -> Summary:
+    """Append a row per film to a table; films that it holds already are left out.
+
+    A film that cannot be read is a row with its error. A refused film has no prediction in
+    its row, and the reason why. Rows come in the order of the films.
+
+    Args:
+        predictor: thread-safe.
+        films: in any number; pulled one at a time, from this thread.
+        table: CSV, begun or gone on with.
+        level: of the prediction sets, 0 to 1.
+        maps: folder that receives an overlay per predicted film.
+        runtime: what runs the network, for the table.
+        workers: chunks in work at once.
+        on_film: called once a film, in this thread.
+
+    Raises:
+        InputError: a level that the bundle does not have, a table that is another run's, or
+            a full disk.
+    """
+    begun, summary = time.perf_counter(), Summary()
+    columns = list(column_types(predictor.labels, predictor.members, maps=maps is not None))
+    constant = {
+        "level": f"{level:g}", "bundle": predictor.fingerprint, "runtime": runtime,
+        "note": predictor.note or "Research use only, not a medical device",
+    }  # fmt: skip
+    list(predictor.predict_each([], level=level, maps=maps is not None, names=[]))
+    with Results(table, columns, constant) as results:
+
+        def take(part: Future[list[Row]]) -> None:
+            rows = part.result()
+            results.append(constant | row for row in rows)
+            for row in rows:
+                _count(summary, row)
+                if on_film:
+                    on_film()
+
+        waiting: deque[Future[list[Row]]] = deque()
+        pool = ThreadPoolExecutor(max(1, workers))
+        try:
+            for chunk in _chunks(_not_done(films, results, summary, on_film), CHUNK):
+                waiting.append(pool.submit(_chunk_rows, predictor, chunk, level, maps))
+                if len(waiting) > 2 * workers:
+                    take(waiting.popleft())
+            while waiting:
+                take(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+            summary.seconds = time.perf_counter() - begun
+    return summary
+
+
+def _not_done(
+    films: Iterable[FilmFile],
+    results: Results,
+    summary: Summary,
+    on_film: Callable[[], None] | None,
+) -> Iterator[tuple[FilmFile, int]]:
+    for film in films:
+        key = film.key()
+        if results.has(key):
+            summary.skipped += 1
+            if on_film:
+                on_film()
+        else:
+            yield film, key
+
+
+def _chunks(films: Iterable[tuple[FilmFile, int]], size: int) -> Iterator[dict[int, FilmFile]]:
+    """Deal films to chunks, by key: a film that is named twice in a row counts once."""
+    rest = iter(films)
+    while chunk := {key: film for film, key in islice(rest, size)}:
+        yield chunk
+
+
+def _count(summary: Summary, row: Mapping[str, str]) -> None:
+    if row["error"]:
+        summary.failed += 1
+    elif row["refused"] == "true":
+        summary.refused += 1
+    else:
+        summary.predicted += 1
+
+
+def _chunk_rows(
+    predictor: PredictorLike, chunk: Mapping[int, FilmFile], level: float, maps: Path | None
+) -> list[Row]:
+    readable = [film for film in chunk.values() if not film.error]
+    answers = _answers(predictor, readable, level, maps is not None)
+    rows = []
+    for key, film in chunk.items():
+        answer = InputError(film.error) if film.error else next(answers)
+        rows.append(_row(film, answer, maps) | {KEY: f"{key:016x}"})
+    return rows
+
+
+def _answers(
+    predictor: PredictorLike, films: Sequence[FilmFile], level: float, maps: bool
+) -> Iterator[Any]:
+    """Yield a prediction or an error for each film, whatever one of them does."""
+    try:
+        yield from list(predictor.predict_each(
+            [film.path for film in films], names=[film.name for film in films], level=level,
+            maps=maps,
+        ))  # fmt: skip
+        return
+    except InputError:
+        raise
+    except Exception as error:  # a defect that one film brings out must not cost the others
+        if len(films) == 1:
+            log.debug("%s", films[0].name, exc_info=True)
+            yield InputError(
+                f"{films[0].name} could not be predicted, by a defect of cxr and not of yours "
+                f"({type(error).__name__}: {error})"
+            )
+            return
+    for film in films:
+        yield from _answers(predictor, [film], level, maps)
+
+
+def _row(film: FilmFile, answer: Any, maps: Path | None) -> Row:
+    if isinstance(answer, Exception):
+        return {"image": film.name, "error": str(answer)}
+    row = {
+        "image": film.name, "error": "", "ood_score": _number(answer.ood_score),
+        "refused": str(bool(answer.refused)).lower(), "reason": " ".join(answer.refusals),
+        "warning": "; ".join(getattr(answer, "warnings", ())),
+    }  # fmt: skip
+    if answer.refused:
+        return row
+    row |= {"label": answer.label, "set": "|".join(answer.prediction_set),
+            "refer": str(bool(answer.refer)).lower()}  # fmt: skip
+    row |= {f"prob_{label}": _number(p) for label, p in answer.probs.items()}
+    for member, probs in answer.member_probs.items():
+        row |= {f"prob_{member}_{label}": _number(p) for label, p in probs.items()}
+    if maps is not None:
+        target = overlay_path(maps, film.name)
+        save_overlay(answer, target)
+        row["map"] = target.as_posix()
+    return row
+
+
+def _number(value: float) -> str:
+    """Return a number as text, and nothing where there is none."""
+    return f"{value:.7g}" if np.isfinite(value) else ""

@@ -1,0 +1,142 @@
+"""Compare what an exported graph answers with what PyTorch answered, film by film.
+
+N films, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import InputError
+
+PROBS_LIMIT = 1e-5
+"""Largest difference of a probability: what float32 arithmetic in another order gives."""
+FLOAT32_LEAST = 1e-36
+"""Below it float32 has no full precision left."""
+METRICS_LIMIT = 1e-4
+"""Largest difference of a metric: less than one film among ten thousand."""
+
+
+class GateError(InputError):
+    """An exported graph that does not do what the trained members do."""
+
+
+def largest_gap(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
+    """Return the largest difference; NaN where the shapes differ."""
+    if found.shape != wanted.shape:
+        return float("nan")
+    return float(np.abs(found.astype(np.float64) - wanted).max())
+
+
+def check_classes(
+    found: NDArray[np.floating], wanted: NDArray[np.floating], images: Sequence[str], split: str
+) -> dict[str, float]:
+    """Check that the graph's most probable class is PyTorch's on every film of a split.
+
+    Args:
+        found: (N, K) of the graph.
+        wanted: (N, K) of PyTorch, as stored when the run was trained or evaluated.
+        images: N names.
+        split: val or test.
+
+    Returns:
+        ``films``, ``largest_difference`` of a probability, and ``ties``: films whose two most
+        probable classes PyTorch holds to be equal within twice the limit, where no order is
+        right.
+
+    Raises:
+        GateError: another class, which the message names with its film.
+    """
+    tied = _ties(wanted)
+    other = np.flatnonzero((found.argmax(axis=1) != wanted.argmax(axis=1)) & ~tied)
+    gap = largest_gap(found, wanted)
+    if len(other) or not np.isfinite(gap):
+        first = images[int(other[0])] if len(other) else "all"
+        raise GateError(
+            f"the exported graph gives another class than PyTorch on {len(other)} of "
+            f"{len(wanted)} {split} films (first {first}; probabilities differ by up to "
+            f"{gap:.2g}). The former bundle stays; evaluate the run again (make evaluate) if its "
+            "members were trained anew"
+        )
+    return {"films": len(wanted), "largest_difference": gap, "ties": int(tied.sum())}
+
+
+def check_metrics(
+    found: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, Any]],
+    slack: Mapping[str, Mapping[str, float]],
+) -> float:
+    """Compare metrics recomputed through the graph with those of ``make evaluate``.
+
+    Args:
+        found: per model each metric's value.
+        wanted: the same of metrics.json; None or NaN where a metric is undefined.
+        slack: what ties explain, of ``tie_slack``; none where a metric is not named.
+
+    Returns:
+        The largest difference of the metrics that no tie leaves open.
+
+    Raises:
+        GateError: a metric differs by more than the limit.
+    """
+    largest = 0.0
+    for model, values in wanted.items():
+        for metric, value in values.items():
+            pair = (value, found[model][metric])
+            before, after = (np.nan if one is None else float(one) for one in pair)
+            left_open = slack.get(model, {}).get(metric, 0.0)
+            gap = 0.0 if np.isnan(before) and np.isnan(after) else abs(after - before)
+            allowed = METRICS_LIMIT + left_open
+            if not gap <= allowed and np.isfinite(allowed):
+                raise GateError(
+                    f"{metric} of {model} is {after:.6f} through the exported graph and "
+                    f"{before:.6f} by make evaluate; a difference of {allowed:.1g} is allowed. "
+                    "The former bundle stays; evaluate the run again (make evaluate)"
+                )
+            largest = largest if left_open else max(largest, gap)
+    return largest
+
+
+def tie_slack(
+    probs: NDArray[np.floating], targets: NDArray[np.int64], labels: Sequence[str]
+) -> dict[str, float]:
+    """Return how far metrics may move when equal probabilities are told apart at random.
+
+    Probabilities within twice the limit count as equal. With many films hardly any are; with
+    sixteen, one swapped pair moves an AUROC by percents.
+
+    Args:
+        probs: (N, K) of PyTorch.
+        targets: (N,) class positions.
+        labels: K names.
+
+    Returns:
+        Metric to slack: infinite for what counts classes where two classes tie on a film.
+    """
+    found: dict[str, float] = {}
+    each = []
+    for place, label in enumerate(labels):
+        scores, positive = probs[:, place], targets == place
+        right, wrong = scores[positive], np.sort(scores[~positive])
+        near = np.searchsorted(wrong, right + 2 * PROBS_LIMIT, "right")
+        pairs = int((near - np.searchsorted(wrong, right - 2 * PROBS_LIMIT, "left")).sum())
+        each.append(pairs / max(len(right) * len(wrong), 1))
+        found[f"auroc for {label}"] = each[-1]
+        found[f"average_precision for {label}"] = pairs / max(len(right), 1)
+    found["macro_auroc"] = float(np.mean(each))
+    # A probability that float32 cannot hold is 0 in the graph, and its logarithm anything.
+    if probs[np.arange(len(targets)), targets].min() < FLOAT32_LEAST:
+        found["nll"] = np.inf
+    if _ties(probs).any():
+        found |= dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), np.inf)
+        counting = ("sensitivity", "specificity", "ppv", "npv", "f1")
+        found |= {f"{metric} for {label}": np.inf for metric in counting for label in labels}
+    return found
+
+
+def _ties(probs: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell on which films the two most probable classes are equal within twice the limit."""
+    order = np.sort(probs, axis=1)
+    return np.asarray(order[:, -1] - order[:, -2] <= 2 * PROBS_LIMIT, np.bool_)

@@ -1,0 +1,97 @@
+"""The whole ensemble as one torch module, from raw pixels to everything a bundle answers.
+
+B batch, M members, K classes, C h w last feature layer, S side of prepared pixels, G side of
+the ensemble's map.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cxr.training.members import Member
+
+GRID_SHARE = 4
+"""The ensemble's map has a cell for so many pixels of the prepared square: finer than any
+member's own map, and next to no work."""
+
+
+class BundleGraph(nn.Module):
+    """Members, temperatures, weights and closed-form Grad-CAM in one forward pass.
+
+    Args:
+        members: per name, in inference mode; their order is the order of outputs.
+        temperatures: per member, above 0.
+        weights: per member, summing to 1.
+        size_px: S.
+    """
+
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        temperatures: Mapping[str, float],
+        weights: Mapping[str, float],
+        size_px: int,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(members)
+        self.members = nn.ModuleList(members.values())
+        self.temperatures = [float(temperatures[name]) for name in self.names]
+        self.weights = [float(weights[name]) for name in self.names]
+        self.grid_px = grid_of(size_px)
+        self.eval()
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what ``forward`` returns."""
+        return output_names(self.names)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return everything that a bundle answers.
+
+        Args:
+            pixels: (B, 1, S, S) uint8.
+
+        Returns:
+            ``probs`` (B, K), ``member_probs`` (B, M, K), ``map_ensemble`` (B, K, G, G), then
+            of each member ``map_<member>`` (B, K, h, w) and ``features_<member>`` (B, C); all
+            float32.
+        """
+        gray = pixels.to(torch.float32) / 255
+        probs, maps, features = [], [], []
+        for member, temperature in zip(self.members, self.temperatures, strict=True):
+            assert isinstance(member, Member)
+            layer = member.features(member.prepare(gray))
+            head = member.head
+            pooled = layer.mean(dim=(2, 3))
+            probs.append(functional.softmax(head(pooled) / temperature, dim=-1))
+            maps.append(functional.conv2d(layer, head.weight[:, :, None, None]).relu())
+            features.append(pooled)
+        each = torch.stack(probs, dim=1)
+        weights = torch.tensor(self.weights)[None, :, None]
+        ensemble = self._ensemble_map(maps)
+        own = [part for pair in zip(maps, features, strict=True) for part in pair]
+        return ((each * weights).sum(dim=1), each, ensemble, *own)
+
+    def _ensemble_map(self, maps: list[Tensor]) -> Tensor:
+        """Return sum_m w_m U(A_m / max A_m), as ``cxr.explain.gradcam.ensemble_cam`` has it."""
+        parts = []
+        tiny = torch.finfo(torch.float32).tiny
+        for weight, cells in zip(self.weights, maps, strict=True):
+            # No map is negative, so where the peak is 0 the quotient is 0 too.
+            scaled = cells / cells.amax(dim=(2, 3), keepdim=True).clamp_min(tiny)
+            side = (self.grid_px, self.grid_px)
+            parts.append(weight * functional.interpolate(scaled, side, mode="bilinear"))
+        return torch.stack(parts).sum(dim=0)
+
+
+def grid_of(size_px: int) -> int:
+    """Return G, the side of the ensemble's map, for prepared squares of side S."""
+    return max(1, -(-size_px // GRID_SHARE))
+
+
+def output_names(members: tuple[str, ...]) -> list[str]:
+    """Return the graph's outputs in order."""
+    own = [f"{kind}_{name}" for name in members for kind in ("map", "features")]
+    return ["probs", "member_probs", "map_ensemble", *own]

@@ -1,0 +1,164 @@
+"""Heat maps at a film's own size, and their overlay, in numpy alone.
+
+K classes, h w last feature layer of a member, H W pixels of the film as read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import InputError
+from cxr.preprocess import PreprocessSpec
+
+ENSEMBLE = "ensemble"
+OPACITY = 0.5
+"""Of an overlay where the map is 1."""
+OPACITY_POWER = 0.7
+"""Opacity rises as this power of the map, as in the figures of ``make explain``."""
+INFERNO = (
+    "000004", "0A0722", "1E0C45", "380962", "510E6C", "69166E", "801F6C", "982766", "B0315B",
+    "C63D4D", "D94D3D", "E9612B", "F47918", "FA9407", "FCB014", "F8CD37", "F2EA69", "FCFFA4",
+)  # fmt: skip
+"""Every fifteenth colour of matplotlib's inferno (van der Walt and Smith 2015, CC0), which rises
+in lightness throughout; between them colours are interpolated, off by at most 5 of 255."""
+DARKEST = 0.15
+"""Share of the colour map that is left out at its dark end: invisible on a film."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMaps:
+    """Class activation maps of one film.
+
+    Attributes:
+        classes: the K class names.
+        members: per member (K, h, w) float32, 0 and above, in units of the logit.
+        weights: per member, summing to 1.
+        film: (H, W) uint8, as read.
+        spec: how the film became the prepared square.
+    """
+
+    classes: tuple[str, ...]
+    members: Mapping[str, Floats]
+    weights: Mapping[str, float]
+    film: NDArray[np.uint8]
+    spec: PreprocessSpec
+
+    def of(self, label: str, member: str | None = None) -> Floats:
+        """Return a map at the film's own size.
+
+        A member's map is divided by its maximum; the ensemble's is the weighted mean of those,
+        so its maximum tells how far the members agree.
+
+        Args:
+            label: the class explained.
+            member: a member's name; the ensemble by default.
+
+        Returns:
+            (H, W) float32, 0 to 1; 0 throughout where nothing speaks for the class.
+
+        Raises:
+            InputError: an unknown class or member.
+        """
+        if label not in self.classes:
+            raise InputError(f"there is no map of {label!r}: allowed are {', '.join(self.classes)}")
+        if member is None or member == ENSEMBLE:
+            return np.asarray(
+                sum(np.float32(self.weights[name]) * self.of(label, name) for name in self.members),
+                np.float32,
+            )
+        if member not in self.members:
+            names = ", ".join([*self.members, ENSEMBLE])
+            raise InputError(f"there is no map of the member {member!r}: allowed are {names}")
+        cells = self.members[member][self.classes.index(label)]
+        peak = float(cells.max())
+        if peak <= 0:
+            return np.zeros(self.film.shape, np.float32)
+        return enlarge(cells / np.float32(peak), self.film.shape, self.spec)
+
+    def overlay(
+        self, label: str, member: str | None = None, opacity: float = OPACITY
+    ) -> NDArray[np.uint8]:
+        """Lay a map over the film.
+
+        Args:
+            label: the class explained.
+            member: a member's name; the ensemble by default.
+            opacity: 0 to 1, where the map is 1; where it is 0 the film shows unchanged.
+
+        Returns:
+            (H, W, 3) uint8.
+
+        Raises:
+            InputError: an unknown class or member, or an opacity outside 0 to 1.
+        """
+        return overlay(self.film, self.of(label, member), opacity)
+
+
+def enlarge(cells: Floats, shape: tuple[int, int], spec: PreprocessSpec) -> Floats:
+    """Enlarge a map bilinearly to the film's own size, undoing stretch or letterbox.
+
+    Args:
+        cells: (h, w) over the prepared square.
+        shape: H, W of the film.
+        spec: how the film became the square.
+
+    Returns:
+        (H, W) float32; as torch's interpolate with ``align_corners=False`` where the whole
+        square is the film.
+    """
+    side = spec.size_px
+    extents = (side, side)
+    if spec.fit == "letterbox":
+        # As to_square rounds them.
+        scale = side / max(shape)
+        extents = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
+    rows, columns = (
+        _interpolation(length, cells.shape[axis], extents[axis] / side,
+                       (side - extents[axis]) // 2 / side)
+        for axis, length in enumerate(shape)
+    )  # fmt: skip
+    return np.asarray(rows @ cells @ columns.T, np.float32)
+
+
+def overlay(film: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray[np.uint8]:
+    """Lay a map (H, W), 0 to 1, over a film (H, W) uint8; return (H, W, 3) uint8.
+
+    Raises:
+        InputError: an opacity outside 0 to 1.
+    """
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity is {opacity}: allowed are 0 to 1")
+    shades = np.linspace(0, 1, 256, dtype=np.float32)
+    alpha = np.float32(opacity) * shades ** np.float32(OPACITY_POWER)
+    level = np.rint(values * 255).astype(np.uint8)
+    under = film * (1 - alpha)[level]
+    result = np.empty((*film.shape, 3), np.uint8)
+    # A channel at a time: a film may have 100 megapixels.
+    for channel, shade in enumerate(heat_colours().T):
+        result[..., channel] = np.rint(under + (shade * alpha)[level])
+    return result
+
+
+def heat_colours() -> Floats:
+    """Return the colour map of activation, (256, 3) float32, 0 to 255, from 0 to 1."""
+    anchors = np.array([list(bytes.fromhex(code)) for code in INFERNO], np.float32)
+    places = np.linspace(DARKEST, 1, 256) * (len(anchors) - 1)
+    columns = [np.interp(places, np.arange(len(anchors)), channel) for channel in anchors.T]
+    return np.asarray(np.stack(columns, axis=1), np.float32)
+
+
+def _interpolation(n_out: int, n_in: int, extent: float, start: float) -> Floats:
+    """Return the (n_out, n_in) matrix that samples n_in cells from start on, over extent."""
+    places = (start + (np.arange(n_out) + 0.5) / n_out * extent) * n_in - 0.5
+    places = places.clip(0, n_in - 1)
+    low = np.minimum(places.astype(np.int64), max(0, n_in - 2))
+    share = (places - low).astype(np.float32)
+    matrix = np.zeros((n_out, n_in), np.float32)
+    rows = np.arange(n_out)
+    matrix[rows, low] = 1 - share
+    matrix[rows, np.minimum(low + 1, n_in - 1)] += share
+    return matrix

@@ -1,0 +1,127 @@
+"""What a prediction is, and what may be given to predict.
+
+H W pixels of a film as read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.bundle.maps import HeatMaps
+from cxr.errors import InputError
+from cxr.images import MAX_PIXELS, MIN_SIDE_PX, Film, eight_bits, read_film
+
+Image = Path | str | bytes | NDArray[Any] | Film
+"""A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_film`` returned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says about one film.
+
+    Attributes:
+        label: the most probable class. Not to be shown where ``refused``.
+        probs: the ensemble's calibrated probability of each class.
+        member_probs: each member's, calibrated.
+        level: coverage that the prediction set was fitted for.
+        prediction_set: classes that the set holds, in the labels' order.
+        refer: whether a human should decide: the largest probability is below the threshold.
+        ood_score: how far the film lies from the training films; NaN where the bundle has no
+            reference.
+        refused: whether a test found that the model was not trained for such a film.
+        refusals: a sentence for each test that failed.
+        film: (H, W) uint8, as read.
+        maps: heat maps, where they were asked for.
+        name: what the film is called.
+        note: what the bundle says about itself; to be shown with the prediction.
+        warnings: what was odd about the file.
+    """
+
+    label: str
+    probs: dict[str, float]
+    member_probs: dict[str, dict[str, float]]
+    level: float
+    prediction_set: tuple[str, ...]
+    refer: bool
+    ood_score: float
+    refused: bool
+    refusals: tuple[str, ...]
+    film: NDArray[np.uint8]
+    maps: HeatMaps | None
+    name: str
+    note: str
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without pixels; an undefined score is None."""
+        return {
+            "name": self.name, "label": self.label, "probs": dict(self.probs),
+            "member_probs": {name: dict(probs) for name, probs in self.member_probs.items()},
+            "level": self.level, "prediction_set": list(self.prediction_set),
+            "refer": self.refer,
+            "ood_score": self.ood_score if np.isfinite(self.ood_score) else None,
+            "refused": self.refused, "refusals": list(self.refusals),
+            "warnings": list(self.warnings), "note": self.note,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class ReadFilm:
+    """A film that was read."""
+
+    pixels: NDArray[np.uint8]
+    name: str
+    warnings: tuple[str, ...] = ()
+    colour: float | None = None
+
+
+def is_single(images: Any) -> bool:
+    """Tell one image from a sequence of them."""
+    return isinstance(images, str | Path | bytes | bytearray | memoryview | np.ndarray | Film)
+
+
+def read_image(image: Any, name: str | None) -> ReadFilm | InputError:
+    """Read a film, or return what is wrong with it.
+
+    Args:
+        image: a path, bytes, or gray pixels.
+        name: what results and errors call it; a path is called by itself by default.
+    """
+    try:
+        if isinstance(image, str | Path):
+            shown = name or str(image)
+            return _from_file(Path(image), shown, shown)
+        if isinstance(image, bytes | bytearray | memoryview):
+            return _from_file(bytes(image), name, name or "")
+        if isinstance(image, Film):
+            return ReadFilm(image.pixels, name or "", image.warnings, image.colour)
+        return ReadFilm(_gray_array(image, name or "the array"), name or "")
+    except InputError as error:
+        return error
+
+
+def _from_file(source: Path | bytes, shown: str | None, name: str) -> ReadFilm:
+    film = read_film(source, name=shown)
+    return ReadFilm(film.pixels, name, film.warnings, film.colour)
+
+
+def _gray_array(image: Any, shown: str) -> NDArray[np.uint8]:
+    """Check pixels that the caller decoded; 16 bits become 8 as in files."""
+    if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
+        what = f"{image.dtype} values" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"{shown} holds {what}: allowed are a path, bytes, and gray pixels (H, W) uint8 or "
+            "uint16"
+        )
+    if image.ndim != 2 or min(image.shape) < MIN_SIDE_PX or image.size > MAX_PIXELS:
+        raise InputError(
+            f"{shown} has shape {image.shape}: allowed are gray pixels (H, W), at least "
+            f"{MIN_SIDE_PX} on a side and at most {MAX_PIXELS // 1_000_000} megapixels; give "
+            "several films as a list"
+        )
+    if image.dtype == np.uint16:
+        return eight_bits(image)[0]
+    return np.ascontiguousarray(image)

@@ -1,0 +1,202 @@
+"""Predict films with a bundle: probabilities, sets, referral, refusal, heat maps. No torch.
+
+B batch, M members, K classes, H W pixels of a film as read, S side of the prepared square.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.bundle.format import OOD_FILE, check_files, read_info
+from cxr.bundle.maps import HeatMaps
+from cxr.bundle.prediction import Image, Prediction, ReadFilm, is_single, read_image
+from cxr.bundle.runtimes import Arrays, check_runtime, open_runtime
+from cxr.errors import InputError
+from cxr.ood import OodReference, Refusal
+from cxr.preprocess import PreprocessSpec, to_square
+from cxr.uncertainty import Threshold, prediction_sets, refer, referral_threshold, thresholds_of
+
+__all__ = ["Prediction", "Predictor"]
+
+BATCH = 8
+"""Films in one run of the graph; larger batches are no faster on a processor."""
+
+
+class Predictor:
+    """A bundle, ready to predict from any number of threads.
+
+    Args:
+        bundle: folder that ``make export`` wrote.
+        runtime: ``onnxruntime``, or ``openvino`` where it is installed.
+        threads: processor threads of one prediction; 0 takes every processor.
+        variant: ``float32``, ``int8`` where the bundle has it, or ``bfloat16`` with openvino.
+
+    Attributes:
+        labels: the K class names.
+        members: names of the M members.
+        info: content of ``bundle.json``.
+        fingerprint: digest of the whole bundle.
+        note: stands wherever a prediction is shown.
+
+    Raises:
+        MissingInputError: no bundle, or a file of it is missing.
+        InputError: a bundle that was changed or is of a newer format, or an unknown runtime
+            or variant.
+    """
+
+    def __init__(
+        self, bundle: Path | str, *, runtime: str = "onnxruntime", threads: int = 0,
+        variant: str = "float32",
+    ) -> None:  # fmt: skip
+        folder = Path(bundle)
+        self.info: dict[str, Any] = read_info(folder)
+        model = _model_file(self.info, runtime, variant)
+        check_files(folder, self.info)
+        self.labels: tuple[str, ...] = tuple(self.info["labels"])
+        self.members: tuple[str, ...] = tuple(self.info["members"])
+        self.fingerprint: str = self.info["fingerprint"]
+        self.note: str = self.info["note"]
+        self._spec = PreprocessSpec(**self.info["preprocess"])
+        self._referral = referral_threshold(self.info["uncertainty"])
+        # Too few training films give no reference; bundle.json then says so.
+        self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
+        self._runtime = open_runtime(
+            folder / model, runtime=runtime, variant=variant, threads=threads
+        )
+
+    # A str is a sequence of str too; it is taken for a path.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, images: Image, *, level: float = ..., maps: bool = ..., names: str | None = ...
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, images: Iterable[Image], *, level: float = ..., maps: bool = ...,
+        names: Iterable[str] | None = ...,
+    ) -> list[Prediction]: ...  # fmt: skip
+
+    def predict(
+        self, images: Image | Iterable[Image], *, level: float = 0.9, maps: bool = False,
+        names: Iterable[str] | str | None = None,
+    ) -> Prediction | list[Prediction]:  # fmt: skip
+        """Predict one film, or several.
+
+        Args:
+            images: a path, bytes or gray pixels (H, W) uint8 or uint16; or a sequence of them.
+            level: coverage of the prediction set; one of those that the bundle was fitted for.
+            maps: whether to offer heat maps.
+            names: what films are called in results and errors; paths by default.
+
+        Returns:
+            A ``Prediction``, or a list of them where a sequence was given.
+
+        Raises:
+            InputError: a film that cannot be read, or a level that was not fitted.
+        """
+        single = is_single(images)
+        films = cast(Iterable[Image], [images] if single else images)
+        named = [names] if isinstance(names, str) else names
+        found: list[Prediction] = []
+        for answer in self.predict_each(films, level=level, maps=maps, names=named):
+            if isinstance(answer, InputError):
+                raise answer
+            found.append(answer)
+        return found[0] if single else found
+
+    def predict_each(
+        self, images: Iterable[Image], *, level: float = 0.9, maps: bool = False,
+        names: Iterable[str] | None = None,
+    ) -> Iterator[Prediction | InputError]:  # fmt: skip
+        """Predict films one after the other; a bad one yields its error and stops nothing.
+
+        Films are pulled and predicted a few at a time, so any number takes constant memory.
+
+        Args:
+            images: paths, bytes or gray pixels.
+            level: coverage of the prediction sets.
+            maps: whether to offer heat maps.
+            names: what each film is called.
+
+        Yields:
+            A prediction, or the error of a film that cannot be read, in order.
+
+        Raises:
+            InputError: a level that was not fitted.
+        """
+        thresholds = thresholds_of(self.info["uncertainty"], level)
+        called = iter(names) if names is not None else None
+        todo = iter(images)
+        while batch := list(islice(todo, BATCH)):
+            read = [read_image(image, next(called, None) if called else None) for image in batch]
+            good = [film for film in read if isinstance(film, ReadFilm)]
+            answers = iter(self._predict(good, level, thresholds, maps) if good else [])
+            for film in read:
+                yield film if isinstance(film, InputError) else next(answers)
+
+    def _predict(
+        self, films: Sequence[ReadFilm], level: float, thresholds: Sequence[Threshold], maps: bool
+    ) -> list[Prediction]:
+        squares = np.stack([to_square(film.pixels, self._spec) for film in films])[:, None]
+        wanted = ["probs", "member_probs"]
+        wanted += [f"map_{name}" for name in self.members] if maps else []
+        wanted += [f"features_{name}" for name in self.members] if self._ood else []
+        arrays = self._runtime.run(squares, wanted)
+        probs = np.asarray(arrays["probs"], np.float64)
+        sets = prediction_sets(probs, thresholds)
+        referred = refer(probs, self._referral)
+        checks = self._checks(films, squares, arrays)
+        return [
+            Prediction(
+                label=self.labels[int(probs[row].argmax())],
+                probs=self._named(probs[row]),
+                member_probs={
+                    name: self._named(arrays["member_probs"][row, place])
+                    for place, name in enumerate(self.members)
+                },
+                level=level,
+                prediction_set=tuple(
+                    label for label, inside in zip(self.labels, sets[row], strict=True) if inside
+                ),
+                refer=bool(referred[row]),
+                ood_score=checks[row][0],
+                refused=bool(checks[row][1]),
+                refusals=tuple(refusal.sentence for refusal in checks[row][1]),
+                film=film.pixels,
+                maps=self._maps(film, arrays, row) if maps else None,
+                name=film.name,
+                note=self.note,
+                warnings=film.warnings,
+            )
+            for row, film in enumerate(films)
+        ]
+
+    def _checks(
+        self, films: Sequence[ReadFilm], squares: NDArray[np.uint8], arrays: Arrays
+    ) -> list[tuple[float, list[Refusal]]]:
+        """Test whether the model was trained for such films."""
+        if self._ood is None:
+            return [(float("nan"), [])] * len(films)
+        features = {name: arrays[f"features_{name}"] for name in self.members}
+        return self._ood.check(squares[:, 0], features, colours=[film.colour for film in films])
+
+    def _named(self, values: NDArray[Any]) -> dict[str, float]:
+        return dict(zip(self.labels, map(float, values), strict=True))
+
+    def _maps(self, film: ReadFilm, arrays: Arrays, row: int) -> HeatMaps:
+        members = {name: np.array(arrays[f"map_{name}"][row]) for name in self.members}
+        return HeatMaps(self.labels, members, self.info["weights"], film.pixels, self._spec)
+
+
+def _model_file(info: Mapping[str, Any], runtime: str, variant: str) -> str:
+    """Return the file of a variant, or refuse one that the bundle lacks."""
+    name = check_runtime(runtime, variant)
+    if name not in info["files"]:
+        reason = info["models"].get(variant, {}).get("reason")
+        why = f" (it {reason})" if reason else ""
+        raise InputError(f"the bundle has no {variant} variant{why}: take variant='float32'")
+    return name

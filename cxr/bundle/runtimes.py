@@ -1,0 +1,134 @@
+"""What computes the graph: onnxruntime, or OpenVINO where it is installed.
+
+B batch, S side of the prepared square.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.bundle.format import MODEL_FILES, BundleError
+from cxr.errors import InputError
+
+RUNTIMES: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16", "int8"),
+}
+"""Variants that each runtime offers."""
+INPUT = "pixels"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Runtime(Protocol):
+    """A graph that is ready to run, from any thread."""
+
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
+        """Return the named outputs of (B, 1, S, S) uint8 pixels."""
+        ...
+
+
+def check_runtime(runtime: str, variant: str) -> str:
+    """Return the file of a variant.
+
+    Raises:
+        InputError: an unknown runtime, or a variant that it does not offer.
+    """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime is {runtime!r}: allowed are {', '.join(RUNTIMES)}")
+    if variant not in RUNTIMES[runtime]:
+        raise InputError(
+            f"variant is {variant!r}: with {runtime} allowed are {', '.join(RUNTIMES[runtime])}"
+        )
+    return MODEL_FILES.get(variant, MODEL_FILES["float32"])
+
+
+def open_runtime(path: Path, *, runtime: str, variant: str, threads: int = 0) -> Runtime:
+    """Load a graph.
+
+    Args:
+        path: of the ONNX file.
+        runtime: onnxruntime or openvino.
+        variant: float32, bfloat16 (openvino) or int8.
+        threads: processor threads of one prediction; 0 takes every processor allowed to us.
+
+    Raises:
+        InputError: the runtime is not installed, or threads is negative.
+        BundleError: a file that the runtime cannot load.
+    """
+    if threads < 0:
+        raise InputError(f"threads is {threads}: allowed are 0 (every processor) and above")
+    threads = threads or _processors()
+    check_runtime(runtime, variant)
+    if runtime == "openvino":
+        return _OpenVino(path, variant, threads)
+    return _OnnxRuntime(path, threads)
+
+
+class _OnnxRuntime:
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise InputError("onnxruntime is not installed: pip install onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Warnings about how a graph could be smaller are not the caller's business.
+        options.log_severity_level = 3
+        # The arena never shrinks: a batch of films would stay reserved for good.
+        options.enable_cpu_mem_arena = False
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own classes have no common ancestor
+            raise BundleError(f"onnxruntime cannot load {path} ({_line(error)})") from None
+
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
+        found = self._session.run(list(outputs), {INPUT: pixels})
+        return dict(zip(outputs, found, strict=True))
+
+
+class _OpenVino:
+    def __init__(self, path: Path, variant: str, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise InputError(
+                "runtime is 'openvino', which is not installed: pip install 'cxr[openvino]', or "
+                "take runtime='onnxruntime'"
+            ) from None
+        precision = "bf16" if variant == "bfloat16" else "f32"
+        try:
+            self._model = openvino.Core().compile_model(str(path), "CPU", {
+                "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads,
+                "PERFORMANCE_HINT": "LATENCY",
+            })  # fmt: skip
+        except RuntimeError as error:
+            raise BundleError(f"openvino cannot load {path} ({_line(error)})") from None
+        # A request holds the results of one run, so each thread has its own.
+        self._local = threading.local()
+
+    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
+        if not hasattr(self._local, "request"):
+            self._local.request = self._model.create_infer_request()
+        request = self._local.request
+        request.infer({INPUT: pixels}, share_inputs=True)
+        return {name: np.array(request.get_tensor(name).data) for name in outputs}
+
+
+def _processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,180 @@
+"""A bundle being written, run over validation and test: gates that need whole splits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.bundle.compare import check_classes, check_metrics, tie_slack
+from cxr.bundle.format import MODEL_FILES
+from cxr.bundle.gates import run_films
+from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
+from cxr.console import images_bar, log
+from cxr.data.prepared import Prepared
+from cxr.evaluation.evaluate import evaluate, read_predictions
+from cxr.evaluation.metrics import OVERALL
+from cxr.labels import label_indices
+from cxr.runlog import read_json
+from cxr.stages.uncertainty import validation_predictions
+from cxr.training.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
+
+PROBS = ("probs", "member_probs")
+NOT_EVALUATED = "not evaluated (make evaluate)"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that is being written.
+
+    Attributes:
+        folder: of the run.
+        fresh: of the bundle.
+        info: the run's ``run.json``.
+        prepared: the run's prepared set.
+        ensemble: temperatures, weights, labels.
+        threads: processor threads; 0 takes every processor.
+    """
+
+    folder: Path
+    fresh: Path
+    info: dict[str, Any]
+    prepared: Prepared
+    ensemble: Ensemble
+    threads: int
+
+    def runtime(self, file: str) -> Runtime:
+        """Load one of its graphs."""
+        return open_runtime(
+            self.fresh / file, runtime="onnxruntime", variant="float32", threads=self.threads
+        )
+
+    def features_of(self, film_batch: NDArray[np.uint8], runtime: Runtime) -> Arrays:
+        """Return each member's features (n, C) of (n, S, S) films."""
+        names = {f"features_{name}": name for name in self.ensemble.members}
+        found = runtime.run(film_batch[:, None], list(names))
+        return {names[key]: values for key, values in found.items()}
+
+    def rows(self, images: pd.Series) -> NDArray[np.int64]:
+        """Return where images stand in the prepared set."""
+        position = pd.Series(np.arange(len(self.prepared.table)), self.prepared.table["image"])
+        return np.asarray(position.loc[images], np.int64)
+
+    def run(self, file: str, images: pd.Series, title: str, *, features: bool = False) -> Arrays:
+        """Return ``PROBS`` of images through a graph, features too where asked, with a bar."""
+        wanted = [*PROBS]
+        wanted += [f"features_{name}" for name in self.ensemble.members] if features else []
+        runtime = self.runtime(file)
+        with images_bar(title, len(images)) as done:
+            return run_films(
+                runtime, self.prepared.pixels, self.rows(images), wanted, on_image=done
+            )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What the float32 graph answers on whole splits.
+
+    Attributes:
+        val_images: (n,) names.
+        val_targets: (n,) class positions.
+        val_probs: (n, K) of the ensemble.
+        test: outputs on the evaluation's predictions table, in its order; None where the run
+            is not evaluated.
+        gates: what to keep of the comparisons in ``bundle.json``.
+    """
+
+    val_images: pd.Series
+    val_targets: NDArray[np.int64]
+    val_probs: NDArray[Any]
+    test: Arrays | None
+    gates: dict[str, Any]
+
+
+def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return a run's test metrics; None where it was not evaluated on its present data."""
+    path = folder / "evaluation" / "metrics.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json(path, mend="evaluate again (make evaluate)")
+    return found if found.get("fingerprint", fingerprint) == fingerprint else None
+
+
+def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
+    """Run the graph over validation, and test where that was opened, and compare.
+
+    Args:
+        exported: with its graph written.
+        metrics: of ``read_metrics``; without them the test split stays shut.
+
+    Raises:
+        GateError: another class on a film, or another metric.
+    """
+    file, ensemble = MODEL_FILES["float32"], exported.ensemble
+    aligned = validation_predictions(exported.folder, ensemble.members, ensemble.labels)
+    images = pd.Series(list(aligned.images))
+    wanted = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    val = exported.run(file, images, "validation films, exported")["probs"]
+    gates: dict[str, Any] = {"val": check_classes(val, wanted, list(images), "validation")}
+    if metrics is None:
+        log.info("the run is not evaluated: the graph was checked on validation alone")
+        return Splits(images, aligned.targets, val, None, gates | {"test": NOT_EVALUATED})
+    table = read_predictions(exported.folder / "evaluation" / "predictions.csv")
+    test = exported.run(file, table["image"], "test films, exported")
+    wanted = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
+    gates["test"] = check_classes(test["probs"], wanted, table["image"].tolist(), "test")
+    gates["test"]["metrics"] = check_metrics(
+        values_of(evaluate_arrays(exported, table, test, metrics)), values_of(metrics),
+        _slack(table, ensemble),
+    )  # fmt: skip
+    log.info(
+        "the graph gives the same class on all %d validation and %d test films, and the same "
+        "metrics as make evaluate", len(images), len(table),
+    )  # fmt: skip
+    return Splits(images, aligned.targets, val, test, gates)
+
+
+def evaluate_arrays(
+    exported: Exported, predictions: pd.DataFrame, found: Arrays, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate a graph's probabilities in place of those of the predictions table."""
+    ensemble = exported.ensemble
+    each = np.asarray(found["member_probs"], np.float64)
+    tables = {name: each[:, place] for place, name in enumerate(ensemble.members)}
+    tables |= {EQUAL: each.mean(axis=1), WEIGHTED: np.asarray(found["probs"], np.float64)}
+    columns = {
+        f"prob_{name}_{label}": values[:, place] / values.sum(axis=1)
+        for name, values in tables.items()
+        for place, label in enumerate(ensemble.labels)
+    }
+    return evaluate(
+        predictions.assign(**columns), labels=ensemble.labels, members=ensemble.members,
+        best_member=metrics["best_member"], resamples=0, note=metrics["note"],
+    )  # fmt: skip
+
+
+def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
+    """Return per model what ties among PyTorch's probabilities explain."""
+    targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
+    return {
+        model: tie_slack(
+            table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
+            targets, ensemble.labels,
+        )
+        for model in (*ensemble.members, EQUAL, WEIGHTED)
+    }  # fmt: skip
+
+
+def values_of(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return per model every overall and per-class metric's value, under one name each."""
+    found: dict[str, dict[str, Any]] = {}
+    for model, scores in metrics["models"].items():
+        found[model] = {key: scores[key]["value"] for key in OVERALL}
+        found[model] |= {
+            f"{metric} for {label}": entry["value"]
+            for label, metrics_of in scores["per_class"].items()
+            for metric, entry in metrics_of.items()
+        }
+    return found

@@ -1,0 +1,153 @@
+"""An exported graph that is wrong in any way is not handed on."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import numpy_helper
+
+from cxr.bundle.compare import GateError, check_classes, check_metrics, tie_slack
+from cxr.bundle.format import read_info
+from cxr.bundle.gates import check_outputs
+from cxr.bundle.runtimes import open_runtime
+from cxr.config import compose
+from cxr.stages import export as stage
+from cxr.stages.run import find_run
+from cxr.training.ensemble import Ensemble
+from cxr.training.members import load_member
+
+pytestmark = pytest.mark.slow
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parts(exported_run):
+    """Return members, ensemble and films of the exported run."""
+    _, _, prepared = find_run(compose("export", exported_run.where()))
+    info = read_info(exported_run.folder / "bundle")
+    ensemble = Ensemble.from_dict(info)
+    members = {
+        name: load_member(exported_run.folder / "members" / name) for name in info["members"]
+    }
+    return members, ensemble, np.asarray(prepared.pixels[:7])
+
+
+def checked(model: onnx.ModelProto, path: Path, parts) -> dict[str, float]:
+    onnx.save(model, path)
+    members, ensemble, films = parts
+    runtime = open_runtime(path, runtime="onnxruntime", variant="float32", threads=1)
+    return check_outputs(runtime, members, ensemble, films, np.random.default_rng(0))
+
+
+def test_the_exported_graph_passes_and_its_figures_are_kept(tiny_bundle, tmp_path, parts):
+    found = checked(onnx.load(tiny_bundle / "model.onnx"), tmp_path / "model.onnx", parts)
+    kept = read_info(tiny_bundle)["gates"]
+    assert found["probs"] <= 1e-5
+    assert found["maps"] <= 1e-4
+    assert kept["outputs"]["probs"] <= 1e-5
+    assert kept["test"]["films"] > 0
+    assert kept["test"]["metrics"] <= 1e-4
+
+
+def test_one_wrong_bias_fails_with_its_figure(tiny_bundle, tmp_path, parts):
+    model = onnx.load(tiny_bundle / "model.onnx")
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    bias = next(value for value in model.graph.initializer if value.name == gemm.input[2])
+    wrong = numpy_helper.to_array(bias).copy()
+    wrong[0] += 0.01
+    bias.CopyFrom(numpy_helper.from_array(wrong, bias.name))
+    with pytest.raises(GateError, match=r"probs differ from PyTorch's by \S+ on real pixels"):
+        checked(model, tmp_path / "model.onnx", parts)
+
+
+def test_a_wrong_map_fails(tiny_bundle, tmp_path, parts):
+    model = onnx.load(tiny_bundle / "model.onnx")
+    for value in model.graph.initializer:
+        array = numpy_helper.to_array(value)
+        if array.ndim == 4 and array.shape[0] == 4:
+            value.CopyFrom(numpy_helper.from_array(array[::-1].copy(), value.name))
+    with pytest.raises(GateError, match="the exported maps differ"):
+        checked(model, tmp_path / "model.onnx", parts)
+
+
+def test_a_failed_gate_leaves_the_former_bundle(exported_run, monkeypatch):
+    before = snapshot(exported_run.folder)
+
+    def wrong(graph, path, **options):
+        path.write_bytes((exported_run.folder / "bundle" / "model.onnx").read_bytes())
+        model = onnx.load(path)
+        last = model.graph.initializer[-1]
+        for value in model.graph.initializer:
+            if numpy_helper.to_array(value).ndim == 4:
+                last = value
+        last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last) * 1.5, last.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(stage, "export_onnx", wrong)
+    with pytest.raises(GateError, match="differ from PyTorch's"):
+        stage.export_stage(compose("export", [*exported_run.where(), "threads=1"]))
+    assert snapshot(exported_run.folder) == before
+    assert not list(exported_run.folder.glob(".exporting-*"))
+
+
+def test_another_class_on_one_film_fails_and_names_it():
+    wanted = np.array([[0.9, 0.1], [0.4, 0.6], [0.500001, 0.499999]])
+    found = wanted.copy()
+    found[2] = found[2][::-1]
+    assert check_classes(found, wanted, ["a", "b", "c"], "test")["ties"] == 1
+    found[1] = [0.6, 0.4]
+    with pytest.raises(GateError, match=r"another class .* on 1 of 3 test films \(first b;"):
+        check_classes(found, wanted, ["a", "b", "c"], "test")
+
+
+def test_another_metric_fails_and_names_it():
+    wanted = {"ensemble": {"accuracy": 0.9, "auroc": None, "nll": float("nan")}}
+    same = {"ensemble": {"accuracy": 0.9, "auroc": np.nan, "nll": np.nan}}
+    assert check_metrics(same, wanted, {}) == 0
+    for changed, words in (({"accuracy": 0.91}, "accuracy of ensemble is 0.91"),
+                           ({"auroc": 0.5}, "auroc of ensemble is 0.5")):  # fmt: skip
+        found = {"ensemble": same["ensemble"] | changed}
+        with pytest.raises(GateError, match=words):
+            check_metrics(found, wanted, {})
+        slack = {"ensemble": dict.fromkeys(changed, 0.02)}
+        if "accuracy" in changed:
+            assert check_metrics(found, wanted, slack) == 0
+
+
+def test_ties_explain_a_swapped_pair_and_no_more():
+    probs = np.array([[0.6, 0.4], [0.600001, 0.399999], [0.2, 0.8], [0.9, 0.1]])
+    targets = np.array([0, 1, 1, 0])
+    slack = tie_slack(probs, targets, ("a", "b"))
+    assert slack["auroc for a"] == 1 / 4
+    assert slack["average_precision for a"] == 1 / 2
+    assert slack["macro_auroc"] == 1 / 4
+    assert "accuracy" not in slack
+    assert "nll" not in slack
+    probs[2] = [1, 1e-40]
+    assert tie_slack(probs, targets, ("a", "b"))["nll"] == np.inf
+    assert tie_slack(np.full((4, 2), 0.5), targets, ("a", "b"))["accuracy"] == np.inf
+
+
+def test_changed_test_predictions_fail(exported_run, monkeypatch):
+    model = (exported_run.folder / "bundle" / "model.onnx").read_bytes()
+    monkeypatch.setattr(stage, "export_onnx", lambda _graph, path, **_: path.write_bytes(model))
+    path = exported_run.folder / "evaluation" / "predictions.csv"
+    before = path.read_bytes()
+    table = pd.read_csv(path)
+    columns = [name for name in table if name.startswith("prob_ensemble_")]
+    table[columns] = table[columns[::-1]].to_numpy()
+    table.to_csv(path, index=False)
+    try:
+        with pytest.raises(GateError, match="another class than PyTorch"):
+            stage.export_stage(compose("export", [*exported_run.where(), "threads=1"]))
+    finally:
+        path.write_bytes(before)

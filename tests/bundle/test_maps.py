@@ -1,0 +1,92 @@
+"""Heat maps in numpy against torch's enlargement and matplotlib's colours."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from cxr.bundle.maps import DARKEST, HeatMaps, enlarge, heat_colours, overlay
+from cxr.errors import InputError
+from cxr.explain.gradcam import ensemble_cam
+from cxr.preprocess import PreprocessSpec, to_square
+
+STRETCH = PreprocessSpec(64)
+LETTERBOX = PreprocessSpec(64, "letterbox")
+
+
+def random_maps(shape: tuple[int, int] = (64, 64), spec: PreprocessSpec = STRETCH) -> HeatMaps:
+    rng = np.random.default_rng(0)
+    members = {"a": rng.random((2, 5, 5), np.float32), "b": rng.random((2, 7, 7), np.float32)}
+    film = rng.integers(0, 256, shape, np.uint8)
+    return HeatMaps(("one", "two"), members, {"a": 0.25, "b": 0.75}, film, spec)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (100, 37), (5, 5), (3, 200)])
+@pytest.mark.parametrize("cells", [(1, 1), (2, 2), (5, 5), (7, 7)])
+def test_enlarging_is_torchs_bilinear_interpolation(shape, cells):
+    values = np.random.default_rng(0).random(cells, np.float32)
+    if shape[0] < cells[0]:
+        pytest.skip("torch shrinks by another rule than it enlarges")
+    wanted = functional.interpolate(torch.from_numpy(values)[None, None], shape, mode="bilinear")
+    assert np.allclose(enlarge(values, shape, STRETCH), wanted[0, 0].numpy(), atol=1e-5)
+
+
+def test_the_ensembles_map_is_that_of_the_explain_stage():
+    maps = random_maps()
+    for place, label in enumerate(maps.classes):
+        raw = {name: values[place][None] for name, values in maps.members.items()}
+        wanted = ensemble_cam(raw, maps.weights, 64)[0]
+        assert np.allclose(maps.of(label), wanted, atol=1e-5)
+        assert np.array_equal(maps.of(label), maps.of(label, "ensemble"))
+        assert maps.of(label, "a").max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("spec", [STRETCH, LETTERBOX])
+@pytest.mark.parametrize("shape", [(300, 120), (120, 300)])
+def test_a_map_lies_where_the_film_is_bright(spec, shape):
+    film = np.zeros(shape, np.uint8)
+    rows, columns = slice(shape[0] // 4, shape[0] // 2), slice(0, shape[1] // 3)
+    film[rows, columns] = 255
+    square = to_square(film, spec).astype(np.float32) / 255
+    cells = functional.avg_pool2d(torch.from_numpy(square)[None, None], 4)[0, 0].numpy()
+    values = enlarge(cells, shape, spec)
+    inside = np.zeros(shape, bool)
+    inside[rows, columns] = True
+    assert (values[inside] > 0.5).mean() > 0.8
+    assert (values[~inside] < 0.5).mean() > 0.95
+
+
+def test_a_map_without_activation_stays_zero():
+    maps = random_maps()
+    maps.members["a"][:] = 0
+    assert not maps.of("one", "a").any()
+    assert maps.of("one").max() <= 0.75 + 1e-6
+
+
+def test_unknown_names_say_what_is_allowed():
+    maps = random_maps()
+    with pytest.raises(InputError, match="allowed are one, two"):
+        maps.of("three")
+    with pytest.raises(InputError, match="allowed are a, b, ensemble"):
+        maps.of("one", "c")
+    with pytest.raises(InputError, match="allowed are 0 to 1"):
+        maps.overlay("one", opacity=1.5)
+
+
+def test_the_overlay_shows_the_film_where_nothing_is_active():
+    film = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    values = np.zeros(film.shape, np.float32)
+    values[:20] = 1
+    found = overlay(film, values, 0.5)
+    assert found.shape == (40, 50, 3)
+    assert np.array_equal(found[20:], np.repeat(film[20:, :, None], 3, axis=2))
+    blend = 0.5 * film[:20, :, None] + 0.5 * heat_colours()[-1]
+    assert np.abs(found[:20] - blend).max() <= 1
+    untouched = overlay(film, values, 0)
+    assert np.array_equal(untouched, np.repeat(film[:, :, None], 3, axis=2))
+
+
+def test_the_colours_are_those_of_the_figures():
+    wanted = matplotlib.colormaps["inferno"](np.linspace(DARKEST, 1, 256))[:, :3] * 255
+    assert np.abs(heat_colours() - wanted).max() < 6

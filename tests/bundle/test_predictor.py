@@ -1,0 +1,235 @@
+"""The predictor on the tiny run's bundle: same numbers as training, any input, any thread."""
+
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cxr
+from cxr.bundle.format import read_info
+from cxr.bundle.predictor import BATCH, Prediction, Predictor
+from cxr.config import compose
+from cxr.errors import InputError, MissingInputError
+from cxr.evaluation.evaluate import read_predictions
+from cxr.labels import CANONICAL
+from cxr.stages.run import RESEARCH, SYNTHETIC, find_run
+
+pytestmark = pytest.mark.slow
+MEMBERS = ("mobilenetv2", "inceptionv3")
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle) -> Predictor:
+    return Predictor(tiny_bundle, threads=1)
+
+
+@pytest.fixture(scope="module")
+def films(exported_run) -> np.ndarray:
+    """Return the test films, (N, S, S), in the order of the evaluation's predictions."""
+    prepared = find_run(compose("evaluate", exported_run.where()))[2]
+    table = read_predictions(exported_run.folder / "evaluation" / "predictions.csv")
+    rows = prepared.table.reset_index().set_index("image").loc[table["image"], "index"]
+    return np.array(prepared.pixels[rows.to_numpy()])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def probs_of(predictions: list[Prediction]) -> np.ndarray:
+    return np.array([list(found.probs.values()) for found in predictions])
+
+
+def test_probabilities_are_those_of_evaluation(exported_run, predictor, films):
+    table = read_predictions(exported_run.folder / "evaluation" / "predictions.csv")
+    found = predictor.predict(list(films))
+    assert len(found) > BATCH
+    wanted = table[[f"prob_ensemble_{label}" for label in CANONICAL]].to_numpy()
+    assert np.abs(probs_of(found) - wanted).max() < 1e-5
+    assert [one.label for one in found] == table["prediction"].tolist()
+    for name in MEMBERS:
+        wanted = table[[f"prob_{name}_{label}" for label in CANONICAL]].to_numpy()
+        members = np.array([list(one.member_probs[name].values()) for one in found])
+        assert np.abs(members - wanted).max() < 1e-5
+
+
+def test_says_what_it_is(tiny_bundle, predictor):
+    assert predictor.labels == CANONICAL
+    assert predictor.members == MEMBERS
+    assert predictor.note == f"{SYNTHETIC} · {RESEARCH}"
+    assert predictor.info == read_info(tiny_bundle)
+    assert len(predictor.fingerprint) == 64
+    assert cxr.Predictor is Predictor
+
+
+def test_a_path_bytes_and_pixels_give_the_same(predictor, films, tmp_path):
+    path = tmp_path / "film.png"
+    path.write_bytes(png(films[0]))
+    wanted = predictor.predict(films[0])
+    for image in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()),
+                  films[0].astype(np.uint16) * 256, np.asfortranarray(films[0])):  # fmt: skip
+        found = predictor.predict(image)
+        assert found.probs == wanted.probs
+        assert np.array_equal(found.film, films[0])
+    assert predictor.predict(path).name == str(path)
+    assert predictor.predict(films[0], names="mine").name == "mine"
+
+
+def test_a_sequence_gives_a_list(predictor, films):
+    found = predictor.predict(list(films[:3]))
+    assert isinstance(found, list)
+    assert len(found) == 3
+    assert predictor.predict([]) == []
+    alone = [predictor.predict(film) for film in films[:3]]
+    assert np.abs(probs_of(found) - probs_of(alone)).max() < 1e-6
+
+
+def test_a_film_of_any_size_is_prepared_as_training_did(predictor, films):
+    large = np.asarray(Image.fromarray(films[0]).resize((150, 90)))
+    square = np.asarray(Image.fromarray(large).resize(films[0].shape, Image.Resampling.BILINEAR))
+    found = predictor.predict(large, maps=True)
+    assert found.probs == predictor.predict(square).probs
+    assert found.film.shape == (90, 150)
+    assert found.maps.of("covid").shape == (90, 150)
+    assert found.maps.overlay("covid", "inceptionv3").shape == (90, 150, 3)
+
+
+def test_maps_come_only_when_asked_for(predictor, films):
+    assert predictor.predict(films[0]).maps is None
+    maps = predictor.predict(films[0], maps=True).maps
+    assert maps.classes == CANONICAL
+    for name in (None, *MEMBERS):
+        values = maps.of("normal", name)
+        assert values.dtype == np.float32
+        assert values.min() >= 0
+        assert values.max() <= 1 + 1e-6
+
+
+def test_sets_and_referral_are_those_of_validation(predictor, films):
+    uncertainty = predictor.info["uncertainty"]
+    for level in (0.8, 0.9, 0.95):
+        found = predictor.predict(films[0], level=level)
+        limit = uncertainty["conformal"]["levels"][f"{level:g}"]["plain"]
+        probs = found.probs
+        inside = [label for label in CANONICAL if limit is None or 1 - probs[label] <= limit]
+        assert list(found.prediction_set) == (inside or [found.label])
+        assert found.level == level
+        assert found.refer == (max(probs.values()) < uncertainty["referral"]["threshold"])
+
+
+def test_an_unknown_level_names_the_allowed_ones(predictor, films):
+    with pytest.raises(InputError, match=r"0\.8, 0\.9, 0\.95"):
+        predictor.predict(films[0], level=0.5)
+    with pytest.raises(InputError, match="was not fitted"):
+        list(predictor.predict_each([], level=0.5))
+
+
+def test_a_bad_film_is_an_error_in_its_place(predictor, films, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    images = [films[0], bad, tmp_path / "absent.png", films[1].astype(float), films, films[1]]
+    names = [f"film {index}" for index in range(len(images))]
+    found = list(predictor.predict_each(images, names=names))
+    assert [isinstance(one, InputError) for one in found] == [False, True, True, True, True, False]
+    assert found[-1].name == "film 5"
+    for index, one in enumerate(found[1:5], start=1):
+        assert f"film {index}" in str(one)
+        assert "\n" not in str(one)
+    assert isinstance(found[2], MissingInputError)
+    with pytest.raises(InputError, match="is no image"):
+        predictor.predict([films[0], bad])
+
+
+def test_films_are_pulled_a_few_at_a_time(predictor, films):
+    pulled = 0
+
+    def endless():
+        nonlocal pulled
+        while True:
+            pulled += 1
+            yield films[0]
+
+    next(predictor.predict_each(endless()))
+    assert pulled == BATCH
+
+
+def test_many_threads_give_the_same_as_one(predictor, films):
+    wanted = [predictor.predict(film).probs for film in films]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda film: predictor.predict(film, maps=True), [*films] * 4))
+    for index, one in enumerate(found):
+        assert one.probs == wanted[index % len(films)]
+
+
+def test_a_prediction_is_plain_values_for_json(predictor, films):
+    found = predictor.predict(films[0], names="x")
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert values["label"] == found.label
+    assert values["probs"] == found.probs
+    assert values["prediction_set"] == list(found.prediction_set)
+    assert values["note"] == predictor.note
+    assert "film" not in values
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"runtime": "tensorrt"}, "allowed are onnxruntime, openvino"),
+     ({"variant": "float16"}, "allowed are float32, int8"),
+     ({"variant": "bfloat16"}, "with onnxruntime allowed are float32, int8"),
+     ({"threads": -1}, "threads is -1")],
+)  # fmt: skip
+def test_an_unknown_option_names_the_allowed_ones(tiny_bundle, options, message):
+    with pytest.raises(InputError, match=message):
+        Predictor(tiny_bundle, **options)
+
+
+def test_a_spoilt_bundle_is_refused(changeable):
+    path = changeable / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.onnx was changed"):
+        Predictor(changeable)
+
+
+def test_openvino_gives_the_same(tiny_bundle, predictor, films):
+    pytest.importorskip("openvino")
+    other = Predictor(tiny_bundle, runtime="openvino", threads=1)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(other.predict, films))
+    assert np.abs(probs_of(found) - probs_of(predictor.predict(list(films)))).max() < 1e-4
+
+
+def test_predicting_needs_no_torch(tiny_bundle, films, tmp_path):
+    path = tmp_path / "film.png"
+    path.write_bytes(png(films[0]))
+    code = f"""
+import sys
+for name in ("torch", "timm", "lightning", "pandas", "scipy", "sklearn", "matplotlib", "hydra",
+             "onnx", "safetensors"):
+    sys.modules[name] = None
+from cxr import Predictor
+found = Predictor({str(tiny_bundle)!r}, threads=1).predict({str(path)!r}, maps=True)
+found.maps.overlay(found.label)
+print(found.label)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() in CANONICAL
+
+
+@pytest.mark.realdata
+def test_two_photometric_versions_of_a_film_agree(tiny_bundle, shared):
+    predictor = Predictor(Path(tiny_bundle), threads=1)
+    folder = shared / "data" / "dicom"
+    first, second = (
+        predictor.predict(folder / f"chest-pa-monochrome{kind}-jpeg.dcm") for kind in (1, 2)
+    )
+    assert first.probs == pytest.approx(second.probs, abs=0.01)
