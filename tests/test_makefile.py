@@ -87,6 +87,35 @@ def test_evaluate_on_names_other_data_and_the_run(venv):
     ]
 
 
+def test_cross_validation_trains_each_member_and_names_all(venv):
+    assert make(venv, "cv", "FOLDS=3", "DATA=cxr4", "DATA_ROOT=x", "PRETRAINED=w")[1] == [
+        "python scripts/cv.py data=cxr4 run=default make=true data.root=x folds=3 "
+        f"members=[mobilenetv2,inceptionv3] model={member} model.pretrained=w"
+        for member in ("mobilenetv2", "inceptionv3")
+    ]
+    calls = make(venv, "cv", "MEMBERS=mobilenetv2", "ARGS=seed=1")[1][2:]
+    assert calls == [
+        "python scripts/cv.py data=phantom run=default make=true folds=5 members=[mobilenetv2] "
+        "model=mobilenetv2 seed=1"
+    ]
+
+
+def test_the_leak_experiment_is_of_the_seed_unless_said_otherwise(venv):
+    assert make(venv, "experiment", "NAME=leak", "DATA_ROOT=x", "PRETRAINED=w")[1] == [
+        "python scripts/leak.py data=seed run=leak make=true data.root=x model.pretrained=w"
+    ]
+    assert make(venv, "experiment", "NAME=leak", "DATA=folder", "RUN=r")[1][1:] == [
+        "python scripts/leak.py data=folder run=r make=true"
+    ]
+
+
+@pytest.mark.parametrize("words", [(), ("NAME=lack",)])
+def test_an_experiment_that_is_not_there(venv, words):
+    status, calls, said = make(venv, "experiment", *words)
+    assert (status, calls) == (2, [])
+    assert "make experiment NAME=leak is" in said
+
+
 def test_prepare_and_data(venv):
     assert make(venv, "prepare", "DATA=folder", "DATA_ROOT=x")[1] == [
         "python scripts/prepare.py data=folder run=default make=true data.root=x"

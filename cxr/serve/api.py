@@ -1,0 +1,246 @@
+"""REST, /api/v1: a film in, JSON out; for programs, with a token instead of a password."""
+
+import base64
+import logging
+from typing import Any
+
+from flask import Flask, Response, g, request, url_for
+from flask_smorest import Blueprint
+from marshmallow import RAISE
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import NotFound, Unauthorized, UnprocessableEntity, UnsupportedMediaType
+
+from cxr.errors import InputError
+from cxr.serve import queue
+from cxr.serve.context import serving, utc_now
+from cxr.serve.files import StorageError, png_bytes
+from cxr.serve.openapi import add_pages, film_body, problems_of, register
+from cxr.serve.overlay import compose
+from cxr.serve.problems import busy, problem
+from cxr.serve.records import (
+    RateLimitedError,
+    TooLargeError,
+    forget,
+    overlay_png,
+    predict_and_keep,
+)
+from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
+from cxr.serve.settings import RESEARCH_USE
+from cxr.serve.store.counters import count_hit
+from cxr.serve.store.models import PredictionRow
+from cxr.serve.store.predictions import own_prediction
+from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
+
+log = logging.getLogger(__name__)
+
+__all__ = ["blueprint", "init_app", "problem"]
+
+FILM_TYPES = ("image/jpeg", "image/png", "image/tiff", "application/dicom",
+              "application/octet-stream")  # fmt: skip
+"""Media types of a film that is the whole body; what it is is told from its bytes."""
+REQUESTS_PER_MINUTE = 600
+"""Of one user; films have their own, lower limit."""
+FORM_OVERHEAD_BYTES = 64 * 1024
+INTENDED_USE = (
+    "Research on the classification of frontal chest radiographs into the classes named in "
+    "labels. Not for diagnosis, not for the care of patients."
+)
+
+blueprint = Blueprint(
+    "api", __name__, url_prefix="/api/v1", description="Films and what the model says of them"
+)
+add_pages(blueprint)
+
+
+def init_app(app: Flask) -> None:
+    """Add the REST service and its description."""
+    register(app, blueprint)
+
+
+@blueprint.before_request
+def need_token() -> Response | None:
+    """Let nobody in without a token, and nobody too often."""
+    if request.endpoint in ("api.openapi", "api.reference"):
+        return None
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    database, now = serving().database, utc_now()
+    with database.read() as session:
+        found = token_user(session, secret.strip(), now) if scheme.lower() == "bearer" else None
+    if found is None:
+        raise Unauthorized
+    user, token = found
+    g.user_id = user.id
+    films = request.method == "POST"  # counted by predict_and_keep, once they have a place
+    if films and not is_touch_due(token, now):
+        return None
+    try:
+        with database.write() as session:
+            touch_token(session, token.id, now)
+            key = f"api:{user.id}"
+            rate = count_hit(session, key, limit=REQUESTS_PER_MINUTE, window_s=60, now=now)
+    except DBAPIError as error:  # a full disk: what is stored can be read all the same
+        log.error("requests are not counted", exc_info=error)
+        return None
+    if not rate.allowed:
+        return busy(429, f"{rate.limit} requests a minute are allowed", rate.retry_after_s)
+    return None
+
+
+@blueprint.route("/predictions", methods=["POST"])
+@blueprint.doc(requestBody=film_body(FILM_TYPES))
+@blueprint.arguments(PredictQuery, location="query", unknown=RAISE)
+@blueprint.response(201, PredictionSchema, description="Predicted, or refused; and kept")
+@problems_of(blueprint, 401, 413, 415, 422, 429, 503, 507)
+def predict(query: dict[str, Any]) -> Any:
+    """Predict a film.
+
+    The film is the form's field 'file', or the whole body under its own media type.
+    """
+    limit = serving().settings.upload_bytes
+    request.max_content_length = limit + FORM_OVERHEAD_BYTES
+    if (room := queue.model_queue().room()) is not None:
+        return busy(503, str(room), room.retry_after_s)
+    data, name = _film_of_request()
+    row = predict_and_keep(data, name=name, user_id=g.user_id, origin="api")
+    shown = _shown(row, maps=query["maps"])
+    return shown, 201, {"Location": shown["links"]["self"]}
+
+
+@blueprint.route("/predictions/<prediction_id>", methods=["GET"])
+@blueprint.arguments(PredictQuery, location="query", unknown=RAISE)
+@blueprint.response(200, PredictionSchema, description="The result")
+@problems_of(blueprint, 401, 404, 422, 429)
+def show(query: dict[str, Any], prediction_id: str) -> Any:
+    """Show a result of your own."""
+    return _shown(_own(prediction_id), maps=query["maps"])
+
+
+@blueprint.route("/predictions/<prediction_id>", methods=["DELETE"])
+@blueprint.response(204, description="Gone, the film too")
+@problems_of(blueprint, 401, 404, 429)
+def delete(prediction_id: str) -> Response:
+    """Delete a result of your own, and its film."""
+    if not forget(g.user_id, prediction_id):
+        raise NotFound
+    return Response(status=204)
+
+
+@blueprint.route("/predictions/<prediction_id>/map.png", methods=["GET"])
+@blueprint.arguments(MapQuery, location="query", unknown=RAISE)
+@blueprint.response(
+    200, {"type": "string", "format": "binary"}, content_type="image/png",
+    description="The film under the map",
+)  # fmt: skip
+@problems_of(blueprint, 401, 404, 409, 422, 429)
+def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
+    """Draw a class activation map over a film."""
+    row = _own(prediction_id)
+    if row.refused:
+        return problem(409, "the film was refused: there is no map of it")
+    label, member, opacity = query.get("label"), query.get("member"), query["opacity"]
+    try:
+        if query["caption"]:
+            png = overlay_png(row, label, member, opacity)
+        else:
+            png = _bare_map(row, label or row.label, member, opacity)
+    except KeyError:
+        raise UnprocessableEntity(
+            f"there is no such map: labels are {', '.join(row.result['probs'])}, members "
+            f"{', '.join(row.result['member_probs'])}"
+        ) from None
+    except FileNotFoundError:
+        raise NotFound from None
+    return Response(png, mimetype="image/png")
+
+
+@blueprint.route("/model", methods=["GET"])
+@blueprint.response(200, ModelSchema, description="The model")
+@problems_of(blueprint, 401, 429, 503)
+def model() -> Any:
+    """Show what answers: classes, members, figures on the test split, fingerprint."""
+    predictor = queue.current_predictor()
+    info = predictor.info
+    tested = info.get("test")
+    return {
+        "labels": list(predictor.labels), "members": list(predictor.members),
+        "fingerprint": predictor.fingerprint, "note": predictor.note,
+        "format": info.get("format"), "synthetic": info.get("synthetic"),
+        "metrics": tested if isinstance(tested, dict) else None,
+        "preprocess": info.get("preprocess"),
+        "intended_use": INTENDED_USE, "notice": RESEARCH_USE,
+    }  # fmt: skip
+
+
+@blueprint.errorhandler(queue.Busy)
+def _busy(error: queue.Busy) -> Response:
+    return busy(503, str(error), error.retry_after_s)
+
+
+@blueprint.errorhandler(RateLimitedError)
+def _too_often(error: RateLimitedError) -> Response:
+    return busy(429, str(error), error.retry_after_s)
+
+
+@blueprint.errorhandler(TooLargeError)
+def _too_large(error: TooLargeError) -> Response:
+    return problem(413, str(error))
+
+
+@blueprint.errorhandler(StorageError)
+def _unstored(error: StorageError) -> Response:
+    return problem(507, str(error))
+
+
+@blueprint.errorhandler(InputError)
+def _unusable(error: InputError) -> Response:
+    return problem(422, str(error))
+
+
+def _film_of_request() -> tuple[bytes, str]:
+    """Return the film's bytes and what it is called."""
+    if request.mimetype == "multipart/form-data":
+        files = request.files.getlist("file")
+        if len(files) != 1:
+            raise InputError(f"the form has {len(files)} fields 'file': one film is needed")
+        return files[0].read(), files[0].filename or "film"
+    if request.mimetype in FILM_TYPES:
+        return request.get_data(cache=False), "film"
+    raise UnsupportedMediaType(
+        f"a film is sent as multipart/form-data or as one of {', '.join(FILM_TYPES)}"
+    )
+
+
+def _bare_map(row: PredictionRow, label: str, member: str | None, opacity: float) -> bytes:
+    films = serving().films
+    maps = films.load_maps(row.stem)
+    if maps is None:
+        raise FileNotFoundError(row.stem)
+    return png_bytes(compose(films.load_film(row.stem), maps.of(label, member), opacity))
+
+
+def _own(prediction_id: str) -> PredictionRow:
+    with serving().database.read() as session:
+        row = own_prediction(session, g.user_id, prediction_id)
+    if row is None:
+        raise NotFound
+    return row
+
+
+def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
+    here = url_for("api.show", prediction_id=row.id)
+    links = {"self": here} if row.refused else {"self": here, "map": f"{here}/map.png"}
+    shown = row.result | {
+        "id": row.id, "created_at": row.created_at, "refused": row.refused,
+        "width_px": row.width_px, "height_px": row.height_px, "fingerprint": row.fingerprint,
+        "links": links,
+    }  # fmt: skip
+    saved = serving().films.load_maps(row.stem) if maps and not row.refused else None
+    if saved is not None:
+        shown["maps"] = {
+            owner: {
+                label: base64.b64encode(png_bytes(grid)).decode()
+                for label, grid in zip(saved.classes, grids, strict=True)
+            }
+            for owner, grids in saved.values.items()
+        }
+    return shown

@@ -1,0 +1,89 @@
+"""The application, made from its settings."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from cxr.serve import (
+    api,
+    auth,
+    commands,
+    errors,
+    health,
+    logs,
+    model,
+    pages,
+    queue,
+    results,
+    security,
+)
+from cxr.serve.context import EXTENSION, Serving
+from cxr.serve.files import FilmStore
+from cxr.serve.live import PredictorLike
+from cxr.serve.login import guard
+from cxr.serve.settings import Settings, read_secret_key
+from cxr.serve.store.database import Database
+from cxr.serve.wording import add_filters
+
+
+def create_app(
+    config: Settings | Mapping[str, Any] | None = None,
+    *,
+    load: Callable[[Path], PredictorLike] | None = None,
+) -> Flask:
+    """Make the application; the model is loaded with the first film, not here.
+
+    Args:
+        config: settings, or some of them; the rest comes from the environment.
+        load: makes the predictor of a bundle; ``cxr.Predictor`` by default.
+
+    Raises:
+        InputError: a setting that cannot be used, or a database that does not answer.
+    """
+    settings = config if isinstance(config, Settings) else Settings.load(config)
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=read_secret_key(settings),
+        MAX_CONTENT_LENGTH=settings.max_request_bytes,
+        WTF_CSRF_TIME_LIMIT=settings.session_hours * 3600,
+    )
+    if settings.trusted_proxies:
+        hops = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    database = open_database(settings)
+    films = FilmStore(settings.data_folder / "films", spare_bytes=settings.spare_bytes)
+    app.extensions[EXTENSION] = Serving(settings, database, films)
+    add_filters(app)
+    _add_parts(app, load)
+    return app
+
+
+def open_database(settings: Settings) -> Database:
+    """Connect, wait for the server if there is one, and bring the tables up to date."""
+    threads = settings.request_threads + 4
+    database = Database(settings.database, threads=threads)
+    database.wait(0 if database.is_sqlite else settings.database_wait_seconds)
+    if settings.automatic_upgrade:
+        database.upgrade()
+    return database
+
+
+def _add_parts(app: Flask, load: Callable[[Path], PredictorLike] | None) -> None:
+    """Add everything that answers; the rule of being signed in stands before the forms' one."""
+    logs.init_app(app)
+    security.init_app(app)
+    app.before_request(guard)
+    csrf = CSRFProtect(app)
+    queue.init_app(app, load=load)
+    health.init_app(app)
+    api.init_app(app)
+    for blueprint in (api.blueprint, health.blueprint):
+        csrf.exempt(blueprint)
+    for part in (auth, pages, results, model):
+        app.register_blueprint(part.blueprint)
+    errors.init_app(app)
+    commands.init_app(app)

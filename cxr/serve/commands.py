@@ -1,0 +1,208 @@
+"""Commands: ``flask --app cxr.serve users|tokens|db|tidy``; accounts are made here alone."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+from flask import Flask
+from flask.cli import AppGroup, with_appcontext
+
+from cxr.errors import InputError
+from cxr.serve.context import serving, utc_now
+from cxr.serve.passwords import check_password, hash_password, make_password
+from cxr.serve.store import users as accounts
+from cxr.serve.store.models import ROLES
+from cxr.serve.store.move import copy_rows, open_source
+from cxr.serve.store.tokens import create_token, list_tokens, revoke_token, revoke_tokens
+from cxr.serve.tidy import tidy
+
+users = AppGroup("users", help="Accounts: add, disable, enable, reset, list.")
+tokens = AppGroup("tokens", help="API tokens: create, list, revoke.")
+db = AppGroup("db", help="The database's tables: upgrade, current, copy.")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def init_app(app: Flask) -> None:
+    """Add the commands."""
+    for group in (users, tokens, db):
+        app.cli.add_command(group)
+    app.cli.add_command(_tidy_command)
+
+
+def mendable(command: Command) -> Command:
+    """Show what a user can mend as one line and exit with 2."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+    return run  # type: ignore[return-value]
+
+
+@users.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(ROLES), default="user", show_default=True)
+@click.option("--generate", is_flag=True, help="Make a password and print it, once.")
+@mendable
+def add(name: str, role: str, generate: bool) -> None:
+    """Make an account; asks for the password, or reads it as a line where no one types."""
+    name = accounts.clean_name(name)
+    with serving().database.read() as store:
+        if accounts.find_user(store, name) is not None:
+            raise InputError(f"the account {name!r} exists already: choose another name")
+    password = _new_password(name, generate)
+    with serving().database.write() as store:
+        accounts.add_user(store, name, hash_password(password), role=role, now=utc_now())
+    click.echo(f"The {role} {name} can sign in.")
+
+
+@users.command("reset")
+@click.argument("name")
+@click.option("--generate", is_flag=True, help="Make a password and print it, once.")
+@click.option("--tokens", "drop_tokens", is_flag=True, help="Also revoke the API tokens.")
+@mendable
+def reset(name: str, generate: bool, drop_tokens: bool) -> None:
+    """Set a new password; every session of the account ends."""
+    with serving().database.read() as store:
+        user = accounts.need_user(store, name)
+    password = _new_password(user.name, generate)
+    with serving().database.write() as store:
+        accounts.set_password(store, user.id, hash_password(password))
+        if drop_tokens:
+            revoke_tokens(store, user.id)
+    click.echo(f"The password of {user.name} is changed; its sessions are ended.")
+
+
+@users.command("disable")
+@click.argument("name")
+@mendable
+def disable(name: str) -> None:
+    """Bar an account: sessions end, tokens stop working, the history stays."""
+    with serving().database.write() as store:
+        accounts.set_disabled(store, accounts.need_user(store, name).id, True)
+    click.echo(f"{name} can sign in no more.")
+
+
+@users.command("enable")
+@click.argument("name")
+@mendable
+def enable(name: str) -> None:
+    """Let a barred account in again."""
+    with serving().database.write() as store:
+        accounts.set_disabled(store, accounts.need_user(store, name).id, False)
+    click.echo(f"{name} can sign in again.")
+
+
+@users.command("list")
+@mendable
+def list_accounts() -> None:
+    """Show the accounts and how much they use."""
+    with serving().database.read() as store:
+        rows = accounts.list_usage(store, utc_now())
+    heads = ("name", "role", "state", "films", "kept", "last login")
+    _table(heads, (
+        (row.user.name, row.user.role, "disabled" if row.user.disabled else "active",
+         str(row.films), str(row.kept),
+         f"{row.user.login_at:%Y-%m-%d %H:%M}" if row.user.login_at else "never")
+        for row in rows
+    ))  # fmt: skip
+
+
+@tokens.command("create")
+@click.argument("user")
+@click.argument("name")
+@click.option("--days", type=int, default=None, help="How long it lasts; for ever by default.")
+@mendable
+def create(user: str, name: str, days: int | None) -> None:
+    """Make an API token and print it, this once."""
+    with serving().database.write() as store:
+        owner = accounts.need_user(store, user)
+        secret, _ = create_token(store, owner.id, name, now=utc_now(), days=days)
+    click.echo(secret)
+
+
+@tokens.command("list")
+@click.argument("user")
+@mendable
+def list_user_tokens(user: str) -> None:
+    """Show an account's tokens."""
+    with serving().database.read() as store:
+        rows = list_tokens(store, accounts.need_user(store, user).id)
+    _table(("id", "name", "begins", "made", "used"), (
+        (str(row.id), row.name, row.hint, f"{row.created_at:%Y-%m-%d}",
+         f"{row.used_at:%Y-%m-%d}" if row.used_at else "never")
+        for row in rows
+    ))  # fmt: skip
+
+
+@tokens.command("revoke")
+@click.argument("user")
+@click.argument("token_id", type=int)
+@mendable
+def revoke(user: str, token_id: int) -> None:
+    """Revoke a token by the number that ``tokens list`` shows."""
+    with serving().database.write() as store:
+        owner = accounts.need_user(store, user)
+        if not revoke_token(store, owner.id, token_id):
+            raise InputError(f"{owner.name} has no token {token_id}: see tokens list {owner.name}")
+    click.echo("The token works no more.")
+
+
+@db.command("upgrade")
+@mendable
+def upgrade() -> None:
+    """Bring the tables to this version; rows are kept."""
+    serving().database.upgrade()
+    click.echo(f"The database is at revision {serving().database.revision()}.")
+
+
+@db.command("current")
+def current() -> None:
+    """Show the tables' revision and the one that this version needs."""
+    database = serving().database
+    click.echo(f"{database.revision() or 'empty'} (needed: {database.newest_revision()})")
+
+
+@db.command("copy")
+@click.argument("source")
+@mendable
+def copy(source: str) -> None:
+    """Fill this empty database from another one: sqlite:///PATH or postgresql://..."""
+    counts = copy_rows(open_source(source), serving().database)
+    click.echo(", ".join(f"{count} {table}" for table, count in counts.items()) + " copied.")
+
+
+@click.command("tidy")
+@with_appcontext
+def _tidy_command() -> None:
+    """Delete results past their retention, and files without a result."""
+    old, orphans = tidy()
+    click.echo(f"{old} old results and {orphans} files without a result are deleted.")
+
+
+def _new_password(name: str, generate: bool) -> str:
+    if generate:
+        password = make_password()
+        click.echo(f"password: {password}")
+        return password
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    check_password(password, name)
+    return str(password)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    lines = [tuple(heads), *map(tuple, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

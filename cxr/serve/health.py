@@ -1,0 +1,77 @@
+"""For those who run the server: is it alive, can it answer, how much does it do.
+
+``/healthz`` the process answers; ``/readyz`` the model is loaded and the database answers;
+``/metrics`` figures for Prometheus.
+"""
+
+import hmac
+import ipaddress
+
+from flask import Blueprint, Flask, Response, json, request
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from cxr.serve import metrics
+from cxr.serve.context import serving
+from cxr.serve.queue import ModelMissing, model_queue
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Say that the process answers."""
+    return _answer(200, status="alive")
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Say whether a film would be predicted now, and what is missing where not."""
+    queue = model_queue()
+    queue.start()
+    checks = {"model": "ok", "database": "ok"}
+    try:
+        _ = queue.predictor
+    except ModelMissing as error:
+        checks["model"] = str(error)
+    try:
+        serving().database.ping()
+    except Exception as error:  # whatever the driver raises, the answer is "not ready"
+        checks["database"] = type(error).__name__
+    ready = set(checks.values()) == {"ok"}
+    return _answer(200 if ready else 503, status="ready" if ready else "not ready", checks=checks)
+
+
+@blueprint.get("/metrics")
+def prometheus() -> Response:
+    """Show the figures to those who may see them."""
+    if not _may_read(serving().settings.metrics_token):
+        return _answer(403, status="forbidden: set CXR_METRICS_TOKEN and send it as bearer token")
+    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _may_read(token: str) -> bool:
+    """Return whether the token fits, or, where none is set, the request is from this machine.
+
+    A request that a proxy passed on is not from this machine, though its address may be.
+    """
+    if token:
+        given = request.headers.get("Authorization", "")
+        return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+    if {"X-Forwarded-For", "Forwarded", "X-Real-Ip"} & set(request.headers.keys()):
+        return False
+    try:
+        return ipaddress.ip_address(request.remote_addr or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _answer(code: int, **members: object) -> Response:
+    body = json.dumps(members)
+    response = Response(body, code, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Add the three addresses."""
+    app.register_blueprint(blueprint)

@@ -1,0 +1,244 @@
+"""The bounded queue in front of the model: one model per process, one batch at a time.
+
+A film takes a place before anything is done with it and gives it back once it is answered and
+stored. Beyond ``length`` places the answer is "come back in so many seconds", so that waiting
+stays short and memory flat. Waiting films that ask for the same go to the model together.
+"""
+
+import contextlib
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.images import Film
+from cxr.serve import metrics
+from cxr.serve.live import Busy, LiveModel, PredictorLike
+
+LONGEST_RETRY_S = 30
+PACE_WEIGHT = 0.2
+"""Weight of the newest call in the running mean of seconds per film."""
+
+
+class QueueFull(Busy):
+    """All places are taken."""
+
+    reason = "full"
+
+
+class DeadlinePassed(Busy):
+    """The film waited longer than allowed."""
+
+    reason = "deadline"
+
+
+class ClientGone(Busy):
+    """Nobody waits for the answer any more."""
+
+    reason = "gone"
+
+
+@dataclass
+class _Job:
+    """A film that waits for the model."""
+
+    film: Film | NDArray[np.uint8]
+    kind: tuple[float, bool]
+    name: str
+    alive: Callable[[], bool] | None
+    answer: Future[Any] = field(default_factory=Future)
+
+
+class ModelQueue:
+    """Places, the waiting line, and the thread that calls the model.
+
+    Threads start with the first film or with ``start``, in the process that serves.
+
+    Args:
+        bundle: the bundle's folder.
+        load: makes a predictor of it.
+        length: places: films in the process at once, from upload to answer.
+        batch: films given to the model in one call, at most.
+        deadline_s: longest time from joining the line to the answer.
+        watch_s: how often the bundle's files are looked at.
+        level: of the prediction sets that will be asked for; a bundle without it is refused.
+    """
+
+    def __init__(
+        self, bundle: Path, *, load: Callable[[Path], PredictorLike], length: int = 8,
+        batch: int = 4, deadline_s: float = 30.0, watch_s: float = 5.0, level: float = 0.9,
+    ) -> None:  # fmt: skip
+        self.model = LiveModel(bundle, load, level=level, watch_s=watch_s)
+        self.length = length
+        self._batch, self.deadline_s = batch, deadline_s
+        self._line: deque[_Job] = deque()
+        self._state = threading.Condition()
+        self._in_work, self._stopping = 0, False
+        self._pace_s = 0.2
+        self._thread: threading.Thread | None = None
+        self._mine = threading.local()
+
+    @property
+    def predictor(self) -> PredictorLike:
+        """Return the model that answers now, or raise ModelMissing with the reason."""
+        return self.model.predictor
+
+    @property
+    def in_work(self) -> int:
+        """Return how many places are taken."""
+        return self._in_work
+
+    def start(self, *, wait_s: float = 0.0) -> bool:
+        """Start the threads, once; wait for the first load and return whether it is over."""
+        with self._state:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._work, name="cxr-model", daemon=True)
+                self._thread.start()
+                self.model.start()
+        return self.model.wait(wait_s)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Take no more films, answer those admitted, end the threads."""
+        with self._state:
+            self._stopping = True
+            self._state.wait_for(lambda: self._in_work == 0, timeout_s)
+            self._state.notify_all()
+        self.model.stop(1.0)
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def room(self) -> QueueFull | None:
+        """Return why a film would be turned away now, or None; before its bytes are read."""
+        if not self._stopping and self._in_work < self.length:
+            return None
+        metrics.TURNED_AWAY.labels(QueueFull.reason).inc()
+        return QueueFull("all places are taken: come back in a moment", self._retry_after())
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places while a film is decoded, predicted and stored.
+
+        A thread that holds one already is given no second.
+
+        Raises:
+            QueueFull: none is free, or the server is stopping.
+        """
+        if getattr(self._mine, "held", False):
+            yield
+            return
+        with self._state:
+            if (full := self.room()) is not None:
+                raise full
+            self._in_work += 1
+        metrics.IN_WORK.inc()
+        self._mine.held = True
+        try:
+            yield
+        finally:
+            self._mine.held = False
+            metrics.IN_WORK.dec()
+            with self._state:
+                self._in_work -= 1
+                self._state.notify_all()
+
+    def predict(
+        self, film: Film | NDArray[np.uint8], *, level: float = 0.9, maps: bool = True,
+        name: str = "film", alive: Callable[[], bool] | None = None,
+    ) -> tuple[Any, PredictorLike]:  # fmt: skip
+        """Wait for the model's answer; hold a place meanwhile.
+
+        Args:
+            film: as it was read, or (H, W) uint8.
+            level: of the prediction set.
+            maps: whether heat maps come along.
+            name: what errors call the film.
+            alive: whether somebody still waits; a film that nobody waits for is dropped
+                when its turn comes.
+
+        Returns:
+            The Prediction and the model that made it.
+
+        Raises:
+            InputError: the film cannot be read, or the level is not offered.
+            DeadlinePassed: it took longer than the deadline.
+            ModelMissing: no usable bundle is loaded.
+            ClientGone: ``alive`` said no.
+        """
+        self.start(wait_s=self.deadline_s)
+        _ = self.predictor  # raises at once while there is none
+        job = _Job(film, (level, maps), name, alive)
+        with self._state:
+            self._line.append(job)
+            self._state.notify_all()
+        try:
+            answer: tuple[Any, PredictorLike] = job.answer.result(self.deadline_s)
+            return answer
+        except TimeoutError:
+            job.answer.cancel()
+            raise DeadlinePassed(
+                f"no answer within {self.deadline_s:g} s: come back later", self._retry_after()
+            ) from None
+
+    def _retry_after(self) -> int:
+        seconds = math.ceil(self._pace_s * max(1, self._in_work))
+        return min(LONGEST_RETRY_S, max(1, seconds))
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            self._answer(jobs)
+
+    def _take(self) -> list[_Job]:
+        """Wait for films; return up to a batch that asks for the same, or none at the end."""
+        with self._state:
+            while True:
+                self._state.wait_for(lambda: self._line or (self._stopping and not self._in_work))
+                if not self._line:
+                    return []
+                jobs: list[_Job] = []
+                while self._line and len(jobs) < self._batch:
+                    if jobs and self._line[0].kind != jobs[0].kind:
+                        break
+                    job = self._line.popleft()
+                    if _wanted(job):
+                        jobs.append(job)
+                if jobs:
+                    return jobs
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        level, maps = jobs[0].kind
+        began = time.monotonic()
+        try:
+            films, names = [job.film for job in jobs], [job.name for job in jobs]
+            predictor = self.predictor
+            answers = predictor.predict_each(films, level=level, maps=maps, names=names)
+            for job, answer in zip(jobs, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    job.answer.set_exception(answer)
+                else:
+                    job.answer.set_result((answer, predictor))
+        except Exception as error:  # one batch's failure must not end the thread
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+        took_s = time.monotonic() - began
+        self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
+        metrics.MODEL_SECONDS.observe(took_s)
+        metrics.BATCH_FILMS.observe(len(jobs))
+
+
+def _wanted(job: _Job) -> bool:
+    """Return whether somebody still waits; tell the waiting thread where not."""
+    if not job.answer.set_running_or_notify_cancel():
+        return False
+    if job.alive is not None and not job.alive():
+        job.answer.set_exception(ClientGone("the client has gone"))
+        return False
+    return True

@@ -1,0 +1,181 @@
+"""The model that answers now, and how it is replaced while the server runs.
+
+The bundle is watched: a changed one is loaded and tried beside the old one, then swapped in;
+a bad one changes nothing but a line in the log.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cxr.errors import InputError
+from cxr.serve import metrics
+
+log = logging.getLogger(__name__)
+
+TRIAL_SIDE_PX = 64
+
+
+class PredictorLike(Protocol):
+    """What the server needs of ``cxr.Predictor``."""
+
+    labels: tuple[str, ...]
+    members: tuple[str, ...]
+    info: dict[str, Any]
+    fingerprint: str
+    note: str
+
+    def predict_each(
+        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
+    ) -> Iterator[Any]:
+        """Yield a Prediction, or the InputError of a bad film, for each."""
+
+
+class Busy(Exception):
+    """The film cannot be predicted now.
+
+    Attributes:
+        retry_after_s: when to come back.
+        reason: a word for the metrics.
+    """
+
+    reason = "error"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelMissing(Busy):
+    """No usable bundle is loaded."""
+
+    reason = "no_model"
+
+
+class LiveModel:
+    """A bundle, the predictor made of it, and the thread that watches it."""
+
+    def __init__(
+        self,
+        bundle: Path,
+        load: Callable[[Path], PredictorLike],
+        *,
+        level: float = 0.9,
+        watch_s: float = 5.0,
+    ) -> None:
+        self.bundle = bundle
+        self._level = level
+        self._load, self._watch_s = load, watch_s
+        self._predictor: PredictorLike | None = None
+        self._fault = "the model is being loaded"
+        self._seen: tuple[Any, ...] = ()
+        self._loading = threading.Lock()
+        self._loaded, self._wake = threading.Event(), threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def predictor(self) -> PredictorLike:
+        """Return the predictor.
+
+        Raises:
+            ModelMissing: none is loaded; the message says why.
+        """
+        if self._predictor is None:
+            raise ModelMissing(self._fault, retry_after_s=5)
+        return self._predictor
+
+    def start(self) -> None:
+        """Start loading and watching in a thread; once is enough."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="cxr-bundle", daemon=True)
+            self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until the first load is over, well or not; return whether it is."""
+        return self._loaded.wait(timeout_s)
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def ask_reload(self) -> None:
+        """Let the thread load the bundle again; safe in a signal handler."""
+        self._wake.set()
+
+    def reload(self) -> bool:
+        """Load the bundle, try it, swap it in; a bad one changes nothing.
+
+        Returns:
+            Whether the new one answers now.
+        """
+        with self._loading:
+            self._seen = signature(self.bundle)
+            try:
+                fresh = self._load(self.bundle)
+                _try(fresh, self._level)
+            except Exception as error:  # the old model goes on, whatever ails the new one
+                self._refuse(error)
+                return False
+            before, self._predictor = self._predictor, fresh
+            metrics.RELOADS.labels("loaded").inc()
+            metrics.MODEL_LOADED.set(1)
+            fields = {"fingerprint": fresh.fingerprint,
+                      "before": getattr(before, "fingerprint", None)}  # fmt: skip
+            log.info("bundle loaded", extra={"fields": fields})
+            return True
+
+    def _refuse(self, error: Exception) -> None:
+        said = " ".join(str(error).split())
+        # Nothing is known of an error that is not ours: its kind is all that users see.
+        known = isinstance(error, InputError)
+        self._fault = f"the bundle cannot be used: {said if known else type(error).__name__}"
+        metrics.RELOADS.labels("refused").inc()
+        kept = getattr(self._predictor, "fingerprint", None)
+        fields = {"error": type(error).__name__, "detail": said, "kept": kept}
+        log.error("bundle refused", extra={"fields": fields})
+
+    def _watch(self) -> None:
+        """Load the bundle, and again whenever it has changed or somebody asks.
+
+        A bundle that still changes from one look to the next is being copied: it can wait.
+        """
+        self.reload()
+        self._loaded.set()
+        before = self._seen
+        while not self._stopping:
+            asked = self._wake.wait(self._watch_s)
+            self._wake.clear()
+            now = signature(self.bundle)
+            settled, before = now == before, now
+            if not self._stopping and (asked or (settled and now != self._seen)):
+                self.reload()
+
+
+def _try(predictor: PredictorLike, level: float) -> None:
+    """Predict one film, so that a bundle that loads but cannot answer is refused."""
+    film = np.linspace(0, 255, TRIAL_SIDE_PX**2).astype(np.uint8).reshape(TRIAL_SIDE_PX, -1)
+    for answer in predictor.predict_each([film], level=level, maps=True, names=["trial"]):
+        if isinstance(answer, BaseException):
+            raise answer
+        values = list(answer.probs.values())
+        if len(values) != len(predictor.labels) or not np.isfinite(values).all():
+            raise InputError(f"the model answers {values} for {len(predictor.labels)} classes")
+
+
+def signature(bundle: Path) -> tuple[Any, ...]:
+    """Return what changes when a file of the bundle does: name, size, time, inode."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in sorted(bundle.iterdir()):
+            state = path.stat()
+            found.append((path.name, state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(found)

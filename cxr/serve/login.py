@@ -1,0 +1,163 @@
+"""Who is signed in: the rule that nothing opens without it, and the words of the cookie."""
+
+import ipaddress
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from flask import abort, current_app, flash, g, jsonify, redirect, request, session, url_for
+from flask.typing import ResponseReturnValue
+
+from cxr.serve.context import serving, utc_now
+from cxr.serve.store.counters import Rate, count_hit, take_back
+from cxr.serve.store.models import User
+from cxr.serve.store.users import begin_session, end_session, session_user, touch_session
+
+COOKIE_KEY = "login"
+OPEN_BLUEPRINTS = ("api", "health")
+"""These know their own rules: tokens, and nothing worth hiding."""
+REFERENCE = "api.reference"
+"""A page of the service that anybody may read; it greets who is signed in."""
+ACCOUNT_TIMES, ADDRESS_TIMES = 4, 6
+"""How many times the limit of a pair an account from anywhere and an address may try."""
+
+View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
+
+
+def public(view: View) -> View:
+    """Mark a view that opens without being signed in."""
+    view.is_public = True  # type: ignore[attr-defined]
+    return view
+
+
+def is_public(view: Callable[..., object] | None) -> bool:
+    """Return whether a view is marked."""
+    return bool(getattr(view, "is_public", False))
+
+
+def guard() -> ResponseReturnValue | None:
+    """Let a request pass, or send it to the login; runs before every request."""
+    g.user = None
+    if request.endpoint is None or request.endpoint == "static":
+        return None
+    if (request.blueprint or "").split(".")[0] in OPEN_BLUEPRINTS:
+        g.user = _find_user() if request.endpoint == REFERENCE else None
+        return None
+    g.user = _find_user()
+    g.user_id = g.user.id if g.user else None  # for the log
+    if g.user is not None or is_public(current_app.view_functions.get(request.endpoint)):
+        return None
+    if wants_json():
+        return jsonify(error="You are signed out. Sign in again.", login=url_for("auth.login")), 401
+    if request.method == "GET":
+        return redirect(url_for("auth.login", next=request.full_path.rstrip("?")))
+    flash("You were signed out, so nothing was done. Sign in and try again.", "warning")
+    return redirect(url_for("auth.login"), 303)
+
+
+def current_user() -> User:
+    """Return who is signed in; behind ``guard`` there is always somebody."""
+    user: User | None = g.get("user")
+    if user is None:
+        abort(401)
+    return user
+
+
+def need_admin() -> User:
+    """Return the admin who is signed in; for others the page does not exist."""
+    user = current_user()
+    if user.role != "admin":
+        abort(404)
+    return user
+
+
+def sign_in(user: User) -> None:
+    """Begin a session with a fresh cookie, so that one planted before is worth nothing."""
+    with serving().database.write() as store:
+        secret = begin_session(store, user, utc_now())
+    session.clear()
+    session[COOKIE_KEY] = secret
+
+
+def sign_out() -> None:
+    """End the session here and in the database."""
+    secret = session.get(COOKIE_KEY)
+    if secret:
+        with serving().database.write() as store:
+            end_session(store, str(secret))
+    session.clear()
+
+
+def count_attempt(name: str, *, back: bool = False) -> Rate | None:
+    """Count a try to sign in, before the password is looked at.
+
+    Args:
+        name: account as typed.
+        back: take the try back, for it was right.
+
+    Returns:
+        The counter that is used up, or None.
+    """
+    settings, address = serving().settings, network(request.remote_addr or "")
+    name, most = name.strip().lower()[:256], settings.login_attempts
+    keys = {
+        f"login:{name}|{address}": most,
+        f"login:{name}": most * ACCOUNT_TIMES,
+        f"login:|{address}": most * ADDRESS_TIMES,
+    }
+    window_s = 60 * settings.login_window_minutes
+    with serving().database.write() as store:
+        for key, limit in keys.items():
+            if back:
+                take_back(store, key, window_s=window_s, now=utc_now())
+                continue
+            rate = count_hit(store, key, limit=limit, window_s=window_s, now=utc_now())
+            if not rate.allowed:
+                return rate
+    return None
+
+
+def network(address: str) -> str:
+    """Return an address; of IPv6 its /64, for one household has as many as it likes."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return "unknown"
+    if found.version == 6:
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found)
+
+
+def safe_next(target: str | None) -> str:
+    """Return where to go after signing in; never to another site."""
+    start = url_for("pages.upload")
+    if not target or not target.startswith("/") or "\\" in target or not target.isprintable():
+        return start
+    parts = urlsplit(target)
+    return start if parts.scheme or parts.netloc or target.startswith("//") else target
+
+
+def wants_json() -> bool:
+    """Return whether a script of ours asks, and not a reader."""
+    return request.accept_mimetypes.best == "application/json"
+
+
+def _find_user() -> User | None:
+    secret = session.get(COOKIE_KEY)
+    if not isinstance(secret, str):
+        return None
+    here, now = serving(), utc_now()
+    with here.database.read() as store:
+        found = session_user(
+            store, secret, now=now, lifetime=timedelta(hours=here.settings.session_hours),
+            idle=timedelta(minutes=here.settings.idle_minutes),
+        )  # fmt: skip
+    if found is None:
+        session.pop(COOKIE_KEY, None)
+        return None
+    user, due = found
+    if due:
+        with here.database.write() as store:
+            touch_session(store, secret, now)
+    return user

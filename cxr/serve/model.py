@@ -1,0 +1,54 @@
+"""The model's page: what answers here, what it was measured on, what it is not for."""
+
+from typing import Any
+
+from flask import Blueprint, render_template
+from flask.typing import ResponseReturnValue
+
+from cxr.serve.queue import Busy, current_predictor
+
+blueprint = Blueprint("model", __name__)
+
+FIGURES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "F1, mean of the classes",
+    "macro_auroc": "AUROC, mean of the classes",
+}
+"""Key in the bundle's test figures to what it is called."""
+
+
+@blueprint.get("/model")
+def model() -> ResponseReturnValue:
+    """Show the model."""
+    try:
+        predictor = current_predictor()
+    except Busy as error:
+        return render_template("model.html", fault=str(error), info=None), 503
+    test = predictor.info.get("test")
+    figures = test.get("ensemble", {}) if isinstance(test, dict) else {}
+    return render_template(
+        "model.html", info=predictor.info, predictor=predictor, test=test,
+        rows=_rows(figures), classes=_classes(figures, predictor.labels),
+    )  # fmt: skip
+
+
+def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(words, _interval(figures[key])) for key, words in FIGURES.items() if key in figures]
+
+
+def _classes(figures: dict[str, Any], labels: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    found = figures.get("per_class", {})
+    return [
+        (label, _interval(found[label]["sensitivity"]), _interval(found[label]["specificity"]))
+        for label in labels
+        if label in found
+    ]
+
+
+def _interval(entry: Any) -> str:
+    """Return a figure with its interval; what is undefined is said to be."""
+    values = [entry.get(key) for key in ("value", "low", "high")]
+    if any(value is None or value != value for value in values):
+        return "undefined"
+    return "{:.3f} ({:.3f} to {:.3f})".format(*values)

@@ -1,0 +1,201 @@
+"""Pages of one's own films: upload, history, deleting. The result's page is ``results``."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    flash,
+    jsonify,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import FileStorage
+
+from cxr.errors import InputError
+from cxr.serve.context import serving
+from cxr.serve.files import StorageError
+from cxr.serve.login import current_user, wants_json
+from cxr.serve.queue import Busy
+from cxr.serve.records import (
+    RateLimitedError,
+    TooLargeError,
+    check_size,
+    forget,
+    forget_all,
+    percent,
+    predict_and_keep,
+)
+from cxr.serve.store.models import PredictionRow
+from cxr.serve.store.predictions import (
+    clean_file_name,
+    own_outcomes,
+    own_prediction,
+    own_predictions,
+)
+from cxr.serve.tidy import tidy_sometimes
+from cxr.serve.wording import sentence
+
+blueprint = Blueprint("pages", __name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A film that got no result: what it is called, why, the status, when to come back."""
+
+    name: str
+    reason: str
+    status: int
+    retry_after_s: int | None = None
+
+
+@blueprint.get("/")
+def upload() -> ResponseReturnValue:
+    """Show the form."""
+    tidy_sometimes()
+    return render_template("upload.html", failures=[])
+
+
+@blueprint.post("/")
+def try_upload() -> ResponseReturnValue:
+    """Predict the films of the form; a script sends them one by one and wants JSON."""
+    files = [file for file in request.files.getlist("film") if file.filename]
+    most = serving().settings.upload_files
+    if not files:
+        return _failed([Failure("", "No film was chosen: choose at least one file.", 422)])
+    if len(files) > most:
+        reason = f"{len(files)} files were chosen: at most {most} go at once."
+        return _failed([Failure("", reason, 422)])
+    rows: list[PredictionRow] = []
+    failures: list[Failure] = []
+    for file in files:
+        with contextlib.closing(file):
+            outcome = _predict(file)
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            rows.append(outcome)
+    if not rows:
+        return _failed(failures)
+    if wants_json():
+        return jsonify(films=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
+    for failure in failures:
+        flash(f"{failure.name}: {failure.reason}", "error")
+    if len(rows) == 1 and not failures:
+        return redirect(url_for("results.result", prediction_id=rows[0].id), 303)
+    return redirect(url_for("pages.batch", id=[row.id for row in rows]), 303)
+
+
+@blueprint.get("/uploaded")
+def batch() -> ResponseReturnValue:
+    """Show the results of one upload."""
+    wanted = request.args.getlist("id")[: serving().settings.upload_files]
+    with serving().database.read() as store:
+        found = [own_prediction(store, current_user().id, name) for name in wanted]
+    rows = [row for row in found if row is not None]
+    if not rows:
+        abort(404)
+    return render_template("batch.html", rows=rows)
+
+
+@blueprint.get("/history")
+def history() -> ResponseReturnValue:
+    """Show one's own results, newest first."""
+    search, outcome = request.args.get("q", "")[:100], request.args.get("outcome", "")[:64]
+    user = current_user()
+    with serving().database.read() as store:
+        found = own_predictions(
+            store, user.id, search=search, outcome=outcome,
+            page=request.args.get("page", 1, type=int),
+        )  # fmt: skip
+        outcomes = own_outcomes(store, user.id)
+    return render_template(
+        "history.html", page=found, search=search, outcome=outcome, outcomes=outcomes,
+        keep_days=serving().settings.retention_days,
+    )  # fmt: skip
+
+
+@blueprint.get("/predictions/<prediction_id>/delete")
+def ask_delete(prediction_id: str) -> ResponseReturnValue:
+    """Ask before deleting."""
+    with serving().database.read() as store:
+        row = own_prediction(store, current_user().id, prediction_id)
+    if row is None:
+        abort(404)
+    return render_template("delete.html", row=row)
+
+
+@blueprint.post("/predictions/<prediction_id>/delete")
+def delete(prediction_id: str) -> ResponseReturnValue:
+    """Delete a result and its files."""
+    if not forget(current_user().id, prediction_id):
+        abort(404)
+    flash("The film and its result are deleted.", "success")
+    return redirect(url_for("pages.history"), 303)
+
+
+@blueprint.get("/history/delete")
+def ask_delete_all() -> ResponseReturnValue:
+    """Ask before deleting everything."""
+    return render_template("delete.html", row=None)
+
+
+@blueprint.post("/history/delete")
+def delete_all() -> ResponseReturnValue:
+    """Delete one's whole history and its files."""
+    count = forget_all(current_user().id)
+    flash(f"{count} {'result is' if count == 1 else 'results are'} deleted.", "success")
+    return redirect(url_for("pages.history"), 303)
+
+
+def _predict(file: FileStorage) -> PredictionRow | Failure:
+    name = clean_file_name(file.filename or "")
+    try:
+        size = file.seek(0, 2) or file.tell()
+        check_size(size, serving().settings.upload_bytes)
+        file.seek(0)
+        return predict_and_keep(file.read(), name=name, user_id=current_user().id, origin="page")
+    except TooLargeError as error:
+        return Failure(name, sentence(error), 413)
+    except InputError as error:
+        return Failure(name, sentence(error), 422)
+    except RateLimitedError as error:
+        return Failure(name, sentence(error), 429, error.retry_after_s)
+    except Busy as error:
+        return Failure(name, sentence(error), 503, error.retry_after_s)
+    except StorageError as error:
+        return Failure(name, sentence(error), 507)
+
+
+def _failed(failures: Sequence[Failure]) -> Response:
+    """Answer an upload of which nothing became a result, with the last failure's status."""
+    last = failures[-1]
+    if wants_json():
+        answer = make_response(jsonify(failures=[vars(failure) for failure in failures]))
+    else:
+        answer = make_response(render_template("upload.html", failures=failures))
+    answer.status_code = last.status
+    if last.retry_after_s is not None:
+        answer.headers["Retry-After"] = str(last.retry_after_s)
+    return answer
+
+
+def _summary(row: PredictionRow) -> dict[str, Any]:
+    if row.refused:
+        outcome = "refused"
+    else:
+        outcome = f"{row.label}, {percent(row.result['probs'][row.label])}"
+    return {
+        "name": row.name, "refused": row.refused, "refer": row.refer, "outcome": outcome,
+        "id": row.id, "notice": row.result["notice"],
+        "url": url_for("results.result", prediction_id=row.id),
+        "thumb": url_for("results.thumb", prediction_id=row.id),
+    }  # fmt: skip

@@ -1,0 +1,80 @@
+"""Passwords: what one may be, and its argon2id."""
+
+import functools
+import secrets
+import threading
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from cxr.errors import InputError
+
+MIN_CHARS, MAX_CHARS = 12, 256
+"""Length is what counts; NIST SP 800-63B asks for no rules on kinds of characters."""
+MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
+"""Source: OWASP Password Storage Cheat Sheet, argon2id's first configuration."""
+AT_ONCE = 4
+"""Passwords worked on side by side in a process, so that many tries cannot take its memory."""
+
+_hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
+_turn = threading.BoundedSemaphore(AT_ONCE)
+
+
+def check_password(password: str, name: str) -> None:
+    """Check a new password.
+
+    Args:
+        password: what was chosen.
+        name: of the account.
+
+    Raises:
+        InputError: too short, too long, one character over and over, or the account's name.
+    """
+    if not MIN_CHARS <= len(password) <= MAX_CHARS:
+        raise InputError(
+            f"the password has {len(password)} characters: {MIN_CHARS} to {MAX_CHARS} are "
+            "allowed; a few words in a row are good"
+        )
+    core = password.lower().replace(name.lower(), "") if name else password.lower()
+    if len(set(password)) < 5 or len(core) < MIN_CHARS // 2:
+        raise InputError(
+            "the password is too easy to guess: it repeats few characters or the account's name; "
+            "take a few words in a row"
+        )
+
+
+def make_password() -> str:
+    """Return a random password of 120 bits."""
+    return secrets.token_urlsafe(15)
+
+
+def hash_password(password: str) -> str:
+    """Return a password's argon2id with its own salt."""
+    with _turn:
+        return _hasher.hash(password)
+
+
+def is_password(password: str, password_hash: str | None) -> bool:
+    """Return whether a password is right; without a hash it takes as long and is not.
+
+    Args:
+        password: what was typed.
+        password_hash: of the account; None where there is no such account.
+    """
+    if len(password) > MAX_CHARS:
+        return False
+    with _turn:
+        try:
+            return _hasher.verify(password_hash or _stand_in(), password) and bool(password_hash)
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+def is_outdated(password_hash: str) -> bool:
+    """Return whether a hash was made with other settings than today's."""
+    return _hasher.check_needs_rehash(password_hash)
+
+
+@functools.cache
+def _stand_in() -> str:
+    return _hasher.hash(secrets.token_hex())

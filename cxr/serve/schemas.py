@@ -1,0 +1,133 @@
+"""What the REST service takes and gives: checked by marshmallow, described in OpenAPI."""
+
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, fields, validate
+
+from cxr.serve.settings import RESEARCH_USE
+
+Probabilities = fields.Dict(keys=fields.String(), values=fields.Float())
+
+
+def _said(text: str, **more: Any) -> dict[str, Any]:
+    return {"description": text, **more}
+
+
+class PredictQuery(Schema):
+    """Parameters of a prediction."""
+
+    maps = fields.Boolean(
+        load_default=False,
+        metadata=_said("Whether the answer holds the class activation maps as well."),
+    )
+
+
+class MapQuery(Schema):
+    """Which map is drawn, and how."""
+
+    label = fields.String(metadata=_said("Class explained; the predicted one by default."))
+    member = fields.String(metadata=_said("Member of the ensemble; the ensemble by default."))
+    opacity = fields.Float(
+        load_default=0.5,
+        validate=validate.Range(0, 1),
+        metadata=_said("Of the map over the film; 0 shows the film."),
+    )
+    caption = fields.Boolean(
+        load_default=True,
+        metadata=_said(
+            "Whether a strip below says what is shown; without it the picture has the film's size."
+        ),
+    )
+
+
+class PredictionSchema(Schema):
+    """A film's result."""
+
+    class Meta:
+        """Options."""
+
+        unknown = EXCLUDE
+
+    id = fields.String(required=True, metadata=_said("Random; part of its address."))
+    created_at = fields.DateTime(required=True, metadata=_said("UTC."))
+    refused = fields.Boolean(
+        required=True,
+        metadata=_said("The film is unlike those the model was trained on: no class is given."),
+    )
+    refusals = fields.List(fields.String(), metadata=_said("Why, a sentence each."))
+    label = fields.String(allow_none=True, metadata=_said("The most probable class."))
+    probs = fields.Dict(
+        keys=fields.String(), values=fields.Float(), allow_none=True,
+        metadata=_said("Calibrated probability of each class."),
+    )  # fmt: skip
+    member_probs = fields.Dict(
+        keys=fields.String(), values=Probabilities, allow_none=True,
+        metadata=_said("The same of each member of the ensemble."),
+    )  # fmt: skip
+    level = fields.Float(allow_none=True, metadata=_said("Coverage that the set was made for."))
+    prediction_set = fields.List(
+        fields.String(), allow_none=True, metadata=_said("Classes that cannot be ruled out.")
+    )
+    refer = fields.Boolean(
+        allow_none=True, metadata=_said("A human should decide: the model is not sure enough.")
+    )
+    ood_score = fields.Float(
+        allow_none=True, metadata=_said("How far the film is from those the model knows.")
+    )
+    warnings = fields.List(fields.String(), metadata=_said("What was odd about the file."))
+    width_px = fields.Integer(metadata=_said("Of the film."))
+    height_px = fields.Integer(metadata=_said("Of the film."))
+    fingerprint = fields.String(metadata=_said("Of the bundle that answered."))
+    note = fields.String(metadata=_said("What the bundle says of itself."))
+    notice = fields.String(required=True, metadata=_said(RESEARCH_USE))
+    links = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        metadata=_said("Addresses: self, and map where there is one."),
+    )
+    maps = fields.Dict(
+        keys=fields.String(),
+        values=fields.Dict(keys=fields.String(), values=fields.String()),
+        metadata=_said(
+            "Where asked for: 'ensemble' and every member, then every class, to a gray PNG in "
+            "base64 that covers the film; white speaks most for the class."
+        ),
+    )
+
+
+class ModelSchema(Schema):
+    """The model that answers now."""
+
+    labels = fields.List(fields.String(), required=True, metadata=_said("Classes, in order."))
+    members = fields.List(
+        fields.String(), required=True, metadata=_said("Networks of the ensemble.")
+    )
+    fingerprint = fields.String(required=True, metadata=_said("Digest of the bundle."))
+    format = fields.Integer(allow_none=True, metadata=_said("Version of the bundle's layout."))
+    synthetic = fields.Boolean(
+        allow_none=True, metadata=_said("Trained on synthetic pictures: of no use on films.")
+    )
+    note = fields.String(metadata=_said("What the bundle says of itself."))
+    intended_use = fields.String(required=True, metadata=_said("And what it is not for."))
+    metrics = fields.Dict(
+        allow_none=True, metadata=_said("On the test split, with intervals; null: not evaluated.")
+    )
+    preprocess = fields.Dict(
+        allow_none=True, metadata=_said("How a film becomes the square that is classified.")
+    )
+    notice = fields.String(required=True, metadata=_said(RESEARCH_USE))
+
+
+class ProblemSchema(Schema):
+    """An error, as RFC 9457 describes it."""
+
+    type = fields.String(required=True, metadata=_said("about:blank: the status says it all."))
+    title = fields.String(required=True, metadata=_said("Of the status."))
+    status = fields.Integer(required=True, metadata=_said("As in the answer's first line."))
+    detail = fields.String(required=True, metadata=_said("One line for people."))
+    request_id = fields.String(
+        allow_none=True, metadata=_said("By which the server's log can be searched.")
+    )
+    notice = fields.String(required=True, metadata=_said(RESEARCH_USE))
+    errors = fields.Dict(metadata=_said("What is wrong with which parameter."))
+    retry_after_s = fields.Integer(metadata=_said("Seconds to wait; as in Retry-After."))

@@ -1,0 +1,93 @@
+"""What every answer carries: headers that bind the browser, and a cookie that stays at home."""
+
+import ipaddress
+from pathlib import Path
+
+from flask import Flask, Response, request
+from flask.sessions import SecureCookieSessionInterface
+
+from cxr.runlog import digest
+from cxr.serve.context import serving
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' blob:",
+        "connect-src 'self'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
+    )
+)  # fmt: skip
+"""Nothing from elsewhere and nothing inline; ``blob:`` is the preview of a chosen file."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), interest-cohort=()",
+}
+HSTS = "max-age=31536000"
+STATIC_AGE = "public, max-age=31536000, immutable"
+
+
+class CookieRules(SecureCookieSessionInterface):
+    """Flask's signed cookie; whether it is for https alone depends on ``secure_cookies``."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Spare plain http only where the settings or this very machine allow it."""
+        rule = serving(app).settings.secure_cookies
+        if rule == "auto":
+            return request.is_secure or not is_local()
+        return rule == "always"
+
+
+def is_local() -> bool:
+    """Return whether the browser asked this very machine by name."""
+    host = request.host.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def loses_cookie() -> bool:
+    """Return whether a browser would drop the cookie: it is for https and this is plain http."""
+    settings = serving().settings
+    spared = settings.secure_cookies == "never" or (
+        settings.secure_cookies == "auto" and is_local()
+    )
+    return not (request.is_secure or spared)
+
+
+def init_app(app: Flask) -> None:
+    """Add the cookie's rules and the headers."""
+    app.session_interface = CookieRules()
+    app.config.update(
+        SESSION_COOKIE_NAME="cxr", SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax"
+    )
+    app.after_request(_add_headers)
+    version = _static_version(Path(app.static_folder or ""))
+
+    @app.url_defaults
+    def _add_version(endpoint: str, values: dict[str, object]) -> None:
+        """Give static files a new address when they change, so that they may be kept."""
+        if endpoint == "static":
+            values.setdefault("v", version)
+
+
+def _static_version(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest(*(path.read_bytes() for path in files))[:10]
+
+
+def _add_headers(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", HSTS)
+    if request.endpoint == "static":
+        response.headers["Cache-Control"] = STATIC_AGE
+    else:
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response

@@ -1,0 +1,170 @@
+"""The connection to SQLite or PostgreSQL: sessions that read, sessions that write, upgrades."""
+
+import contextlib
+import fcntl
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from cxr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+BUSY_SECONDS = 15
+"""How long a writer waits for another one on SQLite."""
+UPGRADE_LOCK = 0x637872
+"""Key of PostgreSQL's advisory lock around upgrades; any number that others do not use."""
+
+
+class Database:
+    """A database of the server; safe to share between threads.
+
+    Args:
+        url: SQLAlchemy's address, driver included.
+        threads: how many connections may be open at once.
+
+    Raises:
+        InputError: an address that cannot be understood, or a folder that cannot be written.
+    """
+
+    def __init__(self, url: str, *, threads: int = 20) -> None:
+        try:
+            parsed = make_url(url)
+            self.is_sqlite = parsed.get_backend_name() == "sqlite"
+            if self.is_sqlite:
+                _make_folder(Path(parsed.database or ""))
+            options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
+            # A password must not stand in a log: nothing here prints the address.
+            self.engine: Engine = create_engine(
+                parsed, pool_pre_ping=not self.is_sqlite, pool_size=threads, max_overflow=0,
+                pool_timeout=10, **options,
+            )  # fmt: skip
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise InputError(
+                f"the database's address cannot be used ({type(error).__name__}): allowed are "
+                "sqlite:///PATH and postgresql://USER:PASSWORD@HOST/NAME; mend CXR_DATABASE_URL"
+            ) from None
+        self._writer = self.engine
+        if self.is_sqlite:
+            self._lock_path = Path(f"{parsed.database}.upgrade-lock")
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+            self._writer = self.engine.execution_options(cxr_write=True)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open a session that changes nothing; what it found stays usable afterwards."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """Open a session that is committed at the end, or taken back on an error."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def ping(self) -> None:
+        """Ask the database for a row of its tables.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: it does not answer.
+        """
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT 1 FROM alembic_version"))
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the database takes connections.
+
+        Raises:
+            InputError: it did not in that time.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                with self.engine.connect():
+                    return
+            except DBAPIError as error:
+                if time.monotonic() >= end:
+                    raise InputError(
+                        f"the database does not answer ({type(error.orig).__name__}): start it, "
+                        "or mend CXR_DATABASE_URL or CXR_DATA_FOLDER"
+                    ) from None
+                log.warning("the database does not answer yet")
+                time.sleep(min(1.0, max(0.05, end - time.monotonic())))
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the tables to a revision; processes that start together take turns."""
+        with self._upgrade_turn(), self._writer.connect() as connection:
+            command.upgrade(_alembic(connection), revision)
+            connection.commit()
+
+    def revision(self) -> str | None:
+        """Return the revision of the tables, or None before the first upgrade."""
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    @staticmethod
+    def newest_revision() -> str | None:
+        """Return the revision that this version of the program needs."""
+        return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _upgrade_turn(self) -> Iterator[None]:
+        if self.is_sqlite:
+            with self._lock_path.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+            return
+        with self.engine.connect() as connection:
+            connection.execute(text(f"SELECT pg_advisory_lock({UPGRADE_LOCK})"))
+            try:
+                yield
+            finally:
+                connection.execute(text(f"SELECT pg_advisory_unlock({UPGRADE_LOCK})"))
+
+
+def _alembic(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the database's folder {path.parent} cannot be used ({error.strerror}): mend "
+            "CXR_DATABASE_URL or CXR_DATA_FOLDER"
+        ) from None
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Let readers and a writer work side by side, and leave BEGIN to ``_begin_sqlite``."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON",
+                   f"busy_timeout={BUSY_SECONDS * 1000}"):  # fmt: skip
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin; a writer takes its turn at once, for a reader that turns writer may not wait."""
+    writes = connection.get_execution_options().get("cxr_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

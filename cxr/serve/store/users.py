@@ -1,0 +1,195 @@
+"""Accounts and who is signed in."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from cxr.errors import InputError
+from cxr.serve.store.models import NAME_CHARS, ROLES, LoginSession, PredictionRow, Usage, User
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]*")
+SEEN_EVERY = timedelta(seconds=60)
+"""A session's last use is written at most this often."""
+
+
+@dataclass(frozen=True)
+class UserUsage:
+    """An account and how much it uses."""
+
+    user: User
+    films: int
+    """Since the account was made, deleted ones included."""
+    refused: int
+    films_30_days: int
+    kept: int
+    """In the history now."""
+
+
+def digest_secret(secret: str) -> str:
+    """Return what is stored of a random secret of 256 bits: its SHA-256.
+
+    A slow hash is for what people choose; nobody guesses 256 random bits.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def clean_name(name: str) -> str:
+    """Return an account name as it is stored.
+
+    Raises:
+        InputError: empty, too long, or other than letters, digits and ``. _ @ + -``.
+    """
+    lowered = name.strip().lower()
+    if len(lowered) > NAME_CHARS or not _NAME.fullmatch(lowered):
+        raise InputError(
+            f"{name[:80]!r} cannot be an account's name: 1 to {NAME_CHARS} letters, digits and "
+            ". _ @ + - are allowed, beginning with a letter or digit"
+        )
+    return lowered
+
+
+def add_user(
+    session: Session, name: str, password_hash: str, *, role: str = "user", now: datetime
+) -> User:
+    """Make an account.
+
+    Raises:
+        InputError: the name is taken or not allowed, or an unknown role.
+    """
+    name = clean_name(name)
+    if role not in ROLES:
+        raise InputError(f"role is {role!r}: allowed are {', '.join(ROLES)}")
+    if find_user(session, name) is not None:
+        raise InputError(f"the account {name!r} exists already: choose another name")
+    user = User(name=name, password_hash=password_hash, role=role, disabled=False, created_at=now)
+    session.add(user)
+    session.flush()
+    return user
+
+
+def find_user(session: Session, name: str) -> User | None:
+    """Return the account of a name, in any case of letters, or None."""
+    wanted = name.strip().lower()
+    return session.execute(select(User).where(User.name == wanted)).scalar_one_or_none()
+
+
+def need_user(session: Session, name: str) -> User:
+    """Return the account of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    user = find_user(session, name)
+    if user is None:
+        raise InputError(f"there is no account {name[:80]!r}: see the command users list")
+    return user
+
+
+def set_password(session: Session, user_id: int, password_hash: str) -> None:
+    """Change the password's hash and end every session of the account."""
+    user = session.get_one(User, user_id)
+    user.password_hash = password_hash
+    end_sessions(session, user_id)
+
+
+def set_disabled(session: Session, user_id: int, disabled: bool) -> None:
+    """Bar an account or let it in again; barring ends its sessions, its tokens stop working."""
+    session.get_one(User, user_id).disabled = disabled
+    if disabled:
+        end_sessions(session, user_id)
+
+
+def begin_session(session: Session, user: User, now: datetime) -> str:
+    """Sign a user in.
+
+    Returns:
+        The secret for the cookie; only its digest is stored.
+    """
+    secret = secrets.token_urlsafe(32)
+    row = LoginSession(digest=digest_secret(secret), user_id=user.id, created_at=now, seen_at=now)
+    session.add(row)
+    session.get_one(User, user.id).login_at = now
+    return secret
+
+
+def session_user(
+    session: Session, secret: str, *, now: datetime, lifetime: timedelta, idle: timedelta
+) -> tuple[User, bool] | None:
+    """Return who is signed in.
+
+    Args:
+        session: a reading one is enough.
+        secret: what the cookie holds.
+        now: the present.
+        lifetime: how long a session lasts at most.
+        idle: how long it lasts without a request.
+
+    Returns:
+        The account and whether ``touch_session`` is due, or None: unknown, ended, expired or
+        disabled.
+    """
+    found = (
+        select(User, LoginSession)
+        .join(LoginSession, LoginSession.user_id == User.id)
+        .where(LoginSession.digest == digest_secret(secret), User.disabled.is_(False))
+    )
+    row = session.execute(found).one_or_none()
+    if row is None:
+        return None
+    user, login = row
+    if now - login.created_at > lifetime or now - login.seen_at > idle:
+        return None
+    return user, now - login.seen_at > SEEN_EVERY
+
+
+def touch_session(session: Session, secret: str, now: datetime) -> None:
+    """Write down that a session is in use."""
+    row = session.get(LoginSession, digest_secret(secret))
+    if row is not None:
+        row.seen_at = now
+
+
+def end_session(session: Session, secret: str) -> None:
+    """Sign out one session."""
+    session.execute(delete(LoginSession).where(LoginSession.digest == digest_secret(secret)))
+
+
+def end_sessions(session: Session, user_id: int) -> None:
+    """Sign out every session of an account."""
+    session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
+
+
+def drop_old_sessions(session: Session, before: datetime) -> None:
+    """Delete sessions that began before a moment."""
+    session.execute(delete(LoginSession).where(LoginSession.created_at < before))
+
+
+def list_users(session: Session) -> Sequence[User]:
+    """Return the accounts by name."""
+    return session.execute(select(User).order_by(User.name)).scalars().all()
+
+
+def list_usage(session: Session, now: datetime) -> list[UserUsage]:
+    """Return the accounts by name with how much they use."""
+    month = (now - timedelta(days=30)).date()
+    totals = {
+        row[0]: (int(row[1]), int(row[2]))
+        for row in session.execute(
+            select(Usage.user_id, func.sum(Usage.films), func.sum(Usage.refused))
+            .group_by(Usage.user_id)
+        )
+    }  # fmt: skip
+    recent = select(Usage.user_id, func.sum(Usage.films)).where(Usage.day >= month)
+    lately = {row[0]: int(row[1]) for row in session.execute(recent.group_by(Usage.user_id))}
+    counts = select(PredictionRow.user_id, func.count()).group_by(PredictionRow.user_id)
+    kept = {row[0]: int(row[1]) for row in session.execute(counts)}
+    return [
+        UserUsage(user, *totals.get(user.id, (0, 0)), lately.get(user.id, 0), kept.get(user.id, 0))
+        for user in list_users(session)
+    ]

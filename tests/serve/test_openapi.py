@@ -1,0 +1,46 @@
+"""The description: true, complete, readable without scripts."""
+
+import re
+
+
+def test_every_address_of_the_service_is_described_and_no_other(app, client):
+    document = client.get("/api/v1/openapi.json").json
+    described = {(path, method.upper()) for path, methods in document["paths"].items()
+                 for method in methods if method != "parameters"}  # fmt: skip
+    real = {
+        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method)
+        for rule in app.url_map.iter_rules() if rule.endpoint.startswith("api.")
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+        if rule.endpoint not in ("api.openapi", "api.reference")
+    }  # fmt: skip
+    assert described == real
+    assert document["security"] == [{"token": []}]
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_every_operation_names_its_problems(client):
+    document = client.get("/api/v1/openapi.json").json
+    for methods in document["paths"].values():
+        for method, operation in methods.items():
+            if method == "parameters":
+                continue
+            assert operation["summary"].endswith(".")
+            assert "401" in operation["responses"]
+            for status, answer in operation["responses"].items():
+                if status >= "4" and status != "default":
+                    assert list(answer["content"]) == ["application/problem+json"], (method, status)
+
+
+def test_a_second_application_describes_the_same(client, make_app):
+    document = client.get("/api/v1/openapi.json").json
+    assert make_app().test_client().get("/api/v1/openapi.json").json == document
+
+
+def test_the_page_needs_no_script_and_nothing_from_elsewhere(client):
+    answer = client.get("/api/v1/")
+    assert answer.status_code == 200
+    assert "Research use only" in answer.text
+    assert "/api/v1/predictions/{prediction_id}/map.png" in answer.text
+    assert " style=" not in answer.text
+    for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text):
+        assert address.startswith(("/", "#")), address
