@@ -64,6 +64,7 @@ def queue(model):
 
 def ask(queue: ModelQueue, count: int, **options: object) -> list[threading.Thread]:
     """Start threads that each hold a place and ask; their answers gather in ``answers``."""
+
     def one(value: int) -> None:
         try:
             with queue.place():
