@@ -24,7 +24,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data prepare train ensemble evaluate audit evaluate-on cv experiment explain export app account notebook test lint format clean
+.PHONY: help install data prepare train ensemble evaluate audit evaluate-on cv experiment explain export app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -102,8 +102,11 @@ account: $(VENV)/.serve ## an account of the application: make account NAME=ann
 notebook: $(VENV)/.test ## write the notebooks as .ipynb
 	@$(VENV)/bin/jupytext --to ipynb notebooks/*.py
 
-test: $(VENV)/.test ## install what the tests need and run them
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/.test ## install what the tests need and run them, but for the long ones
+	@$(PY) -m pytest -m 'not long' $(ARGS)
+
+test-long: $(VENV)/.test ## the long tests: exports, audits, servers, browser
+	@$(PY) -m pytest -m long $(ARGS)
 
 lint: $(VENV)/.test ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -257,7 +257,7 @@ def test_without_pyarrow_parquet_is_one_line(tmp_path: Path, monkeypatch: pytest
         write_parquet(tmp_path / "out.csv", tmp_path / "out.parquet", {})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_bundle_gives_the_predictors_own_answers(tiny_bundle, exported_run, tmp_path: Path):
     from cxr.bundle.predictor import Predictor
 

@@ -18,7 +18,7 @@ from cxr.stages.run import RESEARCH, SYNTHETIC, find_run
 from cxr.training.inference import predict_logits
 from cxr.training.members import load_member
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 MEMBERS = ("mobilenetv2", "inceptionv3")
 NOTE = f"{SYNTHETIC} · {RESEARCH}"
 

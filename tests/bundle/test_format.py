@@ -16,7 +16,7 @@ from cxr.bundle.format import (
 )
 from cxr.errors import InputError, MissingInputError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def refused(folder: Path, kind: type[InputError] = BundleError) -> str:

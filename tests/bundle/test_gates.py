@@ -19,7 +19,7 @@ from cxr.stages.run import find_run
 from cxr.training.ensemble import Ensemble
 from cxr.training.members import load_member
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def snapshot(folder: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from cxr.evaluation.evaluate import read_predictions
 from cxr.labels import CANONICAL
 from cxr.stages.run import RESEARCH, SYNTHETIC, find_run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 MEMBERS = ("mobilenetv2", "inceptionv3")
 
 

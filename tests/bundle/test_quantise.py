@@ -12,7 +12,7 @@ from cxr.bundle.quantise import Setting, quantisable, quantise, settings_for
 from cxr.errors import InputError
 from cxr.stages import eightbit
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 MEMBERS = ("mobilenetv2", "inceptionv3")
 
 

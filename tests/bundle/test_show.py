@@ -7,7 +7,7 @@ from cxr.bundle.show import describe
 from cxr.errors import InputError
 from cxr.stages.run import SYNTHETIC
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_a_bundle_is_described_in_aligned_lines(tiny_bundle):

@@ -17,6 +17,7 @@ PATIENCE_MS = 30_000
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.long,
     pytest.mark.skipif(
         importlib.util.find_spec("playwright") is None or not any(map(shutil.which, BROWSERS)),
         reason="no browser here: pip install playwright, apt-get install chromium",

@@ -106,7 +106,7 @@ def test_commands_need_no_model_and_no_torch(tmp_path):
     assert "last login" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wheel_holds_templates_assets_and_revisions(tmp_path):
     root = Path(__file__).resolve().parents[2]
     source = tmp_path / "source"  # building leaves folders behind

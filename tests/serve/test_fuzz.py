@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
     status_code_conformance,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance,

@@ -49,7 +49,7 @@ def figures(values):
     return {result["name"]: (result["figure"], result["tables"]) for result in values["results"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_eight_tests_give_a_result(folder, monkeypatch):
     copy, overrides = folder
     values = run(overrides)
@@ -73,7 +73,7 @@ def test_all_eight_tests_give_a_result(folder, monkeypatch):
     assert figures(run(overrides)) == figures(read(copy))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_audit_goes_on(folder, monkeypatch):
     copy, overrides = folder
 
@@ -91,7 +91,7 @@ def test_an_interrupted_audit_goes_on(folder, monkeypatch):
     assert not whole["complete"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_seed_is_another_audit(folder):
     copy, overrides = folder
     run(overrides, "tests=[leak,subgroups]")
@@ -101,13 +101,13 @@ def test_another_seed_is_another_audit(folder):
     assert [result["name"] for result in again["results"]] == ["subgroups"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unknown_tests_are_refused(folder):
     with pytest.raises(InputError, match="allowed are leak, baselines, lungs"):
         run(folder[1], "tests=[leaks]")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_not_evaluated_is_refused(folder):
     copy, overrides = folder
     (copy / "evaluation").unlink()
@@ -115,7 +115,7 @@ def test_a_run_that_was_not_evaluated_is_refused(folder):
         run(overrides)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("shortcut", PLANTED)
 def test_planted_shortcuts_are_found_and_the_clean_phantom_is_clear(shortcut, tmp_path):
     overrides = [
