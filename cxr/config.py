@@ -143,7 +143,7 @@ class TrainerConfig:
     ema_decay: float = 0.99
     """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
     monitor: str = "balanced_accuracy"
-    """balanced_accuracy or nll of validation chooses the best epoch."""
+    """balanced_accuracy or nll of validation chooses the best epoch; last takes the last one."""
     patience: int = 5
     """Epochs without a better one before training stops."""
     clip_norm: float = 1.0

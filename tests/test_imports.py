@@ -12,25 +12,25 @@ FLOORS = {"data": 1, "training": 2, "explain": 3, "evaluation": 4, "bundle": 5, 
           "stages": 7, "cli": 7, "__init__": 7}  # fmt: skip
 ORDER = {
     "data": ["manifest", "sources", "phantom", "near", "overlay", "groups", "overlap", "splits", "decode",
-             "prepared", "loader"],
+             "prepared", "folds", "copied", "loader"],
     "training": ["align", "ensemble", "augment", "members", "inference", "fit", "curves",
                  "callbacks", "trainer"],
-    "evaluation": ["metrics", "bootstrap", "evaluate", "tables", "figures", "audit",
-                   "calibration", "selective", "sets", "certainty", "uncertainty_figures"],
+    "evaluation": ["metrics", "bootstrap", "evaluate", "tables", "figures", "cv", "leak", "audit",
+                   "calibration", "selective", "sets", "certainty", "uncertainty_figures",
+                   "published", "report"],
     "bundle": ["format", "maps", "show", "runtimes", "prediction", "predictor", "films",
-               "results", "overlays", "batch", "graph", "export", "compare", "gates", "quantise",
-               "card"],
+               "results", "overlays", "batch", "graph", "export", "compare", "gates", "quantise"],
     "serve": ["settings", "store", "migrations", "metrics", "files", "overlay", "context", "live",
               "line", "queue", "records", "passwords", "login", "security", "tidy", "wording",
               "problems", "logs", "health", "schemas", "openapi", "api", "auth", "pages", "results",
               "model", "errors", "commands", "app", "gunicorn_conf"],
-    "stages": ["run", "prepare", "train", "uncertainty", "ensemble", "evaluate", "evaluate_on",
-               "explainer", "audit_tests", "audit", "explain", "exported", "eightbit", "export", "download"],
+    "stages": ["run", "prepare", "train", "uncertainty", "ensemble", "explainer",
+               "audit_tests", "report", "evaluate", "evaluate_on", "cv", "leak", "audit", "explain", "exported", "eightbit", "export", "download"],
 }  # fmt: skip
 TORCH_FREE = ["cxr.data.prepared", "cxr.evaluation.evaluate", "cxr.evaluation.figures",
               "cxr.training.ensemble", "cxr.config", "cxr.preprocess", "cxr.images",
               "cxr.bundle.predictor", "cxr.bundle.show", "cxr.bundle.batch", "cxr.cli",
-              "cxr.ood_fit", "cxr.serve.app"]  # fmt: skip
+              "cxr.ood_fit", "cxr.serve.app", "cxr.evaluation.report.page"]  # fmt: skip
 TORCH_ALLOWED = ("data.loader", "training", "explain", "evaluation.audit", "bundle.export",
                  "bundle.graph", "bundle.gates",
                  "stages")  # fmt: skip

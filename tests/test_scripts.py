@@ -304,6 +304,31 @@ def test_unreachable_hub_is_one_quick_line(run, tiny_run):
     assert time.monotonic() - began < 120
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("folds=1", "folds is 1: at least 2 are needed"), ("folds=9", "too few for 9 folds"),
+     ("data.fractions=[0.8,0,0.2]", "gives validation 0 of what is not test"),
+     ("members=[inceptionv3]", "lacks 'mobilenetv2'"), ("trainer.lr=0", "trainer.lr is 0")],
+)  # fmt: skip
+def test_cross_validation_that_cannot_be(run, tiny_run, override, said):
+    outcome = run.here("cv", *tiny(tiny_run, "run=folds", override))
+    assert outcome.status == 2
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert said in last
+    assert not (tiny_run.output_root / "phantom" / "folds").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("copies=0", "copies is 0: allowed are 1 to 20"), ("test_share=0.6", "test_share is 0.6"),
+     ("+copy=1", "copy"), ("model.name=../x", "no slash")],
+)  # fmt: skip
+def test_leak_experiment_that_cannot_be(run, override, said):
+    assert said in run.here("leak", override).line()
+    assert snapshot(run.folder) == {}
+
+
 @pytest.mark.parametrize("name", ["ensemble", "evaluate", "explain", "export"])
 def test_stages_before_training(run, name):
     line = run.here(name, "run=first").line()

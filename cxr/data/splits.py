@@ -55,7 +55,7 @@ def patient_split(
     """
     check_fractions(fractions)
     wanted = {name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0}
-    return _assign(table, wanted, np.random.default_rng(seed))
+    return assign_groups(table, wanted, np.random.default_rng(seed))
 
 
 def published_split(
@@ -94,7 +94,7 @@ def published_split(
         whole = fractions[0] + fractions[1]
         shares = {"train": fractions[0] / whole, "val": fractions[1] / whole}
         wanted = {name: share for name, share in shares.items() if share > 0}
-        split[rest] = _assign(table[rest], wanted, np.random.default_rng(seed))
+        split[rest] = assign_groups(table[rest], wanted, np.random.default_rng(seed))
     return _mend_free_groups(table["group"].to_numpy(dtype=object), split, free)
 
 
@@ -154,10 +154,21 @@ def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
     }
 
 
-def _assign(
+def assign_groups(
     table: pd.DataFrame, wanted: dict[str, float], random: np.random.Generator
 ) -> NDArray[np.object_]:
-    """Deal groups in random order, each to the split that lacks most of what it brings.
+    """Deal groups in random order, each to the part that lacks most of what it brings.
+
+    Args:
+        table: N rows with columns ``label`` and ``group``.
+        wanted: name of each part to its share.
+        random: of the order.
+
+    Returns:
+        (N,) names of parts; each part has a group of every label.
+
+    Raises:
+        InputError: a label with fewer groups than there are parts.
 
     Dealing the largest first would balance the labels better still, but leave validation with
     small groups alone: easier or harder patients than those of the test split.

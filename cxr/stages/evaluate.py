@@ -22,9 +22,11 @@ from cxr.evaluation.certainty import (
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.figures import save_figures
 from cxr.evaluation.metrics import PER_CLASS
+from cxr.evaluation.published import compare_published, published_table
 from cxr.evaluation.tables import class_table, mcnemar_sentence, summary_table
 from cxr.evaluation.uncertainty_figures import save_uncertainty_figures
 from cxr.runlog import atomic_write, environment, read_json, write_json
+from cxr.stages.report import write_report
 from cxr.stages.run import command, find_run, load_ensemble, relative
 from cxr.stages.uncertainty import read_uncertainty
 from cxr.training.ensemble import Ensemble
@@ -65,6 +67,10 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
             predictions[predictions["image"].isin(subset[1])],
             ensemble, fitted["best_member"], info["note"], config, classes=subset[0],
         )  # fmt: skip
+        metrics["published_comparison"] = compare_published(
+            predictions[predictions["image"].isin(subset[1])], metrics["published_test"],
+            labels=ensemble.labels, best_member=fitted["best_member"],
+        )  # fmt: skip
     metrics |= {
         "test_opened": opened,
         "fingerprint": info["fingerprint"],
@@ -80,6 +86,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     _show(metrics, config)
     show_certainty(certainty)
     log.info("results: %s", relative(out))
+    write_report(config)
     log.info("next: %s (Grad-CAM figures)", command("explain", config))
     return metrics
 
@@ -152,6 +159,10 @@ def _show(metrics: dict[str, Any], config: EvaluateConfig) -> None:
     if part := metrics.get("published_test"):
         title = f"{', '.join(part['labels'])} alone, {part['n']} films, renormalised"
         print_table(title, summary_table(part))
+    if compared := metrics.get("published_comparison"):
+        table = published_table(compared)
+        rows = [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows]
+        print_table(table.title, rows)
     log.info("%s", mcnemar_sentence(metrics))
     log.info(
         "intervals: 95 %% bootstrap by patient, %d resamples. The test split was opened %d "

@@ -49,11 +49,44 @@ def train_stage(config: TrainConfig) -> Path:
     Raises:
         InputError: anything the user can mend; nothing stored is lost.
     """
-    settings, machine = _fit_settings(config), _machine(config)
-    name = config.model.name
-    run_folder(Path("x"), name, name)
+    check_trainable(config)
     prepared = prepare_stage(config)
-    run = open_run(config, prepared)
+    return train_member(config, prepared, open_run(config, prepared))
+
+
+def check_trainable(config: TrainConfig) -> None:
+    """Refuse settings that cannot be trained with, before any film is read.
+
+    Raises:
+        InputError: a value out of its range, or a member's name that is no folder's.
+    """
+    _fit_settings(config)
+    run_folder(Path("x"), config.model.name, config.model.name)
+
+
+def train_member(
+    config: TrainConfig,
+    prepared: Prepared,
+    run: Path,
+    *,
+    train_rows: NDArray[np.int64] | None = None,
+) -> Path:
+    """Train one member of a run on films that are prepared; go on or reuse as above.
+
+    Args:
+        config: model, trainer and seed; its data is not looked at.
+        prepared: the films, whose column ``split`` says which are train and val.
+        run: the member goes below its ``members/``.
+        train_rows: rows of an epoch, where a film is to come more than once; by default those
+            whose split is train.
+
+    Returns:
+        The member's folder.
+
+    Raises:
+        InputError: anything the user can mend; nothing stored is lost.
+    """
+    settings, machine, name = _fit_settings(config), _machine(config), config.model.name
     folder = run / "members" / name
     digest = _claim(folder, config, prepared)
     if (folder / CARD_FILE).exists():
@@ -69,7 +102,7 @@ def train_stage(config: TrainConfig) -> Path:
     )  # fmt: skip
     origin = load_pretrained(member, config.model.pretrained)
     freeze(member, config.model.freeze)
-    train, val = _loaders(prepared, settings, config)
+    train, val = _loaders(prepared, settings, config, train_rows)
     module = MemberModule(
         member, settings,
         class_weights=_class_weights(prepared, settings),
@@ -174,10 +207,13 @@ def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
 
 
 def _loaders(
-    prepared: Prepared, settings: FitSettings, config: TrainConfig
+    prepared: Prepared,
+    settings: FitSettings,
+    config: TrainConfig,
+    train_rows: NDArray[np.int64] | None,
 ) -> tuple[BatchLoader, BatchLoader]:
     split, targets = prepared.table["split"].tolist(), prepared.targets
-    rows = rows_of(split, "train")
+    rows = rows_of(split, "train") if train_rows is None else train_rows
     weights = None
     if settings.imbalance == "sampler":
         weights = balancing_weights(targets[rows], len(prepared.labels))[targets[rows]]

@@ -25,7 +25,7 @@ from cxr.training.members import Member
 
 log = logging.getLogger(__name__)
 
-Monitor = Literal["balanced_accuracy", "nll"]
+Monitor = Literal["balanced_accuracy", "nll", "last"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class FitSettings:
 
     Attributes:
         imbalance: ``loss`` weights classes in the loss, ``sampler`` draws them alike.
-        monitor: ``balanced_accuracy`` up or ``nll`` down chooses the best epoch.
+        monitor: ``balanced_accuracy`` up or ``nll`` down chooses the best epoch; ``last`` takes
+            the last, and stops at none before.
     """
 
     max_epochs: int = 4
@@ -54,7 +55,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         allowed: dict[str, tuple[str, ...]] = {
             "imbalance": ("none", "loss", "sampler"),
-            "monitor": ("balanced_accuracy", "nll"),
+            "monitor": ("balanced_accuracy", "nll", "last"),
         }
         for key, names in allowed.items():
             if getattr(self, key) not in names:

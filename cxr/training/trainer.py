@@ -99,16 +99,17 @@ def fit(
     module.train_batches = train
     settings, checkpoints = module.settings, folder / "checkpoints"
     precision = choose_precision(machine.precision, cuda=_uses_cuda(machine.accelerator))
-    monitor = f"val_{settings.monitor}"
+    monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(checkpoints, BEST_FILE.removesuffix(".ckpt"), monitor, mode=mode,
                            enable_version_counter=False)  # fmt: skip
+    stopping = [EarlyStopping(monitor, mode=mode, patience=settings.patience)] if monitor else []
     curves = Curves(folder / "logs", title=module.member.spec.architecture, note=note)
     averaging = [moving_average(settings.ema_decay)] if settings.ema_decay else []
     callbacks: list[Callback] = [
         Shards(train, val),
         *averaging, curves, best,
-        EarlyStopping(monitor, mode=mode, patience=settings.patience),
+        *stopping,
         Progress(folder.name, visible=machine.progress),
         ResumeCheckpoint(checkpoints / RESUME_FILE, machine.checkpoint_minutes),
         *extra_callbacks,

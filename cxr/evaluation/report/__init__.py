@@ -1,0 +1,1 @@
+"""One report and two cards of a run, filled from the files that its stages wrote."""

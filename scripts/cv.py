@@ -1,0 +1,14 @@
+"""cv: cross-validation; see --help, and cxr/stages/cv.py."""
+
+from cxr.config import CrossValidateConfig, script
+from cxr.stages.cv import cv_stage
+
+
+@script("cv")
+def main(config: CrossValidateConfig) -> None:
+    """Run the stage."""
+    cv_stage(config)
+
+
+if __name__ == "__main__":
+    main()
