@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cxr"
 FLOORS = {"data": 1, "training": 2, "explain": 3, "evaluation": 4, "bundle": 5, "serve": 6,
           "stages": 7, "cli": 7, "__init__": 7}  # fmt: skip
 ORDER = {
-    "data": ["manifest", "sources", "phantom", "near", "overlay", "groups", "overlap", "splits", "decode",
-             "prepared", "folds", "copied", "loader"],
+    "data": ["manifest", "sources", "phantom", "near", "overlay", "groups", "overlap", "splits",
+             "decode", "prepared", "folds", "copied", "loader"],
     "training": ["align", "ensemble", "augment", "members", "inference", "fit", "curves",
                  "callbacks", "trainer"],
     "evaluation": ["metrics", "bootstrap", "evaluate", "tables", "figures", "cv", "leak", "audit",
@@ -25,7 +25,8 @@ ORDER = {
               "problems", "logs", "health", "schemas", "openapi", "api", "auth", "pages", "results",
               "model", "errors", "commands", "app", "gunicorn_conf"],
     "stages": ["run", "prepare", "train", "uncertainty", "ensemble", "explainer",
-               "audit_tests", "report", "evaluate", "evaluate_on", "cv", "leak", "audit", "explain", "exported", "eightbit", "export", "download"],
+               "audit_tests", "report", "evaluate", "evaluate_on", "cv", "leak",
+               "audit", "explain", "exported", "eightbit", "export", "download"],
 }  # fmt: skip
 TORCH_FREE = ["cxr.data.prepared", "cxr.evaluation.evaluate", "cxr.evaluation.figures",
               "cxr.training.ensemble", "cxr.config", "cxr.preprocess", "cxr.images",

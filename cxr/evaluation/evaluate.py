@@ -186,8 +186,12 @@ def evaluate(
         again = bootstrap(y_full, full, groups, rng=rng, resamples=resamples)
         result["as_they_are"] = {
             name: {key: interval(scores[key]) for key in ("accuracy", "balanced_accuracy")}
-            | {"sensitivity": {label: interval(scores["sensitivity"][:, list(labels).index(label)])
-                               for label in shown}}
+            | {
+                "sensitivity": {
+                    label: interval(scores["sensitivity"][:, list(labels).index(label)])
+                    for label in shown
+                }
+            }
             for name, scores in again.items()
         }
     return result
