@@ -55,6 +55,15 @@ def tiff(**tags: tuple[int, int, int]) -> bytes:
     return body + bytes(4)
 
 
+def most_bytes() -> int:
+    """Return the most memory this process held; ru_maxrss would hold its parent's too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def many_scans() -> bytes:
     """Return a JPEG whose last pass stands there a thousand times."""
     whole = encoded(Image.new("L", (2000, 2000)), "JPEG", progressive=True)
@@ -131,7 +140,7 @@ def measure() -> dict[str, object]:
         except InputError as error:
             result = str(error)
         found[name] = (result, time.process_time() - began)
-    found["most bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found["most bytes"] = most_bytes()
     return found
 
 

@@ -18,6 +18,8 @@ from cxr.stages.cv import cv_stage, split_films
 from cxr.stages.prepare import prepare_stage
 from cxr.stages.run import RESEARCH, SYNTHETIC
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("one", "two")
 
 

@@ -25,6 +25,8 @@ TINY = (
 )  # fmt: skip
 """The films of the tiny run; how they are prepared is the run's to say."""
 
+pytestmark = pytest.mark.long
+
 
 def read(path: Path):
     return json.loads(path.read_text())

@@ -16,6 +16,8 @@ from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.errors import InputError
 from cxr.stages.leak import leak_stage
 
+pytestmark = pytest.mark.slow
+
 EACH = 4
 """A film and its three copies."""
 

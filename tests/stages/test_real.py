@@ -21,7 +21,7 @@ from cxr.stages.prepare import prepare_stage
 from cxr.stages.run import RESEARCH
 from cxr.stages.train import train_stage
 
-pytestmark = pytest.mark.realdata
+pytestmark = [pytest.mark.realdata, pytest.mark.long]
 
 FILMS_PER_CLASS = 15
 

@@ -147,7 +147,8 @@ def test_evaluation_table_holds_all_of_test_and_agrees_with_the_metrics(tiny_run
 
 def test_figures_are_png_files(tiny_run):
     figures = tiny_run.folder / "evaluation" / "figures"
-    assert {path.name for path in figures.iterdir()} == {
+    names = {path.name for path in figures.iterdir()}
+    assert names >= {
         "confusion.png", "roc.png", "precision_recall.png", "reliability.png",
         "risk_coverage.png", "coverage.png",
     }  # fmt: skip
@@ -170,7 +171,7 @@ def test_figures_are_drawn_with_the_note(copied, monkeypatch):
     original = figures.new_figure
     monkeypatch.setattr(figures, "new_figure", new_figure)
     evaluate_stage(compose("evaluate", [*copied.where(), "resamples=10"]))
-    assert len(notes) == 3
+    assert len(notes) >= 3
     assert set(notes) == {NOTE}
 
 

@@ -73,6 +73,14 @@ def test_overfits_four_images(tmp_path):
     assert float(losses(tmp_path)[-1]) < 0.1
 
 
+def test_the_last_epoch_is_kept_where_no_validation_has_a_say(tmp_path):
+    module, train, val = module_and_loaders(replace(SETTINGS, monitor="last", patience=1))
+    result = fit(module, train, val, tmp_path, machine=MACHINE)
+    assert (result.best_epoch, result.epochs) == (3, 3)
+    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=False)
+    assert kept["global_step"] == 3 * len(train)
+
+
 def test_same_seed_gives_the_same_loss(tmp_path):
     for name in ("a", "b"):
         module, train, val = module_and_loaders()
