@@ -6,7 +6,7 @@ import pytest
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_notebook_runs_on_the_phantom(tiny_run, monkeypatch):
     # Jupyter's own packages warn about each other, which is not ours to mend.

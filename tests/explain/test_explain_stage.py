@@ -58,12 +58,16 @@ def test_stage_writes_figures_and_the_pointing_game(own_run, capsys):
     assert "synthetic phantom" in " ".join(printed.split())
 
 
-def test_stage_repeats_bit_for_bit(own_run):
-    def run() -> dict[str, bytes]:
+def test_stage_repeats_but_for_rounding(own_run):
+    def run() -> dict[str, np.ndarray]:
         folder = explain_stage(config(own_run)) / "figures"
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+        return {path.name: np.asarray(Image.open(path), np.int16) for path in folder.iterdir()}
 
-    assert run() == run()
+    first, second = run(), run()
+    assert first.keys() == second.keys()
+    for name, figure in first.items():
+        # Where memory lies may change the last bit of a sum, and so the last level of a colour.
+        assert np.abs(figure - second[name]).max() <= 2, name
 
 
 def test_explaining_before_evaluating_leaves_the_test_split_closed(own_run):
