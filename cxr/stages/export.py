@@ -195,7 +195,8 @@ def _check_bit_equal(folder: Path, fresh: Path, name: str, prepared: Prepared) -
     logits = kept[[f"logit_{label}" for label in prepared.labels]].to_numpy(np.float32)
     if not np.array_equal(both[0], both[1]):
         raise InputError(f"the exported weights of {name} give other logits: export again")
-    if not np.allclose(both[1], logits, atol=1e-3):
+    # Other batches sum in another order, so large logits differ in their last digits.
+    if not np.allclose(both[1], logits, rtol=1e-4, atol=1e-3):
         raise InputError(
             f"the weights of {name} do not give the validation logits stored at training "
             f"(largest difference {np.abs(both[1] - logits).max():.2g}): train the member again"
