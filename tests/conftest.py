@@ -56,7 +56,7 @@ def train_overrides(output_root: Path, *extra: str) -> list[str]:
     """Overrides that train a member on the tiny phantom within seconds."""
     return [
         *TINY, f"output_root={output_root}", "run=tiny", "model.input_size=96",
-        "trainer.max_epochs=2", "trainer.batch_size=8", "trainer.lr=1e-3",
+        "trainer.max_epochs=2", "trainer.batch_size=8",
         "trainer.progress=false", *extra,
     ]  # fmt: skip
 

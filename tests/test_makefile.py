@@ -29,7 +29,8 @@ def venv(tmp_path) -> Path:
 
 def make(venv: Path, *words: str, fail: int = 0) -> tuple[int, list[str], str]:
     """Run make; return its status, the commands that it ran, and what it said."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    given = ("MAKE", "MFLAGS", "DATA", "RUN", "ARGS", "PRETRAINED", "FOLDS")  # by an outer make
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(given)}
     done = subprocess.run(
         ["make", "-C", str(ROOT), *words, f"VENV={venv}"], capture_output=True, text=True,
         env=kept | {"FAIL": str(fail)}, timeout=60, check=False,

@@ -3,6 +3,8 @@
 B batch, N films, M members, K classes, S side of prepared pixels.
 """
 
+import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -16,10 +18,18 @@ from cxr.explain.gradcam import closed_form_cam, ensemble_cam
 from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
 from cxr.training.members import Member
 
+log = logging.getLogger(__name__)
+
 BATCHES = (1, 2, 7)
 """Sizes at which outputs are compared: exporters have fixed the batch, or broken at 1."""
 MAPS_LIMIT = 1e-4
-"""Largest difference of a map or feature, as a share of its largest value."""
+"""Largest difference of a map: in logits, or as a share of its largest value if above 1."""
+FEATURES_LIMIT = 1e-4
+"""Largest difference of a feature, as a share of the largest."""
+ROUNDINGS = 10.0
+"""A difference may be this many times what PyTorch's float32 is off its float64, where that is
+more than a limit: a deep network that has hardly been trained magnifies rounding a hundredfold,
+and onnxruntime, which folds norms into convolutions, rounded 4 to 8 times as coarsely there."""
 
 
 def check_outputs(
@@ -28,7 +38,7 @@ def check_outputs(
     ensemble: Ensemble,
     pixels: NDArray[np.uint8],
     rng: np.random.Generator,
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """Compare every output with PyTorch's, at batches of 1, 2 and 7, on real and random pixels.
 
     Args:
@@ -39,62 +49,94 @@ def check_outputs(
         rng: draws the random pixels.
 
     Returns:
-        The largest difference found of ``probs`` and, as shares of the maximum, of ``maps``
-        and ``features``.
+        For ``probs``, ``maps`` and ``features``, in the units of their limits:
+        ``largest_difference`` from PyTorch, and ``pytorch_rounding``, the largest difference of
+        PyTorch in float32 from PyTorch in float64.
 
     Raises:
-        GateError: one is above its limit.
+        GateError: a difference above its limit.
     """
-    worst = {"probs": 0.0, "maps": 0.0, "features": 0.0}
+    limits = {"probs": PROBS_LIMIT, "maps": MAPS_LIMIT, "features": FEATURES_LIMIT}
+    worst = {name: {"largest_difference": 0.0, "pytorch_rounding": 0.0} for name in limits}
+    exact_members = {name: copy.deepcopy(member).double() for name, member in members.items()}
     for batch in BATCHES:
         real = pixels[np.arange(batch) % len(pixels)]
         noise = rng.integers(0, 256, real.shape, np.uint8)
         for kind, films in (("real", real), ("random", noise)):
-            for name, value in _differences(runtime, members, ensemble, films).items():
-                limit = PROBS_LIMIT if name == "probs" else MAPS_LIMIT
+            wanted = _answers(members, ensemble, films)
+            roundings = _gaps(wanted, _answers(exact_members, ensemble, films))
+            found = _exported(runtime, list(members), films)
+            gaps = _gaps(found, wanted)
+            gaps["maps"] = max(gaps["maps"], _ensemble_gap(found, ensemble, films))
+            for name, gap in gaps.items():
+                allowed = max(limits[name], ROUNDINGS * roundings[name])
                 # A NaN is refused too.
-                if not value <= limit:
+                if not gap <= allowed:
                     raise GateError(
-                        f"the exported {name} differ from PyTorch's by {value:.2g} on {kind} "
-                        f"pixels at a batch of {batch}; {limit:g} is allowed. The former bundle "
-                        "stays; try another version of torch or onnxscript"
+                        f"the exported {name} differ from PyTorch's by {gap:.2g} on {kind} "
+                        f"pixels at a batch of {batch}; {allowed:.1g} is allowed. The former "
+                        "bundle stays; try another version of torch or onnxscript"
                     )
-                worst[name] = max(worst[name], value)
+                kept = worst[name]
+                kept["largest_difference"] = max(kept["largest_difference"], gap)
+                kept["pytorch_rounding"] = max(kept["pytorch_rounding"], roundings[name])
+    for name, kept in worst.items():
+        if kept["pytorch_rounding"] * ROUNDINGS > limits[name]:
+            log.warning(
+                "%s of these members are exact to %.1g only, in PyTorch too: hardly trained "
+                "networks are so; train longer, or from pretrained weights",
+                name, kept["pytorch_rounding"],
+            )  # fmt: skip
     return worst
 
 
 @torch.no_grad()
-def _differences(
-    runtime: Runtime,
-    members: Mapping[str, Member],
-    ensemble: Ensemble,
-    films: NDArray[np.uint8],
-) -> dict[str, float]:
-    names = [f"{kind}_{name}" for name in members for kind in ("map", "features")]
-    found = runtime.run(films[:, None], ["probs", "member_probs", "map_ensemble", *names])
-    logits, maps, features = {}, {}, {}
+def _answers(
+    members: Mapping[str, Member], ensemble: Ensemble, films: NDArray[np.uint8]
+) -> dict[str, list[NDArray[np.floating]]]:
+    """Return what PyTorch answers, in the arithmetic of the members' weights."""
+    logits, maps, features = {}, [], []
     for name, member in members.items():
-        inputs = member.prepare(torch.from_numpy(films)[:, None])
+        inputs = member.prepare(torch.from_numpy(films)[:, None]).to(member.head.weight.dtype)
         logits[name] = member(inputs).numpy()
         layer = member.features(inputs)
-        maps[name] = closed_form_cam(layer, member.head.weight).numpy()
-        features[name] = layer.mean(dim=(2, 3)).numpy()
+        maps.append(closed_form_cam(layer, member.head.weight).numpy())
+        features.append(layer.mean(dim=(2, 3)).numpy())
     probs = all_probs(logits, ensemble)
     each = np.stack([probs[name] for name in members], axis=1)
-    map_gaps = [_share(found[f"map_{name}"], maps[name]) for name in members]
-    own = {name: found[f"map_{name}"] for name in members}
+    return {"probs": [probs[WEIGHTED], each], "maps": maps, "features": features}
+
+
+def _exported(
+    runtime: Runtime, members: Sequence[str], films: NDArray[np.uint8]
+) -> dict[str, list[NDArray[np.floating]]]:
+    """Return what the graph answers, in the same order; its ensemble's map comes last."""
+    maps, features = ([f"{kind}_{name}" for name in members] for kind in ("map", "features"))
+    names = ["probs", "member_probs", *maps, *features, "map_ensemble"]
+    found = runtime.run(films[:, None], names)
     return {
-        "probs": max(
-            largest_gap(found["probs"], probs[WEIGHTED]), largest_gap(found["member_probs"], each)
-        ),
-        "maps": max(*map_gaps, _ensemble_gap(found["map_ensemble"], own, ensemble, films)),
-        "features": max(_share(found[f"features_{name}"], features[name]) for name in members),
+        "probs": [found["probs"], found["member_probs"]],
+        "maps": [found[name] for name in [*maps, "map_ensemble"]],
+        "features": [found[name] for name in features],
     }
 
 
+def _gaps(
+    found: Mapping[str, Sequence[NDArray[np.floating]]],
+    wanted: Mapping[str, Sequence[NDArray[np.floating]]],
+) -> dict[str, float]:
+    """Return the largest difference of each kind, in the units of its limit."""
+    gaps = dict.fromkeys(wanted, 0.0)
+    for kind, values in wanted.items():
+        for one, other in zip(found[kind], values, strict=False):
+            largest = float(np.abs(other).max())
+            unit = {"probs": 1.0, "maps": max(largest, 1.0)}.get(kind, largest)
+            gaps[kind] = float(np.maximum(gaps[kind], largest_gap(one, other) / unit))
+    return gaps
+
+
 def _ensemble_gap(
-    found: NDArray[np.float32],
-    maps: Mapping[str, NDArray[np.float32]],
+    found: Mapping[str, Sequence[NDArray[np.floating]]],
     ensemble: Ensemble,
     films: NDArray[np.uint8],
 ) -> float:
@@ -103,18 +145,13 @@ def _ensemble_gap(
     Not of PyTorch's own: a map that is all but 0 is divided by its maximum, and so would turn
     a rounding error into any difference at all.
     """
+    *own, together = found["maps"]
     side = grid_of(films.shape[-1])
     gaps = []
     for place in range(len(ensemble.labels)):
-        cells = {name: values[:, place] for name, values in maps.items()}
-        gaps.append(largest_gap(found[:, place], ensemble_cam(cells, ensemble.weights, side)))
+        cells = {name: maps[:, place] for name, maps in zip(ensemble.members, own, strict=True)}
+        gaps.append(largest_gap(together[:, place], ensemble_cam(cells, ensemble.weights, side)))
     return max(gaps)
-
-
-def _share(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
-    """Return the largest difference as a share of the largest value."""
-    largest = max(float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
-    return largest_gap(found, wanted) / largest
 
 
 def run_films(

@@ -107,6 +107,7 @@ def train_member(
         member, settings,
         class_weights=_class_weights(prepared, settings),
         names=prepared.table["image"].tolist(), seed=config.seed, frozen=config.model.freeze,
+        random_start=config.model.pretrained == "none",
     )  # fmt: skip
     result = fit(module, train, val, folder, machine=machine, note=note_of(prepared))
     if getattr(rank_zero_only, "rank", 0):

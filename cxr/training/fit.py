@@ -84,6 +84,8 @@ class MemberModule(LightningModule):
         names: image name of each row of the table, for messages.
         seed: of augmentation and dropout.
         frozen: modules that stay in inference mode.
+        random_start: the network has no pretrained weights, and so no statistics of its
+            activations either.
     """
 
     def __init__(
@@ -95,12 +97,18 @@ class MemberModule(LightningModule):
         names: Sequence[str],
         seed: int,
         frozen: Sequence[str] = (),
+        random_start: bool = False,
     ) -> None:
         super().__init__()
         self.member, self.settings = member, settings
         self._names, self._seed, self._frozen = names, seed, tuple(frozen)
         self.train_batches: BatchLoader | None = None
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self._norms = [
+            (module, module.momentum)
+            for module in member.modules()
+            if random_start and isinstance(module, nn.BatchNorm2d) and module.momentum is not None
+        ]
         classes = len(member.spec.labels)
         self.val_nll = MeanMetric()
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -111,6 +119,15 @@ class MemberModule(LightningModule):
         modules = dict(self.member.network.named_modules())
         for name in self._frozen:
             modules[name].eval()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let the first batches count alike in the running statistics of a random network.
+
+        They begin at mean 0 and variance 1, which a deep network of random weights is far from,
+        and which 10 steps at momentum 0.1 keep by a third: logits of thousands in inference mode.
+        """
+        for norm, momentum in self._norms:
+            norm.momentum = max(momentum, 1 / (self.trainer.global_step + 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, on augmented films."""

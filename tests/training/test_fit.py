@@ -36,7 +36,9 @@ def films(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
     return pixels, targets.astype(np.int64)
 
 
-def module_and_loaders(settings: FitSettings = SETTINGS, seed: int = 3):
+def module_and_loaders(
+    settings: FitSettings = SETTINGS, seed: int = 3, *, random_start: bool = False
+):
     pixels, targets = films()
     member = build_member(
         "mobilenetv2_035", LABELS, input_size_px=32, drop_rate=0.2,
@@ -48,8 +50,9 @@ def module_and_loaders(settings: FitSettings = SETTINGS, seed: int = 3):
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
     module = MemberModule(
-        member, settings, class_weights=None, names=[f"film{i}" for i in range(16)], seed=seed
-    )
+        member, settings, class_weights=None, names=[f"film{i}" for i in range(16)], seed=seed,
+        random_start=random_start,
+    )  # fmt: skip
     rows = np.arange(16)
     train = BatchLoader(pixels, targets, EpochSampler(rows, seed=seed), batch_size=4)
     return module, train, BatchLoader(pixels, targets, FixedOrder(rows), batch_size=8)
@@ -88,6 +91,24 @@ def test_same_seed_gives_the_same_loss(tmp_path):
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.parametrize("random_start", [True, False])
+def test_statistics_of_a_random_network_forget_their_start(tmp_path, random_start):
+    settings = replace(SETTINGS, max_epochs=1, ema_decay=0)
+    module, train, val = module_and_loaders(settings, random_start=random_start)
+    # The first norm sees what no training changes much: its variance is that of the films.
+    fit(module, train, val, tmp_path, machine=MACHINE)
+    norm = module.member.network.bn1
+    pixels = torch.from_numpy(films()[0])[:, None]
+    with torch.no_grad():
+        seen = module.member.network.conv_stem(module.member.prepare(pixels))
+    kept = norm.running_var / seen.var(dim=(0, 2, 3))
+    assert norm.momentum == pytest.approx(1 / len(train) if random_start else 0.1)
+    if random_start:
+        assert kept.median() == pytest.approx(1, abs=0.3)
+    else:
+        assert kept.median() > 1.5 or kept.median() < 0.67
+
+
 class Kill(Callback):
     """Save at one step and die at a later one, as a killed process does."""
 
@@ -104,13 +125,13 @@ class Kill(Callback):
 @pytest.mark.parametrize(("save_at", "die_at"), [(1, 2), (2, 4), (5, 7), (6, 6), (9, 11)])
 def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    module, train, val = module_and_loaders()
+    module, train, val = module_and_loaders(random_start=True)
     fit(module, train, val, whole, machine=MACHINE)
-    broken, train, val = module_and_loaders()
+    broken, train, val = module_and_loaders(random_start=True)
     with pytest.raises(KeyError, match="killed"):
         fit(broken, train, val, cut, machine=MACHINE,
             extra_callbacks=(Kill(cut, save_at, die_at),))  # fmt: skip
-    resumed, train, val = module_and_loaders()
+    resumed, train, val = module_and_loaders(random_start=True)
     result = fit(resumed, train, val, cut, machine=MACHINE)
     assert result.resumed_at_step == save_at
     assert losses(cut) == losses(whole)
