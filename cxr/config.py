@@ -229,91 +229,77 @@ class LeakConfig(TrainConfig):
 
 
 @dataclass
-class EnsembleConfig(RunConfig):
-    """scripts/ensemble.py."""
+class FinishedRunConfig(RunConfig):
+    """What the scripts behind training share."""
 
     data: DataConfig = MISSING
     """Which data; only its name counts behind training."""
+
+
+@dataclass
+class PassConfig:
+    """How films are passed through trained members."""
+
+    seed: int = 0
+    """Of every draw: bootstrap, folds, examples."""
+    batch_size: int = 32
+    """Films at once."""
+    threads: int = 0
+    """Processor threads; 0 leaves it to torch."""
+
+
+@dataclass
+class EnsembleConfig(FinishedRunConfig):
+    """scripts/ensemble.py."""
+
     members: list[str] | None = None
     """Which members; null takes every one that is trained."""
 
 
 @dataclass
-class EvaluateConfig(RunConfig):
+class EvaluateConfig(PassConfig, FinishedRunConfig):
     """scripts/evaluate.py."""
 
-    data: DataConfig = MISSING
-    """Which data; only its name counts behind training."""
     resamples: int = 2000
     """Bootstrap resamples, by patient."""
-    seed: int = 0
-    """Of the bootstrap."""
-    batch_size: int = 32
-    """Films at once."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
 
 
 @dataclass
-class EvaluateOnConfig(PrepareConfig):
+class EvaluateOnConfig(PassConfig, PrepareConfig):
     """scripts/evaluate_on.py; run is DATA/RUN, or the name of a run of the same data."""
 
     resamples: int = 2000
     """Bootstrap resamples, by patient."""
-    seed: int = 0
-    """Of the bootstrap."""
-    batch_size: int = 32
-    """Films at once."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
 
 
 @dataclass
-class AuditConfig(RunConfig):
+class AuditConfig(PassConfig, FinishedRunConfig):
     """scripts/audit.py."""
 
-    data: DataConfig = MISSING
-    """Which data; only its name counts behind training."""
     tests: list[str] | None = None
     """Which tests, by name; null takes all eight."""
     again: bool = False
     """Do the tests again that an earlier audit of the same run has done."""
     resamples: int = 1000
     """Bootstrap resamples, by patient."""
-    seed: int = 0
-    """Of draws, folds and bootstrap."""
-    batch_size: int = 32
-    """Films at once."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
 
 
 @dataclass
-class ExplainConfig(RunConfig):
+class ExplainConfig(PassConfig, FinishedRunConfig):
     """scripts/explain.py."""
 
-    data: DataConfig = MISSING
-    """Which data; only its name counts behind training."""
     method: str = "closed_form"
     """closed_form, or any method of pytorch-grad-cam by its name (GradCAM, GradCAMPlusPlus)."""
     layer: str | None = None
     """Module of the network; null takes the last feature layer."""
     per_class: int = 2
     """Right and wrong examples of each class."""
-    seed: int = 0
-    """Of the choice of examples."""
-    batch_size: int = 32
-    """Films at once."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
 
 
 @dataclass
-class ExportConfig(RunConfig):
+class ExportConfig(FinishedRunConfig):
     """scripts/export.py."""
 
-    data: DataConfig = MISSING
-    """Which data; only its name counts behind training."""
     threads: int = 0
     """Processor threads; 0 leaves it to torch and onnxruntime."""
     int8: bool = True
