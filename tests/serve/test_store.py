@@ -16,6 +16,7 @@ from cxr.serve.settings import Settings
 from cxr.serve.store import counters, predictions, tokens, users
 from cxr.serve.store.database import Database
 from cxr.serve.store.models import Base, PredictionRow, Token, Usage, User
+from cxr.serve.store.pg8000 import Dialect
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -267,6 +268,29 @@ def test_connection_that_was_cut_is_replaced(database):
         with database.write() as session:
             session.get_one(User, user_id).role = "admin"
     admin.close()
+
+
+@pytest.mark.parametrize("name", ["do_ping", "do_execute", "do_commit", "do_rollback"])
+def test_socket_that_broke_while_reading_is_a_broken_connection(name):
+    dialect = Dialect()
+    dialect.dbapi = dialect.import_dbapi()
+
+    class Broken:
+        def cursor(self):
+            return self
+
+        def close(self):
+            pass
+
+        def fail(self, *args):
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        execute = commit = rollback = fail
+
+    broken, words = Broken(), ("SELECT 1", ()) if name == "do_execute" else ()
+    with pytest.raises(dialect.loaded_dbapi.InterfaceError) as caught:
+        getattr(dialect, name)(broken, *words)
+    assert dialect.is_disconnect(caught.value, broken, None)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://a/b", "postgresql+nodriver://a/b"])

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from cxr.errors import InputError
+from cxr.serve.store import pg8000
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Database:
     def __init__(self, url: str, *, threads: int = 20) -> None:
         try:
             parsed = make_url(url)
+            if parsed.drivername == "postgresql+pg8000":
+                parsed = parsed.set(drivername=pg8000.NAME.replace(".", "+"))
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             if self.is_sqlite:
                 _make_folder(Path(parsed.database or ""))
