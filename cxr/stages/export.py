@@ -124,7 +124,7 @@ def _write_graph(
     )
     log.info(
         "the graph answers as PyTorch does: probabilities within %.1g, maps within %.1g",
-        worst["probs"], worst["maps"],
+        worst["probs"]["largest_difference"], worst["maps"]["largest_difference"],
     )  # fmt: skip
     return {"outputs": worst}
 
