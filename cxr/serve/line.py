@@ -73,7 +73,7 @@ class ModelQueue:
     """
 
     def __init__(
-        self, bundle: Path, *, load: Callable[[Path], PredictorLike], length: int = 8,
+        self, bundle: Path, *, load: Callable[[Path], PredictorLike], length: int = 6,
         batch: int = 4, deadline_s: float = 30.0, watch_s: float = 5.0, level: float = 0.9,
     ) -> None:  # fmt: skip
         self.model = LiveModel(bundle, load, level=level, watch_s=watch_s)

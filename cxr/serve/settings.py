@@ -60,7 +60,7 @@ class Settings:
     """Largest film: twice a detector's 4,280 x 3,520 and more."""
     rate_per_minute: int = 60
     """Films that one user may have predicted in a minute, pages and API together."""
-    queue_length: int = 8
+    queue_length: int = 6
     """Films in one process at once, from upload to answer; beyond it the answer is 503."""
     batch: int = 4
     """Most films given to the model in one call."""
