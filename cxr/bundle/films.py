@@ -89,7 +89,7 @@ def _paths(source: str) -> Iterator[Path]:
             "'films/**/*.dcm', or a manifest.csv"
         )
     found = False
-    for match in glob.iglob(source, recursive=True):
+    for match in sorted(glob.iglob(source, recursive=True)):
         # A pattern with ** names folders too, whose films it names itself.
         if not ("**" in source and os.path.isdir(match)):
             found = True
