@@ -117,7 +117,7 @@ class AugmentConfig:
     blur_px: float = 1.0
     """Largest standard deviation in pixels."""
     horizontal_flip: float = 0.0
-    """Chance of a mirror image; off until a measurement shows that it helps."""
+    """Chance of a mirror image; off, since it did not help (docs/experiments.md)."""
 
 
 @dataclass
@@ -139,7 +139,7 @@ class TrainerConfig:
     label_smoothing: float = 0.05
     """Share of a target spread over all classes."""
     imbalance: str = "none"
-    """none, loss (class-balanced weights) or sampler (class-balanced draws)."""
+    """none, loss (class-balanced weights) or sampler (class-balanced draws); neither helped."""
     ema_decay: float = 0.99
     """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
     monitor: str = "balanced_accuracy"
