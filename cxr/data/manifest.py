@@ -125,6 +125,23 @@ def check_manifest(
     return checked
 
 
+def patients_unknown(table: pd.DataFrame) -> str:
+    """Return what films without a patient id mean for splits and intervals; nothing if all have.
+
+    Args:
+        table: rows with or without the column ``patient_id``, empty where unknown.
+    """
+    ids = table.get("patient_id", pd.Series("", index=table.index)).fillna("")
+    missing = int((ids == "").sum())
+    if not missing:
+        return ""
+    which = "no film has" if missing == len(table) else f"{missing:,} of {len(table):,} films lack"
+    return (
+        f"{which} a patient id: such a film counts as a patient of its own, so films of one "
+        "patient may lie on both sides of a split, and intervals may be too narrow"
+    )
+
+
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     if not path.parent.is_dir():
         raise MissingInputError(

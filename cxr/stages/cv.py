@@ -12,6 +12,7 @@ from cxr.config import CrossValidateConfig
 from cxr.console import log, print_table
 from cxr.data.folds import check_folds, deal_folds, fold_split, with_split
 from cxr.data.loader import rows_of
+from cxr.data.manifest import patients_unknown
 from cxr.data.prepared import Prepared
 from cxr.data.splits import check_disjoint
 from cxr.errors import InputError
@@ -167,6 +168,7 @@ def _pool(
         "fingerprint": prepared.info["fingerprint"],
         "synthetic": bool(prepared.info.get("synthetic")),
         "split_seed": config.data.split_seed,
+        "patients_unknown": patients_unknown(prepared.table),
         "environment": environment(),
     }
     write_json(folder / "cv.json", found)
@@ -179,6 +181,8 @@ def _pool(
         "for these members as trained, the spread over folds shows what training anew changes",
         config.resamples,
     )
+    if found["patients_unknown"]:
+        log.warning("%s", found["patients_unknown"])
     log.info("results: %s", relative(folder))
     return found
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cxr.config import EvaluateConfig
 from cxr.console import images_bar, log, print_table
 from cxr.data.loader import rows_of
+from cxr.data.manifest import patients_unknown
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.certainty import (
@@ -78,6 +79,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         "seed": config.seed,
         "split": prepared.info["settings"]["split"],
         "disjoint": prepared.info["disjoint"],
+        "patients_unknown": patients_unknown(prepared.table),
         "environment": environment(),
     }
     write_json(out / "metrics.json", metrics)
@@ -168,6 +170,8 @@ def _show(metrics: dict[str, Any], config: EvaluateConfig) -> None:
         "intervals: 95 %% bootstrap by patient, %d resamples. The test split was opened %d "
         "time(s) for this run.", config.resamples, metrics["test_opened"],
     )  # fmt: skip
+    if metrics["patients_unknown"]:
+        log.warning("%s", metrics["patients_unknown"])
     if crossing := metrics["disjoint"]["crossing_groups"]:
         log.info(
             "%d groups lie on both sides of the published split (%d of its test films): these "

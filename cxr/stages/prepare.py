@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr.config import DataConfig, PrepareConfig
 from cxr.console import images_bar, log
-from cxr.data.manifest import read_manifest
+from cxr.data.manifest import patients_unknown, read_manifest
 from cxr.data.phantom import PHANTOM_VERSION, PhantomSettings, write_phantom
 from cxr.data.prepared import Prepared, PrepareSettings, prepare
 from cxr.data.sources.folder import read_folder
@@ -177,3 +177,5 @@ def _report(prepared: Prepared) -> None:
         counts["dropped_unreadable"], disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )  # fmt: skip
+    if unknown := patients_unknown(prepared.table):
+        log.warning("%s", unknown)

@@ -9,6 +9,7 @@ from cxr.data.manifest import (
     COLUMNS,
     check_manifest,
     manifest_table,
+    patients_unknown,
     read_manifest,
     write_manifest,
 )
@@ -184,3 +185,13 @@ def test_reads_the_real_manifest(shared):
         "bacterial": 2780, "normal": 1583, "viral": 1493, "covid": 364,
     }  # fmt: skip
     assert table["mask"].ne("").sum() == 5968
+
+
+def test_missing_patient_ids_are_said_with_what_they_mean():
+    table = pd.DataFrame({"patient_id": ["a", "b"]})
+    assert patients_unknown(table) == ""
+    assert patients_unknown(table.assign(patient_id=["", None])).startswith("no film has a patient")
+    found = patients_unknown(table.assign(patient_id=["a", ""]))
+    assert found.startswith("1 of 2 films lack a patient id")
+    assert "both sides of a split" in found
+    assert patients_unknown(table.drop(columns="patient_id")).startswith("no film")

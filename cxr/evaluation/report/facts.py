@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from cxr.data.manifest import patients_unknown
 from cxr.evaluation.audit.result import Cell, Table, list_words
 from cxr.evaluation.report.results import Results
 from cxr.evaluation.report.wording import count, percent
@@ -66,6 +67,8 @@ def limits(results: Results) -> list[str]:
         found.append("Trained on a synthetic phantom: it has never seen a real film, and its "
                      "figures say nothing about patients.")  # fmt: skip
     found += own_sources(results.table)
+    if unknown := patients_unknown(results.table):
+        found.append(f"{unknown[0].upper()}{unknown[1:]}.")
     if crossing := results.prepared["disjoint"]["crossing_groups"]:
         found.append(f"{crossing:,} patients or groups lie on both sides of the split, so the "
                      "figures are not those of unseen patients.")  # fmt: skip
