@@ -249,6 +249,8 @@ def test_everything_but_slider_and_drop_works_without_scripts(open_page, user, k
 
 def test_login_and_upload_by_keyboard_alone(open_page, user, kit, tmp_path):
     page = open_page("/login")
+    # Chromium must know that its file dialog is listened for before a key can open it.
+    page.on("filechooser", lambda chooser: None)
     page.keyboard.type(user.name)  # the first field has the focus
     page.keyboard.press("Tab")
     page.keyboard.type(user.password)
