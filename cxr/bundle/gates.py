@@ -129,6 +129,7 @@ def _gaps(
     """Return the largest difference of each kind, in the units of its limit."""
     gaps = dict.fromkeys(wanted, 0.0)
     for kind, values in wanted.items():
+        # The graph's maps have the ensemble's behind them, which _ensemble_gap compares.
         for one, other in zip(found[kind], values, strict=False):
             largest = float(np.abs(other).max())
             unit = {"probs": 1.0, "maps": max(largest, 1.0)}.get(kind, largest)

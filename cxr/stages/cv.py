@@ -22,7 +22,7 @@ from cxr.evaluation.tables import summary_table
 from cxr.runlog import atomic_write, digest_of, environment, read_json, run_folder, write_json
 from cxr.stages.evaluate import predict_rows
 from cxr.stages.prepare import prepare_stage
-from cxr.stages.run import has_work, note_of, relative
+from cxr.stages.run import fingerprint_of, note_of, relative
 from cxr.stages.train import check_trainable, train_member
 from cxr.stages.uncertainty import validation_predictions
 from cxr.training.ensemble import fit_ensemble
@@ -108,8 +108,7 @@ def _claim_fold(
 ) -> None:
     """Make a fold's folder this split's, or refuse if it was trained on another."""
     path, fingerprint = fold / "fold.json", films.info["fingerprint"]
-    if path.exists() and any(map(has_work, fold.glob("members/*"))):
-        before = read_json(path, mend=f"remove {fold}")["fingerprint"]
+    if before := fingerprint_of(fold, path):
         if before != fingerprint:
             raise InputError(
                 f"{fold} was made on other films or another split (fingerprint {before[:12]}, now "

@@ -20,6 +20,16 @@ def note_of(prepared: Prepared) -> str:
     return f"{SYNTHETIC} · {RESEARCH}" if prepared.info.get("synthetic") else RESEARCH
 
 
+def fingerprint_of(folder: Path, path: Path) -> str | None:
+    """Return whose films a folder's trainings were made on, as ``path`` tells; None without any.
+
+    A start that failed before its first checkpoint claims nothing.
+    """
+    if not path.exists() or not any(map(has_work, folder.glob("members/*"))):
+        return None
+    return str(read_json(path, mend=f"remove {folder}")["fingerprint"])
+
+
 def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
     """Open or start a run on a prepared set.
 
@@ -31,9 +41,7 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
     """
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
     path, fingerprint = folder / "run.json", prepared.info["fingerprint"]
-    # A start that failed before its first checkpoint claims nothing.
-    if path.exists() and any(map(has_work, folder.glob("members/*"))):
-        before = read_json(path, mend=f"remove {folder}")["fingerprint"]
+    if before := fingerprint_of(folder, path):
         if before != fingerprint:
             raise InputError(
                 f"run {config.run!r} was made on another prepared set (fingerprint "
