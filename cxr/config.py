@@ -203,7 +203,17 @@ class TrainConfig(PrepareConfig):
 
 
 @dataclass
-class CrossValidateConfig(TrainConfig):
+class PoolConfig:
+    """How the members' probabilities become one; see cxr.training.ensemble."""
+
+    pool: str = "logarithmic"
+    """linear (of probabilities) or logarithmic (of logits / T); one temperature comes last."""
+    weight_prior: float = 1000.0
+    """Images of a prior that draw the weights towards equal; 0: none, 1e9: equal."""
+
+
+@dataclass
+class CrossValidateConfig(PoolConfig, TrainConfig):
     """scripts/cv.py; trains one member in every fold, and pools once all members are trained."""
 
     folds: int = 5
@@ -249,11 +259,13 @@ class PassConfig:
 
 
 @dataclass
-class EnsembleConfig(FinishedRunConfig):
+class EnsembleConfig(PoolConfig, FinishedRunConfig):
     """scripts/ensemble.py."""
 
     members: list[str] | None = None
     """Which members; null takes every one that is trained."""
+    fitted_on: str = "validation"
+    """validation, or cv (the out-of-fold predictions of make cv in the same run)."""
 
 
 @dataclass

@@ -39,11 +39,12 @@ logger = logging.getLogger(__name__)
 def probs_before_and_after(
     predictions: pd.DataFrame, ensemble: Ensemble
 ) -> dict[str, dict[str, Floats]]:
-    """Return each model's probabilities before and after its temperature.
+    """Return each model's probabilities before and after its temperatures.
 
     Args:
         predictions: N rows of the evaluation's predictions table.
-        ensemble: members, temperatures and weights; before is the same with all T = 1.
+        ensemble: pool, temperatures and weights; before is the same with all T = 1, the
+            members' own and those behind the pools.
 
     Returns:
         Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
@@ -52,7 +53,10 @@ def probs_before_and_after(
         name: predictions[[f"logit_{name}_{label}" for label in ensemble.labels]].to_numpy(float)
         for name in ensemble.members
     }
-    plain = replace(ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0))
+    plain = replace(
+        ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0),
+        temperature=1.0, equal_temperature=1.0,
+    )  # fmt: skip
     before, after = all_probs(logits, plain), all_probs(logits, ensemble)
     return {name: {"before": before[name], "after": after[name]} for name in after}
 

@@ -1,13 +1,15 @@
-"""What validation says about certainty: read from a run, or fitted from its members' tables."""
+"""What the ensemble is fitted on, and what that says about certainty: read, or fitted again."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cxr.console import log
+from cxr.data.prepared import Prepared, open_prepared
 from cxr.runlog import digest_of, read_json, write_json
+from cxr.stages.out_of_fold import out_of_fold_predictions
 from cxr.training.align import AlignedLogits, align_predictions
-from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
+from cxr.training.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble, all_probs
 from cxr.training.inference import read_predictions
 from cxr.uncertainty import fit_uncertainty
 
@@ -29,15 +31,28 @@ def validation_predictions(
     return align_predictions(tables, labels)
 
 
+def fitting_predictions(
+    folder: Path, members: Sequence[str], prepared: Prepared, fitted_on: str
+) -> AlignedLogits:
+    """Read what an ensemble of a run is fitted on: validation, or out-of-fold predictions.
+
+    Raises:
+        InputError: see ``validation_predictions`` and ``out_of_fold_predictions``.
+    """
+    if fitted_on == OUT_OF_FOLD:
+        return out_of_fold_predictions(folder, members, prepared)
+    return validation_predictions(folder, members, prepared.labels)
+
+
 def write_uncertainty(
     folder: Path, ensemble: Ensemble, aligned: AlignedLogits, info: dict[str, Any]
 ) -> dict[str, Any]:
-    """Fit prediction sets and referral on validation and write ``uncertainty.json``.
+    """Fit prediction sets and referral and write ``uncertainty.json``.
 
     Args:
         folder: of the run.
         ensemble: what was fitted.
-        aligned: the members' validation predictions.
+        aligned: the members' predictions that the ensemble was fitted on.
         info: the run's ``run.json``.
 
     Returns:
@@ -45,6 +60,7 @@ def write_uncertainty(
     """
     probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
     found = fit_uncertainty(probs, aligned.targets, ensemble.labels) | {
+        "fitted_on": ensemble.fitted_on,
         "ensemble": digest_of(ensemble.to_dict()),
         "fingerprint": info["fingerprint"],
         "synthetic": info["synthetic"],
@@ -67,8 +83,9 @@ def read_uncertainty(folder: Path, ensemble: Ensemble, info: dict[str, Any]) -> 
         found: dict[str, Any] = read_json(path, mend="remove it, it is then fitted again")
         if found.get("ensemble") == digest_of(ensemble.to_dict()):
             return found
-    log.info("prediction sets and referral are fitted on validation: %s", path.name)
-    aligned = validation_predictions(folder, ensemble.members, ensemble.labels)
+    log.info("prediction sets and referral are fitted on %s: %s", ensemble.fitted_on, path.name)
+    prepared = open_prepared(folder / info["prepared"])
+    aligned = fitting_predictions(folder, ensemble.members, prepared, ensemble.fitted_on)
     return write_uncertainty(folder, ensemble, aligned, info)
 
 

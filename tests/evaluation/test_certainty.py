@@ -23,7 +23,8 @@ from cxr.evaluation.uncertainty_figures import (
     save_uncertainty_figures,
 )
 from cxr.runlog import write_json
-from cxr.training.ensemble import all_probs, fit_ensemble
+from cxr.training.ensemble import all_probs
+from cxr.training.ensemble_fit import fit_ensemble
 from cxr.uncertainty import fit_uncertainty
 
 LABELS = ("normal", "covid", "bacterial", "viral")
@@ -45,7 +46,7 @@ def opened(n=200, *, fitted=200, classes=4):
     """Return predictions, ensemble, what validation gave, and the content of calibration.json."""
     rng = np.random.default_rng(0)
     _, logits, index = films(rng, fitted)
-    ensemble = fit_ensemble(logits, index, LABELS)
+    ensemble = fit_ensemble(logits, index, LABELS, pool="linear", weight_prior=0)
     uncertainty = fit_uncertainty(all_probs(logits, ensemble)["ensemble"], index, LABELS)
     rows, logits, _ = films(rng, n, classes=classes)
     predictions = build_predictions(rows, logits, ensemble)

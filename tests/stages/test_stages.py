@@ -136,13 +136,15 @@ def test_evaluation_table_holds_all_of_test_and_agrees_with_the_metrics(tiny_run
     right = (found["prediction"] == found["label"]).mean()
     assert metrics["models"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
     ensemble = read(tiny_run.folder / "ensemble.json")
+    assert ensemble["pool"] == "logarithmic"
     mixed = 0
     for name in MEMBERS:
         logits = found[[f"logit_{name}_{k}" for k in CANONICAL]].to_numpy()
-        mixed += ensemble["weights"][name] * softmax(logits / ensemble["temperatures"][name])
+        mixed += ensemble["weights"][name] * logits / ensemble["temperatures"][name]
     np.testing.assert_allclose(
-        found[[f"prob_ensemble_{k}" for k in CANONICAL]].to_numpy(), mixed, atol=1e-6
-    )
+        found[[f"prob_ensemble_{k}" for k in CANONICAL]].to_numpy(),
+        softmax(mixed / ensemble["temperature"]), atol=1e-6,
+    )  # fmt: skip
 
 
 def test_figures_are_png_files(tiny_run):

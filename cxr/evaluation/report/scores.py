@@ -20,8 +20,8 @@ def scores_section(results: Results, pictures: Pictures) -> Section | None:
     opening = (
         f"{metrics['n']:,} test films of {metrics['n_groups']:,} patients or groups. "
         f"Brackets: 95 % intervals, {metrics['interval']['resamples']:,} bootstrap resamples of "
-        "whole groups. equal: the members averaged; ensemble: averaged with the weights fitted on "
-        "validation. "
+        "whole groups. equal: the members pooled with equal weights; ensemble: pooled with fitted "
+        "weights; both with a temperature behind the pool. "
         f"{sentence[:1].upper()}{sentence[1:]}; {metrics['best_member']} is the member that did "
         "best on validation."
     )
