@@ -208,7 +208,7 @@ class PoolConfig:
 
     pool: str = "logarithmic"
     """linear (of probabilities) or logarithmic (of logits / T); one temperature comes last."""
-    weight_prior: float = 1000.0
+    weight_prior: float = 100.0
     """Images of a prior that draw the weights towards equal; 0: none, 1e9: equal."""
 
 

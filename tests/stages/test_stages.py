@@ -101,6 +101,11 @@ def test_ensemble_is_fitted_on_validation(tiny_run):
     assert sum(found["weights"].values()) == pytest.approx(1)
     assert all(value > 0 for value in found["temperatures"].values())
     assert set(found["validation"]) == {"films", *MEMBERS, "equal", "ensemble"}
+    assert (found["pool"], found["weight_prior"]) == ("logarithmic", 100)
+    assert found["temperature"] > 0
+    assert found["fitted_on"] == "validation"
+    # Six films are too few to fit on some patients and measure on others, and that is said.
+    assert "group(s) of patients, too few" in found["cross_fitted"]["skipped"]
     assert found["best_member"] in MEMBERS
     assert found["validation"]["ensemble"]["nll"] <= found["validation"]["equal"]["nll"] + 1e-6
     assert found["note"] == NOTE
