@@ -5,8 +5,9 @@
 Each re-deal splits a run's validation films into folds by patient; temperatures and weights are
 fitted on the other folds and measured on the fold left out. Everything is set beside equal
 probabilities: the mean of the members' calibrated probabilities with no temperature behind it.
-"better" counts re-deals in which the NLL is lower; re-deals share their films, so their range is
-that of the dealing alone, not that of other patients. Test films are never read.
+"better" counts re-deals in which the NLL is lower; re-deals share their films, so what it leaves
+open is the dealing alone. Brackets: 95 % intervals by patient of the paired difference, each film's
+figures averaged over re-deals. Test films are never read.
 """
 
 import argparse
@@ -18,39 +19,39 @@ import pandas as pd
 from cxr.console import print_table
 from cxr.data.folds import deal_folds
 from cxr.data.prepared import open_prepared
+from cxr.evaluation.intervals import paired_difference
+from cxr.evaluation.tables import show_interval
 from cxr.runlog import read_json
 from cxr.stages.run import trained_members
 from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import LINEAR, POOLS, member_log_probs, nll, pool_logits, softmax
+from cxr.training.ensemble import LINEAR, POOLS, member_log_probs, pool_logits, softmax
 from cxr.training.ensemble_fit import fit_temperature, fit_weights
 
 PRIORS = (0.0, 10.0, 100.0, 1000.0, 1e9)
 REFERENCE = "equal probabilities, no temperature behind"
-Scores = dict[str, tuple[float, float]]
+Scores = dict[str, np.ndarray]
 
 
-def measure(folder: Path, deals: int, folds: int, seed: int) -> list[Scores]:
-    """Return NLL and accuracy of each way of pooling, per re-deal."""
+def measure(folder: Path, deals: int, folds: int, seed: int) -> tuple[Scores, np.ndarray]:
+    """Return each way's log loss and whether it is right, (2, deals, N), and the groups (N,)."""
     info = read_json(folder / "run.json", mend="train first")
     prepared = open_prepared(folder / info["prepared"])
     aligned = validation_predictions(folder, trained_members(folder), prepared.labels)
-    groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)]
+    groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)].to_numpy(str)
     targets = aligned.targets
-    table = pd.DataFrame({"label": targets.astype(str), "group": groups.to_numpy()})
-    print(f"{folder}: {len(targets)} validation films of {groups.nunique()} patients or groups")
-    found = []
+    table = pd.DataFrame({"label": targets.astype(str), "group": groups})
+    patients = len(np.unique(groups))
+    print(f"{folder}: {len(targets)} validation films of {patients} patients or groups")
+    found: Scores = {}
     for deal in range(deals):
-        dealt, probs = deal_folds(table, folds=folds, seed=seed + deal), {}
+        dealt = deal_folds(table, folds=folds, seed=seed + deal)
         for fold in range(1, folds + 1):
             out = dealt == fold
-            for name, values in one_fold(aligned.logits, targets, out).items():
-                probs.setdefault(name, np.empty((len(targets), values.shape[1])))
-                probs[name][out] = values
-        found.append({
-            name: (nll(values, targets), float((values.argmax(axis=1) == targets).mean()))
-            for name, values in probs.items()
-        })  # fmt: skip
-    return found
+            for name, probs in one_fold(aligned.logits, targets, out).items():
+                part = found.setdefault(name, np.empty((2, deals, len(targets))))[:, deal]
+                part[0, out] = -np.log(probs[np.arange(out.sum()), targets[out]])
+                part[1, out] = probs.argmax(axis=1) == targets[out]
+    return found, groups
 
 
 def one_fold(
@@ -73,19 +74,23 @@ def one_fold(
     return found
 
 
-def rows(deals: list[Scores]) -> list[dict[str, str]]:
+def rows(found: Scores, groups: np.ndarray) -> list[dict[str, str]]:
     """Return a row per way of pooling: means over re-deals, and differences to the reference."""
     table = []
-    for name in deals[0]:
-        values = np.array([deal[name] for deal in deals])
-        change = values - np.array([deal[REFERENCE] for deal in deals])
+    for name, values in found.items():
+        each = [part.mean(axis=1) for part in (values[0], found[REFERENCE][0])]
+        loss, right = (
+            paired_difference(one.mean(axis=0), other.mean(axis=0), groups,
+                              rng=np.random.default_rng(0), draws=1)
+            for one, other in zip(values, found[REFERENCE], strict=True)
+        )  # fmt: skip
+        points = {key: 100 * right[key] for key in ("value", "low", "high")}
         table.append({
-            "pool": name, "NLL": f"{values[:, 0].mean():.4f}",
-            "NLL, difference": f"{change[:, 0].mean():+.4f}",
-            "range": f"{change[:, 0].min():+.4f} to {change[:, 0].max():+.4f}",
-            "better": f"{(change[:, 0] < 0).mean():.0%}",
-            "accuracy": f"{values[:, 1].mean():.4f}",
-            "points": f"{100 * change[:, 1].mean():+.2f}",
+            "pool": name, "NLL": f"{values[0].mean():.4f}",
+            "difference": show_interval(loss, digits=4),
+            "better": f"{(each[0] < each[1]).mean():.0%}",
+            "accuracy": f"{values[1].mean():.4f}",
+            "points": show_interval(points, digits=2),
         })  # fmt: skip
     return table
 
@@ -98,13 +103,15 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    together: list[Scores] = []
-    for folder in options.runs:
-        found = measure(folder, options.deals, options.folds, options.seed)
-        print_table(f"{folder}, {options.deals} re-deals", rows(found))
-        together += found
-    if len(options.runs) > 1:
-        print_table(f"all {len(options.runs)} runs", rows(together))
+    parts = [measure(folder, options.deals, options.folds, options.seed) for folder in options.runs]
+    for folder, part in zip(options.runs, parts, strict=True):
+        print_table(f"{folder}, {options.deals} re-deals", rows(*part))
+    if len(parts) > 1:
+        together = {
+            name: np.concatenate([found[name] for found, _ in parts], axis=-1)
+            for name in parts[0][0]
+        }
+        print_table("all runs", rows(together, np.concatenate([groups for _, groups in parts])))
 
 
 if __name__ == "__main__":

@@ -171,13 +171,12 @@ def fit_ensemble(
     log_probs = member_log_probs(checked, temperatures)
     weights = fit_weights(log_probs, classes, pool=pool, prior=weight_prior)
     equal = np.full(len(members), 1 / len(members))
-    behind = [
-        fit_temperature(pool_logits(log_probs, shares, pool), classes)
-        for shares in (weights, equal)
-    ]
     return Ensemble(
         tuple(labels), members, temperatures, dict(zip(members, weights.tolist(), strict=True)),
-        pool, *behind, float(weight_prior), fitted_on,
+        pool=pool,
+        temperature=fit_temperature(pool_logits(log_probs, weights, pool), classes),
+        equal_temperature=fit_temperature(pool_logits(log_probs, equal, pool), classes),
+        weight_prior=float(weight_prior), fitted_on=fitted_on,
     )  # fmt: skip
 
 
