@@ -1,10 +1,16 @@
-"""The graph's pools against the ones in numpy, on members too small to need an export."""
+"""The graph's pools against the ones in numpy, in torch and exported, on small members."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
+from cxr.bundle.compare import GateError
+from cxr.bundle.export import export_onnx
+from cxr.bundle.gates import check_outputs
 from cxr.bundle.graph import BundleGraph
+from cxr.bundle.runtimes import open_runtime
 from cxr.training.ensemble import POOLS, Ensemble, all_probs
 from cxr.training.members import build_member
 
@@ -31,3 +37,23 @@ def test_the_graph_pools_as_numpy_does(members, pool, stretch):
     wanted = all_probs(logits, ensemble)
     np.testing.assert_allclose(probs, wanted["ensemble"], atol=1e-5)
     np.testing.assert_allclose(each[:, 0], wanted["a"], atol=1e-5 * stretch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_exported_pool_passes_the_gates_and_another_pool_does_not(members, pool, tmp_path):
+    ensemble = Ensemble(
+        LABELS, ("a", "b"), {"a": 0.02, "b": 0.1}, {"a": 0.8, "b": 0.2}, pool, temperature=0.6
+    )
+    path = tmp_path / "model.onnx"
+    export_onnx(BundleGraph(members, ensemble, 32), path, size_px=32, note="synthetic")
+    runtime = open_runtime(path, runtime="onnxruntime", variant="float32", threads=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32), np.uint8)
+    check_outputs(runtime, members, ensemble, pixels, np.random.default_rng(0))
+    other = POOLS[1 - POOLS.index(pool)]
+    for changed in ({"pool": other}, {"temperature": 1.0}):
+        with pytest.raises(GateError, match="exported probs differ"):
+            check_outputs(
+                runtime, members, dataclasses.replace(ensemble, **changed), pixels,
+                np.random.default_rng(0),
+            )  # fmt: skip
