@@ -9,7 +9,7 @@ from cxr.evaluation.evaluate import best_member, score_validation
 from cxr.runlog import environment, read_json, write_json
 from cxr.stages.run import command, find_run, relative, trained_members
 from cxr.stages.uncertainty import validation_predictions, write_uncertainty
-from cxr.training.ensemble import fit_ensemble
+from cxr.training.ensemble import WEIGHTED, all_probs, fit_ensemble
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -50,7 +50,11 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
         "environment": environment(),
     }
     write_json(folder / "ensemble.json", found)
-    write_uncertainty(folder, ensemble, aligned, info)
+    write_uncertainty(
+        folder, ensemble, info, probs=all_probs(aligned.logits, ensemble)[WEIGHTED],
+        targets=aligned.targets,
+        groups=prepared.table.set_index("image").loc[list(aligned.images), "group"],
+    )  # fmt: skip
     rows = [
         {"model": name}
         | {"weight": f"{ensemble.weights[name]:.2f}" if name in ensemble.weights else ""}
