@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
-from cxr.evaluation.audit.intervals import share_interval
 from cxr.evaluation.audit.result import list_words
 from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval, weight_blocks
+from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.uncertainty import patients_needed, prediction_sets, thresholds_of
 
