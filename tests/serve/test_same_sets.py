@@ -38,7 +38,7 @@ class FakeRuntime:
     """Answers with the logits of the film whose number is its brightness less 40."""
 
     def run(self, pixels, outputs):
-        probs = softmax(LOGITS[pixels[:, 0, 0, 0].astype(int) - 40])
+        probs = softmax(LOGITS[(pixels[:, 0, 0, 0].astype(int) - 40) % N])
         maps = np.ones((len(pixels), 3, 4, 4), np.float32)
         return {"probs": probs, "member_probs": probs[:, None], "map_only": maps}
 
