@@ -9,8 +9,9 @@ then a film), and of all films; ``in range`` is the share of validations whose c
 ``chance_range`` says (nominal 0.95), counting what the method counts. Methods: ``films`` as if
 each were a patient; ``one film`` drawn once per patient; ``2 x mean p`` over draws (Dunn et al.,
 1 - alpha by doubling); ``by patient``, which is used.
-A run's folder holds members/*/predictions.csv; half of validation's patients fit, the others
-measure, and again the other way, over 200 deals.
+A run's folder holds members/*/predictions.csv. Validation's patients are dealt to ten parts, nine
+fit temperatures, weights and sets, the tenth measures; mean over 20 deals. A class stands with
+its films and patients, and is covered by film / by patient.
 """
 
 import argparse
@@ -32,7 +33,8 @@ from cxr.uncertainty import conformal_threshold, fit_conformal, prediction_sets
 LEVELS = (0.8, 0.9, 0.95)
 PATIENTS = (20, 40, 80, 400)
 """Of one class."""
-CLASSES, AGREE, DEALS = 3, 0.95, 200
+CLASSES, AGREE = 3, 0.95
+DEALS, FOLDS = 20, 10
 Fit = Callable[[NDArray[Any], NDArray[Any], float, np.random.Generator], float]
 
 
@@ -111,7 +113,7 @@ def simulate(runs: int, *, harder: bool, level: float) -> list[dict[str, str]]:
 
 
 def cross_fitted(folder: Path) -> list[dict[str, str]]:
-    """Return coverage by class and size at 0.9 inside a run's validation, by method."""
+    """Return coverage, size and coverage by class at 0.9 inside a run's validation, by method."""
     info = json.loads((folder / "run.json").read_text())
     labels = tuple(info["labels"])
     aligned = validation_predictions(
@@ -124,32 +126,40 @@ def cross_fitted(folder: Path) -> list[dict[str, str]]:
         "per class, by patient": (True, True),
     }  # fmt: skip
     found: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
-    rng = np.random.default_rng(0)
+    rng, truth = np.random.default_rng(0), aligned.targets
+    pairs = np.unique(np.stack([groups, truth]), axis=1, return_inverse=True)[1]
+    weights = 1 / np.bincount(pairs)[pairs]
+    own = [truth == k for k in range(len(labels))]
     for _ in range(DEALS):
-        side = rng.permutation(groups.max() + 1) % 2
-        for half in (0, 1):
-            fit = side[groups] == half
+        hits = {kind: np.zeros((2, len(truth))) for kind in kinds}
+        fold_of = rng.permutation(groups.max() + 1) % FOLDS
+        for fold in range(FOLDS):
+            out = fold_of[groups] == fold
             ensemble = fit_ensemble(
-                {name: z[fit] for name, z in aligned.logits.items()}, aligned.targets[fit], labels
+                {name: z[~out] for name, z in aligned.logits.items()}, truth[~out], labels
             )
             probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
             for kind, (per_class, by_patient) in kinds.items():
-                units = groups if by_patient else np.arange(len(groups))
+                units = (groups if by_patient else np.arange(len(groups)))[~out]
                 limits = fit_conformal(
-                    probs[fit], aligned.targets[fit], units[fit], level=0.9, per_class=per_class
+                    probs[~out], truth[~out], units, level=0.9, per_class=per_class
                 )
-                sets, truth = prediction_sets(probs[~fit], limits), aligned.targets[~fit]
-                hits = sets[np.arange(len(truth)), truth]
-                found[kind].append([
-                    hits.mean(), sets.sum(axis=1).mean(),
-                    *(hits[truth == k].mean() for k in range(len(labels))),
-                ])  # fmt: skip
-    heads = ("coverage", "classes", *labels)
-    return [
-        {"run": folder.name, "thresholds": kind}
-        | {head: f"{share:.3f}" for head, share in zip(heads, np.mean(rows, axis=0), strict=True)}
-        for kind, rows in found.items()
-    ]
+                sets = prediction_sets(probs[out], limits)
+                hits[kind][:, out] = sets[np.arange(out.sum()), truth[out]], sets.sum(axis=1)
+        for kind, (held, sizes) in hits.items():
+            shares = [(held[mine].mean(), np.average(held[mine], weights=weights[mine]))
+                      for mine in own]  # fmt: skip
+            found[kind].append([held.mean(), sizes.mean(), *np.ravel(shares)])
+    rows = []
+    for kind, values in found.items():
+        coverage, size, *shares = np.mean(values, axis=0)
+        row = {"run": folder.name, "thresholds": kind, "coverage": f"{coverage:.3f}",
+               "classes": f"{size:.3f}"}  # fmt: skip
+        for k, label in enumerate(labels):
+            head = f"{label} ({own[k].sum()}, {len(np.unique(groups[own[k]]))})"
+            row[head] = f"{shares[2 * k]:.3f} / {shares[2 * k + 1]:.3f}"
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
