@@ -105,7 +105,8 @@ def measure_certainty(
         "counts": counts,
         "interval": {
             "level": CONFIDENCE,
-            "method": "percentile bootstrap, whole groups resampled; calibration errors reflected",
+            "method": "percentile bootstrap, whole groups resampled; calibration errors reflected; "
+            "coverage: Wilson, by patients",
             **draw,
         },
         "temperatures": dict(ensemble.temperatures),
@@ -128,7 +129,10 @@ def measure_certainty(
             )
             for name, stages in models.items()
         },
-        "fitted": {key: uncertainty[key] for key in ("fitted_on", "n", "counts", "warning")},
+        "fitted": {
+            key: uncertainty[key]
+            for key in ("fitted_on", "n", "n_patients", "counts", "patients", "warning")
+        },
     }  # fmt: skip
     result["skipped"] = _skip(result, uncertainty)
     return result
@@ -163,9 +167,15 @@ def sets_table(found: Mapping[str, Any]) -> list[Row]:
                 "mean size": show_interval(values["size"], digits=2),
             }
             rows.append(row | {
-                label: show_interval(value) for label, value in values["per_class"].items()
+                _class_head(label, value): show_interval(value)
+                for label, value in values["per_class"].items()
             })  # fmt: skip
     return rows
+
+
+def _class_head(label: str, value: Mapping[str, Any]) -> str:
+    """Name a class and how many patients its coverage rests on; version 0.1 did not count them."""
+    return f"{label}, {value['patients']} patients" if "patients" in value else label
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:
