@@ -57,10 +57,9 @@ def compare_published(
     known = set(predictions["source"]) == {SOURCE} and set(three_classes["labels"]) == set(CLASSES)
     if not known or not len(predictions):
         return None
-    draws = {key: three_classes["interval"][key] for key in ("resamples", "seed")}
     pair = evaluate(
         predictions, labels=labels, members=three_classes["members"], best_member=best_member,
-        note=three_classes["note"], classes=PAIR, **draws,
+        note=three_classes["note"], classes=PAIR,
     )  # fmt: skip
     ours = {THREE: three_classes, TWO: pair}
     rows = []
