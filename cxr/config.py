@@ -221,8 +221,6 @@ class CrossValidateConfig(PoolConfig, TrainConfig):
     """Into how many parts the films are dealt; each is the test split once."""
     members: list[str] | None = None
     """Which members the ensemble of a fold has; null takes the one that is trained."""
-    resamples: int = 2000
-    """Bootstrap resamples, by patient."""
 
 
 @dataclass
@@ -235,8 +233,6 @@ class LeakConfig(TrainConfig):
     """Largest turn of a copy, to either side; every second one is mirrored."""
     test_share: float = 0.1
     """Share of test, and again of validation, both ways of splitting."""
-    resamples: int = 2000
-    """Bootstrap resamples, by film and its copies."""
 
 
 @dataclass

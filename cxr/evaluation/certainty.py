@@ -23,6 +23,7 @@ from cxr.evaluation.calibration import (
 from cxr.evaluation.metrics import Floats
 from cxr.evaluation.selective import measure_selective
 from cxr.evaluation.sets import KINDS, measure_sets
+from cxr.evaluation.summary import count_patients
 from cxr.evaluation.tables import Row, show_interval
 from cxr.labels import label_indices
 from cxr.plotting import RESEARCH_USE
@@ -32,6 +33,14 @@ TOP = "named class"
 """Key of the reliability curve of whichever class is named."""
 
 KIND_SHOWN = {"plain": "one threshold", "per_class": "per class"}
+
+CALIBRATION_METHOD = {
+    "shares": "Wilson's score interval of as many films as the patients are worth",
+    "nll, brier, aurc, accuracy at a coverage": "Student's t by patient from influences, on the "
+    "log or logit scale",
+    "calibration errors": "whole groups resampled, inverted",
+}
+"""How each figure gets its interval."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +112,10 @@ def measure_certainty(
         "n": len(targets),
         "n_groups": len(np.unique(groups)),
         "counts": counts,
+        "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
         "interval": {
             "level": CONFIDENCE,
-            "method": "percentile bootstrap, whole groups resampled; calibration errors reflected; "
-            "coverage: Wilson, by patients",
+            "method": CALIBRATION_METHOD,
             **draw,
         },
         "temperatures": dict(ensemble.temperatures),
@@ -124,7 +133,7 @@ def measure_certainty(
         ),
         "referral": {
             name: measure_selective(
-                targets, stages["after"], groups, **draw,
+                targets, stages["after"], groups,
                 threshold=uncertainty["referral"]["threshold"] if name == WEIGHTED else None,
             )
             for name, stages in models.items()

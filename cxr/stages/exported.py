@@ -181,7 +181,7 @@ def evaluate_arrays(
     }
     return evaluate(
         predictions.assign(**columns), labels=ensemble.labels, members=ensemble.members,
-        best_member=metrics["best_member"], resamples=0, note=metrics["note"],
+        best_member=metrics["best_member"], note=metrics["note"],
     )  # fmt: skip
 
 
