@@ -33,8 +33,10 @@ class PhantomConfig:
     seed: int = 0
     """Of everything drawn."""
     shortcut: str = "none"
-    """none, or what is planted for the audit to find: marker (in a corner, one class) or exposure
-    (of its own for each class)."""
+    """none, or what is planted for the audit to find: marker (in a corner, one class), exposure or
+    framing (of its own for each class)."""
+    shortcut_strength: float = 1.0
+    """Of what is planted, 0 (nothing) to 1."""
 
 
 @dataclass
@@ -221,8 +223,6 @@ class CrossValidateConfig(PoolConfig, TrainConfig):
     """Into how many parts the films are dealt; each is the test split once."""
     members: list[str] | None = None
     """Which members the ensemble of a fold has; null takes the one that is trained."""
-    resamples: int = 2000
-    """Bootstrap resamples, by patient."""
 
 
 @dataclass
@@ -235,8 +235,6 @@ class LeakConfig(TrainConfig):
     """Largest turn of a copy, to either side; every second one is mirrored."""
     test_share: float = 0.1
     """Share of test, and again of validation, both ways of splitting."""
-    resamples: int = 2000
-    """Bootstrap resamples, by film and its copies."""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from cxr.evaluation.calibration import (
 from cxr.evaluation.metrics import Floats
 from cxr.evaluation.selective import measure_selective
 from cxr.evaluation.sets import KINDS, measure_sets
+from cxr.evaluation.summary import count_patients
 from cxr.evaluation.tables import Row, show_interval
 from cxr.labels import label_indices
 from cxr.plotting import RESEARCH_USE
@@ -32,6 +33,14 @@ TOP = "named class"
 """Key of the reliability curve of whichever class is named."""
 
 KIND_SHOWN = {"plain": "one threshold", "per_class": "per class"}
+
+CALIBRATION_METHOD = {
+    "shares": "Wilson's score interval of as many films as the patients are worth",
+    "nll, brier, aurc, accuracy at a coverage": "Student's t by patient from influences, on the "
+    "log or logit scale",
+    "calibration errors": "whole groups resampled, inverted",
+}
+"""How each figure gets its interval."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +112,10 @@ def measure_certainty(
         "n": len(targets),
         "n_groups": len(np.unique(groups)),
         "counts": counts,
+        "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
         "interval": {
             "level": CONFIDENCE,
-            "method": "percentile bootstrap, whole groups resampled; calibration errors reflected",
+            "method": CALIBRATION_METHOD,
             **draw,
         },
         "temperatures": dict(ensemble.temperatures),
@@ -123,12 +133,15 @@ def measure_certainty(
         ),
         "referral": {
             name: measure_selective(
-                targets, stages["after"], groups, **draw,
+                targets, stages["after"], groups,
                 threshold=uncertainty["referral"]["threshold"] if name == WEIGHTED else None,
             )
             for name, stages in models.items()
         },
-        "fitted": {key: uncertainty[key] for key in ("fitted_on", "n", "counts", "warning")},
+        "fitted": {
+            key: uncertainty[key]
+            for key in ("fitted_on", "n", "n_patients", "counts", "patients", "warning")
+        },
     }  # fmt: skip
     result["skipped"] = _skip(result, uncertainty)
     return result
@@ -163,9 +176,15 @@ def sets_table(found: Mapping[str, Any]) -> list[Row]:
                 "mean size": show_interval(values["size"], digits=2),
             }
             rows.append(row | {
-                label: show_interval(value) for label, value in values["per_class"].items()
+                _class_head(label, value): show_interval(value)
+                for label, value in values["per_class"].items()
             })  # fmt: skip
     return rows
+
+
+def _class_head(label: str, value: Mapping[str, Any]) -> str:
+    """Name a class and how many patients its coverage rests on; version 0.1 did not count them."""
+    return f"{label}, {value['patients']} patients" if "patients" in value else label
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:

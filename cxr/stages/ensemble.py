@@ -2,16 +2,17 @@
 
 from typing import Any
 
+import pandas as pd
+
 from cxr.config import EnsembleConfig
 from cxr.console import log, print_table
-from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import best_member, score_validation
 from cxr.runlog import environment, read_json, write_json
 from cxr.stages.run import command, find_run, relative, trained_members
 from cxr.stages.uncertainty import fitting_predictions, write_uncertainty
 from cxr.training.align import AlignedLogits
-from cxr.training.ensemble import VALIDATION, Ensemble, check_fitted_on, nll
+from cxr.training.ensemble import VALIDATION, WEIGHTED, Ensemble, all_probs, check_fitted_on, nll
 from cxr.training.ensemble_fit import FOLDS, cross_fitted, fit_ensemble
 
 SHOWN = {
@@ -48,18 +49,22 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
         aligned.logits, aligned.targets, labels,
         pool=config.pool, weight_prior=config.weight_prior, fitted_on=config.fitted_on,
     )  # fmt: skip
+    groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)]
     scores = score_validation(aligned.logits, aligned.targets, ensemble)
     found = ensemble.to_dict() | {
         "best_member": best_member(scores, names),
         "validation": {"films": len(aligned.images), **scores},
-        "cross_fitted": _cross_fitted(aligned, ensemble, prepared),
+        "cross_fitted": _cross_fitted(aligned, ensemble, groups),
         "fingerprint": info["fingerprint"],
         "synthetic": info["synthetic"],
         "note": info["note"],
         "environment": environment(),
     }
     write_json(folder / "ensemble.json", found)
-    write_uncertainty(folder, ensemble, aligned, info)
+    write_uncertainty(
+        folder, ensemble, info, probs=all_probs(aligned.logits, ensemble)[WEIGHTED],
+        targets=aligned.targets, groups=groups,
+    )  # fmt: skip
     _show(found)
     log.info("results: %s", relative(folder))
     log.info(
@@ -69,9 +74,8 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
     return found
 
 
-def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, prepared: Prepared) -> dict[str, Any]:
+def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series) -> dict[str, Any]:
     """Return each model's NLL when fitted on other patients than those it is measured on."""
-    groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)]
     try:
         probs = cross_fitted(aligned.logits, aligned.targets, groups, ensemble)
     except InputError as error:

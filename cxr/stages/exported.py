@@ -102,6 +102,32 @@ def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return found if found.get("fingerprint", fingerprint) == fingerprint else None
 
 
+def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, Any] | str:
+    """Return what the sets per class, which the bundle serves, cover on test.
+
+    Args:
+        folder: of a run that was evaluated.
+        uncertainty: content of uncertainty.json.
+
+    Returns:
+        Per level ``coverage``, ``size`` and ``per_class`` with intervals; or why there is none.
+    """
+    path = folder / "evaluation" / "calibration.json"
+    if not path.exists():
+        return NOT_EVALUATED
+    levels = read_json(path, mend="evaluate again (make evaluate)")["prediction_sets"]
+    served = {
+        name: level["per_class"] for name, level in uncertainty["conformal"]["levels"].items()
+    }
+    measured = {name: kinds["per_class"] for name, kinds in levels.items()}
+    if served != {name: kinds["thresholds"] for name, kinds in measured.items()}:
+        return "evaluated with other thresholds (make evaluate)"
+    return {
+        name: {key: kinds[key] for key in ("coverage", "size", "per_class")}
+        for name, kinds in measured.items()
+    }
+
+
 def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
     """Run the graph over validation, and test where that was opened, and compare.
 
@@ -155,7 +181,7 @@ def evaluate_arrays(
     }
     return evaluate(
         predictions.assign(**columns), labels=ensemble.labels, members=ensemble.members,
-        best_member=metrics["best_member"], resamples=0, note=metrics["note"],
+        best_member=metrics["best_member"], note=metrics["note"],
     )  # fmt: skip
 
 

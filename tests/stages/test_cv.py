@@ -32,7 +32,7 @@ def overrides(output_root: Path, member: str, *extra: str) -> list[str]:
         "data.phantom.patients_per_class=8", "data.phantom.images_per_patient=[2,2]",
         f"output_root={output_root}", "run=cv", f"model.name={member}", "folds=2",
         "members=[one,two]", "model.input_size=64", "trainer.max_epochs=1",
-        "trainer.batch_size=8", "trainer.progress=false", "resamples=20", *extra,
+        "trainer.batch_size=8", "trainer.progress=false", *extra,
     ]  # fmt: skip
 
 

@@ -129,7 +129,8 @@ def test_metrics_have_intervals_for_members_and_both_averages(tiny_run):
             assert {"sensitivity", "specificity", "ppv", "npv", "f1", "auroc"} <= set(
                 scores["per_class"][label]
             )
-    assert {"first", "second"} <= set(found["mcnemar"])
+    assert list(found["ensemble_minus"]) == [found["best_member"], "equal"]
+    assert set(found["patients"]) == set(found["counts"])
     assert found["test_opened"] >= 1
 
 
