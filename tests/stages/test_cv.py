@@ -18,8 +18,6 @@ from cxr.stages.cv import cv_stage, split_films
 from cxr.stages.ensemble import ensemble_stage
 from cxr.stages.prepare import prepare_stage
 from cxr.stages.run import RESEARCH, SYNTHETIC, open_run
-from cxr.stages.uncertainty import read_uncertainty
-from cxr.training.ensemble import Ensemble
 
 pytestmark = pytest.mark.slow
 
@@ -227,10 +225,6 @@ def test_the_ensemble_is_fitted_on_out_of_fold_films_of_no_test_patient(done, fi
         pooled.to_csv(path, index=False)
         again = fitted_on_cv(fittable)
         assert (again["temperatures"] == found["temperatures"]) == same
-    # Where uncertainty.json is gone it is fitted on the same films again.
-    (folder / "uncertainty.json").unlink()
-    info = json.loads((folder / "run.json").read_text())
-    assert read_uncertainty(folder, Ensemble.from_dict(again), info)["n"] == len(kept)
 
 
 def test_another_cross_validation_is_refused_in_one_line(fittable):
