@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from cxr.evaluation.intervals import auroc_interval, paired_difference, share_interval
+from cxr.evaluation.metrics import OVERALL, PER_CLASS, score
+from cxr.evaluation.summary import summarise
 
 Floats = NDArray[np.float64]
 PATIENTS, AGREEMENT = (40, 80, 400), (0.0, 0.3, 0.8)
@@ -81,6 +83,43 @@ def paired_result(
     return found["low"] <= first - second <= found["high"], found["p"] <= 0.05, mcnemar <= 0.05
 
 
+SKILL = np.array([2.0, 2.6, 1.6, 2.2])
+"""How far the logit of the true class lies above the others', by class."""
+TRUTH: dict[str, Floats] = {}
+
+
+def draw_classes(
+    rng: np.random.Generator, patients: int, agreement: float
+) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
+    """Draw targets, probabilities and groups: the last two of four classes have so many patients.
+
+    A class of a patient is that of all its images; the first two have three times as many.
+    """
+    groups = draw_groups(rng, 8 * patients)
+    targets = np.repeat([0, 1, 2, 3], [3 * patients, 3 * patients, patients, patients])[groups]
+    noise = np.stack([correlated(rng, groups, agreement) for _ in SKILL], axis=1)
+    logits = 1.5 * (noise + (SKILL * np.eye(4))[targets])
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return targets, weights / weights.sum(axis=1, keepdims=True), groups
+
+
+def true_scores() -> dict[str, Floats]:
+    """Return the metrics of 400,000 independent images, once."""
+    if not TRUTH:
+        targets, probs, _ = draw_classes(np.random.default_rng(9), 16_000, 0.0)
+        TRUTH.update(score(targets, probs))
+    return TRUTH
+
+
+def summary_covered(rng: np.random.Generator, patients: int, agreement: float) -> dict[str, bool]:
+    """Simulate a model; return of each metric, of the rarest class too, if its interval covers."""
+    targets, probs, groups = draw_classes(rng, patients, agreement)
+    found, truth = summarise(targets, probs, groups, "abcd"), true_scores()
+    pairs = {name: (found[name], truth[name]) for name in OVERALL}
+    pairs |= {name: (found["per_class"]["d"][name], truth[name][3]) for name in PER_CLASS}
+    return {name: bool(a["low"] <= value <= a["high"]) for name, (a, value) in pairs.items()}
+
+
 def table(title: str, truths: tuple[float, ...], covered: Callable[..., bool], runs: int) -> None:
     """Print coverage for each number of patients, agreement and truth."""
     print(f"\n{title}\n patients  agreement  " + "  ".join(f"{truth:5g}" for truth in truths))
@@ -111,6 +150,14 @@ def main(runs: int = 2000) -> None:
                 rates = " ".join(f"{rate:.3f}" for rate in np.mean(found, axis=0))
                 cells.append(f"{first:g}/{second:g}: {rates}")
             print(f"{patients:9d}  {agreement:9g}  {'   '.join(cells)}", flush=True)
+    print("\nsummarise, every metric of four classes, the rarest class's own")
+    for patients in PATIENTS:
+        for agreement in AGREEMENT:
+            rng = np.random.default_rng([patients, int(10 * agreement)])
+            n = runs // 4 if patients < 400 else runs // 8
+            found = [summary_covered(rng, patients, agreement) for _ in range(n)]
+            cells = "  ".join(f"{k} {np.mean([row[k] for row in found]):.3f}" for k in found[0])
+            print(f"{patients:9d}  {agreement:9g}  {cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 N samples, K classes, R resamples.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cxr.evaluation.intervals import CONFIDENCE as CONFIDENCE
-from cxr.evaluation.metrics import OVERALL, PER_CLASS, Floats, Scores, weighted_scores
+from cxr.evaluation.metrics import Floats, Scores, weighted_scores
 
 RESAMPLES = 2000
 BLOCK_VALUES = 1 << 18
@@ -104,21 +103,3 @@ def interval(draws: ArrayLike) -> dict[str, float]:
         tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])
     return {"value": float(values[0]), "low": float(low), "high": float(high)}
-
-
-def summarise(scores: Scores, labels: Sequence[str]) -> dict[str, Any]:
-    """Turn a model's draws into plain values for metrics.json.
-
-    Args:
-        scores: what ``bootstrap`` gave for a model.
-        labels: K class names.
-
-    Returns:
-        Each overall metric's interval, and under ``per_class`` each class's.
-    """
-    plain: dict[str, Any] = {name: interval(scores[name]) for name in OVERALL}
-    plain["per_class"] = {
-        label: {name: interval(scores[name][:, index]) for name in PER_CLASS}
-        for index, label in enumerate(labels)
-    }
-    return plain

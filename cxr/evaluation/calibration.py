@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import erf
 from scipy.stats import norm
 
-from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval, weight_blocks
+from cxr.evaluation.bootstrap import RESAMPLES, weight_blocks
+from cxr.evaluation.intervals import CONFIDENCE, share_interval
 from cxr.evaluation.metrics import MIN_PROB, Floats
+from cxr.evaluation.summary import mean_interval
 
 BINS = 15
 """Equal-mass bins of the calibration error, the number that Guo et al. 2017 use."""
@@ -159,27 +161,24 @@ def _crossing(excess: Callable[[float], float]) -> float:
     return high
 
 
-def weighted_losses(y_true: ArrayLike, y_prob: ArrayLike, weights: ArrayLike) -> dict[str, Floats]:
-    """Compute the proper scores for every row of weights.
+def image_losses(y_true: ArrayLike, y_prob: ArrayLike) -> dict[str, Floats]:
+    """Compute the proper scores of every image.
 
     Args:
         y_true: (N,) class positions.
         y_prob: (N, K), rows summing to 1.
-        weights: (R, N), 0 or above.
 
     Returns:
-        ``nll`` in nats and ``brier``, summed over classes, 0 to 2; each (R,).
+        ``nll`` in nats and ``brier``, summed over classes, 0 to 2; each (N,).
 
     Source: Brier 1950, Monthly Weather Review 78:1-3.
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
-    counts = np.asarray(weights, np.float64)
     truth = np.eye(probs.shape[1])[targets]
-    losses = {
+    return {
         "nll": -np.log(np.maximum((probs * truth).sum(axis=1), MIN_PROB)),
         "brier": ((probs - truth) ** 2).sum(axis=1),
     }
-    return {name: counts @ loss / counts.sum(axis=1) for name, loss in losses.items()}
 
 
 def events(y_true: ArrayLike, y_prob: ArrayLike) -> list[tuple[Floats, NDArray[np.bool_]]]:
@@ -205,10 +204,7 @@ def reliability_curve(
 
     Returns:
         A row a bin: ``from``, ``to``, ``films``, ``groups``, ``mean_prob``,
-        ``frequency`` and its Wilson interval ``low``, ``high``, which counts groups, not films,
-        and so is rather too wide than too narrow.
-
-    Source: Wilson 1927, JASA 22:209-212.
+        ``frequency`` and its interval ``low``, ``high``, see ``share_interval``.
     """
     said, event, names = np.asarray(prob, np.float64), np.asarray(truth, bool), np.asarray(groups)
     edges = np.linspace(0, 1, bins + 1)
@@ -216,12 +212,12 @@ def reliability_curve(
     rows = []
     for first, last in _joined(np.bincount(place, minlength=bins)):
         inside = (place >= first) & (place <= last)
-        size, frequency = len(np.unique(names[inside])), float(event[inside].mean())
-        low, high = wilson_interval(frequency, size)
+        found = share_interval(event[inside], names[inside])
         rows.append({
             "from": float(edges[first]), "to": float(edges[last + 1]),
-            "films": int(inside.sum()), "groups": size, "mean_prob": float(said[inside].mean()),
-            "frequency": frequency, "low": low, "high": high,
+            "films": int(inside.sum()), "groups": len(np.unique(names[inside])),
+            "mean_prob": float(said[inside].mean()),
+            "frequency": found["value"], "low": found["low"], "high": found["high"],
         })  # fmt: skip
     return rows
 
@@ -238,15 +234,6 @@ def _joined(films: NDArray[np.int64]) -> list[tuple[int, int]]:
     if held and runs:
         runs[-1] = (runs[-1][0], len(films) - 1)
     return runs or [(0, len(films) - 1)]
-
-
-def wilson_interval(share: float, size: int) -> tuple[float, float]:
-    """Return the Wilson interval of a share seen in ``size`` independent trials."""
-    z = float(norm.ppf(0.5 + CONFIDENCE / 2))
-    middle = share + z * z / (2 * size)
-    half = z * np.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
-    scale = 1 + z * z / size
-    return max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))
 
 
 def measure_calibration(
@@ -274,25 +261,22 @@ def measure_calibration(
         high``; the two errors share the interval of the true one. ``after_minus_before``,
         paired, of NLL and Brier score.
     """
-    losses: dict[str, list[dict[str, Floats]]] = {name: [] for name in stages}
     gaps: dict[str, list[list[BinGaps]]] = {name: [] for name in stages}
     asked = {name: events(y_true, probs) for name, probs in stages.items()}
     bins = bins_for(len(np.asarray(y_true)))
     for weights in weight_blocks(groups, resamples, np.random.default_rng(seed)):
-        for name, probs in stages.items():
-            losses[name].append(weighted_losses(y_true, probs, weights))
+        for name in stages:
             gaps[name].append([bin_gaps(*event, weights, bins=bins) for event in asked[name]])
-    draws = {
-        name: {key: np.concatenate([part[key] for part in blocks]) for key in PROPER}
-        for name, blocks in losses.items()
-    }
+    losses = {name: image_losses(y_true, probs) for name, probs in stages.items()}
     result: dict[str, Any] = {}
-    for name, values in draws.items():
+    for name, values in losses.items():
         named, *own = (_summarise(parts) for parts in zip(*gaps[name], strict=True))
-        result[name] = {key: interval(values[key]) for key in PROPER} | named
+        result[name] = named | {
+            key: mean_interval(values[key], groups, scale="log") for key in PROPER
+        }
         result[name]["per_class"] = dict(zip(labels, own, strict=True))
     result["after_minus_before"] = {
-        key: interval(draws["after"][key] - draws["before"][key]) for key in PROPER
+        key: mean_interval(losses["after"][key] - losses["before"][key], groups) for key in PROPER
     }
     return result
 

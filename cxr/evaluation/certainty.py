@@ -23,6 +23,7 @@ from cxr.evaluation.calibration import (
 from cxr.evaluation.metrics import Floats
 from cxr.evaluation.selective import measure_selective
 from cxr.evaluation.sets import KINDS, measure_sets
+from cxr.evaluation.summary import count_patients
 from cxr.evaluation.tables import Row, show_interval
 from cxr.labels import label_indices
 from cxr.plotting import RESEARCH_USE
@@ -33,17 +34,26 @@ TOP = "named class"
 
 KIND_SHOWN = {"plain": "one threshold", "per_class": "per class"}
 
+CALIBRATION_METHOD = {
+    "shares": "Wilson's score interval of as many films as the patients are worth",
+    "nll, brier, aurc, accuracy at a coverage": "Student's t by patient from influences, on the "
+    "log or logit scale",
+    "calibration errors": "whole groups resampled, inverted",
+}
+"""How each figure gets its interval."""
+
 logger = logging.getLogger(__name__)
 
 
 def probs_before_and_after(
     predictions: pd.DataFrame, ensemble: Ensemble
 ) -> dict[str, dict[str, Floats]]:
-    """Return each model's probabilities before and after its temperature.
+    """Return each model's probabilities before and after its temperatures.
 
     Args:
         predictions: N rows of the evaluation's predictions table.
-        ensemble: members, temperatures and weights; before is the same with all T = 1.
+        ensemble: pool, temperatures and weights; before is the same with all T = 1, the
+            members' own and those behind the pools.
 
     Returns:
         Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
@@ -52,7 +62,10 @@ def probs_before_and_after(
         name: predictions[[f"logit_{name}_{label}" for label in ensemble.labels]].to_numpy(float)
         for name in ensemble.members
     }
-    plain = replace(ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0))
+    plain = replace(
+        ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0),
+        temperature=1.0, equal_temperature=1.0,
+    )  # fmt: skip
     before, after = all_probs(logits, plain), all_probs(logits, ensemble)
     return {name: {"before": before[name], "after": after[name]} for name in after}
 
@@ -99,10 +112,10 @@ def measure_certainty(
         "n": len(targets),
         "n_groups": len(np.unique(groups)),
         "counts": counts,
+        "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
         "interval": {
             "level": CONFIDENCE,
-            "method": "percentile bootstrap, whole groups resampled; calibration errors reflected; "
-            "coverage: Wilson, by patients",
+            "method": CALIBRATION_METHOD,
             **draw,
         },
         "temperatures": dict(ensemble.temperatures),
@@ -120,7 +133,7 @@ def measure_certainty(
         ),
         "referral": {
             name: measure_selective(
-                targets, stages["after"], groups, **draw,
+                targets, stages["after"], groups,
                 threshold=uncertainty["referral"]["threshold"] if name == WEIGHTED else None,
             )
             for name, stages in models.items()

@@ -39,7 +39,6 @@ def cross_validation(
     results: Sequence[FoldResult],
     images: NDArray[np.object_],
     *,
-    resamples: int,
     seed: int,
     note: str,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -48,8 +47,7 @@ def cross_validation(
     Args:
         results: of each fold, all of the same members and labels.
         images: (N,) all films in the order wanted; each is in one fold's test.
-        resamples: bootstrap resamples of whole groups of the pooled predictions.
-        seed: of the resamples.
+        seed: of the paired test's permutations.
         note: what the films are.
 
     Returns:
@@ -82,9 +80,9 @@ def cross_validation(
         "labels": first.labels, "members": names, "best_member": best_member(means, names),
         "seed": seed, "note": note,
     }  # fmt: skip
-    found = evaluate(pooled, resamples=resamples, **options)
+    found = evaluate(pooled, **options)
     per_fold = [
-        _of_fold(number, result, evaluate(result.predictions, resamples=0, **options))
+        _of_fold(number, result, evaluate(result.predictions, **options))
         for number, result in enumerate(results, start=1)
     ]
     found["folds"] = len(results)
@@ -127,8 +125,7 @@ def _of_fold(number: int, result: FoldResult, scores: Mapping[str, Any]) -> dict
         "n_groups": scores["n_groups"],
         "counts": scores["counts"],
         "films": dict(result.sizes),
-        "temperatures": result.ensemble.temperatures,
-        "weights": result.ensemble.weights,
+        "ensemble": result.ensemble.to_dict(),
         "models": {
             model: {metric: values[metric]["value"] for metric in OVERALL}
             for model, values in scores["models"].items()

@@ -5,6 +5,7 @@ Everything is computed from the predictions table; no model runs here. N samples
 
 import logging
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import InputError, MissingInputError
-from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, bootstrap, interval, summarise
-from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, Scores, confusion_matrix, mcnemar
+from cxr.evaluation.intervals import CONFIDENCE
+from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, weighted_scores
+from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
 from cxr.labels import check_labels, label_indices
 from cxr.plotting import RESEARCH_USE
 from cxr.training.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
@@ -88,13 +90,11 @@ def score_validation(
     Returns:
         Per member, "equal" and "ensemble": the point values of every overall metric.
     """
-    draws = bootstrap(
-        targets, all_probs(logits, ensemble), np.arange(len(targets)),
-        rng=np.random.default_rng(0), resamples=0,
-    )  # fmt: skip
+    once = np.ones((1, len(targets)))
     return {
         name: {metric: float(scores[metric][0]) for metric in OVERALL}
-        for name, scores in draws.items()
+        for name, probs in all_probs(logits, ensemble).items()
+        for scores in [weighted_scores(targets, probs, once)]
     }
 
 
@@ -111,7 +111,6 @@ def evaluate(
     labels: Sequence[str],
     members: Sequence[str],
     best_member: str,
-    resamples: int = RESAMPLES,
     seed: int = 0,
     note: str = "",
     classes: Sequence[str] | None = None,
@@ -122,19 +121,19 @@ def evaluate(
         predictions: the table of ``build_predictions``.
         labels: K class names, in the columns' order.
         members: member names.
-        best_member: the member that McNemar's test sets against the ensemble; chosen on
-            validation, never here.
-        resamples: bootstrap resamples of whole groups.
-        seed: of the resamples.
+        best_member: the member that is set against the ensemble; chosen on validation, never
+            here.
+        seed: of the paired test's permutations.
         note: what the images are, such as "synthetic phantom"; stands in the result.
         classes: take only films of these classes, drop the other classes' probabilities and
             renormalise the rest. ``as_they_are`` then holds what the films score with every
             class still in the running.
 
     Returns:
-        ``note, labels, members, best_member, n, n_groups, counts``; ``models``, which for
-        each member, "equal" and "ensemble" holds every metric as ``value, low, high``,
-        ``per_class`` and ``confusion``; ``ensemble_minus_best``, paired; ``mcnemar``;
+        ``note, labels, members, best_member, n, n_groups``; ``counts`` and ``patients``, a
+        class's images and patients or groups; ``models``, which for each member, "equal" and
+        "ensemble" holds every metric as ``value, low, high``, ``per_class`` and ``confusion``;
+        ``ensemble_minus``, the best member and "equal", see ``cxr.evaluation.summary.compare``;
         ``undefined``, the metrics that are NaN and whose.
 
     Raises:
@@ -154,8 +153,8 @@ def evaluate(
                                           for name in names}  # fmt: skip
     y_true = np.asarray(label_indices(kept["label"], shown), np.int64)
     groups = kept["group"].to_numpy(str)
-    draws = bootstrap(y_true, probs, groups, rng=np.random.default_rng(seed), resamples=resamples)
-    right = {name: values.argmax(axis=1) == y_true for name, values in probs.items()}
+    models = {name: summarise(y_true, values, groups, shown) for name, values in probs.items()}
+    patients = count_patients(y_true, groups, len(shown))
     result = {
         "note": note,
         "use": RESEARCH_USE,
@@ -165,33 +164,25 @@ def evaluate(
         "n": len(kept),
         "n_groups": len(np.unique(groups)),
         "counts": {label: int((y_true == index).sum()) for index, label in enumerate(shown)},
-        "interval": {"level": CONFIDENCE, "method": "percentile bootstrap, whole groups resampled",
-                     "resamples": resamples, "seed": seed},
+        "patients": dict(zip(shown, patients, strict=True)),
+        "interval": {"level": CONFIDENCE, "method": METHOD},
         "models": {
-            name: summarise(draws[name], shown)
-            | {"confusion": confusion_matrix(y_true, values).tolist()}
-            for name, values in probs.items()
+            name: scores | {"confusion": confusion_matrix(y_true, probs[name]).tolist()}
+            for name, scores in models.items()
         },
-        "ensemble_minus_best": {
-            metric: interval(draws[WEIGHTED][metric] - draws[best_member][metric])
-            for metric in OVERALL
+        "ensemble_minus": {
+            name: compare(y_true, probs[WEIGHTED], probs[name], groups,
+                          rng=np.random.default_rng(seed))
+            for name in (best_member, EQUAL)
         },
-        "mcnemar": {"first": WEIGHTED, "second": best_member}
-        | mcnemar(right[WEIGHTED], right[best_member]),
-        "undefined": _undefined(draws, shown),
+        "undefined": _undefined(models),
     }  # fmt: skip
     if classes is not None:
         y_full = np.asarray(label_indices(kept["label"], labels), np.int64)
-        rng = np.random.default_rng(seed)
-        again = bootstrap(y_full, full, groups, rng=rng, resamples=resamples)
+        again = {name: summarise(y_full, values, groups, labels) for name, values in full.items()}
         result["as_they_are"] = {
-            name: {key: interval(scores[key]) for key in ("accuracy", "balanced_accuracy")}
-            | {
-                "sensitivity": {
-                    label: interval(scores["sensitivity"][:, list(labels).index(label)])
-                    for label in shown
-                }
-            }
+            name: {key: scores[key] for key in ("accuracy", "balanced_accuracy")}
+            | {"sensitivity": {k: scores["per_class"][k]["sensitivity"] for k in shown}}
             for name, scores in again.items()
         }
     return result
@@ -238,16 +229,16 @@ def _renormalise(probs: Floats, labels: Sequence[str], classes: Sequence[str]) -
     return np.asarray(part / part.sum(axis=1, keepdims=True))
 
 
-def _undefined(draws: Mapping[str, Scores], labels: Sequence[str]) -> list[str]:
-    """Name the point values that are NaN, and say so once."""
+def _undefined(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the values that are NaN, and say so once."""
     found = []
-    for model, scores in draws.items():
-        for metric, values in scores.items():
-            if metric in OVERALL:
-                found += [f"{metric} of {model}"] * bool(np.isnan(values[0]))
-            else:
-                blank = np.flatnonzero(np.isnan(values[0]))
-                found += [f"{metric} of {model} for {labels[int(index)]}" for index in blank]
+    for model, scores in models.items():
+        found += [f"{metric} of {model}" for metric in OVERALL if isnan(scores[metric]["value"])]
+        for label, own in scores["per_class"].items():
+            found += [
+                f"{metric} of {model} for {label}"
+                for metric, value in own.items() if isnan(value["value"])
+            ]  # fmt: skip
     if found:
         logger.warning(
             "%d metrics are undefined (NaN), since a class is absent or never predicted, such "

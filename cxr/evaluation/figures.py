@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cxr.evaluation.tables import show_interval
+from cxr.evaluation.tables import few_note, show_interval, show_patients
 from cxr.plotting import (
     DASHES,
     GRAYS,
@@ -44,13 +44,14 @@ def draw_confusions(metrics: Mapping[str, Any]) -> Figure:
         columns * side,
         rows * (side - 0.25) + 0.9,
         title="Confusion on test: films, and share of the true class",
-        note=metrics["note"],
+        note=_with_few(metrics),
     )
     for index, (name, scores) in enumerate(models.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         accuracy = show_interval(scores["accuracy"])
         counts = np.asarray(scores["confusion"], np.int64)
-        _draw_matrix(axes, counts, labels, f"{name}\naccuracy {accuracy}")
+        shown = [f"{k}\n({show_patients(metrics['patients'][k])} patients)" for k in labels]
+        _draw_matrix(axes, counts, labels, shown, f"{name}\naccuracy {accuracy}")
     return figure
 
 
@@ -135,7 +136,9 @@ def save_figures(predictions: pd.DataFrame, metrics: Mapping[str, Any], folder: 
     return paths
 
 
-def _draw_matrix(axes: Axes, counts: NDArray[np.int64], labels: list[str], title: str) -> None:
+def _draw_matrix(
+    axes: Axes, counts: NDArray[np.int64], labels: list[str], shown: list[str], title: str
+) -> None:
     """Colour cells by their share of the true class; write count and share into them."""
     totals = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
@@ -153,7 +156,7 @@ def _draw_matrix(axes: Axes, counts: NDArray[np.int64], labels: list[str], title
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(
         range(len(labels)),
-        [f"{label}\n(n = {total})" for label, total in zip(labels, totals[:, 0], strict=True)],
+        [f"{label}\n(n = {total})" for label, total in zip(shown, totals[:, 0], strict=True)],
     )
 
 
@@ -166,13 +169,14 @@ def _class_panels(
     rows = math.ceil(len(labels) / columns)
     figure = new_figure(
         4.3 * columns, 4.1 * rows + 0.6, title=f"{title}, one class against the rest",
-        note=metrics["note"],
+        note=_with_few(metrics),
     )  # fmt: skip
     colours, panels = class_colours(labels), {}
     for index, label in enumerate(labels):
         axes = panels[label] = figure.add_subplot(rows, columns, index + 1)
         count = metrics["counts"][label]
-        style_axes(axes, title=f"{label} ({count} of {metrics['n']} films)")
+        patients = show_patients(metrics["patients"][label])
+        style_axes(axes, title=f"{label} ({count} of {metrics['n']} films, {patients} patients)")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         if count in (0, metrics["n"]):
             reason = "no film of this class" if count == 0 else "no film of another class"
@@ -189,6 +193,11 @@ def _class_panels(
                 style["linestyle"] = DASHES[order % len(DASHES)]
             draw(axes, truth, predictions[f"prob_{name}_{label}"].to_numpy(np.float64), style)
     return figure, panels
+
+
+def _with_few(metrics: Mapping[str, Any]) -> str:
+    """Return the figure's note, and what a dagger means where a class bears one."""
+    return " · ".join(text for text in (few_note(metrics["patients"]), metrics["note"]) if text)
 
 
 def _add_legend(axes: Axes, title: str, place: Place) -> None:

@@ -1,6 +1,6 @@
 """What a leak is worth: the same network measured on a leaky test and on films never seen.
 
-N films, K classes, R resamples.
+N films, K classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cxr.evaluation.bootstrap import CONFIDENCE, bootstrap, interval
-from cxr.evaluation.metrics import Scores
+from cxr.evaluation.intervals import CONFIDENCE, Interval, cluster_interval
+from cxr.evaluation.summary import METHOD, summarise
 from cxr.labels import label_indices
 from cxr.plotting import INK, OKABE_ITO, RESEARCH_USE, new_figure, style_axes
 
@@ -29,9 +29,7 @@ GAPS = {COPIES_FIRST: "claimed_minus_honest", SPLIT_FIRST: "clean_minus_honest"}
 COLOURS = {COPIES_FIRST: OKABE_ITO[1], SPLIT_FIRST: OKABE_ITO[2]}
 
 
-def measure_leak(
-    predictions: pd.DataFrame, *, labels: Sequence[str], resamples: int, seed: int, note: str
-) -> dict[str, Any]:
+def measure_leak(predictions: pd.DataFrame, *, labels: Sequence[str], note: str) -> dict[str, Any]:
     """Measure both models, and how far apart they are.
 
     Args:
@@ -39,41 +37,32 @@ def measure_leak(
             (own_test, other_films), ``label``, ``group`` and ``prob_<class>``. On the other films
             both models have the same rows in the same order.
         labels: K class names.
-        resamples: R; whole groups, that is a film with its copies, are drawn.
-        seed: of the draws.
         note: what the films are.
 
     Returns:
         ``models``: per model and test ``n``, ``n_groups`` and each of ``SHOWN`` as value, low and
-        high. ``differences`` in accuracy: ``worth_of_the_leak`` (the two own tests; unpaired, since
-        they are other films), ``claimed_minus_honest`` (copies_first on its own test less on the
-        other films; unpaired), ``clean_minus_honest`` (the same of split_first), ``overstated``
-        (how much more the first of these is than the second), and ``on_the_same_films``
-        (copies_first less split_first on the other films; paired).
+        high. ``differences`` in accuracy: ``worth_of_the_leak`` (the two own tests),
+        ``claimed_minus_honest`` (copies_first on its own test less on the other films),
+        ``clean_minus_honest`` (the same of split_first), ``overstated`` (how much more the first
+        of these is than the second), and ``on_the_same_films`` (copies_first less split_first on
+        the other films). A group, that is a film with its copies, counts as one in all tests.
     """
-    draws: dict[str, dict[str, Scores]] = {COPIES_FIRST: {}, SPLIT_FIRST: {}}
     models: dict[str, dict[str, Any]] = {COPIES_FIRST: {}, SPLIT_FIRST: {}}
-    for number, (name, test) in enumerate(
-        (name, test) for test in (OWN_TEST, OTHER_FILMS) for name in draws
-    ):
+    right: dict[tuple[str, str], tuple[NDArray[np.bool_], NDArray[np.str_]]] = {}
+    for name, test in ((name, test) for test in TESTS for name in models):
         rows = predictions[(predictions["model"] == name) & (predictions["tested_on"] == test)]
-        # The same draws for both models on the same films, others for each own test.
-        random = np.random.default_rng([seed, number if test == OWN_TEST else 9])
-        found = bootstrap(
-            np.asarray(label_indices(rows["label"], tuple(labels)), np.int64),
-            {name: rows[[f"prob_{label}" for label in labels]].to_numpy(np.float64)},
-            rows["group"].to_numpy(str), rng=random, resamples=resamples,
-        )[name]  # fmt: skip
-        draws[name][test] = found
+        targets = np.asarray(label_indices(rows["label"], tuple(labels)), np.int64)
+        probs = rows[[f"prob_{label}" for label in labels]].to_numpy(np.float64)
+        groups = rows["group"].to_numpy(str)
+        right[name, test] = probs.argmax(axis=1) == targets, groups
+        scores = summarise(targets, probs, groups, labels)
         models[name][test] = {
             "n": len(rows), "n_groups": int(rows["group"].nunique()),
             "counts": {label: int((rows["label"] == label).sum()) for label in labels},
-        } | {key: interval(found[key]) for key in SHOWN}  # fmt: skip
+        } | {key: scores[key] for key in SHOWN}  # fmt: skip
 
     claimed, clean, first, second = (
-        draws[name][test]["accuracy"]
-        for test in (OWN_TEST, OTHER_FILMS)
-        for name in (COPIES_FIRST, SPLIT_FIRST)
+        right[name, test] for test in TESTS for name in (COPIES_FIRST, SPLIT_FIRST)
     )
     return {
         "note": note,
@@ -81,15 +70,28 @@ def measure_leak(
         "labels": list(labels),
         "models": models,
         "differences": {
-            "worth_of_the_leak": interval(claimed - clean),
-            "claimed_minus_honest": interval(claimed - first),
-            "clean_minus_honest": interval(clean - second),
-            "overstated": interval((claimed - first) - (clean - second)),
-            "on_the_same_films": interval(first - second),
+            "worth_of_the_leak": _contrast([claimed], [clean]),
+            "claimed_minus_honest": _contrast([claimed], [first]),
+            "clean_minus_honest": _contrast([clean], [second]),
+            "overstated": _contrast([claimed, second], [first, clean]),
+            "on_the_same_films": _contrast([first], [second]),
         },
-        "interval": {"level": CONFIDENCE, "resamples": resamples, "seed": seed,
-                     "method": "percentile bootstrap, whole groups resampled"},
-    }  # fmt: skip
+        "interval": {"level": CONFIDENCE, "method": METHOD},
+    }
+
+
+def _contrast(
+    plus: Sequence[tuple[NDArray[np.bool_], NDArray[np.str_]]],
+    minus: Sequence[tuple[NDArray[np.bool_], NDArray[np.str_]]],
+) -> Interval:
+    """Return a sum of accuracies less another; a group in several of the tests is one group."""
+    value, parts, groups = 0.0, [], []
+    for sign, terms in ((1, plus), (-1, minus)):
+        for right, names in terms:
+            value += sign * float(right.mean())
+            parts.append(sign * (right - right.mean()) / len(right))
+            groups.append(names)
+    return cluster_interval(value, np.concatenate(parts), np.concatenate(groups))
 
 
 def leak_sentences(found: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,6 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 from sklearn.exceptions import UndefinedMetricWarning
 
 OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "nll")
@@ -78,27 +77,6 @@ def confusion_matrix(y_true: ArrayLike, y_prob: ArrayLike) -> NDArray[np.int64]:
     """Count images, (K, K): the row is the true class, the column the predicted one."""
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
     return np.asarray(_confusion(targets, probs, np.ones((1, len(targets))))[0], np.int64)
-
-
-def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> dict[str, float]:
-    """Test whether two models err equally often, by the exact binomial form.
-
-    Args:
-        correct_a: (N,) whether the first model is right.
-        correct_b: (N,) whether the second is, on the same images.
-
-    Returns:
-        ``only_first`` and ``only_second``, images that one alone has right, and the
-        two-sided ``p_value``; 1 where the models never differ. The test takes images as
-        independent; several of one patient make p too small.
-
-    Source: McNemar 1947; exact form as in Agresti, Categorical Data Analysis, 10.1.4.
-    """
-    first, second = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    total = only_first + only_second
-    p_value = float(binomtest(only_first, total).pvalue) if total else 1.0
-    return {"only_first": only_first, "only_second": only_second, "p_value": p_value}
 
 
 def _confusion(targets: NDArray[np.int64], probs: Floats, weights: Floats) -> Floats:

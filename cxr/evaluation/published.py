@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr.evaluation.audit.result import Cell, Table
 from cxr.evaluation.evaluate import evaluate
-from cxr.evaluation.tables import show_interval
+from cxr.evaluation.tables import show_interval, show_patients
 from cxr.training.ensemble import WEIGHTED
 
 CLASSES = ["normal", "bacterial", "viral"]
@@ -52,24 +52,25 @@ def compare_published(
     Returns:
         ``published``, the rows of ``PUBLISHED``, each with our ``renormalised`` and
         ``as_they_are`` figure and interval; ``n`` of each task, ``copies_dropped``; None where
-        the films are not those.
+        the films are not those. ``patients`` of each row are those its figure rests on.
     """
     known = set(predictions["source"]) == {SOURCE} and set(three_classes["labels"]) == set(CLASSES)
     if not known or not len(predictions):
         return None
-    draws = {key: three_classes["interval"][key] for key in ("resamples", "seed")}
     pair = evaluate(
         predictions, labels=labels, members=three_classes["members"], best_member=best_member,
-        note=three_classes["note"], classes=PAIR, **draws,
+        note=three_classes["note"], classes=PAIR,
     )  # fmt: skip
     ours = {THREE: three_classes, TWO: pair}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in PUBLISHED:
         scores, plain = (ours[row["task"]][key][WEIGHTED] for key in ("models", "as_they_are"))
         metric, label = row["metric"], row.get("label")
         rows.append(row | {
             "renormalised": scores["per_class"][label][metric] if label else scores[metric],
             "as_they_are": plain[metric][label] if label else plain[metric],
+            "patients": ours[row["task"]]["patients"][label] if label
+            else ours[row["task"]]["n_groups"],
         })  # fmt: skip
     return {
         "published": rows, "model": WEIGHTED, "n": {task: part["n"] for task, part in ours.items()},
@@ -93,12 +94,13 @@ def published_table(found: Mapping[str, Any]) -> Table:
     rows: list[tuple[Cell, ...]] = [
         (row["who"], tasks[row["task"]],
          f"{row['metric']} {row['label']}" if row.get("label") else row["metric"],
-         f"{row['value']:g}", show_interval(row["renormalised"]),
+         show_patients(row["patients"]), f"{row['value']:g}", show_interval(row["renormalised"]),
          show_interval(row["as_they_are"]), _place(row))
         for row in found["published"]
     ]  # fmt: skip
-    heads = ("published by", "task", "figure", "published", f"our {found['model']}, renormalised",
-             "as it is", "published figure lies")  # fmt: skip
+    heads = ("published by", "task", "figure", "our patients", "published",
+             f"our {found['model']}, renormalised", "as it is",
+             "published figure lies")  # fmt: skip
     return Table("The same test images: what others report and what we measure", heads, tuple(rows))
 
 

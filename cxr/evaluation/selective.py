@@ -1,60 +1,78 @@
 """What is gained when the least certain films are referred to a human.
 
-As in ``metrics``, a resample is a row of counts and the point value the row of ones. Certainty
-is the largest probability. N samples, R resamples, L levels (distinct certainties), C coverages.
+Certainty is the largest probability. N samples, L levels (distinct certainties), C coverages.
 """
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from cxr.evaluation.bootstrap import RESAMPLES, interval, weight_blocks
+from cxr.evaluation.intervals import Interval, cluster_interval, share_interval
 from cxr.evaluation.metrics import Floats
 from cxr.uncertainty import REFERRAL_COVERAGE, refer
 
 COVERAGES = tuple(np.round(np.arange(0.05, 1.0001, 0.05), 2).tolist())
 """Where the risk-coverage curve is stored with intervals."""
+NEAR = 20
+"""A twentieth of the films to either side tells the error at the border of an answered share."""
 
 
-def weighted_risks(
-    certainty: ArrayLike, wrong: ArrayLike, weights: ArrayLike, coverages: ArrayLike
-) -> tuple[Floats, Floats]:
-    """Return the area under the risk-coverage curve, and the risk at coverages.
+def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the risk at coverages, and its influences.
 
     The risk of a coverage is the error among that share of films which is the most certain;
-    of films of equal certainty at the border a part counts. The area is the mean over films of
-    the risk among all films at least as certain.
+    of films of equal certainty at the border a part counts.
 
     Args:
         certainty: (N,) larger is surer.
         wrong: (N,) bool.
-        weights: (R, N), 0 or above.
         coverages: (C,) above 0, at most 1.
 
     Returns:
-        (R,) areas and (R, C) risks, both 0 to 1.
+        (C,) risks, 0 to 1, and (C, N) their derivatives by the films' weights. Where the border
+        falls depends on the weights too; the error there is that of the tenth of films around it.
 
-    Source: Geifman, El-Yaniv 2017 (selective risk); Geifman, Uziel, El-Yaniv 2019 (the area).
+    Source: Geifman, El-Yaniv 2017 (selective risk).
     """
     surety, errors = np.asarray(certainty, np.float64), np.asarray(wrong, np.float64)
-    counts = np.asarray(weights, np.float64)
-    order = np.argsort(-surety, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(surety[order])), len(order) - 1)
-    films = np.cumsum(counts[:, order], axis=1)[:, ends]
-    missed = np.cumsum(counts[:, order] * errors[order], axis=1)[:, ends]
-    own = np.diff(films, axis=1, prepend=0)
-    risk = missed / np.maximum(films, 1e-12)
-    areas = (risk * own).sum(axis=1) / films[:, -1]
-    zero = np.zeros((len(counts), 1))
-    wanted = np.asarray(coverages, np.float64) * films[:, -1:]
-    errors_at = np.stack([
-        np.interp(want, have, lost)
-        for want, have, lost in zip(
-            wanted, np.hstack([zero, films]), np.hstack([zero, missed]), strict=True
+    films, ordered = len(surety), np.sort(-surety)
+    before, until = (np.searchsorted(ordered, -surety, side=side) for side in ("left", "right"))
+    risks, influences = [], []
+    for coverage in np.asarray(coverages, np.float64):
+        wanted = coverage * films
+        answered = np.clip((wanted - before) / (until - before), 0, 1)
+        risk = float(answered @ errors) / wanted
+        near = np.abs((before + until) / 2 - wanted) <= max(films / NEAR, 1)
+        border = float(errors[near].mean()) if near.any() else risk
+        risks.append(risk)
+        influences.append(
+            (answered * (errors - risk) + (coverage - answered) * (border - risk)) / wanted
         )
-    ])  # fmt: skip
-    return areas, np.asarray(errors_at / wanted)
+    return np.array(risks), np.array(influences)
+
+
+def risk_area(certainty: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
+    """Return the area under the risk-coverage curve, and its influences, (N,).
+
+    The area is the mean over films of the risk among all films at least as certain. A film counts
+    as itself, and in the risk of every film that is no more certain.
+
+    Args:
+        certainty: (N,) larger is surer.
+        wrong: (N,) bool.
+
+    Source: Geifman, Uziel, El-Yaniv 2019.
+    """
+    surety, errors = np.asarray(certainty, np.float64), np.asarray(wrong, np.float64)
+    order = np.argsort(surety, kind="stable")
+    rising = surety[order]
+    first, last = (np.searchsorted(rising, surety, side=side) for side in ("left", "right"))
+    above = len(surety) - first
+    risk = (errors.sum() - np.concatenate([[0], np.cumsum(errors[order])])[first]) / above
+    area = float(risk.mean())
+    share, lost = (np.cumsum(part[order])[last - 1] for part in (1 / above, risk / above))
+    return area, (risk - area + errors * share - lost) / len(surety)
 
 
 def risk_curve(certainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
@@ -82,19 +100,15 @@ def measure_selective(
     *,
     threshold: float | None = None,
     coverage: float = REFERRAL_COVERAGE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure one model with a human behind it.
 
     Args:
         y_true: (N,) class positions.
         y_prob: (N, K), rows summing to 1.
-        groups: (N,) patient or group names; whole groups are drawn.
+        groups: (N,) patient or group names.
         threshold: referral threshold fitted on validation; None leaves ``at_threshold`` out.
         coverage: share of films that is answered.
-        resamples: R.
-        seed: of the draws.
 
     Returns:
         ``aurc``; ``accuracy_all``; ``at_coverage`` (the most certain share of these very films:
@@ -104,32 +118,33 @@ def measure_selective(
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
     surety, wrong = probs.max(axis=1), probs.argmax(axis=1) != targets
-    asked = np.array([*COVERAGES, coverage])
-    parts = []
-    answered = np.zeros(len(targets), bool) if threshold is None else ~refer(probs, threshold)
-    for weights in weight_blocks(groups, resamples, np.random.default_rng(seed)):
-        areas, risks = weighted_risks(surety, wrong, weights, asked)
-        kept, right = weights @ answered, weights @ (answered & ~wrong)
-        accuracy = np.full(len(weights), np.nan)
-        np.divide(right, kept, out=accuracy, where=kept > 0)
-        share = kept / weights.sum(axis=1)
-        parts.append(np.column_stack([areas, share, accuracy, risks]))
-    draws: NDArray[np.float64] = np.concatenate(parts)
-    risks = draws[:, 3:]
+    names = np.asarray(groups)
+    area, by_film = risk_area(surety, wrong)
+    risks, parts = risks_at(surety, wrong, [*COVERAGES, coverage])
+    points = [
+        cluster_interval(float(risk), part, names, scale="logit")
+        for risk, part in zip(risks, parts, strict=True)
+    ]
     result: dict[str, Any] = {
         "certainty": "largest probability",
-        "aurc": interval(draws[:, 0]),
-        "accuracy_all": interval(1 - risks[:, len(COVERAGES) - 1]),
-        "at_coverage": {"coverage": coverage, "accuracy": interval(1 - risks[:, -1])},
+        "aurc": cluster_interval(area, by_film, names, scale="logit"),
+        "accuracy_all": share_interval(~wrong, names),
+        "at_coverage": {"coverage": coverage, "accuracy": _complement(points[-1])},
         "curve": [
-            {"coverage": at} | interval(risks[:, place]) for place, at in enumerate(COVERAGES)
+            {"coverage": at} | point for at, point in zip(COVERAGES, points[:-1], strict=True)
         ],
     }
     if threshold is not None:
+        answered = ~refer(probs, threshold)
         result["at_threshold"] = {
             "threshold": threshold,
             "wished_coverage": coverage,
-            "coverage": interval(draws[:, 1]),
-            "accuracy": interval(draws[:, 2]),
+            "coverage": share_interval(answered, names),
+            "accuracy": share_interval(~wrong[answered], names[answered]),
         }
     return result
+
+
+def _complement(risk: Interval) -> Interval:
+    """Return the accuracy of a risk."""
+    return {"value": 1 - risk["value"], "low": 1 - risk["high"], "high": 1 - risk["low"]}

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr.evaluation.intervals import FEW_PATIENTS
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.training.ensemble import WEIGHTED
 
+FEW_MARK = "†"
 OVERALL_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc", "nll")
 NAMES = {
     "balanced_accuracy": "balanced accuracy",
@@ -19,6 +21,12 @@ NAMES = {
     "average_precision": "average precision",
 }
 """How metrics are written out; the others as they are."""
+
+INTERVALS = (
+    "95 % intervals by patient: Wilson's with a design effect for shares, on the logit scale for "
+    "AUROC and the like"
+)
+"""What stands under a table of metrics; metrics.json says more."""
 
 Row = dict[str, str]
 """Column head to cell; every row of a table has the same heads."""
@@ -55,18 +63,57 @@ def class_table(
         columns: per-class metrics in the order shown.
     """
     return [
-        {"class": label, "films": str(metrics["counts"][label])}
+        {"class": label, "films": str(metrics["counts"][label]),
+         "patients": show_patients(metrics["patients"][label])}
         | {NAMES.get(key, key): show_interval(scores[key]) for key in columns}
         for label, scores in metrics["models"][model]["per_class"].items()
+    ]  # fmt: skip
+
+
+def show_patients(count: int) -> str:
+    """Write a class's number of patients, with a dagger where they are few."""
+    return f"{count:,}{FEW_MARK if count < FEW_PATIENTS else ''}"
+
+
+def few_note(patients: Mapping[str, int]) -> str:
+    """Say what the dagger means; empty where no class bears it.
+
+    Args:
+        patients: each class's number of patients.
+    """
+    few = [label for label, count in patients.items() if count < FEW_PATIENTS]
+    if not few:
+        return ""
+    return (
+        f"{FEW_MARK} fewer than {FEW_PATIENTS} patients ({', '.join(few)}): a single patient moves "
+        "such a figure by 2 points or more, so read its interval, not its value."
+    )
+
+
+def difference_table(metrics: Mapping[str, Any]) -> list[Row]:
+    """Return the ensemble less its best member, and less equal weights, with p of the accuracy.
+
+    Args:
+        metrics: the content of metrics.json.
+    """
+    return [
+        {"ensemble less": name}
+        | {NAMES.get(key, key): show_interval(found[key]) for key in OVERALL_SHOWN}
+        | {"p of accuracy": show_p(found["accuracy"]["p"])}
+        for name, found in metrics["ensemble_minus"].items()
     ]
 
 
-def mcnemar_sentence(metrics: Mapping[str, Any]) -> str:
-    """Say in a sentence how the ensemble stands against its best member."""
-    found = metrics["mcnemar"]
-    p_value = found["p_value"]
-    p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    return (
-        f"{found['first']} alone is right on {found['only_first']} films, {found['second']} "
-        f"alone on {found['only_second']} (exact McNemar test, {p_text})"
-    )
+def difference_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """Say how the ensemble stands against its best member and against equal weights."""
+    return [
+        f"the ensemble alone is right on {found['only_first']} films, {name} alone on "
+        f"{found['only_second']} (paired permutation test by patient, "
+        f"p {show_p(found['accuracy']['p'])})"
+        for name, found in metrics["ensemble_minus"].items()
+    ]
+
+
+def show_p(p_value: float) -> str:
+    """Write ``= 0.043`` or ``< 0.001``."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"

@@ -4,7 +4,7 @@ N films, S side of prepared pixels.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from cxr.images import read_gray
 from cxr.preprocess import PreprocessSpec, to_square
 
 Masks = NDArray[np.bool_]
-Z_95 = 1.959964
-"""Two-sided 95 % quantile of the normal distribution."""
+ShareInterval = Callable[[NDArray[np.bool_], NDArray[np.str_]], Mapping[str, float]]
+"""From hits and patients, both (n,), to the share's ``value``, ``low`` and ``high``."""
 PLATEAU = 1e-6
 """Values this close to the maximum, relative to it, count as the maximum."""
 
@@ -70,32 +70,14 @@ def find_peaks(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     return peaks
 
 
-def wilson(hits: int, films: int) -> dict[str, float]:
-    """Return a share with its 95 % Wilson interval; all NaN without films.
-
-    The films count as independent; several films of one patient make the true interval wider.
-
-    Source: Wilson 1927, Probable inference, J. Am. Stat. Assoc. 22, 209-212.
-    """
-    if not films:
-        return {"hits": 0, "films": 0} | dict.fromkeys(("rate", "low", "high"), math.nan)
-    rate, square = hits / films, Z_95**2
-    centre = (rate + square / (2 * films)) / (1 + square / films)
-    half = Z_95 / (1 + square / films) * math.sqrt(
-        rate * (1 - rate) / films + square / (4 * films**2)
-    )  # fmt: skip
-    # At 0 and at all hits the formula gives 0 and 1 but for rounding.
-    low = 0.0 if hits == 0 else centre - half
-    high = 1.0 if hits == films else centre + half
-    return {"hits": hits, "films": films, "rate": rate, "low": low, "high": high}
-
-
 def pointing_game(
     maps: Mapping[str, NDArray[np.float32]],
     lesions: Masks,
     labels: Sequence[str],
+    groups: Sequence[str],
     *,
     cell_px: float,
+    interval: ShareInterval,
     lungs: Masks | None = None,
 ) -> dict[str, Any]:
     """Count the maps whose maximum lies in the lesion, or within half a feature cell of it.
@@ -106,15 +88,17 @@ def pointing_game(
         maps: per member and ensemble (N, S, S), of each film's true class.
         lesions: (N, S, S), true lesions.
         labels: (N,) each film's class.
+        groups: (N,) patient or group names.
         cell_px: side of a feature cell in prepared pixels. Half of it is how far off a
             maximum can be placed by the grid alone.
+        interval: such as ``cxr.evaluation.intervals.share_interval``.
         lungs: (N, S, S), or None.
 
     Returns:
         ``cell_px``; then ``all`` and ``per_class`` of each class with lesions, each with
-        ``films``, ``chance`` (what a random point of the film, and of the lungs, would
-        score) and ``models``: per name ``inside`` and ``half_cell``, as ``wilson`` gives
-        them.
+        ``films``, ``patients``, ``chance`` (what a random point of the film, and of the lungs,
+        would score) and ``models``: per name ``inside`` and ``half_cell``, each with ``hits``,
+        ``films``, ``rate`` and its interval by patient, ``low`` and ``high``.
 
     Raises:
         InputError: arrays of different films.
@@ -138,18 +122,21 @@ def pointing_game(
         for area, within in areas.items()
     }
     classes = np.asarray(labels, dtype=object)[rows]
+    patients = np.asarray(groups)[rows]
 
     def count(chosen: Masks) -> dict[str, Any]:
         films = int(chosen.sum())
         return {
             "films": films,
+            "patients": len(np.unique(patients[chosen])),
             "chance": {
                 area: {key: float(np.mean(part[chosen])) if films else math.nan
                        for key, part in parts.items()}
                 for area, parts in chance.items()
             },
             "models": {
-                name: {key: wilson(int(part[chosen].sum()), films) for key, part in found.items()}
+                name: {key: _rate(part[chosen], interval(part[chosen], patients[chosen]))
+                       for key, part in found.items()}
                 for name, found in hits.items()
             },
         }  # fmt: skip
@@ -159,6 +146,11 @@ def pointing_game(
         "all": count(np.ones(len(rows), np.bool_)),
         "per_class": {name: count(classes == name) for name in dict.fromkeys(classes)},
     }
+
+
+def _rate(hits: Masks, found: Mapping[str, float]) -> dict[str, float]:
+    return {"hits": int(hits.sum()), "films": len(hits), "rate": found["value"],
+            "low": found["low"], "high": found["high"]}  # fmt: skip
 
 
 def _hits(

@@ -18,14 +18,14 @@ from cxr.data.splits import check_disjoint
 from cxr.errors import InputError
 from cxr.evaluation.cv import FoldResult, cross_validation, fold_table
 from cxr.evaluation.evaluate import build_predictions, read_predictions, score_validation
-from cxr.evaluation.tables import summary_table
+from cxr.evaluation.tables import INTERVALS, summary_table
 from cxr.runlog import atomic_write, digest_of, environment, read_json, run_folder, write_json
 from cxr.stages.evaluate import predict_rows
 from cxr.stages.prepare import prepare_stage
 from cxr.stages.run import fingerprint_of, note_of, relative
 from cxr.stages.train import check_trainable, train_member
 from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import fit_ensemble
+from cxr.training.ensemble_fit import fit_ensemble
 
 AGAIN = "give the same command again"
 
@@ -129,7 +129,10 @@ def _fold_result(
 ) -> FoldResult:
     """Fit a fold's ensemble on its validation and predict its test films, or read that back."""
     aligned = validation_predictions(fold, names, films.labels)
-    ensemble = fit_ensemble(aligned.logits, aligned.targets, films.labels)
+    ensemble = fit_ensemble(
+        aligned.logits, aligned.targets, films.labels,
+        pool=config.pool, weight_prior=config.weight_prior,
+    )  # fmt: skip
     validation = score_validation(aligned.logits, aligned.targets, ensemble)
     cards = {name: read_json(fold / "members" / name / "member.json", mend=AGAIN) for name in names}
     key = digest_of([ensemble.to_dict(), cards])
@@ -158,7 +161,7 @@ def _pool(
 ) -> dict[str, Any]:
     """Write and show the pooled predictions and what they are worth."""
     pooled, found = cross_validation(
-        results, _order(prepared), resamples=config.resamples, seed=config.seed,
+        results, _order(prepared), seed=config.seed,
         note=note_of(prepared),
     )  # fmt: skip
     with atomic_write(folder / "predictions.csv") as file:
@@ -176,9 +179,9 @@ def _pool(
     print_table(f"{title} · {found['note']}", summary_table(found))
     print_table("Ensemble, fold by fold", fold_table(found))
     log.info(
-        "intervals: 95 %% bootstrap by patient of the pooled predictions, %d resamples; they hold "
-        "for these members as trained, the spread over folds shows what training anew changes",
-        config.resamples,
+        "%s, of the pooled predictions; they hold for these members as trained, the spread over "
+        "folds shows what training anew changes",
+        INTERVALS,
     )
     if found["patients_unknown"]:
         log.warning("%s", found["patients_unknown"])

@@ -24,7 +24,14 @@ from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.figures import save_figures
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.published import compare_published, published_table
-from cxr.evaluation.tables import class_table, mcnemar_sentence, summary_table
+from cxr.evaluation.tables import (
+    INTERVALS,
+    class_table,
+    difference_sentences,
+    difference_table,
+    few_note,
+    summary_table,
+)
 from cxr.evaluation.uncertainty_figures import save_uncertainty_figures
 from cxr.runlog import atomic_write, environment, read_json, write_json
 from cxr.stages.report import write_report
@@ -84,8 +91,11 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     }
     write_json(out / "metrics.json", metrics)
     save_figures(predictions, metrics, out / "figures")
-    certainty = write_certainty(predictions, ensemble, uncertainty, metrics, out)
-    _show(metrics, config)
+    certainty = write_certainty(
+        predictions, ensemble, uncertainty, metrics, out,
+        resamples=config.resamples, seed=config.seed,
+    )  # fmt: skip
+    _show(metrics)
     show_certainty(certainty)
     log.info("results: %s", relative(out))
     write_report(config)
@@ -104,7 +114,7 @@ def _measure(
 ) -> dict[str, Any]:
     return evaluate(
         predictions, labels=ensemble.labels, members=ensemble.members, best_member=best,
-        resamples=config.resamples, seed=config.seed, note=note, classes=classes,
+        seed=config.seed, note=note, classes=classes,
     )  # fmt: skip
 
 
@@ -153,11 +163,14 @@ def _count_opening(path: Path, fingerprint: str) -> int:
     return len(before)
 
 
-def _show(metrics: dict[str, Any], config: EvaluateConfig) -> None:
+def _show(metrics: dict[str, Any]) -> None:
     films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
     print_table(f"Test, {films} · {metrics['note']}", summary_table(metrics))
+    print_table("Paired differences on the same films", difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         print_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
+    if few := few_note(metrics["patients"]):
+        log.info("%s", few)
     if part := metrics.get("published_test"):
         title = f"{', '.join(part['labels'])} alone, {part['n']} films, renormalised"
         print_table(title, summary_table(part))
@@ -165,11 +178,11 @@ def _show(metrics: dict[str, Any], config: EvaluateConfig) -> None:
         table = published_table(compared)
         rows = [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows]
         print_table(table.title, rows)
-    log.info("%s", mcnemar_sentence(metrics))
+    for sentence in difference_sentences(metrics):
+        log.info("%s", sentence)
     log.info(
-        "intervals: 95 %% bootstrap by patient, %d resamples. The test split was opened %d "
-        "time(s) for this run.", config.resamples, metrics["test_opened"],
-    )  # fmt: skip
+        "%s. The test split was opened %d time(s) for this run.", INTERVALS, metrics["test_opened"]
+    )
     if metrics["patients_unknown"]:
         log.warning("%s", metrics["patients_unknown"])
     if crossing := metrics["disjoint"]["crossing_groups"]:
@@ -186,16 +199,19 @@ def write_certainty(
     uncertainty: dict[str, Any],
     metrics: dict[str, Any],
     out: Path,
+    *,
+    resamples: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Measure certainty, write ``calibration.json`` and its figures beside ``metrics.json``.
 
     Returns:
         The content of ``calibration.json``.
     """
-    draws = {key: metrics["interval"][key] for key in ("resamples", "seed")}
     certainty = measure_certainty(
-        predictions, ensemble=ensemble, uncertainty=uncertainty, note=metrics["note"], **draws
-    )
+        predictions, ensemble=ensemble, uncertainty=uncertainty, note=metrics["note"],
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
     head = ("fingerprint", "synthetic", "test_opened", "environment")
     certainty |= {key: metrics[key] for key in head if key in metrics}
     write_json(out / "calibration.json", certainty)

@@ -16,7 +16,14 @@ from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.figures import save_figures
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.tables import class_table, mcnemar_sentence, show_interval, summary_table
+from cxr.evaluation.tables import (
+    class_table,
+    difference_sentences,
+    difference_table,
+    few_note,
+    show_interval,
+    summary_table,
+)
 from cxr.preprocess import PreprocessSpec
 from cxr.runlog import atomic_write, environment, read_json, write_json
 from cxr.stages.evaluate import predict_rows, show_certainty, write_certainty
@@ -81,7 +88,10 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     }  # fmt: skip
     write_json(out / "metrics.json", metrics)
     save_figures(predictions, metrics, out / "figures")
-    certainty = write_certainty(predictions, ensemble, uncertainty, metrics, out)
+    certainty = write_certainty(
+        predictions, ensemble, uncertainty, metrics, out,
+        resamples=config.resamples, seed=config.seed,
+    )  # fmt: skip
     _show(metrics)
     show_certainty(certainty)
     log.info("results: %s", relative(out))
@@ -151,7 +161,7 @@ def _measure(
     present = [name for name in ensemble.labels if (predictions["label"] == name).any()]
     options: dict[str, Any] = {
         "labels": ensemble.labels, "members": ensemble.members, "best_member": best,
-        "resamples": config.resamples, "seed": config.seed, "note": note,
+        "seed": config.seed, "note": note,
     }  # fmt: skip
     metrics = evaluate(predictions, **options)
     metrics["absent"] = [name for name in ensemble.labels if name not in present]
@@ -183,10 +193,13 @@ def _warn_of_other(path: Path, measured: Prepared, name: str) -> None:
 def _show(metrics: dict[str, Any]) -> None:
     films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
     print_table(f"{films} · {metrics['note']}", summary_table(metrics))
+    print_table("Paired differences on the same films", difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         rows = class_table(metrics, columns=columns)
         rows = [row for row in rows if row["class"] not in metrics["absent"]]
         print_table("Ensemble, each class against the rest", rows)
+    if few := few_note(metrics["patients"]):
+        log.info("%s", few)
     if absent := metrics["absent"]:
         log.info("%s: no film, so skipped; above, the run may still name it", ", ".join(absent))
     if part := metrics.get("present_alone"):
@@ -204,7 +217,8 @@ def _show(metrics: dict[str, Any]) -> None:
         "whom the run knows under another name cannot be seen from here",
         metrics["in_own_test"]["films"],
     )
-    log.info("%s", mcnemar_sentence(metrics))
+    for sentence in difference_sentences(metrics):
+        log.info("%s", sentence)
     if own := metrics["own_test"]:
         log.info(
             "on its own test split (%d films) the ensemble has accuracy %s and macro AUROC %s",

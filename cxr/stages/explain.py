@@ -9,6 +9,8 @@ import torch
 from cxr.config import ExplainConfig
 from cxr.console import log, print_table
 from cxr.errors import InputError
+from cxr.evaluation.intervals import share_interval
+from cxr.evaluation.tables import few_note, show_patients
 from cxr.explain.choose import select_films
 from cxr.explain.figures import draw_examples
 from cxr.explain.library import check_method, layer_cells
@@ -99,7 +101,9 @@ def _point(run: Explainer, config: ExplainConfig) -> tuple[dict[str, Any] | None
     cells = max(layer_cells(member, config.layer) for member in run.members.values())
     found = pointing_game(
         maps, lesions[with_lesion], truth,
-        cell_px=lesions.shape[-1] / cells, lungs=run.masks("mask", with_lesion),
+        run.predictions["group"].iloc[with_lesion].tolist(),
+        cell_px=lesions.shape[-1] / cells, interval=share_interval,
+        lungs=run.masks("mask", with_lesion),
     )  # fmt: skip
     return found, None
 
@@ -110,7 +114,8 @@ def _show(values: dict[str, Any], run: Explainer, out: Path) -> None:
     if pointing := values["pointing"]:
         groups = {"all lesions": pointing["all"], **pointing["per_class"]}
         rows = [
-            {"class": name, "map": model, "films": str(group["films"])}
+            {"class": name, "map": model, "films": str(group["films"]),
+             "patients": show_patients(group["patients"])}
             | {head: _percent(group["models"][model][key]) for key, head in HEADS.items()}
             | {f"chance, {area}": f"{part['inside']:.0%} / {part['half_cell']:.0%}"
                for area, part in group["chance"].items()}
@@ -119,6 +124,8 @@ def _show(values: dict[str, Any], run: Explainer, out: Path) -> None:
         ]  # fmt: skip
         title = f"Pointing game: does the map's maximum lie in the true lesion? · {run.note}"
         print_table(title, rows)
+        if few := few_note({name: group["patients"] for name, group in groups.items()}):
+            log.info("%s", few)
         log.info(
             "half a cell is %.0f of %d pixels; chance is a random point (inside / within half a "
             "cell)", pointing["cell_px"] / 2, run.prepared.pixels.shape[-1],

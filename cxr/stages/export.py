@@ -121,7 +121,7 @@ def _write_graph(
 ) -> dict[str, Any]:
     """Write ``model.onnx`` and compare its outputs with PyTorch's."""
     path, side = fresh / MODEL_FILES["float32"], int(prepared.pixels.shape[-1])
-    graph = BundleGraph(members, ensemble.temperatures, ensemble.weights, side)
+    graph = BundleGraph(members, ensemble, side)
     export_onnx(graph, path, size_px=side, note=note)
     rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_FILMS]
     runtime = open_runtime(path, runtime="onnxruntime", variant="float32")

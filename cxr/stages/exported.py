@@ -19,7 +19,7 @@ from cxr.evaluation.metrics import OVERALL
 from cxr.labels import label_indices
 from cxr.runlog import read_json
 from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
+from cxr.training.ensemble import EQUAL, MIN_PROB, WEIGHTED, Ensemble, all_probs, pool_probs
 
 PROBS = ("probs", "member_probs")
 NOT_EVALUATED = "not evaluated (make evaluate)"
@@ -34,7 +34,7 @@ class Exported:
         fresh: of the bundle.
         info: the run's ``run.json``.
         prepared: the run's prepared set.
-        ensemble: temperatures, weights, labels.
+        ensemble: pool, temperatures, weights, labels.
         threads: processor threads; 0 takes every processor.
     """
 
@@ -169,7 +169,11 @@ def evaluate_arrays(
     ensemble = exported.ensemble
     each = np.asarray(found["member_probs"], np.float64)
     tables = {name: each[:, place] for place, name in enumerate(ensemble.members)}
-    tables |= {EQUAL: each.mean(axis=1), WEIGHTED: np.asarray(found["probs"], np.float64)}
+    log_probs = np.log(np.maximum(each, MIN_PROB)).swapaxes(0, 1)
+    tables |= {
+        EQUAL: pool_probs(log_probs, ensemble, EQUAL),
+        WEIGHTED: np.asarray(found["probs"], np.float64),
+    }
     columns = {
         f"prob_{name}_{label}": values[:, place] / values.sum(axis=1)
         for name, values in tables.items()
@@ -177,20 +181,24 @@ def evaluate_arrays(
     }
     return evaluate(
         predictions.assign(**columns), labels=ensemble.labels, members=ensemble.members,
-        best_member=metrics["best_member"], resamples=0, note=metrics["note"],
+        best_member=metrics["best_member"], note=metrics["note"],
     )  # fmt: skip
 
 
 def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
     """Return per model what ties among PyTorch's probabilities explain."""
     targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
-    return {
+    found = {
         model: tie_slack(
             table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
             targets, ensemble.labels,
         )
         for model in (*ensemble.members, EQUAL, WEIGHTED)
     }  # fmt: skip
+    # "equal" is made of the members' probabilities, of which float32 may hold none.
+    if any("nll" in found[name] for name in ensemble.members):
+        found[EQUAL]["nll"] = np.inf
+    return found
 
 
 def values_of(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -89,10 +89,7 @@ def leak_stage(config: LeakConfig) -> dict[str, Any]:
     predictions = _predict(sets, prepared, folder, config)
     with atomic_write(folder / "predictions.csv") as file:
         file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
-    found = measure_leak(
-        predictions, labels=prepared.labels, resamples=config.resamples, seed=config.seed,
-        note=note_of(prepared),
-    )  # fmt: skip
+    found = measure_leak(predictions, labels=prepared.labels, note=note_of(prepared))
     found |= _circumstances(sets, prepared, folder, config, settings)
     write_json(folder / "leak.json", found)
     tested, trained = _example(sets[COPIES_FIRST])

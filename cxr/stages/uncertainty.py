@@ -1,4 +1,4 @@
-"""What is fitted about confidence: written beside the ensemble, and read from a run."""
+"""What the ensemble is fitted on, and what is fitted about confidence: written, and read again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +8,13 @@ from numpy.typing import ArrayLike
 
 from cxr.config import RunConfig
 from cxr.console import log
+from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.runlog import digest_of, read_json, write_json
+from cxr.stages.out_of_fold import out_of_fold_predictions
 from cxr.stages.run import command
 from cxr.training.align import AlignedLogits, align_predictions
-from cxr.training.ensemble import Ensemble
+from cxr.training.ensemble import OUT_OF_FOLD, Ensemble
 from cxr.training.inference import read_predictions
 from cxr.uncertainty import fit_uncertainty
 
@@ -34,9 +36,22 @@ def validation_predictions(
     return align_predictions(tables, labels)
 
 
+def fitting_predictions(
+    folder: Path, members: Sequence[str], prepared: Prepared, fitted_on: str
+) -> AlignedLogits:
+    """Read what an ensemble of a run is fitted on: validation, or out-of-fold predictions.
+
+    Raises:
+        InputError: see ``validation_predictions`` and ``out_of_fold_predictions``.
+    """
+    if fitted_on == OUT_OF_FOLD:
+        return out_of_fold_predictions(folder, members, prepared)
+    return validation_predictions(folder, members, prepared.labels)
+
+
 def write_uncertainty(
     folder: Path, ensemble: Ensemble, info: dict[str, Any], *, probs: ArrayLike,
-    targets: ArrayLike, groups: ArrayLike, fitted_on: str = "validation",
+    targets: ArrayLike, groups: ArrayLike,
 ) -> None:  # fmt: skip
     """Fit prediction sets and referral and write ``uncertainty.json``.
 
@@ -47,10 +62,9 @@ def write_uncertainty(
         probs: (N, K) of the ensemble.
         targets: (N,) class positions.
         groups: (N,) patient or group names.
-        fitted_on: what these films are.
     """
     found = fit_uncertainty(
-        probs, targets, ensemble.labels, groups=groups, fitted_on=fitted_on
+        probs, targets, ensemble.labels, groups=groups, fitted_on=ensemble.fitted_on
     ) | {
         "ensemble": digest_of(ensemble.to_dict()),
         "fingerprint": info["fingerprint"],

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr.evaluation.bootstrap import bootstrap, interval, resample_weights, summarise
+from cxr.evaluation.bootstrap import bootstrap, interval, resample_weights
 from cxr.evaluation.metrics import OVERALL, PER_CLASS, score
 
 
@@ -78,14 +78,3 @@ def test_interval_leaves_out_undefined_resamples():
     assert interval([0.5, 0.4, np.nan, 0.4]) == {"value": 0.5, "low": 0.4, "high": 0.4}
     assert np.isnan(interval([np.nan, 0.4])["low"])
     assert np.isnan(interval([0.5, np.nan])["high"])
-
-
-def test_summary_names_every_metric():
-    y_true, y_prob = fake(6)
-    draws = bootstrap(
-        y_true, {"a": y_prob}, np.arange(90), rng=np.random.default_rng(0), resamples=20
-    )
-    plain = summarise(draws["a"], ["x", "y", "z"])
-    assert set(plain) == {*OVERALL, "per_class"}
-    assert set(plain["per_class"]["z"]) == set(PER_CLASS)
-    assert plain["per_class"]["z"]["auroc"]["value"] == draws["a"]["auroc"][0, 2]

@@ -33,7 +33,7 @@ def result(images: list[str], right: list[bool], *, better: str = "a") -> FoldRe
 
 def pooled(results: list[FoldResult], images: list[str]):
     return cross_validation(
-        results, np.array(images, dtype=object), resamples=50, seed=0, note="synthetic phantom"
+        results, np.array(images, dtype=object), seed=0, note="synthetic phantom"
     )
 
 

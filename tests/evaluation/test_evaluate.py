@@ -14,13 +14,20 @@ from cxr.evaluation.evaluate import (
     score_validation,
 )
 from cxr.evaluation.metrics import OVERALL, PER_CLASS, score
-from cxr.evaluation.tables import class_table, mcnemar_sentence, show_interval, summary_table
+from cxr.evaluation.tables import (
+    class_table,
+    difference_sentences,
+    difference_table,
+    few_note,
+    show_interval,
+    summary_table,
+)
 from cxr.runlog import read_json, write_json
 from cxr.training.ensemble import Ensemble, softmax
 
 LABELS = ("normal", "covid", "bacterial", "viral")
 ENSEMBLE = Ensemble(LABELS, ("a", "b"), {"a": 2.0, "b": 0.5}, {"a": 0.25, "b": 0.75})
-ASKED = {"labels": LABELS, "members": ("a", "b"), "best_member": "b", "resamples": 40}
+ASKED = {"labels": LABELS, "members": ("a", "b"), "best_member": "b"}
 
 
 def fake_rows(n: int = 120, n_classes: int = 4) -> pd.DataFrame:
@@ -110,25 +117,51 @@ def test_metrics_hold_every_model_and_metric(predictions):
 
 def test_same_seed_gives_the_same_metrics(predictions):
     assert evaluate(predictions, **ASKED, seed=3) == evaluate(predictions, **ASKED, seed=3)
-    other = evaluate(predictions, **ASKED, seed=4)
-    assert other["models"] != evaluate(predictions, **ASKED, seed=3)["models"]
 
 
-def test_ensemble_is_set_against_its_best_member(predictions):
+def test_ensemble_is_set_against_its_best_member_and_equal_weights(predictions):
     metrics = evaluate(predictions, **ASKED)
     right = {
         name: predictions[[f"prob_{name}_{label}" for label in LABELS]].to_numpy().argmax(axis=1)
         == np.arange(120) % 4
-        for name in ("b", "ensemble")
+        for name in ("b", "equal", "ensemble")
     }
-    found = metrics["mcnemar"]
-    assert (found["first"], found["second"]) == ("ensemble", "b")
-    assert found["only_first"] == (right["ensemble"] & ~right["b"]).sum()
-    assert found["only_second"] == (right["b"] & ~right["ensemble"]).sum()
-    assert metrics["ensemble_minus_best"]["accuracy"]["value"] == pytest.approx(
-        right["ensemble"].mean() - right["b"].mean()
-    )
-    assert "ensemble alone is right on" in mcnemar_sentence(metrics)
+    assert list(metrics["ensemble_minus"]) == ["b", "equal"]
+    for name, found in metrics["ensemble_minus"].items():
+        assert found["only_first"] == (right["ensemble"] & ~right[name]).sum()
+        assert found["only_second"] == (right[name] & ~right["ensemble"]).sum()
+        assert set(found) == {*OVERALL, "only_first", "only_second"}
+        for metric in OVERALL:
+            models = metrics["models"]
+            gap = models["ensemble"][metric]["value"] - models[name][metric]["value"]
+            assert found[metric]["value"] == pytest.approx(gap)
+            assert found[metric]["low"] <= gap <= found[metric]["high"]
+        assert 0 < found["accuracy"]["p"] <= 1
+    assert len(difference_table(metrics)) == len(difference_sentences(metrics)) == 2
+    assert "p = " in difference_sentences(metrics)[0]
+
+
+def test_patients_of_a_class_are_counted_and_few_are_marked(predictions):
+    metrics = evaluate(predictions, **ASKED)
+    assert metrics["patients"] == dict.fromkeys(LABELS, 30)
+    assert [row["patients"] for row in class_table(metrics)] == ["30†"] * 4
+    assert few_note(metrics["patients"]).startswith("† fewer than 50 patients (normal, covid")
+    assert few_note({"normal": 50}) == ""
+
+
+def test_no_interval_loses_its_width_where_all_is_right(predictions):
+    sure = predictions.copy()
+    for name in ("a", "b", "equal", "ensemble"):
+        for label in LABELS:
+            right = sure["label"] == label
+            sure[f"prob_{name}_{label}"] = np.where(right, 0.97, 0.01)
+    metrics = evaluate(sure, **ASKED)
+    for row in [*summary_table(metrics), *class_table(metrics)]:
+        assert "[1.000, 1.000]" not in " ".join(row.values())
+    for label in LABELS:
+        for key in PER_CLASS:
+            found = metrics["models"]["ensemble"]["per_class"][label][key]
+            assert found["low"] < 0.98, (label, key)
 
 
 def test_some_classes_alone_drop_and_renormalise_the_others(predictions):

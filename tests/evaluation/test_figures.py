@@ -36,9 +36,7 @@ def opened(n_classes: int = 4, members: tuple[str, ...] = ("a", "b")):
         dict.fromkeys(members, 1 / len(members)),
     )
     predictions = build_predictions(rows, logits, ensemble)
-    metrics = evaluate(
-        predictions, labels=LABELS, members=members, best_member="a", resamples=20, note=NOTE
-    )
+    metrics = evaluate(predictions, labels=LABELS, members=members, best_member="a", note=NOTE)
     return predictions, metrics
 
 

@@ -2,12 +2,11 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn import metrics as oracle
 from sklearn.exceptions import UndefinedMetricWarning
 
 from cxr.evaluation.bootstrap import resample_weights
-from cxr.evaluation.metrics import confusion_matrix, mcnemar, score, weighted_scores
+from cxr.evaluation.metrics import confusion_matrix, score, weighted_scores
 
 
 def fake(seed: int, *, n: int = 90, n_classes: int = 3, decimals: int = 2):
@@ -116,16 +115,6 @@ def test_class_predicted_but_absent_counts_in_macro_f1():
     with pytest.warns(UndefinedMetricWarning):
         found = score([0, 1], np.array([[0.8, 0.1, 0.1], [0.1, 0.2, 0.7]]))
     assert found["macro_f1"] == pytest.approx(1 / 3)
-
-
-def test_mcnemar_by_hand_and_against_scipy():
-    first = np.array([1, 1, 1, 1, 0, 1, 0], bool)
-    second = np.array([0, 0, 0, 0, 1, 1, 0], bool)
-    found = mcnemar(first, second)
-    assert (found["only_first"], found["only_second"]) == (4, 1)
-    assert found["p_value"] == pytest.approx(2 * (1 + 5) / 32)
-    assert found["p_value"] == pytest.approx(binomtest(1, 5, 0.5).pvalue)
-    assert mcnemar(first, first) == {"only_first": 0, "only_second": 0, "p_value": 1.0}
 
 
 def test_no_warning_when_everything_is_defined():

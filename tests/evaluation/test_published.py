@@ -31,7 +31,7 @@ def predictions_of(source: str = "kermany") -> pd.DataFrame:
 
 def compare(predictions: pd.DataFrame, classes: list[str] = CLASSES):
     three = evaluate(predictions, labels=CANONICAL, members=MEMBERS, best_member="a",
-                     resamples=20, classes=classes)  # fmt: skip
+                     classes=classes)  # fmt: skip
     return compare_published(predictions, three, labels=CANONICAL, best_member="a")
 
 

@@ -82,14 +82,14 @@ def write_run(folder: Path, labels: tuple[str, ...] = LABELS, note: str = "a not
                         {"mobilenetv2": 0.75, "inceptionv3": 0.25})  # fmt: skip
     rows = table_of(labels, 120).assign(split="test", label=np.array(labels)[targets])
     predictions = build_predictions(rows, logits, ensemble)
-    options = {"resamples": 40, "seed": 0, "note": note}
     metrics = evaluate(predictions, labels=labels, members=MEMBERS, best_member="mobilenetv2",
-                       **options)  # fmt: skip
+                       note=note)  # fmt: skip
     val_targets, val = logits_of(90, rng)
     fitted = fit_uncertainty(
         all_probs(val, ensemble)["ensemble"], val_targets, labels, groups=np.arange(90)
     )
-    certainty = measure_certainty(predictions, ensemble=ensemble, uncertainty=fitted, **options)
+    certainty = measure_certainty(predictions, ensemble=ensemble, uncertainty=fitted, resamples=40,
+                                  note=note)  # fmt: skip
     write_json(folder / "run.json", {
         "data": "set", "run": folder.name, "fingerprint": "f" * 64, "labels": labels,
         "synthetic": False, "note": note} | run)  # fmt: skip
@@ -179,7 +179,7 @@ def test_every_figure_of_metrics_and_calibration_stands_in_the_report(folder):
 
 def test_every_number_of_the_scores_comes_from_the_file(folder):
     page = render_report(results_of(folder), {})
-    found = set(re.findall(r"\d\.\d{3} <span class=\"ci\">\[[^<]*\]", page))
+    found = set(re.findall(r"-?\d\.\d{3} <span class=\"ci\">\[[^<]*\]", page))
     known = set()
 
     def collect(values):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr.evaluation.bootstrap import resample_weights
-from cxr.evaluation.selective import measure_selective, risk_curve, weighted_risks
+from cxr.evaluation.selective import measure_selective, risk_area, risk_curve, risks_at
 
 
 def slow_area(certainty, wrong):
@@ -13,9 +12,10 @@ def slow_area(certainty, wrong):
 def test_by_hand():
     certainty = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     wrong = np.array([False, True, False, False, True])
-    areas, risks = weighted_risks(certainty, wrong, np.ones((1, 5)), [0.2, 0.4, 0.8, 1.0])
-    assert areas[0] == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 4 + 2 / 5) / 5)
-    np.testing.assert_allclose(risks, [[0, 1 / 2, 1 / 4, 2 / 5]])
+    area, _ = risk_area(certainty, wrong)
+    risks, _ = risks_at(certainty, wrong, [0.2, 0.4, 0.8, 1.0])
+    assert area == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 4 + 2 / 5) / 5)
+    np.testing.assert_allclose(risks, [0, 1 / 2, 1 / 4, 2 / 5])
     coverage, risk = risk_curve(certainty, wrong)
     np.testing.assert_allclose(coverage, [0.2, 0.4, 0.6, 0.8, 1])
     np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 1 / 4, 2 / 5])
@@ -23,24 +23,37 @@ def test_by_hand():
 
 def test_films_of_equal_certainty_count_in_part():
     certainty, wrong = np.array([0.9, 0.5, 0.5]), np.array([False, True, False])
-    areas, risks = weighted_risks(certainty, wrong, np.ones((1, 3)), [2 / 3])
     # One sure film that is right, and half of the two others, of which half is wrong.
-    assert risks[0, 0] == pytest.approx(0.5 / 2)
-    assert areas[0] == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
-    swapped = weighted_risks(certainty, wrong[[0, 2, 1]], np.ones((1, 3)), [2 / 3])
-    assert swapped[0][0] == areas[0]
+    assert risks_at(certainty, wrong, [2 / 3])[0][0] == pytest.approx(0.5 / 2)
+    area = risk_area(certainty, wrong)[0]
+    assert area == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
+    assert risk_area(certainty, wrong[[0, 2, 1]])[0] == area
     assert len(risk_curve(certainty, wrong)[0]) == 2
 
 
-def test_area_agrees_with_a_loop_and_weights_with_repeated_films():
+def test_area_agrees_with_a_loop_and_its_influences_with_repeated_films():
     rng = np.random.default_rng(0)
-    certainty, wrong = np.round(rng.random(80), 2), rng.random(80) < 0.3
-    weights = resample_weights(np.arange(80) // 2, 6, rng)
-    areas, risks = weighted_risks(certainty, wrong, weights, [0.5, 1.0])
-    for row, weight in enumerate(weights.astype(int)):
-        again = np.repeat(np.arange(80), weight)
-        assert areas[row] == pytest.approx(slow_area(certainty[again], wrong[again]))
-        assert risks[row, 1] == pytest.approx(wrong[again].mean())
+    certainty, wrong = np.round(rng.random(400), 2), rng.random(400) < 0.3
+    area, influences = risk_area(certainty, wrong)
+    assert area == pytest.approx(slow_area(certainty, wrong))
+    assert influences.sum() == pytest.approx(0, abs=1e-12)
+    for row in (0, 50, 399):
+        again = np.append(np.arange(400), row)
+        change = slow_area(certainty[again], wrong[again]) - area
+        assert influences[row] == pytest.approx(change, abs=2e-5)
+
+
+def test_influences_of_a_risk_give_its_standard_error():
+    """The spread over films drawn anew, border and all."""
+    rng = np.random.default_rng(0)
+    found, errors = [], []
+    for _ in range(300):
+        certainty = rng.random(500)
+        wrong = rng.random(500) < 0.5 * (1 - certainty)
+        risk, parts = risks_at(certainty, wrong, [0.8])
+        found.append(risk[0])
+        errors.append(np.sqrt((parts[0] ** 2).sum()))
+    assert np.mean(errors) == pytest.approx(np.std(found), rel=0.12)
 
 
 def example(n=300):
@@ -52,7 +65,7 @@ def example(n=300):
 
 def test_referring_the_least_certain_helps():
     targets, probs = example()
-    found = measure_selective(targets, probs, np.arange(300), threshold=0.6, resamples=100)
+    found = measure_selective(targets, probs, np.arange(300), threshold=0.6)
     right = probs.argmax(axis=1) == targets
     assert found["accuracy_all"]["value"] == pytest.approx(right.mean())
     surest = np.argsort(-probs.max(axis=1))[:240]
@@ -69,11 +82,11 @@ def test_referring_the_least_certain_helps():
 
 def test_a_threshold_that_answers_nothing_is_nan():
     targets, probs = example()
-    found = measure_selective(targets, probs, np.arange(300), threshold=1.1, resamples=5)
+    found = measure_selective(targets, probs, np.arange(300), threshold=1.1)
     assert found["at_threshold"]["coverage"]["value"] == 0
     assert np.isnan(found["at_threshold"]["accuracy"]["value"])
 
 
 def test_without_threshold_that_part_is_left_out():
     targets, probs = example()
-    assert "at_threshold" not in measure_selective(targets, probs, np.arange(300), resamples=5)
+    assert "at_threshold" not in measure_selective(targets, probs, np.arange(300))

@@ -3,9 +3,16 @@ import pytest
 from PIL import Image
 
 from cxr.errors import InputError
+from cxr.evaluation.intervals import share_interval
 from cxr.explain.gradcam import resize_maps
-from cxr.explain.pointing import find_peaks, pointing_game, read_masks, wilson
+from cxr.explain.pointing import find_peaks, pointing_game, read_masks
 from cxr.preprocess import PreprocessSpec
+
+
+def play(maps, lesions, labels, groups=None, **options):
+    """Play the game, a patient a film where none is given."""
+    patients = np.arange(len(labels)) if groups is None else groups
+    return pointing_game(maps, lesions, labels, patients, interval=share_interval, **options)
 
 
 def spot(side: int, row: int, column: int) -> np.ndarray:
@@ -20,7 +27,7 @@ def test_hits_and_chance_match_a_case_worked_by_hand():
     maps = {"one": np.stack([spot(10, 5, 1), spot(10, 5, 4), spot(10, 0, 0)])}
     lungs = np.zeros_like(lesions)
     lungs[:, :, :4] = True
-    found = pointing_game(maps, lesions, ["covid", "viral", "normal"], cell_px=6.0, lungs=lungs)
+    found = play(maps, lesions, ["covid", "viral", "normal"], cell_px=6.0, lungs=lungs)
     whole = found["all"]
     assert whole["films"] == 2
     assert whole["models"]["one"]["inside"]["hits"] == 1
@@ -37,7 +44,7 @@ def test_random_points_score_the_chance_level():
     lesions = np.zeros((400, 16, 16), bool)
     lesions[:, 2:9, 3:8] = True
     maps = {"random": rng.random((400, 16, 16)).astype(np.float32)}
-    found = pointing_game(maps, lesions, ["covid"] * 400, cell_px=4.0)["all"]
+    found = play(maps, lesions, ["covid"] * 400, cell_px=4.0)["all"]
     for key, share in found["models"]["random"].items():
         assert share["low"] < found["chance"]["film"][key] < share["high"]
     assert "lungs" not in found["chance"]
@@ -45,13 +52,13 @@ def test_random_points_score_the_chance_level():
 
 def test_a_map_without_activation_misses():
     lesions = np.ones((1, 8, 8), bool)
-    found = pointing_game({"silent": np.zeros((1, 8, 8), np.float32)}, lesions, ["a"], cell_px=8.0)
+    found = play({"silent": np.zeros((1, 8, 8), np.float32)}, lesions, ["a"], cell_px=8.0)
     assert found["all"]["models"]["silent"]["half_cell"]["hits"] == 0
 
 
 def test_films_without_lesions_leave_an_empty_game():
     empty = np.zeros((2, 8, 8), bool)
-    found = pointing_game({"m": np.ones((2, 8, 8), np.float32)}, empty, ["a", "b"], cell_px=2.0)
+    found = play({"m": np.ones((2, 8, 8), np.float32)}, empty, ["a", "b"], cell_px=2.0)
     assert found["all"]["films"] == 0
     assert np.isnan(found["all"]["models"]["m"]["inside"]["rate"])
     assert found["per_class"] == {}
@@ -59,8 +66,12 @@ def test_films_without_lesions_leave_an_empty_game():
 
 def test_maps_of_other_films_are_refused():
     with pytest.raises(InputError, match="use the same films"):
-        pointing_game(
-            {"m": np.ones((1, 8, 8), np.float32)}, np.ones((2, 8, 8), bool), ["a", "b"], cell_px=2
+        play(
+            {"m": np.ones((1, 8, 8), np.float32)},
+            np.ones((2, 8, 8), bool),
+            ["a", "b"],
+            list("pq"),
+            cell_px=2,
         )
 
 
@@ -72,16 +83,20 @@ def test_peak_of_an_enlarged_map_lies_at_the_centre_of_its_cell(row, column):
     assert np.abs(peak - centre).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("hits", "films", "low", "high"),
-    # By statsmodels.stats.proportion.proportion_confint(hits, films, method="wilson").
-    [(7, 10, 0.396778, 0.892209), (0, 20, 0.0, 0.161125), (20, 20, 0.838875, 1.0)],
-)
-def test_wilson_interval_matches_published_values(hits, films, low, high):
-    found = wilson(hits, films)
-    assert found["rate"] == hits / films
-    assert found["low"] == pytest.approx(low, abs=1e-5)
-    assert found["high"] == pytest.approx(high, abs=1e-5)
+def test_intervals_count_patients_not_films():
+    """Five films a patient that hit or miss together are worth one film a patient."""
+    lesions = np.zeros((200, 8, 8), bool)
+    lesions[:, :, :4] = True
+    hit = np.repeat(np.arange(40) < 30, 5)
+    maps = {"m": np.stack([spot(8, 4, 1 if right else 6) for right in hit])}
+    patients = np.repeat([f"p{n}" for n in range(40)], 5)
+    many = play(maps, lesions, ["a"] * 200, patients, cell_px=1.0)["all"]
+    once = play({"m": maps["m"][::5]}, lesions[::5], ["a"] * 40, patients[::5], cell_px=1.0)["all"]
+    assert (many["films"], many["patients"]) == (200, 40)
+    found, expected = (game["models"]["m"]["inside"] for game in (many, once))
+    assert found["hits"] == 5 * expected["hits"] == 150
+    for key in ("rate", "low", "high"):
+        assert found[key] == pytest.approx(expected[key])
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])

@@ -37,7 +37,7 @@ def overrides(root: Path, *extra: str) -> list[str]:
         "data=folder", f"data.root={root / 'films'}", f"output_root={root / 'outputs'}",
         "data.size=64", "data.near_duplicates=false", "model.input_size=64",
         "model.pretrained=none", "trainer.max_epochs=1", "trainer.batch_size=8",
-        "trainer.progress=false", "resamples=50", *extra,
+        "trainer.progress=false", *extra,
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ def test_published_part_is_shown(tiny_run, capsys):
     metrics = read_json(out / "metrics.json", mend="")
     part = evaluate(
         read_predictions(out / "predictions.csv"), labels=metrics["labels"],
-        members=metrics["members"], best_member=metrics["best_member"], resamples=20,
+        members=metrics["members"], best_member=metrics["best_member"],
         classes=["normal", "bacterial", "viral"],
     )  # fmt: skip
     config = compose("evaluate", [*tiny_run.where(), "resamples=20"])

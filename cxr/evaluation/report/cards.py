@@ -26,7 +26,14 @@ from cxr.evaluation.report.results import Results
 from cxr.evaluation.report.sections import verdict_rows
 from cxr.evaluation.report.wording import markdown_table, one_line
 from cxr.evaluation.sets import sets_sentences
-from cxr.evaluation.tables import class_table, show_interval, summary_table
+from cxr.evaluation.tables import (
+    INTERVALS,
+    class_table,
+    difference_table,
+    few_note,
+    show_interval,
+    summary_table,
+)
 from cxr.training.ensemble import WEIGHTED
 
 
@@ -108,13 +115,15 @@ def _test_lines(results: Results) -> list[str]:
         return [f"{results.not_measured('evaluate')}.", ""]
     lines = [
         f"{metrics['n']:,} test films of {metrics['n_groups']:,} patients or groups; brackets: "
-        f"95 % intervals by {metrics['interval']['resamples']:,} resamples of whole groups.", "",
+        f"{INTERVALS}.", "",
         *_table(rows_table("Members and ensemble", summary_table(metrics))),
+        *_table(rows_table("Paired differences on the same films", difference_table(metrics))),
     ]  # fmt: skip
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         title = "Ensemble, each class against the rest"
         lines += _table(rows_table(title, class_table(metrics, columns=columns)))
-    return lines
+    note = one_line(few_note(metrics["patients"]))
+    return [*lines, note, ""] if note else lines
 
 
 def _certainty_lines(results: Results) -> list[str]:

@@ -110,6 +110,8 @@ def read_results(
     metrics: dict[str, Any] | None = _read(folder / "evaluation" / "metrics.json")
     if metrics and metrics["fingerprint"] != run["fingerprint"]:
         metrics, missing["evaluation"] = None, _again("measured on other films", wanted["evaluate"])
+    elif metrics and "ensemble_minus" not in metrics:
+        metrics, missing["evaluation"] = None, _again("of version 0.1", wanted["evaluate"])
     elif not metrics:
         missing["evaluation"] = _never(wanted["evaluate"])
     certainty = _read(folder / "evaluation" / "calibration.json") if metrics else None

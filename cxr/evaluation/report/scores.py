@@ -9,7 +9,14 @@ from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.report.parts import Pictures, Section, pictures_at, rows_table
 from cxr.evaluation.report.results import Results
 from cxr.evaluation.sets import sets_sentences
-from cxr.evaluation.tables import class_table, mcnemar_sentence, summary_table
+from cxr.evaluation.tables import (
+    INTERVALS,
+    class_table,
+    difference_sentences,
+    difference_table,
+    few_note,
+    summary_table,
+)
 
 
 def scores_section(results: Results, pictures: Pictures) -> Section | None:
@@ -17,23 +24,24 @@ def scores_section(results: Results, pictures: Pictures) -> Section | None:
     metrics = results.metrics
     if metrics is None:
         return None
-    sentence = mcnemar_sentence(metrics)
+    told = "; ".join(difference_sentences(metrics))
     opening = (
         f"{metrics['n']:,} test films of {metrics['n_groups']:,} patients or groups. "
-        f"Brackets: 95 % intervals, {metrics['interval']['resamples']:,} bootstrap resamples of "
-        "whole groups. equal: the members averaged; ensemble: averaged with the weights fitted on "
-        "validation. "
-        f"{sentence[:1].upper()}{sentence[1:]}; {metrics['best_member']} is the member that did "
-        "best on validation."
+        f"Brackets: {INTERVALS}. equal: the members pooled with equal weights; ensemble: pooled "
+        "with fitted weights; both with a temperature behind the pool. "
+        f"{told[:1].upper()}{told[1:]}. {metrics['best_member']} is the member that did best on "
+        "validation."
     )
     undefined = metrics["undefined"]
     note = [f"Undefined, shown as n/a: {', '.join(undefined)}."] if undefined else []
+    note += [text for text in [few_note(metrics["patients"])] if text]
     tables = [
         rows_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
         for columns in (PER_CLASS[:4], PER_CLASS[4:])
     ]
     return Section("How often it is right", (
-        opening, rows_table("Members and ensemble on test", summary_table(metrics)), *tables,
+        opening, rows_table("Members and ensemble on test", summary_table(metrics)),
+        rows_table("Paired differences on the same films", difference_table(metrics)), *tables,
         *note, *pictures_at(pictures, "confusion_best", "roc", "precision_recall"),
     ))  # fmt: skip
 

@@ -24,9 +24,7 @@ from cxr.evaluation.report.parts import (
 from cxr.evaluation.report.results import Results
 from cxr.evaluation.report.scores import certainty_sections, mistakes_section, scores_section
 from cxr.evaluation.report.wording import VERDICTS, count
-from cxr.evaluation.tables import (
-    show_interval,
-)
+from cxr.evaluation.tables import few_note, show_interval, show_patients
 from cxr.training.ensemble import WEIGHTED
 
 LEAK_WORDS = {
@@ -147,16 +145,27 @@ def _pointing(results: Results) -> Section | None:
     if not pointing:
         return None
     rows: list[tuple[Cell, ...]] = [
-        (name, model, group["films"], *(_share(group["models"][model][key])
+        (name, model, group["films"], _patients(group), *(_share(group["models"][model][key])
                                         for key in ("inside", "half_cell")))
         for name, group in {"all lesions": pointing["all"], **pointing["per_class"]}.items()
         for model in group["models"]
     ]  # fmt: skip
-    heads = ("class", "map", "films", "inside the lesion", "within half a cell")
+    heads = ("class", "map", "films", "patients", "inside the lesion", "within half a cell")
     return Section("Do the maps find the lesion?", (
         "Share of films on which the map's highest point lies in the true lesion.",
         Table("Pointing game", heads, tuple(rows)),
+        *([few] if (few := few_note(_counted(pointing))) else []),
     ))  # fmt: skip
+
+
+def _counted(pointing: Mapping[str, Any]) -> dict[str, int]:
+    groups = {"all lesions": pointing["all"], **pointing["per_class"]}
+    return {name: group["patients"] for name, group in groups.items() if "patients" in group}
+
+
+def _patients(group: Mapping[str, Any]) -> str | None:
+    """Return the patients behind a share; None in files of version 0.1."""
+    return show_patients(group["patients"]) if "patients" in group else None
 
 
 def _share(found: Mapping[str, Any]) -> str:
