@@ -36,7 +36,7 @@ LEVELS = (0.8, 0.9, 0.95)
 """Levels that are fitted and stored."""
 REFERRAL_COVERAGE = 0.8
 """Share of films that the model answers; the rest goes to a human."""
-FEW_PATIENTS = 100
+UNSURE_BELOW = 100
 """Below so many validation patients a temperature or a threshold is noted as unsure: the standard
 error of a share of 0.9 is then above 0.03."""
 METHOD = (
@@ -208,9 +208,9 @@ def fit_uncertainty(
     patients = {label: len(np.unique(names[classes == k])) for k, label in enumerate(labels)}
     threshold = fit_referral(probs, coverage=coverage)
     warning = ""
-    if len(films) < FEW_PATIENTS:
+    if len(films) < UNSURE_BELOW:
         warning = (
-            f"{fitted_on} has {len(films)} patients, fewer than {FEW_PATIENTS}: temperatures, sets "
+            f"{fitted_on} has {len(films)} patients, fewer than {UNSURE_BELOW}: temperatures, sets "
             "and referral fitted on them are unsure"
         )
     return {

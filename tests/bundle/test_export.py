@@ -13,7 +13,9 @@ from cxr.bundle.format import read_info
 from cxr.bundle.predictor import Predictor
 from cxr.config import compose
 from cxr.labels import CANONICAL
+from cxr.runlog import write_json
 from cxr.stages import export as stage
+from cxr.stages.exported import NOT_EVALUATED, read_set_coverage
 from cxr.stages.run import RESEARCH, SYNTHETIC, find_run
 from cxr.training.inference import predict_logits
 from cxr.training.members import load_member
@@ -55,8 +57,27 @@ def test_the_bundle_carries_what_was_fitted_and_measured(exported_run, tiny_bund
     assert found["data"]["fingerprint"] == metrics["fingerprint"]
     assert found["test"]["ensemble"] == metrics["models"]["ensemble"]
     assert found["uncertainty"] == read(exported_run.folder / "uncertainty.json")
+    measured = read(exported_run.folder / "evaluation" / "calibration.json")["prediction_sets"]
+    for level, kinds in found["test"]["prediction_sets"].items():
+        for key in ("coverage", "size", "per_class"):
+            assert kinds[key] == measured[level]["per_class"][key]
     assert found["ood"]["limits"]
     assert not list(exported_run.folder.glob(".exporting-*"))
+
+
+def test_coverage_of_other_thresholds_or_of_none_is_not_handed_on(tmp_path):
+    limits = {"normal": 0.4, "viral": None}
+    kinds = {"coverage": {}, "size": {}, "per_class": {}, "thresholds": limits}
+    write_json(tmp_path / "evaluation" / "calibration.json",
+               {"prediction_sets": {"0.9": {"per_class": kinds}}})  # fmt: skip
+
+    def fitted(per_class):
+        return {"conformal": {"levels": {"0.9": {"per_class": per_class}}}}
+
+    assert set(read_set_coverage(tmp_path, fitted(limits))) == {"0.9"}
+    other = read_set_coverage(tmp_path, fitted(limits | {"viral": 0.9}))
+    assert other == "evaluated with other thresholds (make evaluate)"
+    assert read_set_coverage(tmp_path / "absent", fitted(limits)) == NOT_EVALUATED
 
 
 def test_the_card_says_what_it_is_not_for(tiny_bundle):
