@@ -1,12 +1,14 @@
 # make help lists the targets. Variables:
 #   DATA=phantom|cxr4|seed|folder   DATA_ROOT=PATH   RUN=name   PRETRAINED=hub|none|PATH
 #   MEMBERS="mobilenetv2 inceptionv3"   ARGS="any=override"   PYTHON=python3
+#   ENSEMBLE="pool=linear weight_prior=0" for the ensemble that make train fits
 DATA ?= phantom
 DATA_ROOT ?=
 RUN ?= default
 PRETRAINED ?=
 MEMBERS ?= mobilenetv2 inceptionv3
 ARGS ?=
+ENSEMBLE ?=
 PYTHON ?= python3
 BUNDLE ?= outputs/$(DATA)/$(RUN)/bundle
 APP_DATA ?= outputs/app
@@ -61,7 +63,7 @@ prepare: $(VENV)/.train ## read, check, group, split and decode the data
 train: $(VENV)/.train ## prepare, train every member, fit the ensemble, show validation
 	@set -e; for member in $(MEMBERS); do \
 	  $(PY) scripts/train.py $(WHICH) $(ROOT) model=$$member $(WEIGHTS) $(ARGS); done
-	@$(PY) scripts/ensemble.py $(WHICH)
+	@$(PY) scripts/ensemble.py $(WHICH) $(ENSEMBLE)
 
 ensemble: $(VENV)/.train ## fit the ensemble of the trained members again
 	@$(PY) scripts/ensemble.py $(WHICH) $(ARGS)

@@ -24,6 +24,7 @@ from cxr.bundle.format import MODEL_FILES, read_info
 from cxr.bundle.graph import output_names
 from cxr.bundle.runtimes import RUNTIMES, open_runtime
 from cxr.errors import InputError
+from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
 
 Way = Callable[[np.ndarray], Any]
 PEERS = "eager f32, then pytorch-grad-cam"
@@ -56,6 +57,7 @@ def torch_ways(bundle: Path, threads: int) -> dict[str, Way]:
 
     torch.set_num_threads(threads)
     info = read_info(bundle)
+    ensemble = Ensemble.from_dict(info)
     members = [load_member(bundle / "members" / name) for name in info["members"]]
     layers = [member.network.get_submodule(member.spec.feature_module) for member in members]
     last = [load_member(bundle / "members" / name) for name in info["members"]]
@@ -77,11 +79,8 @@ def torch_ways(bundle: Path, threads: int) -> dict[str, Way]:
         return mixed([logits.float() for logits in found])
 
     def mixed(logits: list[torch.Tensor]) -> np.ndarray:
-        parts = [
-            info["weights"][name] * torch.softmax(z / info["temperatures"][name], dim=-1)
-            for name, z in zip(info["members"], logits, strict=True)
-        ]
-        return torch.stack(parts).sum(dim=0).numpy()
+        named = dict(zip(info["members"], logits, strict=True))
+        return all_probs(named, ensemble)[WEIGHTED]
 
     def peers(pixels: np.ndarray) -> np.ndarray:
         probs = eager(pixels)

@@ -33,8 +33,10 @@ class PhantomConfig:
     seed: int = 0
     """Of everything drawn."""
     shortcut: str = "none"
-    """none, or what is planted for the audit to find: marker (in a corner, one class) or exposure
-    (of its own for each class)."""
+    """none, or what is planted for the audit to find: marker (in a corner, one class), exposure or
+    framing (of its own for each class)."""
+    shortcut_strength: float = 1.0
+    """Of what is planted, 0 (nothing) to 1."""
 
 
 @dataclass
@@ -204,7 +206,17 @@ class TrainConfig(PrepareConfig):
 
 
 @dataclass
-class CrossValidateConfig(TrainConfig):
+class PoolConfig:
+    """How the members' probabilities become one; see cxr.training.ensemble."""
+
+    pool: str = "logarithmic"
+    """linear (of probabilities) or logarithmic (of logits / T); one temperature comes last."""
+    weight_prior: float = 100.0
+    """Images of a prior that draw the weights towards equal; 0: none, 1e9: equal."""
+
+
+@dataclass
+class CrossValidateConfig(PoolConfig, TrainConfig):
     """scripts/cv.py; trains one member in every fold, and pools once all members are trained."""
 
     folds: int = 5
@@ -246,11 +258,13 @@ class PassConfig:
 
 
 @dataclass
-class EnsembleConfig(FinishedRunConfig):
+class EnsembleConfig(PoolConfig, FinishedRunConfig):
     """scripts/ensemble.py."""
 
     members: list[str] | None = None
     """Which members; null takes every one that is trained."""
+    fitted_on: str = "validation"
+    """validation, or cv (the out-of-fold predictions of make cv in the same run)."""
 
 
 @dataclass

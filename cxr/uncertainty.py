@@ -4,14 +4,23 @@ Fitted on validation when the ensemble is fitted; applied by evaluation and by w
 model. Only numpy.
 
 Split conformal prediction with the score 1 - p_y, one less the probability of the true class
-("least ambiguous" sets: of all sets with that coverage the smallest on average). The threshold is
-the ceil((n + 1) level)-th smallest score of n validation films; a class is in the set if its score
-is at most that. Plain thresholds cover the films as a whole, per-class thresholds cover each class
-by itself, the rare one too. The promise holds for films drawn as validation's were.
+("least ambiguous" sets: of all sets with that coverage the smallest on average); a class is in
+the set if its score is at most the threshold. Thresholds per class, which are served, cover each
+class by itself, the rare one too; a plain one covers all classes as a whole.
+
+Films of one patient resemble each other, so patients are the units that are exchangeable: each
+of a patient's films weighs 1 / its number of films, and G patients and an unknown one give the
+threshold, which makes p-values that are the mean over all draws of one film per patient. A film
+drawn from a new patient is then covered with probability at least the level, exactly and at any
+G, where patients are drawn alike and a patient's films are exchangeable (within a class, per
+class). Averaged p-values in general promise only 1 - 2 (1 - level). Nothing is promised for films
+drawn in another way than validation's, nor for every patient or for these very thresholds.
 N films, K classes.
 
 Source: Vovk, Gammerman, Shafer 2005 (split and label-conditional conformal prediction); Sadinle,
-Lei, Wasserman 2019, JASA 114:223-234 (the score); Angelopoulos, Bates 2023 (the quantile).
+Lei, Wasserman 2019, JASA 114:223-234 (the score); Dunn, Wasserman, Ramdas 2023, JASA 118:2491
+(pooled distributions, repeated subsampling and its 1 - 2 alpha); Lee, Barber, Willett 2023,
+arXiv:2306.06342 (with the unknown patient's share put at infinity, 1 - alpha holds at any G).
 """
 
 import math
@@ -27,51 +36,63 @@ LEVELS = (0.8, 0.9, 0.95)
 """Levels that are fitted and stored."""
 REFERRAL_COVERAGE = 0.8
 """Share of films that the model answers; the rest goes to a human."""
-FEW_FILMS = 100
-"""Below so many validation films a temperature or a threshold is noted as unsure: the standard
+FEW_PATIENTS = 100
+"""Below so many validation patients a temperature or a threshold is noted as unsure: the standard
 error of a share of 0.9 is then above 0.03."""
-METHOD = "split conformal, score 1 - probability of the true class (LAC)"
+METHOD = (
+    "split conformal by patient, score 1 - probability of the true class (LAC), each film weighing "
+    "1 / its patient's films"
+)
 REFERRAL_SCORE = "largest probability"
 
 Threshold = float | None
 """Largest score of a class in the set; None where validation is too small to give one."""
 
 
-def conformal_threshold(scores: ArrayLike, level: float) -> Threshold:
-    """Return the ceil((n + 1) level)-th smallest score.
+def conformal_threshold(scores: ArrayLike, groups: ArrayLike, level: float) -> Threshold:
+    """Return the smallest score up to which patients weigh at least (G + 1) level.
+
+    With one film per patient it is the ceil((G + 1) level)-th smallest.
 
     Args:
         scores: (n,) of validation films.
+        groups: (n,) names of their G patients or groups.
         level: wished coverage, above 0 and below 1.
 
     Returns:
-        The threshold, or None where n is too small to cover at this level (n + 1 films would
-        have to reach ``level``): only the set of all classes is then sure to.
+        The threshold, or None where G is too small to cover at this level: only the set of all
+        classes is then sure to.
 
     Raises:
         InputError: a level outside 0 to 1.
     """
     if not 0 < level < 1:
         raise InputError(f"the level of a prediction set is {level}: it lies between 0 and 1")
-    ordered = np.sort(np.asarray(scores, np.float64))
-    # The product of binary fractions may lie a hair above the whole number that is meant.
-    rank = math.ceil((len(ordered) + 1) * level - 1e-9)
-    return None if rank > len(ordered) else float(ordered[rank - 1])
+    values = np.asarray(scores, np.float64)
+    names, member, films = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < patients_needed(level):
+        return None
+    order = np.argsort(values)
+    mass = np.cumsum(1 / films[member[order]])
+    # Sums of fractions may lie a hair beside the whole number that is meant.
+    return float(values[order][np.searchsorted(mass, (len(names) + 1) * level - 1e-7)])
 
 
-def films_needed(level: float) -> int:
-    """Return the fewest validation films that can cover at a level."""
+def patients_needed(level: float) -> int:
+    """Return the fewest validation patients that can cover at a level."""
     return math.ceil(level / (1 - level) - 1e-9)
 
 
 def fit_conformal(
-    probs: ArrayLike, targets: ArrayLike, *, level: float, per_class: bool = False
-) -> tuple[Threshold, ...]:
+    probs: ArrayLike, targets: ArrayLike, groups: ArrayLike, *, level: float,
+    per_class: bool = True,
+) -> tuple[Threshold, ...]:  # fmt: skip
     """Fit the thresholds of prediction sets on validation.
 
     Args:
         probs: (N, K) calibrated, rows summing to 1.
         targets: (N,) class positions.
+        groups: (N,) patient or group names.
         level: wished coverage, above 0 and below 1.
         per_class: a threshold from each class's own films; else one from all films.
 
@@ -81,11 +102,12 @@ def fit_conformal(
     Raises:
         InputError: shapes that do not fit, or a level outside 0 to 1.
     """
-    scores, classes = _true_scores(probs, targets)
+    scores, classes, names = _true_scores(probs, targets, groups)
     n_classes: int = np.shape(probs)[1]
     if not per_class:
-        return (conformal_threshold(scores, level),) * n_classes
-    return tuple(conformal_threshold(scores[classes == k], level) for k in range(n_classes))
+        return (conformal_threshold(scores, names, level),) * n_classes
+    own = [classes == k for k in range(n_classes)]
+    return tuple(conformal_threshold(scores[mine], names[mine], level) for mine in own)
 
 
 def prediction_sets(
@@ -156,8 +178,10 @@ def fit_uncertainty(
     targets: ArrayLike,
     labels: Sequence[str],
     *,
+    groups: ArrayLike,
     levels: Sequence[float] = LEVELS,
     coverage: float = REFERRAL_COVERAGE,
+    fitted_on: str = "validation",
 ) -> dict[str, Any]:
     """Fit everything that is stored in ``uncertainty.json``.
 
@@ -165,35 +189,45 @@ def fit_uncertainty(
         probs: (N, K) of validation, calibrated.
         targets: (N,) class positions.
         labels: K class names.
+        groups: (N,) patient or group names.
         levels: wished coverages of prediction sets.
         coverage: share of films that is answered.
+        fitted_on: what the films are: ``validation``, or ``out of fold``.
 
     Returns:
-        Plain values for JSON; ``thresholds_of`` and ``referral_threshold`` read them. A
-        threshold that validation is too small for is None, and the level's ``note`` says so;
-        ``warning`` is not empty where validation is small for all of it.
+        Plain values for JSON; ``thresholds_of`` and ``referral_threshold`` read them. Films
+        (``n``, ``counts``) and patients (``n_patients``, ``patients``) in all and per class. A
+        threshold that there are too few patients for is None, and the level's ``note`` says so;
+        ``warning`` is not empty where they are few for all of it.
 
     Raises:
         InputError: shapes that do not fit, no film, a level outside 0 to 1.
     """
-    _, classes = _true_scores(probs, targets)
-    counts = dict(zip(labels, np.bincount(classes, minlength=len(labels)).tolist(), strict=True))
+    _, classes, names = _true_scores(probs, targets, groups)
+    films = np.unique(names, return_counts=True)[1]
+    patients = {label: len(np.unique(names[classes == k])) for k, label in enumerate(labels)}
     threshold = fit_referral(probs, coverage=coverage)
     warning = ""
-    if len(classes) < FEW_FILMS:
+    if len(films) < FEW_PATIENTS:
         warning = (
-            f"validation has {len(classes)} films, fewer than {FEW_FILMS}: temperatures, sets and "
-            "referral fitted on them are unsure"
+            f"{fitted_on} has {len(films)} patients, fewer than {FEW_PATIENTS}: temperatures, sets "
+            "and referral fitted on them are unsure"
         )
     return {
-        "fitted_on": "validation",
+        "fitted_on": fitted_on,
         "n": len(classes),
+        "n_patients": len(films),
+        "films_per_patient": {"mean": float(films.mean()), "largest": int(films.max())},
         "labels": list(labels),
-        "counts": counts,
+        "counts": {label: int((classes == k).sum()) for k, label in enumerate(labels)},
+        "patients": patients,
         "warning": warning,
         "conformal": {
             "method": METHOD,
-            "levels": {f"{level:g}": _fit_level(probs, targets, counts, level) for level in levels},
+            "levels": {
+                f"{level:g}": _fit_level(probs, targets, names, patients, level, fitted_on)
+                for level in levels
+            },
         },
         "referral": {
             "coverage": coverage,
@@ -205,9 +239,14 @@ def fit_uncertainty(
 
 
 def thresholds_of(
-    uncertainty: Mapping[str, Any], level: float, *, per_class: bool = False
+    uncertainty: Mapping[str, Any], level: float, *, per_class: bool = True
 ) -> tuple[Threshold, ...]:
-    """Read the K thresholds of a level from what ``fit_uncertainty`` gave.
+    """Read the K thresholds of a level from what ``fit_uncertainty`` gave, also that of 0.1.
+
+    Args:
+        uncertainty: content of uncertainty.json, or that of ``bundle.json``.
+        level: one of those fitted.
+        per_class: those per class, which are served; else the one for all classes.
 
     Raises:
         InputError: a level that was not fitted.
@@ -229,33 +268,33 @@ def referral_threshold(uncertainty: Mapping[str, Any]) -> float:
 
 
 def _fit_level(
-    probs: ArrayLike, targets: ArrayLike, counts: Mapping[str, int], level: float
-) -> dict[str, Any]:
-    """Return a level's thresholds, and a note that names what validation is too small for."""
-    plain = fit_conformal(probs, targets, level=level)[0]
-    own = fit_conformal(probs, targets, level=level, per_class=True)
-    per_class = dict(zip(counts, own, strict=True))
-    lacking = [f"{name} ({counts[name]})" for name, limit in per_class.items() if limit is None]
-    total = sum(counts.values())
-    short = ([f"all classes together ({total})"] if plain is None else []) + lacking
+    probs: ArrayLike, targets: ArrayLike, groups: NDArray[Any], patients: Mapping[str, int],
+    level: float, fitted_on: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a level's thresholds, and a note that names what there are too few patients for."""
+    plain = fit_conformal(probs, targets, groups, level=level, per_class=False)[0]
+    per_class = dict(zip(patients, fit_conformal(probs, targets, groups, level=level), strict=True))
+    lacking = [f"{name} ({patients[name]})" for name, limit in per_class.items() if limit is None]
+    whole = [f"all classes together ({len(np.unique(groups))})"] if plain is None else []
     note = ""
-    if short:
+    if short := whole + lacking:
         note = (
-            f"validation is too small to cover at {level:g}, which takes {films_needed(level)} "
-            f"films: {', '.join(short)}; such a class is in every set"
+            f"{fitted_on} is too small to cover at {level:g}, which takes "
+            f"{patients_needed(level)} patients: {', '.join(short)}; such a class is in every set"
         )
     return {"plain": plain, "per_class": per_class, "note": note}
 
 
 def _true_scores(
-    probs: ArrayLike, targets: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return (N,) scores 1 - p_y and (N,) classes, checked."""
+    probs: ArrayLike, targets: ArrayLike, groups: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[Any]]:
+    """Return (N,) scores 1 - p_y, (N,) classes and (N,) groups, checked."""
     values, classes = np.asarray(probs, np.float64), np.asarray(targets, np.int64)
-    if values.ndim != 2 or classes.shape != values.shape[:1]:
+    names = np.asarray(groups)
+    if values.ndim != 2 or not classes.shape == names.shape == values.shape[:1]:
         raise InputError(
-            f"probabilities of shape {values.shape} and targets of shape {classes.shape} do not "
-            "belong together: (N, K) and (N,) are needed"
+            f"probabilities of shape {values.shape}, targets of shape {classes.shape} and groups "
+            f"of shape {names.shape} do not belong together: (N, K), (N,) and (N,) are needed"
         )
     if len(classes) and not (classes.min() >= 0 and classes.max() < values.shape[1]):
         raise InputError(
@@ -264,4 +303,4 @@ def _true_scores(
         )
     if not np.isfinite(values).all():
         raise InputError("a probability is not finite: predict the films again")
-    return 1 - values[np.arange(len(classes)), classes], classes
+    return 1 - values[np.arange(len(classes)), classes], classes, names

@@ -66,13 +66,13 @@ def test_train_trains_both_members_then_fits_the_ensemble(venv):
 def test_variables_become_overrides(venv):
     status, calls, _ = make(
         venv, "train", "DATA=cxr4", "DATA_ROOT=../x", "RUN=first", "PRETRAINED=w",
-        "MEMBERS=mobilenetv2", "ARGS=trainer.max_epochs=3 seed=1",
+        "MEMBERS=mobilenetv2", "ARGS=trainer.max_epochs=3 seed=1", "ENSEMBLE=pool=linear",
     )  # fmt: skip
     assert status == 0
     assert calls == [
         "python scripts/train.py data=cxr4 run=first make=true data.root=../x model=mobilenetv2 "
         "model.pretrained=w trainer.max_epochs=3 seed=1",
-        "python scripts/ensemble.py data=cxr4 run=first make=true",
+        "python scripts/ensemble.py data=cxr4 run=first make=true pool=linear",
     ]
 
 

@@ -27,8 +27,8 @@ CHUNK = 8
 """Films of a chunk: a film of 10 megapixels takes 10 MB, and the network gains nothing beyond."""
 WORKERS = 2
 """Chunks in work at once; one more waits for each."""
-CONSTANT = ("level", "bundle", "runtime", "note")
-"""Columns that are the same in every row of a table."""
+SETS = "per class"
+"""Whose thresholds the sets of a table have; in version 0.1 one was for all classes."""
 
 Row = dict[str, str]
 
@@ -95,7 +95,8 @@ def column_types(labels: Sequence[str], members: Sequence[str], *, maps: bool) -
         | {"set": "text", "refer": "truth", "ood_score": "number", "refused": "truth",
            "reason": "text", "warning": "text", "error": "text"}
         | ({"map": "text"} if maps else {})
-        | {"level": "number", "bundle": "text", "runtime": "text", KEY: "text", "note": "text"}
+        | {"level": "number", "set_thresholds": "text", "bundle": "text", "runtime": "text",
+           KEY: "text", "note": "text"}
     )  # fmt: skip
 
 
@@ -132,7 +133,8 @@ def predict_films(
     begun, summary = time.perf_counter(), Summary()
     columns = list(column_types(predictor.labels, predictor.members, maps=maps is not None))
     constant = {
-        "level": f"{level:g}", "bundle": predictor.fingerprint, "runtime": runtime,
+        "level": f"{level:g}", "set_thresholds": SETS, "bundle": predictor.fingerprint,
+        "runtime": runtime,
         "note": predictor.note or "Research use only, not a medical device",
     }  # fmt: skip
     list(predictor.predict_each([], level=level, maps=maps is not None, names=[]))

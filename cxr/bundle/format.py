@@ -13,8 +13,10 @@ from typing import Any
 from cxr.errors import InputError, MissingInputError
 from cxr.runlog import digest_of, write_json
 
-FORMAT = 1
-"""Number of this layout; raised when a reader of an older number would misread it."""
+FORMAT = 2
+"""Number of this layout; raised when a reader of an older number would misread it: one of 1
+serves one threshold of prediction sets for all classes, where the cards speak of those per
+class. Layouts 1 and 2 are read, and served per class."""
 INFO_FILE = "bundle.json"
 OOD_FILE = "ood.npz"
 CARD_FILE = "MODEL_CARD.md"

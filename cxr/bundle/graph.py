@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cxr.training.ensemble import LOGARITHMIC, Ensemble
 from cxr.training.members import Member
 
 GRID_SHARE = 4
@@ -22,23 +23,17 @@ class BundleGraph(nn.Module):
 
     Args:
         members: per name, in inference mode; their order is the order of outputs.
-        temperatures: per member, above 0.
-        weights: per member, summing to 1.
+        ensemble: of these members; its pool, temperatures and weights.
         size_px: S.
     """
 
-    def __init__(
-        self,
-        members: Mapping[str, Member],
-        temperatures: Mapping[str, float],
-        weights: Mapping[str, float],
-        size_px: int,
-    ) -> None:
+    def __init__(self, members: Mapping[str, Member], ensemble: Ensemble, size_px: int) -> None:
         super().__init__()
         self.names = tuple(members)
         self.members = nn.ModuleList(members.values())
-        self.temperatures = [float(temperatures[name]) for name in self.names]
-        self.weights = [float(weights[name]) for name in self.names]
+        self.temperatures = [ensemble.temperatures[name] for name in self.names]
+        self.weights = [ensemble.weights[name] for name in self.names]
+        self.pool, self.temperature = ensemble.pool, ensemble.temperature
         self.grid_px = grid_of(size_px)
         self.eval()
 
@@ -59,20 +54,27 @@ class BundleGraph(nn.Module):
             float32.
         """
         gray = pixels.to(torch.float32) / 255
-        probs, maps, features = [], [], []
+        log_probs, maps, features = [], [], []
         for member, temperature in zip(self.members, self.temperatures, strict=True):
             assert isinstance(member, Member)
             layer = member.features(member.prepare(gray))
             head = member.head
             pooled = layer.mean(dim=(2, 3))
-            probs.append(functional.softmax(head(pooled) / temperature, dim=-1))
+            log_probs.append(functional.log_softmax(head(pooled) / temperature, dim=-1))
             maps.append(functional.conv2d(layer, head.weight[:, :, None, None]).relu())
             features.append(pooled)
-        each = torch.stack(probs, dim=1)
-        weights = torch.tensor(self.weights)[None, :, None]
-        ensemble = self._ensemble_map(maps)
+        each = torch.stack(log_probs, dim=1)
+        probs = functional.softmax(self._pool_logits(each) / self.temperature, dim=-1)
         own = [part for pair in zip(maps, features, strict=True) for part in pair]
-        return ((each * weights).sum(dim=1), each, ensemble, *own)
+        return (probs, each.exp(), self._ensemble_map(maps), *own)
+
+    def _pool_logits(self, log_probs: Tensor) -> Tensor:
+        """Return log q (B, K) of (B, M, K), as ``cxr.training.ensemble.pool_logits`` has it."""
+        weights = torch.tensor(self.weights)[None, :, None]
+        if self.pool == LOGARITHMIC:
+            return (weights * log_probs).sum(dim=1)
+        # In logarithms, where a probability that float32 cannot hold still counts.
+        return (weights.clamp_min(torch.finfo(torch.float32).tiny).log() + log_probs).logsumexp(1)
 
     def _ensemble_map(self, maps: list[Tensor]) -> Tensor:
         """Return sum_m w_m U(A_m / max A_m), as ``cxr.explain.gradcam.ensemble_cam`` has it."""

@@ -26,7 +26,7 @@ class Prediction:
         label: the most probable class. Not to be shown where ``refused``.
         probs: the ensemble's calibrated probability of each class.
         member_probs: each member's, calibrated.
-        level: coverage that the prediction set was fitted for.
+        level: coverage in each class that the prediction set was fitted for.
         prediction_set: classes that the set holds, in the labels' order.
         refer: whether a human should decide: the largest probability is below the threshold.
         ood_score: how far the film lies from the training films; NaN where the bundle has no

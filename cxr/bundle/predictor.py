@@ -88,7 +88,8 @@ class Predictor:
 
         Args:
             images: a path, bytes or gray pixels (H, W) uint8 or uint16; or a sequence of them.
-            level: coverage of the prediction set; one of those that the bundle was fitted for.
+            level: coverage of the prediction set in each class; one of those that the bundle was
+                fitted for.
             maps: whether to offer heat maps.
             names: what films are called in results and errors; paths by default.
 

@@ -32,7 +32,6 @@ def summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     size = sum(entry["bytes"] for entry in info["files"].values())
     preprocess = info["preprocess"]
     weights = [f"{name} {info['weights'][name]:.2f}" for name in info["members"]]
-    levels = ", ".join(info["uncertainty"]["conformal"]["levels"])
     return [
         ("bundle", f"{info['data']['name']}/{info['run']}, format {info['format']}"),
         ("fingerprint", info["fingerprint"]),
@@ -40,14 +39,49 @@ def summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("classes", ", ".join(info["labels"])),
         ("members", ", ".join(weights)),
         ("input", f"{preprocess['size_px']} px, {preprocess['fit']}"),
-        ("sets", f"levels {levels}"),
+        *[(f"sets {name}", _sets(info, float(name)))
+          for name in info["uncertainty"]["conformal"]["levels"]],
         ("referral", f"below {info['uncertainty']['referral']['threshold']:.3f}"),
         *_tests(info["test"]),
         *[("variant", f"{name}: {_variant(values)}") for name, values in info["models"].items()],
         ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
         ("exported", str(info["environment"]["time_utc"])),
         ("note", info["note"]),
+    ]  # fmt: skip
+
+
+def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:
+    """Return how often sets of a level held the true class on test, by class.
+
+    Args:
+        info: content of ``bundle.json``.
+        level: of the prediction sets.
+
+    Returns:
+        Label to ``value``, ``low``, ``high``, ``films``, ``patients``; empty where it was not
+        measured for these sets, as in every bundle of version 0.1.
+    """
+    test = info.get("test")
+    sets = test.get("prediction_sets") if isinstance(test, Mapping) else None
+    if not isinstance(sets, Mapping) or f"{level:g}" not in sets:
+        return {}
+    return dict(sets[f"{level:g}"]["per_class"])
+
+
+def promise_words(share: Mapping[str, Any], level: float) -> str:
+    """Tell whether a class is covered as promised: ``kept``, ``within chance`` or ``short``."""
+    if share["value"] >= level:
+        return "kept"
+    return "short" if share["high"] < level else "within chance"
+
+
+def _sets(info: Mapping[str, Any], level: float) -> str:
+    found = [
+        f"{label} {share['value']:.3f} ({_number(share['low'])} to {_number(share['high'])}, "
+        f"{share['patients']} patients, {promise_words(share, level)})"
+        for label, share in set_coverage(info, level).items()
     ]
+    return f"per class; on test {', '.join(found) or 'not measured'}"
 
 
 def _tests(test: Any) -> list[tuple[str, str]]:

@@ -48,11 +48,12 @@ logger = logging.getLogger(__name__)
 def probs_before_and_after(
     predictions: pd.DataFrame, ensemble: Ensemble
 ) -> dict[str, dict[str, Floats]]:
-    """Return each model's probabilities before and after its temperature.
+    """Return each model's probabilities before and after its temperatures.
 
     Args:
         predictions: N rows of the evaluation's predictions table.
-        ensemble: members, temperatures and weights; before is the same with all T = 1.
+        ensemble: pool, temperatures and weights; before is the same with all T = 1, the
+            members' own and those behind the pools.
 
     Returns:
         Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
@@ -61,7 +62,10 @@ def probs_before_and_after(
         name: predictions[[f"logit_{name}_{label}" for label in ensemble.labels]].to_numpy(float)
         for name in ensemble.members
     }
-    plain = replace(ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0))
+    plain = replace(
+        ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0),
+        temperature=1.0, equal_temperature=1.0,
+    )  # fmt: skip
     before, after = all_probs(logits, plain), all_probs(logits, ensemble)
     return {name: {"before": before[name], "after": after[name]} for name in after}
 
@@ -134,7 +138,10 @@ def measure_certainty(
             )
             for name, stages in models.items()
         },
-        "fitted": {key: uncertainty[key] for key in ("fitted_on", "n", "counts", "warning")},
+        "fitted": {
+            key: uncertainty[key]
+            for key in ("fitted_on", "n", "n_patients", "counts", "patients", "warning")
+        },
     }  # fmt: skip
     result["skipped"] = _skip(result, uncertainty)
     return result
@@ -169,9 +176,15 @@ def sets_table(found: Mapping[str, Any]) -> list[Row]:
                 "mean size": show_interval(values["size"], digits=2),
             }
             rows.append(row | {
-                label: show_interval(value) for label, value in values["per_class"].items()
+                _class_head(label, value): show_interval(value)
+                for label, value in values["per_class"].items()
             })  # fmt: skip
     return rows
+
+
+def _class_head(label: str, value: Mapping[str, Any]) -> str:
+    """Name a class and how many patients its coverage rests on; version 0.1 did not count them."""
+    return f"{label}, {value['patients']} patients" if "patients" in value else label
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:

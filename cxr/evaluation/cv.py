@@ -125,8 +125,7 @@ def _of_fold(number: int, result: FoldResult, scores: Mapping[str, Any]) -> dict
         "n_groups": scores["n_groups"],
         "counts": scores["counts"],
         "films": dict(result.sizes),
-        "temperatures": result.ensemble.temperatures,
-        "weights": result.ensemble.weights,
+        "ensemble": result.ensemble.to_dict(),
         "models": {
             model: {metric: values[metric]["value"] for metric in OVERALL}
             for model, values in scores["models"].items()

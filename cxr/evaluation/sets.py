@@ -1,40 +1,44 @@
 """Do prediction sets cover as they promise, and how large are they.
 
-N samples, K classes, R resamples.
+N samples, K classes, R resamples, G patients.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
+from cxr.evaluation.audit.result import list_words
 from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval, weight_blocks
-from cxr.uncertainty import prediction_sets, thresholds_of
+from cxr.evaluation.intervals import share_interval
+from cxr.evaluation.tables import show_interval
+from cxr.uncertainty import patients_needed, prediction_sets, thresholds_of
 
 KINDS = ("plain", "per_class")
-"""One threshold from all films of validation, or one from each class's own."""
+"""One threshold from all films of validation, or one from each class's own, which is served."""
 
 
-def chance_range(level: float, fitted_on: int) -> tuple[float, float]:
-    """Return where the true coverage lies in 95 of 100 validations of this size.
+def chance_range(level: float, patients: int) -> tuple[float, float]:
+    """Return where the true coverage lies in at least 95 of 100 validations of this size.
 
     Args:
         level: wished coverage.
-        fitted_on: n, validation films behind the threshold.
+        patients: G, validation patients behind the threshold. Films of a patient that agree
+            count as one; where they do not, the range is wider than it need be.
 
     Returns:
-        Limits of the coverage over endless new films; (1, 1) where n is too small.
+        Limits of the coverage of endless new patients; (1, 1) where G is too small.
 
     Source: Vovk 2012, Conditional validity of inductive conformal predictors: the coverage is
-    Beta(k, n + 1 - k) with k = ceil((n + 1) level).
+    Beta(k, G + 1 - k) with k = ceil((G + 1) level).
     """
-    rank = int(np.ceil((fitted_on + 1) * level - 1e-9))
-    if rank > fitted_on:
+    if patients < patients_needed(level):
         return 1.0, 1.0
+    rank = int(np.ceil((patients + 1) * level - 1e-9))
     tail = (1 - CONFIDENCE) / 2
-    low, high = beta.ppf([tail, 1 - tail], rank, fitted_on + 1 - rank)
+    low, high = beta.ppf([tail, 1 - tail], rank, patients + 1 - rank)
     return float(low), float(high)
 
 
@@ -58,42 +62,58 @@ def measure_sets(
         seed: of the draws.
 
     Returns:
-        Per level and kind: ``coverage``, ``size`` (classes in a set, mean) and ``per_class``
-        coverage with intervals, and what ``_describe`` tells.
+        Per level and kind: ``coverage`` of all films and ``per_class`` (value, interval, films
+        and patients of each), mean ``size`` with its interval, and what ``_describe`` tells.
     """
-    targets, labels = np.asarray(y_true, np.int64), list(uncertainty["labels"])
-    levels = list(uncertainty["conformal"]["levels"])
+    targets, names = np.asarray(y_true, np.int64), np.asarray(groups)
+    probs, labels = np.asarray(y_prob, np.float64), list(uncertainty["labels"])
+    fitted = uncertainty["conformal"]["levels"]
     chosen = {
         (level, kind): thresholds_of(uncertainty, float(level), per_class=kind == "per_class")
-        for level in levels
+        for level in fitted
         for kind in KINDS
     }
-    sets = {key: prediction_sets(y_prob, limits) for key, limits in chosen.items()}
-    truth = np.eye(len(labels))[targets]
-    # Columns: size, hit, then hit and presence of each class.
-    columns = {
-        key: np.column_stack([found.sum(axis=1), (found * truth).sum(axis=1), found * truth])
-        for key, found in sets.items()
-    }
-    parts: dict[tuple[str, str], list[Any]] = {key: [] for key in sets}
-    for weights in weight_blocks(groups, resamples, np.random.default_rng(seed)):
-        totals, films = weights.sum(axis=1, keepdims=True), weights @ truth
-        for key, values in columns.items():
-            sums = weights @ values
-            own = np.full(films.shape, np.nan)
-            np.divide(sums[:, 2:], films, out=own, where=films > 0)
-            parts[key].append(np.hstack([sums[:, :2] / totals, own]))
-    result: dict[str, Any] = {level: {} for level in levels}
-    for (level, kind), blocks in parts.items():
-        draws = np.concatenate(blocks)
+    sets = {key: prediction_sets(probs, limits) for key, limits in chosen.items()}
+    sizes = np.stack([found.sum(axis=1) for found in sets.values()], axis=1)
+    blocks = weight_blocks(names, resamples, np.random.default_rng(seed))
+    means = np.concatenate([block @ sizes / block.sum(axis=1, keepdims=True) for block in blocks])
+    result: dict[str, Any] = {level: {"note": fitted[level]["note"]} for level in fitted}
+    for place, ((level, kind), found) in enumerate(sets.items()):
+        hits = found[np.arange(len(targets)), targets]
         result[level][kind] = {
-            "coverage": interval(draws[:, 1]),
-            "size": interval(draws[:, 0]),
-            "per_class": {label: interval(draws[:, 2 + k]) for k, label in enumerate(labels)},
-        } | _describe(targets, np.asarray(y_prob, np.float64), chosen[level, kind], labels)
-        result[level][kind]["expected"] = _expected(uncertainty, float(level), kind)
-        result[level]["note"] = uncertainty["conformal"]["levels"][level]["note"]
+            "coverage": _coverage(hits, names),
+            "size": interval(means[:, place]),
+            "per_class": {
+                label: _coverage(hits[targets == k], names[targets == k])
+                for k, label in enumerate(labels)
+            },
+            "expected": _expected(uncertainty, float(level), kind),
+        } | _describe(targets, probs, chosen[level, kind], labels)
     return result
+
+
+def sets_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Say per level what the sets that are served cover of each class.
+
+    Args:
+        found: content of calibration.json, also of version 0.1.
+    """
+    sentences = []
+    for level, kinds in found["prediction_sets"].items():
+        own = kinds["per_class"]["per_class"]
+        told = ", ".join(f"{label} {show_interval(share)}" for label, share in own.items())
+        short = [label for label, share in own.items() if (share["high"] or 0) < float(level)]
+        verdict = f"{list_words(short)} short of that, by more than chance" if short else (
+            "no class short of that by more than chance")  # fmt: skip
+        sentences.append(f"sets per class promise to hold the truth of each class with "
+                         f"{float(level):.0%}, and hold that of {told}: {verdict}")  # fmt: skip
+    return sentences
+
+
+def _coverage(hits: NDArray[np.bool_], groups: NDArray[Any]) -> dict[str, Any]:
+    """Return a share of films with its interval, and how many films and patients it rests on."""
+    counts = {"films": len(hits), "patients": len(np.unique(groups))}
+    return share_interval(hits, groups) | counts
 
 
 def _describe(
@@ -118,5 +138,5 @@ def _describe(
 def _expected(uncertainty: Mapping[str, Any], level: float, kind: str) -> dict[str, Any]:
     """Return what chance in validation lets the coverage be, for all or for each class."""
     if kind == "plain":
-        return {"all": chance_range(level, uncertainty["n"])}
-    return {label: chance_range(level, n) for label, n in uncertainty["counts"].items()}
+        return {"all": chance_range(level, uncertainty["n_patients"])}
+    return {label: chance_range(level, n) for label, n in uncertainty["patients"].items()}

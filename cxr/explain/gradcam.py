@@ -121,11 +121,11 @@ def resize_maps(maps: Maps, size_px: int) -> Maps:
 def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px: int) -> Maps:
     """Average the members' maps: E = sum_m w_m U(A_m / max A_m), U bilinear enlargement.
 
-    Each member has the weight that its probabilities have in p = sum_m w_m p_m. Maps are
-    first divided by their maxima because logits of different networks have no common unit.
-    The gradient of p itself is not used: it holds a factor p_m (1 - p_m) and so would silence
-    the very member that is certain. E is 1 only where all members have their maximum, so its
-    own maximum tells how far they agree; it is not stretched to 1.
+    Each member has the weight that it has in the pool of probabilities, linear or logarithmic.
+    Maps are first divided by their maxima because logits of different networks have no common
+    unit. The gradient of a linear pool is not used: it holds a factor p_m (1 - p_m) and so would
+    silence the very member that is certain. E is 1 only where all members have their maximum, so
+    its own maximum tells how far they agree; it is not stretched to 1.
 
     Args:
         maps: per member (N, h, w), 0 and above; h and w may differ between members.

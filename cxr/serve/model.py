@@ -5,7 +5,11 @@ from typing import Any
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
+from cxr.bundle.show import promise_words, set_coverage
+from cxr.serve.context import serving
 from cxr.serve.queue import Busy, current_predictor
+from cxr.serve.wording import coverage_words
+from cxr.uncertainty import thresholds_of
 
 blueprint = Blueprint("model", __name__)
 
@@ -30,6 +34,7 @@ def model() -> ResponseReturnValue:
     return render_template(
         "model.html", info=predictor.info, predictor=predictor, test=test,
         rows=_rows(figures), classes=_classes(figures, predictor.labels),
+        sets=_sets(predictor.info, serving().settings.level), level=serving().settings.level,
     )  # fmt: skip
 
 
@@ -44,6 +49,21 @@ def _classes(figures: dict[str, Any], labels: tuple[str, ...]) -> list[tuple[str
         for label in labels
         if label in found
     ]
+
+
+def _sets(info: dict[str, Any], level: float) -> list[tuple[str, str, str]]:
+    """Return each class, what its sets cover on test, and whether that is what is promised."""
+    limits = thresholds_of(info["uncertainty"], level) if "uncertainty" in info else ()
+    found = set_coverage(info, level)
+    return [
+        (
+            label,
+            coverage_words(found[label]) if label in found else "not measured",
+            "in every set: too few patients" if limit is None else
+            promise_words(found[label], level) if label in found else "",
+        )
+        for label, limit in zip(info["labels"], limits, strict=False)
+    ]  # fmt: skip
 
 
 def _interval(entry: Any) -> str:

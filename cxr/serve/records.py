@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from cxr.bundle.maps import HeatMaps
+from cxr.bundle.show import set_coverage
 from cxr.errors import InputError
 from cxr.raster import FORMATS
 from cxr.serve import queue
@@ -188,6 +189,8 @@ def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionR
         "labels": list(predictor.labels), "members": list(predictor.members),
         "fingerprint": fingerprint,
     }  # fmt: skip
+    if not refused:
+        result["set_coverage"] = set_coverage(predictor.info, prediction.level)
     return PredictionRow(
         id=new_id(), created_at=utc_now(), name=name, refused=refused,
         label="" if refused else prediction.label, refer=not refused and bool(prediction.refer),

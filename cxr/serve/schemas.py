@@ -64,10 +64,20 @@ class PredictionSchema(Schema):
         keys=fields.String(), values=Probabilities, allow_none=True,
         metadata=_said("The same of each member of the ensemble."),
     )  # fmt: skip
-    level = fields.Float(allow_none=True, metadata=_said("Coverage that the set was made for."))
+    level = fields.Float(
+        allow_none=True, metadata=_said("Coverage of each class that the set was made for.")
+    )
     prediction_set = fields.List(
         fields.String(), allow_none=True, metadata=_said("Classes that cannot be ruled out.")
     )
+    set_coverage = fields.Dict(
+        keys=fields.String(), values=fields.Dict(), allow_none=True,
+        metadata=_said(
+            "Class to share of test films whose set of this level held it, with interval and "
+            "numbers of films and patients; empty where it was not measured, null where the set "
+            "has one threshold for all classes (version 0.1)."
+        ),
+    )  # fmt: skip
     refer = fields.Boolean(
         allow_none=True, metadata=_said("A human should decide: the model is not sure enough.")
     )
@@ -110,7 +120,8 @@ class ModelSchema(Schema):
     note = fields.String(metadata=_said("What the bundle says of itself."))
     intended_use = fields.String(required=True, metadata=_said("And what it is not for."))
     metrics = fields.Dict(
-        allow_none=True, metadata=_said("On the test split, with intervals; null: not evaluated.")
+        allow_none=True,
+        metadata=_said("On the test split, with intervals, of sets too; null: not evaluated."),
     )
     preprocess = fields.Dict(
         allow_none=True, metadata=_said("How a film becomes the square that is classified.")

@@ -79,7 +79,7 @@ class Settings:
     metrics_token: str = ""
     """Bearer token that /metrics asks for; without one it answers this very machine alone."""
     level: float = 0.9
-    """Share of films whose prediction set holds the true class."""
+    """Share of films of each class whose prediction set holds it."""
     automatic_upgrade: bool = True
     """Bring the database to this version's tables at the start."""
     database_wait_seconds: int = 30

@@ -7,12 +7,14 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup, escape
 
+from cxr.bundle.show import promise_words
 from cxr.labels import CANONICAL
 from cxr.serve.context import serving
 from cxr.serve.records import percent
 from cxr.serve.settings import RESEARCH_USE
 
 NO_BREAK = "\u00a0"
+SHORT = ", short of the promise"
 MOST_SLOTS = 8
 """Colours in the style sheet; beyond them they repeat."""
 
@@ -83,13 +85,30 @@ def set_words(names: Sequence[str], level: float) -> str:
     return f"{words[:1].upper()}{words[1:]}, {100 * level:g}{NO_BREAK}%"
 
 
-def level_words(level: float) -> str:
-    """Say what the level of a prediction set means."""
+def level_words(result: Mapping[str, Any]) -> str:
+    """Say what the level of a result's set promises, and what was measured of it."""
+    level, coverage = result["level"], result.get("set_coverage")
     portion = f"{100 * level:g}{NO_BREAK}%"
-    return (
-        f"Sets made this way hold the true class of at least {portion} of films like those that "
-        "the model was calibrated on."
+    films = "films" if coverage is None else "each class's films"
+    promise = (
+        f"Sets made this way hold the true class of at least {portion} of {films}, where films "
+        "are like those that the model was calibrated on."
     )
+    if coverage is None:
+        return f"{promise} A single class may be held less often."
+    if not coverage:
+        return f"{promise} On test films this was not measured."
+    found = [
+        f"{label} {coverage_words(share)}" + SHORT * (promise_words(share, level) == "short")
+        for label, share in coverage.items()
+    ]
+    return f"{promise} Measured on test films: {'; '.join(found)}."
+
+
+def coverage_words(share: Mapping[str, Any]) -> str:
+    """Return a share with its interval and on how many patients it rests."""
+    value, low, high = (f"{100 * share[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value}{NO_BREAK}% ({low} to {high}, {share['patients']:,} patients)"
 
 
 def advice(refer: bool) -> str:

@@ -25,7 +25,7 @@ from cxr.stages.prepare import prepare_stage
 from cxr.stages.run import fingerprint_of, note_of, relative
 from cxr.stages.train import check_trainable, train_member
 from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import fit_ensemble
+from cxr.training.ensemble_fit import fit_ensemble
 
 AGAIN = "give the same command again"
 
@@ -129,7 +129,10 @@ def _fold_result(
 ) -> FoldResult:
     """Fit a fold's ensemble on its validation and predict its test films, or read that back."""
     aligned = validation_predictions(fold, names, films.labels)
-    ensemble = fit_ensemble(aligned.logits, aligned.targets, films.labels)
+    ensemble = fit_ensemble(
+        aligned.logits, aligned.targets, films.labels,
+        pool=config.pool, weight_prior=config.weight_prior,
+    )  # fmt: skip
     validation = score_validation(aligned.logits, aligned.targets, ensemble)
     cards = {name: read_json(fold / "members" / name / "member.json", mend=AGAIN) for name in names}
     key = digest_of([ensemble.to_dict(), cards])

@@ -62,7 +62,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
             "the prepared set has no test split (data.fractions gives it 0): prepare with a "
             "test share, or use a published one"
         )
-    uncertainty = read_uncertainty(folder, ensemble, info)
+    uncertainty = read_uncertainty(folder, ensemble, config)
     out = folder / "evaluation"
     opened = _count_opening(out / "test_openings.json", info["fingerprint"])
     logits = predict_rows(folder, ensemble, prepared, rows, config.batch_size)

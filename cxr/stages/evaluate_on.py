@@ -54,7 +54,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     folder, info, trained = find_run(where)
     fitted = load_ensemble(folder, where)
     ensemble = Ensemble.from_dict(fitted)
-    uncertainty = read_uncertainty(folder, ensemble, info)
+    uncertainty = read_uncertainty(folder, ensemble, where)
     spec = PreprocessSpec(**trained.info["preprocess"])
     measured, unknown = prepare_whole(config, spec, ensemble.labels)
     seen, tested = _overlap(measured, trained)

@@ -37,7 +37,7 @@ class Explainer:
         folder: outputs/<data>/<run>.
         note: stands below every figure.
         prepared: its prepared set.
-        ensemble: temperatures, weights, labels.
+        ensemble: pool, temperatures, weights, labels.
         members: per name, in inference mode.
         predictions: the table of the films to choose from, N rows.
         rows: (N,) where they stand in the prepared set.

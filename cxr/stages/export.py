@@ -25,7 +25,13 @@ from cxr.ood import OodReference
 from cxr.ood_fit import fit_reference
 from cxr.runlog import atomic_write, environment, raise_if_unwritable, read_json, write_json
 from cxr.stages.eightbit import write_int8
-from cxr.stages.exported import NOT_EVALUATED, Exported, check_splits, read_metrics
+from cxr.stages.exported import (
+    NOT_EVALUATED,
+    Exported,
+    check_splits,
+    read_metrics,
+    read_set_coverage,
+)
 from cxr.stages.report import card_of
 from cxr.stages.run import find_run, load_ensemble, relative
 from cxr.stages.uncertainty import read_uncertainty
@@ -57,7 +63,7 @@ def export_stage(config: ExportConfig) -> Path:
         torch.set_num_threads(config.threads)
     folder, info, prepared = find_run(config)
     ensemble = Ensemble.from_dict(load_ensemble(folder, config))
-    uncertainty = read_uncertainty(folder, ensemble, info)
+    uncertainty = read_uncertainty(folder, ensemble, config)
     metrics = read_metrics(folder, info["fingerprint"])
     bundle = folder / "bundle"
     with _replacing(bundle) as fresh:
@@ -76,7 +82,7 @@ def export_stage(config: ExportConfig) -> Path:
         values = _values(info, prepared, ensemble) | {
             "uncertainty": uncertainty,
             "ood": ood,
-            "test": _test_part(metrics),
+            "test": _test_part(metrics, read_set_coverage(folder, uncertainty)),
             "gates": gates | splits.gates,
             "models": models,
             "environment": environment(),
@@ -115,7 +121,7 @@ def _write_graph(
 ) -> dict[str, Any]:
     """Write ``model.onnx`` and compare its outputs with PyTorch's."""
     path, side = fresh / MODEL_FILES["float32"], int(prepared.pixels.shape[-1])
-    graph = BundleGraph(members, ensemble.temperatures, ensemble.weights, side)
+    graph = BundleGraph(members, ensemble, side)
     export_onnx(graph, path, size_px=side, note=note)
     rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_FILMS]
     runtime = open_runtime(path, runtime="onnxruntime", variant="float32")
@@ -164,12 +170,12 @@ def _values(info: dict[str, Any], prepared: Prepared, ensemble: Ensemble) -> dic
     }  # fmt: skip
 
 
-def _test_part(metrics: dict[str, Any] | None) -> dict[str, Any] | str:
-    """Return the test metrics with their intervals, or that there are none."""
+def _test_part(metrics: dict[str, Any] | None, sets: dict[str, Any] | str) -> dict[str, Any] | str:
+    """Return the test metrics and the coverage of sets, with intervals, or that there are none."""
     if metrics is None:
         return NOT_EVALUATED
     kept = {key: metrics[key] for key in ("n", "n_groups", "counts", "interval")}
-    return kept | {"ensemble": metrics["models"][WEIGHTED]}
+    return kept | {"ensemble": metrics["models"][WEIGHTED], "prediction_sets": sets}
 
 
 def _hand_on(folder: Path, fresh: Path, name: str, metrics: dict[str, Any] | None) -> None:

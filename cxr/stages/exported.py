@@ -19,7 +19,7 @@ from cxr.evaluation.metrics import OVERALL
 from cxr.labels import label_indices
 from cxr.runlog import read_json
 from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
+from cxr.training.ensemble import EQUAL, MIN_PROB, WEIGHTED, Ensemble, all_probs, pool_probs
 
 PROBS = ("probs", "member_probs")
 NOT_EVALUATED = "not evaluated (make evaluate)"
@@ -34,7 +34,7 @@ class Exported:
         fresh: of the bundle.
         info: the run's ``run.json``.
         prepared: the run's prepared set.
-        ensemble: temperatures, weights, labels.
+        ensemble: pool, temperatures, weights, labels.
         threads: processor threads; 0 takes every processor.
     """
 
@@ -102,6 +102,32 @@ def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return found if found.get("fingerprint", fingerprint) == fingerprint else None
 
 
+def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, Any] | str:
+    """Return what the sets per class, which the bundle serves, cover on test.
+
+    Args:
+        folder: of a run that was evaluated.
+        uncertainty: content of uncertainty.json.
+
+    Returns:
+        Per level ``coverage``, ``size`` and ``per_class`` with intervals; or why there is none.
+    """
+    path = folder / "evaluation" / "calibration.json"
+    if not path.exists():
+        return NOT_EVALUATED
+    levels = read_json(path, mend="evaluate again (make evaluate)")["prediction_sets"]
+    served = {
+        name: level["per_class"] for name, level in uncertainty["conformal"]["levels"].items()
+    }
+    measured = {name: kinds["per_class"] for name, kinds in levels.items()}
+    if served != {name: kinds["thresholds"] for name, kinds in measured.items()}:
+        return "evaluated with other thresholds (make evaluate)"
+    return {
+        name: {key: kinds[key] for key in ("coverage", "size", "per_class")}
+        for name, kinds in measured.items()
+    }
+
+
 def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
     """Run the graph over validation, and test where that was opened, and compare.
 
@@ -143,7 +169,11 @@ def evaluate_arrays(
     ensemble = exported.ensemble
     each = np.asarray(found["member_probs"], np.float64)
     tables = {name: each[:, place] for place, name in enumerate(ensemble.members)}
-    tables |= {EQUAL: each.mean(axis=1), WEIGHTED: np.asarray(found["probs"], np.float64)}
+    log_probs = np.log(np.maximum(each, MIN_PROB)).swapaxes(0, 1)
+    tables |= {
+        EQUAL: pool_probs(log_probs, ensemble, EQUAL),
+        WEIGHTED: np.asarray(found["probs"], np.float64),
+    }
     columns = {
         f"prob_{name}_{label}": values[:, place] / values.sum(axis=1)
         for name, values in tables.items()
@@ -158,13 +188,17 @@ def evaluate_arrays(
 def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
     """Return per model what ties among PyTorch's probabilities explain."""
     targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
-    return {
+    found = {
         model: tie_slack(
             table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
             targets, ensemble.labels,
         )
         for model in (*ensemble.members, EQUAL, WEIGHTED)
     }  # fmt: skip
+    # "equal" is made of the members' probabilities, of which float32 may hold none.
+    if any("nll" in found[name] for name in ensemble.members):
+        found[EQUAL]["nll"] = np.inf
+    return found
 
 
 def values_of(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

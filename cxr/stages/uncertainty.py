@@ -1,13 +1,20 @@
-"""What validation says about certainty: read from a run, or fitted from its members' tables."""
+"""What the ensemble is fitted on, and what is fitted about confidence: written, and read again."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+
+from cxr.config import RunConfig
 from cxr.console import log
+from cxr.data.prepared import Prepared
+from cxr.errors import InputError
 from cxr.runlog import digest_of, read_json, write_json
+from cxr.stages.out_of_fold import out_of_fold_predictions
+from cxr.stages.run import command
 from cxr.training.align import AlignedLogits, align_predictions
-from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
+from cxr.training.ensemble import OUT_OF_FOLD, Ensemble
 from cxr.training.inference import read_predictions
 from cxr.uncertainty import fit_uncertainty
 
@@ -29,48 +36,63 @@ def validation_predictions(
     return align_predictions(tables, labels)
 
 
+def fitting_predictions(
+    folder: Path, members: Sequence[str], prepared: Prepared, fitted_on: str
+) -> AlignedLogits:
+    """Read what an ensemble of a run is fitted on: validation, or out-of-fold predictions.
+
+    Raises:
+        InputError: see ``validation_predictions`` and ``out_of_fold_predictions``.
+    """
+    if fitted_on == OUT_OF_FOLD:
+        return out_of_fold_predictions(folder, members, prepared)
+    return validation_predictions(folder, members, prepared.labels)
+
+
 def write_uncertainty(
-    folder: Path, ensemble: Ensemble, aligned: AlignedLogits, info: dict[str, Any]
-) -> dict[str, Any]:
-    """Fit prediction sets and referral on validation and write ``uncertainty.json``.
+    folder: Path, ensemble: Ensemble, info: dict[str, Any], *, probs: ArrayLike,
+    targets: ArrayLike, groups: ArrayLike,
+) -> None:  # fmt: skip
+    """Fit prediction sets and referral and write ``uncertainty.json``.
 
     Args:
         folder: of the run.
         ensemble: what was fitted.
-        aligned: the members' validation predictions.
         info: the run's ``run.json``.
-
-    Returns:
-        What was written.
+        probs: (N, K) of the ensemble.
+        targets: (N,) class positions.
+        groups: (N,) patient or group names.
     """
-    probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
-    found = fit_uncertainty(probs, aligned.targets, ensemble.labels) | {
+    found = fit_uncertainty(
+        probs, targets, ensemble.labels, groups=groups, fitted_on=ensemble.fitted_on
+    ) | {
         "ensemble": digest_of(ensemble.to_dict()),
         "fingerprint": info["fingerprint"],
         "synthetic": info["synthetic"],
         "note": info["note"],
-    }
-    for note in filter(None, [found["warning"], *_level_notes(found)]):
+    }  # fmt: skip
+    notes = [level["note"] for level in found["conformal"]["levels"].values()]
+    for note in filter(None, [found["warning"], *notes]):
         log.warning("%s", note)
     write_json(folder / FILE, found)
-    return found
 
 
-def read_uncertainty(folder: Path, ensemble: Ensemble, info: dict[str, Any]) -> dict[str, Any]:
-    """Read a run's ``uncertainty.json``; fit it where it is missing or of another ensemble.
+def read_uncertainty(folder: Path, ensemble: Ensemble, config: RunConfig) -> dict[str, Any]:
+    """Read a run's ``uncertainty.json``.
 
     Raises:
-        InputError: it is damaged, or the members' validation predictions are.
+        InputError: it is missing, damaged, of another ensemble, or of version 0.1, whose
+            thresholds count films.
     """
-    path = folder / FILE
-    if path.exists():
-        found: dict[str, Any] = read_json(path, mend="remove it, it is then fitted again")
-        if found.get("ensemble") == digest_of(ensemble.to_dict()):
-            return found
-    log.info("prediction sets and referral are fitted on validation: %s", path.name)
-    aligned = validation_predictions(folder, ensemble.members, ensemble.labels)
-    return write_uncertainty(folder, ensemble, aligned, info)
-
-
-def _level_notes(found: dict[str, Any]) -> list[str]:
-    return [level["note"] for level in found["conformal"]["levels"].values()]
+    path, again = folder / FILE, command("ensemble", config)
+    if not path.exists():
+        raise InputError(f"the run has no {FILE}: fit it ({again})")
+    found: dict[str, Any] = read_json(path, mend=f"fit it again ({again})")
+    if found.get("ensemble") != digest_of(ensemble.to_dict()):
+        raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({again})")
+    if "patients" not in found:
+        raise InputError(
+            f"{FILE} is of version 0.1, whose thresholds count films, not patients: fit it again "
+            f"({again})"
+        )
+    return found

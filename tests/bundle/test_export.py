@@ -48,7 +48,7 @@ def test_the_bundle_carries_what_was_fitted_and_measured(exported_run, tiny_bund
     found = read_info(tiny_bundle)
     fitted = read(exported_run.folder / "ensemble.json")
     metrics = read(exported_run.folder / "evaluation" / "metrics.json")
-    for key in ("labels", "members", "temperatures", "weights"):
+    for key in ("labels", "members", "temperatures", "weights", "pool", "temperature"):
         assert found[key] == fitted[key]
     assert found["note"] == NOTE
     assert found["synthetic"] is True

@@ -12,8 +12,10 @@ import torch
 from onnx import numpy_helper
 
 from cxr.bundle.compare import GateError, check_classes, check_metrics, tie_slack
+from cxr.bundle.export import export_onnx
 from cxr.bundle.format import read_info
 from cxr.bundle.gates import ROUNDINGS, check_outputs
+from cxr.bundle.graph import BundleGraph
 from cxr.bundle.runtimes import open_runtime
 from cxr.config import compose
 from cxr.stages import export as stage
@@ -60,6 +62,20 @@ def test_the_exported_graph_passes_and_its_figures_are_kept(tiny_bundle, tmp_pat
             assert allowed < 3e-3
     assert kept["test"]["films"] > 0
     assert kept["test"]["metrics"] <= 1e-4
+
+
+def test_a_linear_pool_with_a_temperature_behind_it_passes_too(tmp_path, parts):
+    members, ensemble, films = parts
+    assert ensemble.pool == "logarithmic"
+    linear = dataclasses.replace(ensemble, pool="linear", temperature=0.7)
+    side = films.shape[-1]
+    graph = BundleGraph(members, linear, side)
+    export_onnx(graph, tmp_path / "model.onnx", size_px=side, note="synthetic")
+    found = checked(onnx.load(tmp_path / "model.onnx"), tmp_path / "again.onnx",
+                    (members, linear, films))  # fmt: skip
+    assert found["probs"]["largest_difference"] < 1e-4
+    with pytest.raises(GateError, match="probs differ"):
+        checked(onnx.load(tmp_path / "model.onnx"), tmp_path / "again.onnx", parts)
 
 
 def test_one_wrong_bias_fails_with_its_figure(tiny_bundle, tmp_path, parts):

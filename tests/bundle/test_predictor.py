@@ -114,13 +114,14 @@ def test_maps_come_only_when_asked_for(predictor, films):
         assert values.max() <= 1 + 1e-6
 
 
-def test_sets_and_referral_are_those_of_validation(predictor, films):
+def test_sets_per_class_and_referral_are_those_of_validation(predictor, films):
     uncertainty = predictor.info["uncertainty"]
     for level in (0.8, 0.9, 0.95):
         found = predictor.predict(films[0], level=level)
-        limit = uncertainty["conformal"]["levels"][f"{level:g}"]["plain"]
+        limits = uncertainty["conformal"]["levels"][f"{level:g}"]["per_class"]
         probs = found.probs
-        inside = [label for label in CANONICAL if limit is None or 1 - probs[label] <= limit]
+        inside = [label for label in CANONICAL
+                  if limits[label] is None or 1 - probs[label] <= limits[label]]  # fmt: skip
         assert list(found.prediction_set) == (inside or [found.label])
         assert found.level == level
         assert found.refer == (max(probs.values()) < uncertainty["referral"]["threshold"])

@@ -23,7 +23,8 @@ from cxr.evaluation.uncertainty_figures import (
     save_uncertainty_figures,
 )
 from cxr.runlog import write_json
-from cxr.training.ensemble import all_probs, fit_ensemble
+from cxr.training.ensemble import all_probs
+from cxr.training.ensemble_fit import fit_ensemble
 from cxr.uncertainty import fit_uncertainty
 
 LABELS = ("normal", "covid", "bacterial", "viral")
@@ -45,8 +46,10 @@ def opened(n=200, *, fitted=200, classes=4):
     """Return predictions, ensemble, what validation gave, and the content of calibration.json."""
     rng = np.random.default_rng(0)
     _, logits, index = films(rng, fitted)
-    ensemble = fit_ensemble(logits, index, LABELS)
-    uncertainty = fit_uncertainty(all_probs(logits, ensemble)["ensemble"], index, LABELS)
+    ensemble = fit_ensemble(logits, index, LABELS, pool="linear", weight_prior=0)
+    uncertainty = fit_uncertainty(
+        all_probs(logits, ensemble)["ensemble"], index, LABELS, groups=np.arange(fitted)
+    )
     rows, logits, _ = films(rng, n, classes=classes)
     predictions = build_predictions(rows, logits, ensemble)
     found = measure_certainty(
@@ -106,7 +109,7 @@ def test_tables_and_sentences():
     assert [row["model"] for row in certainty_table(found)] == ["a", "b", "equal", "ensemble"]
     rows = sets_table(found)
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
-    assert set(LABELS) < set(rows[0])
+    assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
     whole, fixed = referral_sentences(found)
     assert "80% of films that it is surest of" in whole
     assert "fixed on validation" in fixed
@@ -118,7 +121,8 @@ def test_absent_classes_are_named_and_skipped(caplog):
     assert "class bacterial: no film of it" in caplog.text
     assert set(found["calibration"]["ensemble"]["after"]["per_class"]) == {"normal", "covid"}
     assert set(found["prediction_sets"]["0.9"]["plain"]["per_class"]) == {"normal", "covid"}
-    assert set(sets_table(found)[0]) == {"sets", "coverage", "mean size", "normal", "covid"}
+    heads = {"sets", "coverage", "mean size", "normal, 100 patients", "covid, 100 patients"}
+    assert set(sets_table(found)[0]) == heads
     assert "viral" not in words(draw_reliability(found))
     draw_coverage(found)
     draw_risk_coverage(predictions, found, ensemble)
@@ -128,7 +132,7 @@ def test_too_few_films_are_named_and_the_error_is_nan(tmp_path, caplog):
     predictions, ensemble, uncertainty, found = opened(12, fitted=12)
     assert "12 films are too few" in found["skipped"]["calibration error"]
     assert "too small to cover at 0.95" in found["skipped"]["sets at 0.95"]
-    assert "12 films, fewer than 100" in uncertainty["warning"]
+    assert "12 patients, fewer than 100" in uncertainty["warning"]
     assert np.isnan(found["calibration"]["ensemble"]["after"]["ece"]["value"])
     assert certainty_table(found)[0]["ECE after"] == "n/a"
     assert "too few" in caplog.text

@@ -85,7 +85,9 @@ def write_run(folder: Path, labels: tuple[str, ...] = LABELS, note: str = "a not
     metrics = evaluate(predictions, labels=labels, members=MEMBERS, best_member="mobilenetv2",
                        note=note)  # fmt: skip
     val_targets, val = logits_of(90, rng)
-    fitted = fit_uncertainty(all_probs(val, ensemble)["ensemble"], val_targets, labels)
+    fitted = fit_uncertainty(
+        all_probs(val, ensemble)["ensemble"], val_targets, labels, groups=np.arange(90)
+    )
     certainty = measure_certainty(predictions, ensemble=ensemble, uncertainty=fitted, resamples=40,
                                   note=note)  # fmt: skip
     write_json(folder / "run.json", {

@@ -15,8 +15,11 @@ from cxr.config import compose
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import read_predictions
 from cxr.stages.cv import cv_stage, split_films
+from cxr.stages.ensemble import ensemble_stage
 from cxr.stages.prepare import prepare_stage
-from cxr.stages.run import RESEARCH, SYNTHETIC
+from cxr.stages.run import RESEARCH, SYNTHETIC, open_run
+from cxr.stages.uncertainty import read_uncertainty
+from cxr.training.ensemble import Ensemble
 
 pytestmark = pytest.mark.slow
 
@@ -170,3 +173,86 @@ def test_each_fold_has_its_own_fingerprint_and_every_split(done):
         }  # fmt: skip
     tested = pd.concat([films.table[films.table["split"] == "test"] for films in sets])
     assert sorted(tested["image"]) == sorted(prepared.table["image"])
+
+
+@pytest.fixture
+def fittable(copied) -> Path:
+    """Return a run whose members are those of the first fold, as if trained on its own split."""
+    config = compose("cv", overrides(copied, "one"))
+    prepared = prepare_stage(config)
+    folder = open_run(config, prepared)
+    shutil.copytree(folder / "cv-2" / "fold-1" / "members", folder / "members")
+    for name in NAMES:
+        change(folder / "members" / name / "member.json", data={
+            "fingerprint": prepared.info["fingerprint"],
+        })  # fmt: skip
+    return copied
+
+
+def change(path: Path, **parts: dict) -> None:
+    """Change values one level down in a JSON file."""
+    values = json.loads(path.read_text())
+    for name, part in parts.items():
+        values[name] |= part
+    path.write_text(json.dumps(values))
+
+
+def fitted_on_cv(root: Path, *extra: str) -> dict:
+    return ensemble_stage(compose("ensemble", [
+        "data=phantom", "run=cv", f"output_root={root}", "fitted_on=cv", *extra,
+    ]))  # fmt: skip
+
+
+def test_the_ensemble_is_fitted_on_out_of_fold_films_of_no_test_patient(done, fittable, caplog):
+    table = table_of(done)
+    tested = set(table.loc[table["split"] == "test", "group"])
+    kept = table.loc[~table["group"].isin(tested)]
+    with caplog.at_level("INFO"):
+        found = fitted_on_cv(fittable)
+    assert found["fitted_on"] == "cv"
+    assert found["validation"]["films"] == len(kept) < len(table)
+    assert f"{len(table) - len(kept)} of patients in this run's test split left out" in caplog.text
+    folder = fittable / "phantom" / "cv"
+    uncertainty = json.loads((folder / "uncertainty.json").read_text())
+    assert (uncertainty["fitted_on"], uncertainty["n"]) == ("cv", len(kept))
+    # Whatever the folds say of test patients changes nothing, and what they say of others does.
+    path = folder / "cv-2" / "predictions.csv"
+    pooled = read_predictions(path)
+    columns = [name for name in pooled if name.startswith("logit_")]
+    for rows, same in (
+        (pooled["group"].isin(tested), True),
+        (~pooled["group"].isin(tested), False),
+    ):
+        pooled.loc[rows, columns] = pooled.loc[rows, columns[::-1]].to_numpy()
+        pooled.to_csv(path, index=False)
+        again = fitted_on_cv(fittable)
+        assert (again["temperatures"] == found["temperatures"]) == same
+    # Where uncertainty.json is gone it is fitted on the same films again.
+    (folder / "uncertainty.json").unlink()
+    info = json.loads((folder / "run.json").read_text())
+    assert read_uncertainty(folder, Ensemble.from_dict(again), info)["n"] == len(kept)
+
+
+def test_another_cross_validation_is_refused_in_one_line(fittable):
+    folder = fittable / "phantom" / "cv"
+    change(folder / "members" / "two" / "settings.json", settings={
+        "trainer": {"lr": 0.5}, "model": {},
+    })  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"cv-2 trained two with trainer\.lr=\S+, the run with 0\.5"
+    ):
+        fitted_on_cv(fittable)
+    assert fitted_on_cv(fittable, "members=[one]")["members"] == ["one"]
+    path = folder / "cv-2" / "cv.json"
+    values = json.loads(path.read_text())
+    for changed, message in (({"members": ["two"]}, r"lacks the member 'one'.*make cv"),
+                             ({"fingerprint": "0" * 64}, "of another prepared set")):  # fmt: skip
+        path.write_text(json.dumps(values | changed))
+        with pytest.raises(InputError, match=message) as error:
+            fitted_on_cv(fittable, "members=[one]")
+        assert "\n" not in str(error.value)
+    path.unlink()
+    with pytest.raises(InputError, match="no finished cross-validation to fit on: run make cv"):
+        fitted_on_cv(fittable)
+    with pytest.raises(InputError, match="fitted_on is 'test': allowed are validation, cv"):
+        fitted_on_cv(fittable, "fitted_on=test")

@@ -183,7 +183,7 @@ def test_other_films_under_the_same_name_are_said(copied, tmp_path, caplog):
     assert "other films called other are replaced" in caplog.text
 
 
-def test_uncertainty_is_written_by_the_ensemble_and_fitted_where_missing(copied):
+def test_uncertainty_is_written_by_the_ensemble_and_only_read_by_others(copied):
     path = copied.folder / "uncertainty.json"
     before = read(path)
     assert before["fitted_on"] == "validation"
@@ -191,20 +191,23 @@ def test_uncertainty_is_written_by_the_ensemble_and_fitted_where_missing(copied)
     val = prepared_of(copied).table.query("split == 'val'")
     assert before["n"] == len(val)
     assert before["counts"] == {label: (val["label"] == label).sum() for label in CANONICAL}
-    path.unlink()
-    evaluate_stage(compose("evaluate", [*copied.where(), "resamples=5"]))
+    assert before["n_patients"] == val["group"].nunique()
+    patients = {label: val.loc[val["label"] == label, "group"].nunique() for label in CANONICAL}
+    assert before["patients"] == patients
+    old = {key: before[key] for key in before if key not in ("patients", "n_patients")}
+    for content, said in (
+        (None, "the run has no uncertainty.json"),
+        (before | {"ensemble": "another"}, "fitted for another ensemble"),
+        (old, "version 0.1, whose thresholds count films"),
+    ):
+        path.unlink() if content is None else path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=said) as caught:
+            evaluate_stage(compose("evaluate", [*copied.where(), "resamples=5"]))
+        assert "\n" not in str(caught.value)
+        assert "scripts/ensemble.py data=phantom run=tiny" in str(caught.value)
+        assert (read(path) if path.exists() else None) == content
+    ensemble_stage(compose("ensemble", copied.where()))
     assert read(path) == before
-
-
-def test_uncertainty_of_another_ensemble_is_fitted_again(copied, caplog):
-    before = read(copied.folder / "uncertainty.json")
-    ensemble_stage(compose("ensemble", [*copied.where(), "members=[inceptionv3]"]))
-    assert read(copied.folder / "uncertainty.json")["ensemble"] != before["ensemble"]
-    (copied.folder / "uncertainty.json").write_text(json.dumps(before))
-    with caplog.at_level("INFO"):
-        evaluate_stage(compose("evaluate", [*copied.where(), "resamples=5"]))
-    assert read(copied.folder / "uncertainty.json")["ensemble"] != before["ensemble"]
-    assert "fitted on validation" in caplog.text
 
 
 def test_evaluate_writes_calibration(tiny_run):

@@ -101,6 +101,11 @@ def test_ensemble_is_fitted_on_validation(tiny_run):
     assert sum(found["weights"].values()) == pytest.approx(1)
     assert all(value > 0 for value in found["temperatures"].values())
     assert set(found["validation"]) == {"films", *MEMBERS, "equal", "ensemble"}
+    assert (found["pool"], found["weight_prior"]) == ("logarithmic", 100)
+    assert found["temperature"] > 0
+    assert found["fitted_on"] == "validation"
+    # Six films are too few to fit on some patients and measure on others, and that is said.
+    assert "group(s) of patients, too few" in found["cross_fitted"]["skipped"]
     assert found["best_member"] in MEMBERS
     assert found["validation"]["ensemble"]["nll"] <= found["validation"]["equal"]["nll"] + 1e-6
     assert found["note"] == NOTE
@@ -137,13 +142,15 @@ def test_evaluation_table_holds_all_of_test_and_agrees_with_the_metrics(tiny_run
     right = (found["prediction"] == found["label"]).mean()
     assert metrics["models"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
     ensemble = read(tiny_run.folder / "ensemble.json")
+    assert ensemble["pool"] == "logarithmic"
     mixed = 0
     for name in MEMBERS:
         logits = found[[f"logit_{name}_{k}" for k in CANONICAL]].to_numpy()
-        mixed += ensemble["weights"][name] * softmax(logits / ensemble["temperatures"][name])
+        mixed += ensemble["weights"][name] * logits / ensemble["temperatures"][name]
     np.testing.assert_allclose(
-        found[[f"prob_ensemble_{k}" for k in CANONICAL]].to_numpy(), mixed, atol=1e-6
-    )
+        found[[f"prob_ensemble_{k}" for k in CANONICAL]].to_numpy(),
+        softmax(mixed / ensemble["temperature"]), atol=1e-6,
+    )  # fmt: skip
 
 
 def test_figures_are_png_files(tiny_run):

@@ -1,20 +1,26 @@
+"""Pools of members by hand, and what is fitted against slow searches."""
+
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
 from cxr.errors import InputError
 from cxr.training.ensemble import (
+    LINEAR,
+    LOGARITHMIC,
+    POOLS,
     Ensemble,
     all_probs,
-    combine,
-    fit_ensemble,
-    fit_temperature,
-    fit_weights,
     nll,
+    pool_logits,
     softmax,
 )
+from cxr.training.ensemble_fit import cross_fitted, fit_ensemble, fit_temperature, fit_weights
 
 LABELS = ("normal", "covid", "bacterial", "viral")
+PLAIN = {"pool": LINEAR, "weight_prior": 0.0}
 
 
 def fake_logits(seed: int, skill: float, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -67,67 +73,170 @@ def test_temperature_at_the_end_of_its_range_is_said(caplog):
     assert "end of the range" in caplog.text
 
 
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("skills", [(1.0, 1.2, 0.4), (2.0, 0.0, 0.1), (1.5, 1.5, 1.5)])
-def test_weights_equal_those_of_slsqp(skills):
+def test_weights_equal_those_of_slsqp(skills, pool):
     parts = [fake_logits(seed, skill) for seed, skill in enumerate(skills)]
     targets = parts[0][1]
-    probs = np.stack([softmax(logits) for logits, _ in parts])
-    weights = fit_weights(probs, targets)
+    log_probs = np.log(np.stack([softmax(logits) for logits, _ in parts]))
+    weights = fit_weights(log_probs, targets, pool=pool, prior=0)
+
+    def loss(point: np.ndarray) -> float:
+        scores = pool_logits(log_probs, np.maximum(point[:3], 0), pool)
+        return nll(softmax(scores, point[3]), targets)
+
     oracle = minimize(
-        lambda w: nll(np.tensordot(w, probs, 1), targets),
-        np.full(3, 1 / 3),
-        method="SLSQP",
-        bounds=[(0, 1)] * 3,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
-        options={"ftol": 1e-12},
-    )
+        loss, [1 / 3, 1 / 3, 1 / 3, 1], method="SLSQP", bounds=[(0, 1)] * 3 + [(0.05, 20)],
+        constraints={"type": "eq", "fun": lambda w: w[:3].sum() - 1}, options={"ftol": 1e-12},
+    )  # fmt: skip
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
-    assert nll(np.tensordot(weights, probs, 1), targets) <= oracle.fun + 1e-7
-    np.testing.assert_allclose(weights, oracle.x, atol=2e-3)
+    temperature = fit_temperature(pool_logits(log_probs, weights, pool), targets)
+    assert loss(np.append(weights, temperature)) <= oracle.fun + 1e-7
+    np.testing.assert_allclose(weights, oracle.x[:3], atol=5e-3)
 
 
-def test_weights_of_two_members_equal_a_grid():
-    (first, targets), (second, _) = fake_logits(3, 1.0), fake_logits(4, 1.3)
+def pooled_by_hand(probs: np.ndarray, weight: float, pool: str) -> np.ndarray:
+    """Pool two members' probabilities without logarithms of sums."""
+    if pool == LINEAR:
+        return weight * probs[0] + (1 - weight) * probs[1]
+    product = probs[0] ** weight * probs[1] ** (1 - weight)
+    return product / product.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("prior", [0.0, 40.0, 4000.0])
+@pytest.mark.parametrize("pool", POOLS)
+def test_weights_of_two_members_equal_a_grid(pool, prior):
+    (first, targets), (second, _) = fake_logits(3, 1.0), fake_logits(4, 1.6)
     probs = np.stack([softmax(first), softmax(second)])
-    grid = np.linspace(0, 1, 2001)
-    losses = [nll(w * probs[0] + (1 - w) * probs[1], targets) for w in grid]
-    assert fit_weights(probs, targets)[0] == pytest.approx(grid[int(np.argmin(losses))], abs=1e-3)
+    log_probs = np.log(probs)
+    grid = np.linspace(0.005, 0.995, 199)
+    losses = []
+    for w in grid:
+        scores = np.log(pooled_by_hand(probs, w, pool))
+        q = softmax(scores, fit_temperature(scores, targets))
+        losses.append(400 * nll(q, targets) - prior / 2 * (np.log(w) + np.log(1 - w)))
+    best = grid[int(np.argmin(losses))]
+    assert fit_weights(log_probs, targets, pool=pool, prior=prior)[0] == pytest.approx(
+        best, abs=2e-3
+    )
 
 
-def test_weights_of_one_member_and_of_twins():
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_prior_draws_weights_from_the_likeliest_to_equal(pool):
+    (first, targets), (second, _) = fake_logits(3, 0.6), fake_logits(4, 2.0)
+    log_probs = np.log(np.stack([softmax(first), softmax(second)]))
+    found = [fit_weights(log_probs, targets, pool=pool, prior=prior)[0]
+             for prior in (0, 10, 1000, 1e5, 1e12)]  # fmt: skip
+    assert found == sorted(found)
+    assert found[0] < 0.3
+    assert found[-1] == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_weights_of_one_member_and_of_twins(pool):
     logits, targets = fake_logits(0, 1.0)
-    probs = softmax(logits)
-    np.testing.assert_array_equal(fit_weights(probs[None], targets), [1.0])
-    np.testing.assert_allclose(fit_weights(np.stack([probs, probs]), targets), [0.5, 0.5])
+    one = np.log(softmax(logits))[None]
+    np.testing.assert_array_equal(fit_weights(one, targets, pool=pool, prior=5), [1.0])
+    twins = fit_weights(np.concatenate([one, one]), targets, pool=pool, prior=0)
+    np.testing.assert_allclose(twins, [0.5, 0.5])
 
 
-def test_weights_survive_a_zero_probability():
-    probs = np.array([[[0.0, 1.0], [0.5, 0.5]], [[0.9, 0.1], [0.5, 0.5]]])
-    np.testing.assert_allclose(fit_weights(probs, [0, 0]), [0.0, 1.0], atol=1e-6)
-
-
-def test_combine_by_hand():
+def test_pools_by_hand():
     logits = {"a": [[np.log(3.0), 0.0]], "b": [[0.0, 0.0]]}
-    probs = combine(logits, {"a": 1.0, "b": 2.0}, {"a": 0.6, "b": 0.4})
-    np.testing.assert_allclose(probs, [[0.65, 0.35]])
+    linear = Ensemble(
+        ("x", "y"), ("a", "b"), {"a": 1.0, "b": 2.0}, {"a": 0.6, "b": 0.4}, LINEAR,
+        temperature=0.5, equal_temperature=2.0,
+    )  # fmt: skip
+    found = all_probs(logits, linear)
+    np.testing.assert_allclose(found["a"], [[0.75, 0.25]])
+    # 0.65 and 0.35 squared; 0.625 and 0.375 under the root.
+    np.testing.assert_allclose(found["ensemble"], [[0.65**2 / (0.65**2 + 0.35**2)] * 1 + [
+        0.35**2 / (0.65**2 + 0.35**2)]])  # fmt: skip
+    roots = np.sqrt([0.625, 0.375])
+    np.testing.assert_allclose(found["equal"], [roots / roots.sum()])
+    found = all_probs(logits, dataclasses.replace(linear, pool=LOGARITHMIC))
+    # Odds of 3 to the power of 0.6 / 0.5, and of 0.5 / 2.
+    np.testing.assert_allclose(found["ensemble"][0, 0], 3**1.2 / (1 + 3**1.2))
+    np.testing.assert_allclose(found["equal"][0, 0], 3**0.25 / (1 + 3**0.25))
 
 
-def test_combine_refuses_other_members_and_shapes():
+def test_a_file_of_version_0_1_is_read_as_the_linear_pool_that_it_was():
+    logits = {"a": fake_logits(0, 1)[0], "b": fake_logits(1, 1)[0]}
+    old = {"labels": list(LABELS), "members": ["a", "b"], "best_member": "a",
+           "temperatures": {"a": 0.7, "b": 1.3}, "weights": {"a": 0.8, "b": 0.2}}  # fmt: skip
+    ensemble = Ensemble.from_dict(old)
+    assert (ensemble.pool, ensemble.temperature, ensemble.equal_temperature) == (LINEAR, 1, 1)
+    a, b = softmax(logits["a"], 0.7), softmax(logits["b"], 1.3)
+    found = all_probs(logits, ensemble)
+    np.testing.assert_allclose(found["ensemble"], 0.8 * a + 0.2 * b, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(found["equal"], (a + b) / 2, rtol=0, atol=1e-14)
+
+
+def test_a_linear_pool_of_calibrated_members_is_underconfident_and_the_last_temperature_mends_it():
+    # Two independent views of the same class, each member's posterior exact: calibrated, both.
+    rng = np.random.default_rng(0)
+    targets = np.arange(20000) % 4
+    seen = {name: np.eye(4)[targets] + rng.normal(size=(20000, 4)) for name in ("a", "b")}
+    ensemble = fit_ensemble(seen, targets, LABELS, **PLAIN)
+    assert list(ensemble.temperatures.values()) == pytest.approx([1, 1], abs=0.03)
+    before = all_probs(seen, dataclasses.replace(ensemble, temperature=1.0))["ensemble"]
+    after = all_probs(seen, ensemble)["ensemble"]
+    right = (after.argmax(axis=1) == targets).mean()
+    gaps = [right - probs.max(axis=1).mean() for probs in (before, after)]
+    assert gaps[0] > 0.06
+    assert abs(gaps[1]) < gaps[0] / 4
+    assert ensemble.temperature < 0.8
+    assert nll(after, targets) < nll(before, targets) - 0.01
+    # The product of both posteriors is the true one: a logarithmic pool, with T = 1/2 behind it.
+    best = fit_ensemble(seen, targets, LABELS, pool=LOGARITHMIC, weight_prior=0)
+    assert best.temperature == pytest.approx(0.5, abs=0.02)
+    assert nll(all_probs(seen, best)["ensemble"], targets) < nll(after, targets)
+
+
+def test_pools_refuse_other_members_and_shapes():
+    ensemble = Ensemble(("x", "y"), ("a", "b"), {"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.5})
     with pytest.raises(InputError, match="exactly its members"):
-        combine({"a": [[0.0, 1.0]]}, {"b": 1.0}, {"b": 1.0})
+        all_probs({"a": [[0.0, 1.0]]}, ensemble)
     with pytest.raises(InputError, match="differ in shape"):
-        combine(
-            {"a": np.zeros((2, 2)), "b": np.zeros((3, 2))},
-            {"a": 1.0, "b": 1.0},
-            {"a": 0.5, "b": 0.5},
-        )
+        all_probs({"a": np.zeros((2, 2)), "b": np.zeros((3, 2))}, ensemble)
 
 
-def test_fitted_ensemble_is_no_worse_than_members_or_equal_on_validation():
+def test_underflown_probabilities_still_count_behind_a_temperature():
+    log_probs = np.array([[[0.0, -800.0, -900.0]], [[0.0, -800.0, -900.0]]])
+    for pool in POOLS:
+        found = pool_logits(log_probs, [0.5, 0.5], pool)
+        np.testing.assert_allclose(found, log_probs[0])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_cross_fitted_films_take_no_part_in_their_own_fit(pool):
+    logits = {"a": fake_logits(0, 1, 80)[0], "b": fake_logits(1, 1.4, 80)[0]}
+    targets = np.arange(80) % 4
+    groups = np.arange(80) // 8  # of two films of each class
+    ensemble = fit_ensemble(logits, targets, LABELS, pool=pool, weight_prior=10)
+    found = cross_fitted(logits, targets, groups, ensemble)
+    assert list(found) == ["a", "b", "equal", "ensemble"]
+    # Whatever is measured on a patient is fitted without that patient: other labels of theirs,
+    # other logits of theirs or none at all leave the fit behind it as it was.
+    for name in ("a", "b"):
+        ratio = np.log(found[name][:, :1] / found[name][:, 1:2])[:, 0]
+        temperature = (logits[name][:, 0] - logits[name][:, 1]) / ratio
+        for group in range(10):
+            own = temperature[groups == group]
+            np.testing.assert_allclose(own, own[0], rtol=1e-6)
+            folds_of = np.isclose(temperature, own[0], rtol=1e-9)
+            kept = ~folds_of
+            assert own[0] == pytest.approx(fit_temperature(logits[name][kept], targets[kept]))
+    with pytest.raises(InputError, match="group"):
+        cross_fitted(logits, targets, np.zeros(80), ensemble)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_fitted_ensemble_is_no_worse_than_members_or_equal_on_validation(pool):
     logits = {f"m{seed}": fake_logits(seed, skill)[0] for seed, skill in enumerate((1, 1.5, 0.2))}
     targets = fake_logits(0, 1)[1]
-    ensemble = fit_ensemble(logits, targets, LABELS)
+    ensemble = fit_ensemble(logits, targets, LABELS, pool=pool, weight_prior=0)
     losses = {name: nll(p, targets) for name, p in all_probs(logits, ensemble).items()}
     assert list(losses) == ["m0", "m1", "m2", "equal", "ensemble"]
     assert losses["ensemble"] <= min(losses.values()) + 1e-7
@@ -136,7 +245,7 @@ def test_fitted_ensemble_is_no_worse_than_members_or_equal_on_validation():
 
 def test_ensemble_round_trip_ignores_added_keys():
     logits, targets = fake_logits(0, 1)
-    ensemble = fit_ensemble({"a": logits, "b": -logits}, targets, LABELS)
+    ensemble = fit_ensemble({"a": logits, "b": -logits}, targets, LABELS, **PLAIN)
     assert Ensemble.from_dict(ensemble.to_dict() | {"note": "x"}) == ensemble
 
 
@@ -148,11 +257,16 @@ def test_ensemble_round_trip_ignores_added_keys():
         ({"weights": {"a": 1.5, "b": -0.5}}, "summing to 1"),
         ({"temperatures": {"a": 0.0, "b": 1.0}}, "above 0"),
         ({"temperatures": {"a": float("nan"), "b": 1.0}}, "above 0"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"equal_temperature": float("inf")}, "above 0"),
+        ({"pool": "median"}, "pool is 'median': allowed are linear, logarithmic"),
+        ({"weight_prior": -1.0}, "weight_prior is -1.0: allowed are finite numbers from 0"),
+        ({"fitted_on": "test"}, "fitted_on is 'test': allowed are validation, cv"),
     ],
 )
 def test_damaged_ensemble_is_refused(change, message):
     logits, targets = fake_logits(0, 1)
-    plain = fit_ensemble({"a": logits, "b": -logits}, targets, LABELS).to_dict()
+    plain = fit_ensemble({"a": logits, "b": -logits}, targets, LABELS, **PLAIN).to_dict()
     with pytest.raises(InputError, match=message):
         Ensemble.from_dict(plain | change)
     with pytest.raises(InputError, match="lacks weights"):
@@ -163,7 +277,7 @@ def test_class_absent_from_validation_is_one_line():
     logits, targets = fake_logits(0, 1)
     keep = targets != 1
     with pytest.raises(InputError, match="no image of covid") as error:
-        fit_ensemble({"a": logits[keep]}, targets[keep], LABELS)
+        fit_ensemble({"a": logits[keep]}, targets[keep], LABELS, **PLAIN)
     assert "\n" not in str(error.value)
 
 
@@ -178,6 +292,6 @@ def test_class_absent_from_validation_is_one_line():
 )
 def test_bad_logits_are_refused(name, logits, message):
     with pytest.raises(InputError, match=message):
-        fit_ensemble({name: logits}, [0, 1, 2, 3], LABELS)
+        fit_ensemble({name: logits}, [0, 1, 2, 3], LABELS, **PLAIN)
     with pytest.raises(InputError, match="at least one"):
-        fit_ensemble({}, [0, 1, 2, 3], LABELS)
+        fit_ensemble({}, [0, 1, 2, 3], LABELS, **PLAIN)

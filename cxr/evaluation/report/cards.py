@@ -25,6 +25,7 @@ from cxr.evaluation.report.parts import rows_table
 from cxr.evaluation.report.results import Results
 from cxr.evaluation.report.sections import verdict_rows
 from cxr.evaluation.report.wording import markdown_table, one_line
+from cxr.evaluation.sets import sets_sentences
 from cxr.evaluation.tables import (
     INTERVALS,
     class_table,
@@ -138,8 +139,11 @@ def _certainty_lines(results: Results) -> list[str]:
     ]  # fmt: skip
     return [
         *_table(rows_table("Calibration on test", rows)),
-        *_table(rows_table("Prediction sets on test", sets_table(found))),
-        *_list([f"{text[:1].upper()}{text[1:]}." for text in referral_sentences(found)]), "",
+        *_table(rows_table(
+            "Prediction sets on test; the bundle serves those per class", sets_table(found)
+        )),
+        *_list([f"{text[:1].upper()}{text[1:]}." for text in
+                (*sets_sentences(found), *referral_sentences(found))]), "",
     ]  # fmt: skip
 
 

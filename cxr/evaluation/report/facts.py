@@ -9,7 +9,7 @@ from cxr.evaluation.audit.result import Cell, Table, list_words
 from cxr.evaluation.report.results import Results
 from cxr.evaluation.report.wording import count, percent
 from cxr.evaluation.tables import show_interval
-from cxr.training.ensemble import WEIGHTED
+from cxr.training.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble
 
 SPLITS = ("train", "val", "test")
 HEADLINE = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
@@ -55,6 +55,12 @@ def data_rows(results: Results) -> list[tuple[str, str]]:
         ("film as seen", f"{spec['size_px']} x {spec['size_px']} pixels, {spec['fit']}"),
     ]  # fmt: skip
     rows += [(f"member {name}", _member(results, name)) for name in results.ensemble["members"]]
+    ensemble = Ensemble.from_dict(results.ensemble)
+    fitted = "out-of-fold films" if ensemble.fitted_on == OUT_OF_FOLD else "validation"
+    rows.append((
+        "ensemble", f"{ensemble.pool} pool, temperature {ensemble.temperature:.3f} behind it, "
+        f"fitted on {fitted}",
+    ))  # fmt: skip
     if results.metrics:
         rows.append(("test split opened", f"{results.metrics['test_opened']} time(s) by this run"))
     return rows

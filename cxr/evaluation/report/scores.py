@@ -8,6 +8,7 @@ from cxr.evaluation.certainty import certainty_table, referral_sentences, sets_t
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.report.parts import Pictures, Section, pictures_at, rows_table
 from cxr.evaluation.report.results import Results
+from cxr.evaluation.sets import sets_sentences
 from cxr.evaluation.tables import (
     INTERVALS,
     class_table,
@@ -26,9 +27,10 @@ def scores_section(results: Results, pictures: Pictures) -> Section | None:
     told = "; ".join(difference_sentences(metrics))
     opening = (
         f"{metrics['n']:,} test films of {metrics['n_groups']:,} patients or groups. "
-        f"Brackets: {INTERVALS}. equal: the members averaged; ensemble: averaged with the weights "
-        f"fitted on validation. {told[:1].upper()}{told[1:]}. {metrics['best_member']} is the "
-        "member that did best on validation."
+        f"Brackets: {INTERVALS}. equal: the members pooled with equal weights; ensemble: pooled "
+        "with fitted weights; both with a temperature behind the pool. "
+        f"{told[:1].upper()}{told[1:]}. {metrics['best_member']} is the member that did best on "
+        "validation."
     )
     undefined = metrics["undefined"]
     note = [f"Undefined, shown as n/a: {', '.join(undefined)}."] if undefined else []
@@ -57,8 +59,9 @@ def certainty_sections(results: Results, pictures: Pictures) -> Iterable[Section
     ))  # fmt: skip
     yield Section("Answers that name several classes", (
         "A prediction set names every class that cannot be ruled out at the level asked. It is "
-        f"fitted on {found['fitted']['n']:,} validation films: with one threshold for all, or "
-        "with one per class, so that the rare class is covered too.",
+        f"fitted on {_fitted_words(found['fitted'])}: with one threshold for all, or with one per "
+        "class, so that the rare class is covered too. The bundle serves those per class.",
+        *[f"{text[:1].upper()}{text[1:]}." for text in sets_sentences(found)],
         rows_table("Prediction sets on test: coverage and size", sets_table(found)),
         *pictures_at(pictures, "coverage"),
     ))  # fmt: skip
@@ -68,6 +71,12 @@ def certainty_sections(results: Results, pictures: Pictures) -> Iterable[Section
         "When the least certain films go to a human",
         (*sentences, *skipped, *pictures_at(pictures, "risk_coverage")),
     )
+
+
+def _fitted_words(fitted: Mapping[str, Any]) -> str:
+    """Say what the sets were fitted on; version 0.1 counted no patients."""
+    patients = f" of {fitted['n_patients']:,} patients or groups" if "n_patients" in fitted else ""
+    return f"{fitted['n']:,} films ({fitted['fitted_on']}){patients}"
 
 
 def _certainty_tables(found: Mapping[str, Any]) -> list[Table]:
