@@ -101,12 +101,13 @@ TRUTH: dict[str, Floats] = {}
 def draw_classes(
     rng: np.random.Generator, patients: int, agreement: float
 ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
-    """Draw targets, probabilities and groups: the last two of four classes have so many patients.
+    """Draw targets, probabilities and groups: of four classes the last two have about so many.
 
-    A class of a patient is that of all its images; the first two have three times as many.
+    The class of a patient, drawn at random, is that of all its images; the first two have three
+    times as many patients.
     """
     groups = draw_groups(rng, 8 * patients)
-    targets = np.repeat([0, 1, 2, 3], [3 * patients, 3 * patients, patients, patients])[groups]
+    targets = rng.choice(4, 8 * patients, p=[3 / 8, 3 / 8, 1 / 8, 1 / 8])[groups]
     noise = np.stack([correlated(rng, groups, agreement) for _ in SKILL], axis=1)
     logits = 1.5 * (noise + (SKILL * np.eye(4))[targets])
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
