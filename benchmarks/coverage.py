@@ -1,6 +1,6 @@
 """Simulated coverage of the intervals and size of the paired test; prints tables.
 
-Run: ``python benchmarks/coverage.py`` (two minutes on one core). Patients have 1 to 5 images that
+Run: ``python benchmarks/coverage.py`` (five minutes on one core). Patients have 1 to 5 images that
 agree more or less (correlation within a patient: 0, 0.3, 0.8).
 """
 
@@ -182,7 +182,7 @@ def main(runs: int = 2000) -> None:
     for patients in PATIENTS:
         for agreement in AGREEMENT:
             rng = np.random.default_rng([patients, int(10 * agreement)])
-            n = runs // 4 if patients < 400 else runs // 8
+            n = runs // 8 if patients < 400 else runs // 32
             found = [summary_covered(rng, patients, agreement) for _ in range(n)]
             cells = "  ".join(f"{k} {np.mean([row[k] for row in found]):.3f}" for k in found[0])
             print(f"{patients:9d}  {agreement:9g}  {cells}", flush=True)
