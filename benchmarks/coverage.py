@@ -1,6 +1,6 @@
 """Simulated coverage of the intervals and size of the paired test; prints tables.
 
-Run: ``python benchmarks/coverage.py`` (two minutes on one core). Patients have 1 to 5 images that
+Run: ``python benchmarks/coverage.py`` (five minutes on one core). Patients have 1 to 5 images that
 agree more or less (correlation within a patient: 0, 0.3, 0.8).
 """
 
@@ -11,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
+from cxr.evaluation.bootstrap import resample_weights
+from cxr.evaluation.calibration import (
+    BINS,
+    bin_gaps,
+    bins_for,
+    error_interval,
+    events,
+    image_losses,
+)
 from cxr.evaluation.intervals import auroc_interval, paired_difference, share_interval
 from cxr.evaluation.metrics import OVERALL, PER_CLASS, score
-from cxr.evaluation.summary import summarise
+from cxr.evaluation.selective import measure_selective, risk_area, risks_at
+from cxr.evaluation.summary import mean_interval, summarise
 
 Floats = NDArray[np.float64]
 PATIENTS, AGREEMENT = (40, 80, 400), (0.0, 0.3, 0.8)
@@ -91,12 +101,13 @@ TRUTH: dict[str, Floats] = {}
 def draw_classes(
     rng: np.random.Generator, patients: int, agreement: float
 ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
-    """Draw targets, probabilities and groups: the last two of four classes have so many patients.
+    """Draw targets, probabilities and groups: of four classes the last two have about so many.
 
-    A class of a patient is that of all its images; the first two have three times as many.
+    The class of a patient, drawn at random, is that of all its images; the first two have three
+    times as many patients.
     """
     groups = draw_groups(rng, 8 * patients)
-    targets = np.repeat([0, 1, 2, 3], [3 * patients, 3 * patients, patients, patients])[groups]
+    targets = rng.choice(4, 8 * patients, p=[3 / 8, 3 / 8, 1 / 8, 1 / 8])[groups]
     noise = np.stack([correlated(rng, groups, agreement) for _ in SKILL], axis=1)
     logits = 1.5 * (noise + (SKILL * np.eye(4))[targets])
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -108,6 +119,11 @@ def true_scores() -> dict[str, Floats]:
     if not TRUTH:
         targets, probs, _ = draw_classes(np.random.default_rng(9), 16_000, 0.0)
         TRUTH.update(score(targets, probs))
+        prob, truth = events(targets, probs)[0]
+        TRUTH["aurc"] = np.asarray(risk_area(prob, ~truth)[0])
+        TRUTH["risk_at_80"] = risks_at(prob, ~truth, [0.8])[0][0]
+        TRUTH["brier"] = image_losses(targets, probs)["brier"].mean()
+        TRUTH["ece"] = bin_gaps(prob, truth, np.ones((1, len(prob))), bins=BINS).error[0]
     return TRUTH
 
 
@@ -117,6 +133,18 @@ def summary_covered(rng: np.random.Generator, patients: int, agreement: float) -
     found, truth = summarise(targets, probs, groups, "abcd"), true_scores()
     pairs = {name: (found[name], truth[name]) for name in OVERALL}
     pairs |= {name: (found["per_class"]["d"][name], truth[name][3]) for name in PER_CLASS}
+    prob, right = events(targets, probs)[0]
+    referral = measure_selective(targets, probs, groups, coverage=0.8)
+    accuracy = referral["at_coverage"]["accuracy"]
+    pairs["aurc"] = (referral["aurc"], truth["aurc"])
+    pairs["risk_at_80"] = (
+        {"low": 1 - accuracy["high"], "high": 1 - accuracy["low"]}, truth["risk_at_80"],
+    )  # fmt: skip
+    brier = mean_interval(image_losses(targets, probs)["brier"], groups, scale="log")
+    pairs["brier"] = (brier, truth["brier"])
+    weights = np.vstack([np.ones((1, len(prob))), resample_weights(groups, 200, rng)])
+    low, high = error_interval(bin_gaps(prob, right, weights, bins=bins_for(len(prob))))
+    pairs["ece"] = ({"low": low, "high": high}, truth["ece"])
     return {name: bool(a["low"] <= value <= a["high"]) for name, (a, value) in pairs.items()}
 
 
@@ -154,7 +182,7 @@ def main(runs: int = 2000) -> None:
     for patients in PATIENTS:
         for agreement in AGREEMENT:
             rng = np.random.default_rng([patients, int(10 * agreement)])
-            n = runs // 4 if patients < 400 else runs // 8
+            n = runs // 8 if patients < 400 else runs // 32
             found = [summary_covered(rng, patients, agreement) for _ in range(n)]
             cells = "  ".join(f"{k} {np.mean([row[k] for row in found]):.3f}" for k in found[0])
             print(f"{patients:9d}  {agreement:9g}  {cells}", flush=True)

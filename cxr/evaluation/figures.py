@@ -197,7 +197,8 @@ def _class_panels(
 
 def _with_few(metrics: Mapping[str, Any]) -> str:
     """Return the figure's note, and what a dagger means where a class bears one."""
-    return " · ".join(text for text in (few_note(metrics["patients"]), metrics["note"]) if text)
+    few = few_note(metrics["patients"]).partition(" (")[0]
+    return f"{few} · {metrics['note']}" if few else str(metrics["note"])
 
 
 def _add_legend(axes: Axes, title: str, place: Place) -> None:

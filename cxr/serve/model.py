@@ -33,7 +33,7 @@ def model() -> ResponseReturnValue:
     figures = test.get("ensemble", {}) if isinstance(test, dict) else {}
     return render_template(
         "model.html", info=predictor.info, predictor=predictor, test=test,
-        rows=_rows(figures), classes=_classes(figures, predictor.labels),
+        rows=_rows(figures), classes=_classes(figures, predictor.labels, test),
         sets=_sets(predictor.info, serving().settings.level), level=serving().settings.level,
     )  # fmt: skip
 
@@ -42,10 +42,18 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     return [(words, _interval(figures[key])) for key, words in FIGURES.items() if key in figures]
 
 
-def _classes(figures: dict[str, Any], labels: tuple[str, ...]) -> list[tuple[str, str, str]]:
+def _classes(
+    figures: dict[str, Any], labels: tuple[str, ...], test: Any
+) -> list[tuple[str, str, str, str]]:
     found = figures.get("per_class", {})
+    patients = test.get("patients", {}) if isinstance(test, dict) else {}
     return [
-        (label, _interval(found[label]["sensitivity"]), _interval(found[label]["specificity"]))
+        (
+            label,
+            str(patients.get(label, "not counted")),
+            _interval(found[label]["sensitivity"]),
+            _interval(found[label]["specificity"]),
+        )
         for label in labels
         if label in found
     ]

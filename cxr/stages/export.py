@@ -21,6 +21,7 @@ from cxr.console import images_bar, log
 from cxr.data.loader import rows_of
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
+from cxr.evaluation.tables import few_note
 from cxr.ood import OodReference
 from cxr.ood_fit import fit_reference
 from cxr.runlog import atomic_write, environment, raise_if_unwritable, read_json, write_json
@@ -174,7 +175,9 @@ def _test_part(metrics: dict[str, Any] | None, sets: dict[str, Any] | str) -> di
     """Return the test metrics and the coverage of sets, with intervals, or that there are none."""
     if metrics is None:
         return NOT_EVALUATED
-    kept = {key: metrics[key] for key in ("n", "n_groups", "counts", "interval")}
+    wanted = ("n", "n_groups", "counts", "patients", "interval")
+    kept = {key: metrics[key] for key in wanted if key in metrics}
+    kept["few"] = few_note(metrics.get("patients", {}))
     return kept | {"ensemble": metrics["models"][WEIGHTED], "prediction_sets": sets}
 
 

@@ -361,3 +361,22 @@ def test_intervals_and_cells_are_read_as_written():
 def test_text_cannot_leave_its_cell_nor_its_string():
     assert one_line("a|b\n<c> `d` *e* [f](g)") == "a&#124;b &lt;c&gt; 'd' \\*e\\* [f]\\(g)"
     assert css_string('a"}</style>\\') == "a\\22 \\7d \\3c /style\\3e \\5c "
+
+
+def test_metrics_of_version_0_1_are_left_out_with_the_command(folder):
+    path = folder / "evaluation" / "metrics.json"
+    old = json.loads(path.read_text())
+    del old["ensemble_minus"]
+    path.write_text(json.dumps(old))
+    results = results_of(folder)
+    assert results.metrics is None
+    assert "version 0.1" in results.missing["evaluation"]
+    assert "make evaluate" in results.missing["evaluation"]
+
+
+def test_report_and_card_count_patients_and_say_who_is_few(folder):
+    results = results_of(folder)
+    for text in (render_report(results, {}), model_card(results)):
+        assert "patients" in text
+        assert "fewer than 50 patients" in text
+        assert "Paired differences" in text

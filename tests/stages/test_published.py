@@ -1,6 +1,5 @@
 """A published test split that lacks a class is shown by itself."""
 
-from cxr.config import compose
 from cxr.evaluation.evaluate import evaluate, read_predictions
 from cxr.runlog import read_json
 from cxr.stages import evaluate as stage
@@ -14,6 +13,5 @@ def test_published_part_is_shown(tiny_run, capsys):
         members=metrics["members"], best_member=metrics["best_member"],
         classes=["normal", "bacterial", "viral"],
     )  # fmt: skip
-    config = compose("evaluate", [*tiny_run.where(), "resamples=20"])
-    stage._show(metrics | {"published_test": part}, config)
+    stage._show(metrics | {"published_test": part})
     assert f"normal, bacterial, viral alone, {part['n']} films" in capsys.readouterr().out

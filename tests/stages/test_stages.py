@@ -180,7 +180,7 @@ def test_figures_are_drawn_with_the_note(copied, monkeypatch):
     monkeypatch.setattr(figures, "new_figure", new_figure)
     evaluate_stage(compose("evaluate", [*copied.where(), "resamples=10"]))
     assert len(notes) >= 3
-    assert set(notes) == {NOTE}
+    assert set(notes) == {f"† fewer than 50 patients · {NOTE}"}
 
 
 @pytest.mark.slow
