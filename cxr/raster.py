@@ -28,8 +28,7 @@ FORMATS = ("JPEG", "PNG", "TIFF")
 WHITE_IS_ZERO = 0
 """Value of the TIFF tag 262 that makes 0 white (TIFF 6.0, section 8)."""
 NARROW = 1 / 4
-"""Share of its bits below which a film's range is spread: no real film is as faint, values
-with an offset are."""
+"""Share of its bits below which a range is spread: values with an offset, no film in full."""
 MIDDLE = (0.05, 0.95)
 """Shares of the pixels between which something must be seen: no marker is as large."""
 LEAST_MIDDLE = 1 / 16
@@ -128,11 +127,10 @@ def eight_bits(
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Map 16-bit values to 8 through the bits that they use, as far as pixels tell.
 
-    Detectors of 10 to 14 bits are often saved in 16 without scaling, which would come out
-    black. The bits used are those of the value that 99.9 % of the pixels lie below, at least
-    8, and the upper 8 of them are kept; the few brighter pixels are white. A film that is
-    narrower than a quarter of these bits is spread between the values that 0.1 % and 99.9 %
-    lie below, as DICOM without a window is. The mapping never falls with the value.
+    Films of 10 to 14 bits are often saved in 16 unscaled, which would come out black. The bits
+    used are those of the value that 99.9 % of the pixels lie below, at least 8; the upper 8 of
+    them are kept, brighter pixels are white. What spans less than a quarter of these bits is
+    spread between the values that 0.1 % and 99.9 % lie below, as DICOM without a window.
 
     Args:
         deep: (H, W) uint16.
@@ -196,7 +194,7 @@ def _check_depth(image: Image.Image, source: Path | bytes, shown: str) -> None:
 
 
 def _to_gray(image: Image.Image, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    deep = ";16" in str(image.tile)
+    deep = ";16" in str(getattr(image, "tile", ""))
     image.load()
     if image.mode.startswith("I"):
         # Pillow turns the 8-bit films of this kind itself.
