@@ -166,6 +166,15 @@ def test_bad_manifest(run, films, old, new, said):
     assert snapshot(run.folder) == {}
 
 
+def test_an_unknown_label_of_a_folder_set_is_told_by_file_and_folder(run, films):
+    save(films / "flu" / "99.png", 99)
+    line = run.here("prepare", *of_folder(films), "data.labels=[normal,viral]").line()
+    assert f"unknown label 'flu' of {films}/flu/99.png (films with it: 1)" in line
+    assert "allowed are normal, viral; rename or move away the folder 'flu'" in line
+    assert "or name the label in data.labels" in line
+    assert snapshot(run.folder) == {}
+
+
 def png_header(width: int, height: int) -> bytes:
     import struct
     import zlib

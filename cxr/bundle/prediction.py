@@ -98,7 +98,8 @@ def read_image(image: Any, name: str | None) -> ReadFilm | InputError:
             return _from_file(bytes(image), name, name or "")
         if isinstance(image, Film):
             return ReadFilm(image.pixels, name or "", image.warnings, image.colour)
-        return ReadFilm(_gray_array(image, name or "the array"), name or "")
+        pixels, notes = _gray_array(image, name or "the array")
+        return ReadFilm(pixels, name or "", notes)
     except InputError as error:
         return error
 
@@ -108,7 +109,7 @@ def _from_file(source: Path | bytes, shown: str | None, name: str) -> ReadFilm:
     return ReadFilm(film.pixels, name, film.warnings, film.colour)
 
 
-def _gray_array(image: Any, shown: str) -> NDArray[np.uint8]:
+def _gray_array(image: Any, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Check pixels that the caller decoded; 16 bits become 8 as in files."""
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         what = f"{image.dtype} values" if isinstance(image, np.ndarray) else type(image).__name__
@@ -123,5 +124,5 @@ def _gray_array(image: Any, shown: str) -> NDArray[np.uint8]:
             "several films as a list"
         )
     if image.dtype == np.uint16:
-        return eight_bits(image)[0]
-    return np.ascontiguousarray(image)
+        return eight_bits(image, shown)
+    return np.ascontiguousarray(image), ()

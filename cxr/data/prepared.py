@@ -141,7 +141,7 @@ def prepare(
     labels = settings.labels or order_labels(manifest["label"])
     # One class is enough where nothing is trained.
     labels = labels if settings.split == "whole" else check_labels(labels)
-    label_indices(manifest["label"], labels)
+    _check_known(manifest, root, labels)
     key = _inputs_digest(manifest, root, settings)
     spec = settings.spec
     folder = parent / f"{settings.split}-{spec.size_px}px-{key[:8]}"
@@ -180,6 +180,19 @@ def open_prepared(folder: Path) -> Prepared:
             f"{info['counts']['kept']} stated; remove it and {mend}"
         )
     return Prepared(folder, table, pixels, info)
+
+
+def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) -> None:
+    """Refuse a label that is not allowed, by the image: a set of folders has no rows."""
+    unknown = manifest[~manifest["label"].isin(labels)]
+    if len(unknown):
+        image, label = unknown[["image", "label"]].iloc[0]
+        count = int((unknown["label"] == label).sum())
+        raise InputError(
+            f"unknown label {label!r} of {root / image} (films with it: {count}): allowed are "
+            f"{', '.join(labels)}; rename or move away the folder {label!r} (with a manifest: "
+            "mend its rows), or name the label in data.labels"
+        )
 
 
 def _write(

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array, eye_array, kron
 
 from cxr.errors import InputError
 
@@ -168,7 +170,8 @@ def assign_groups(
         (N,) names of parts; each part has a group of every label.
 
     Raises:
-        InputError: a label with fewer groups than there are parts.
+        InputError: a label with fewer groups than there are parts, or no deal gives each part
+            a group of every label.
 
     Dealing the largest first would balance the labels better still, but leave validation with
     small groups alone: easier or harder patients than those of the test split.
@@ -184,7 +187,7 @@ def assign_groups(
         lacking = (target - have) / target @ shares[group]
         chosen[group] = lacking.argmax()
         have[chosen[group]] += shares[group]
-    _fill_gaps(chosen, counts > 0, len(wanted))
+    chosen = _fill_gaps(chosen, counts, list(wanted))
     names = np.array(list(wanted), dtype=object)[chosen]
     return table["group"].map(dict(zip(sizes.index, names, strict=True))).to_numpy(dtype=object)
 
@@ -199,16 +202,46 @@ def _check_enough(sizes: pd.DataFrame, names: list[str]) -> None:
             )
 
 
-def _fill_gaps(chosen: NDArray[np.int64], has: NDArray[np.bool_], splits: int) -> None:
-    """Give each split at least one group of every label, taken from the split with the most."""
-    for label in range(has.shape[1]):
-        for split in range(splits):
-            owners = np.bincount(chosen[has[:, label]], minlength=splits)
-            if owners[split] == 0:
-                giver = int(owners.argmax())
-                # The last one dealt is the smallest.
-                moved = np.flatnonzero(has[:, label] & (chosen == giver))[-1]
-                chosen[moved] = split
+def _fill_gaps(
+    chosen: NDArray[np.int64], counts: NDArray[np.float64], names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Give each part a group of every label by moving as few films as can be.
+
+    Args:
+        chosen: (G,) part of each group.
+        counts: (G, K) its films of each label.
+        names: of the parts.
+
+    Raises:
+        InputError: it cannot be done.
+
+    Source: an integer programme, solved exactly (SciPy's HiGHS): group g lies in part s where
+    x_gs is 1; each group in one part, at least one group of each label in each.
+    """
+    groups, parts = len(chosen), len(names)
+    stays = np.eye(parts)[chosen]
+    has = csr_array(counts > 0, dtype=np.float64)
+    if (has.T @ stays > 0).all():
+        return chosen
+    # Of groups of one size the last one dealt moves.
+    costs = counts.sum(axis=1) + np.linspace(0.5, 0, groups)
+    once = kron(eye_array(groups), np.ones((1, parts)))
+    found = milp(
+        (costs[:, None] * (1 - stays)).ravel(),
+        integrality=np.ones(groups * parts),
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(once, 1, 1),
+            LinearConstraint(kron(has.T, eye_array(parts)), lb=1),
+        ],
+    )
+    if found.x is None:
+        raise InputError(
+            f"no deal of {groups} group(s) of patients gives {', '.join(names)} each one of every "
+            "class, as groups with several classes are too few: add patients or set a share in "
+            "data.fractions to 0"
+        )
+    return np.asarray(found.x.reshape(groups, parts).argmax(axis=1))
 
 
 def _mend_free_groups(

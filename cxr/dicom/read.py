@@ -3,19 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.dicom.frames import Codes, colour_frame, stored_codes
-from cxr.dicom.grayscale import (
+from cxr.depth import (
     Table,
     apply_table,
     between,
     count_codes,
-    look_up,
     robust_range,
     shows_enough,
-    stored_values,
     to_bytes,
-    window,
 )
+from cxr.dicom.frames import Codes, colour_frame, stored_codes
+from cxr.dicom.grayscale import look_up, stored_values, window
 from cxr.dicom.header import Layout, check_layout, check_subject, technical_tags
 from cxr.dicom.parse import Elements, parse
 from cxr.dicom.polarity import SURE, polarity

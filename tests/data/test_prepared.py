@@ -259,8 +259,14 @@ def test_no_readable_film_at_all_is_said(source):
 
 def test_unknown_label_is_refused_before_anything_is_read(source):
     manifest, root, parent = source
-    with pytest.raises(InputError, match="unknown label 'viral'"):
+    with pytest.raises(InputError) as caught:
         prepare(manifest, root, parent, with_settings(labels=("normal", "covid")))
+    first = manifest.loc[manifest["label"] == "viral", "image"].iloc[0]
+    count = (manifest["label"] == "viral").sum()
+    assert str(caught.value).startswith(
+        f"unknown label 'viral' of {root / first} (films with it: {count}): "
+        "allowed are normal, covid; "
+    )
     assert leftovers(parent) == []
 
 
