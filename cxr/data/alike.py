@@ -61,6 +61,7 @@ _WINDOWS = (
     *((0, 0.9, shift) for shift in itertools.product((-0.05, 0.05), repeat=2)),
     (0, 0.7, (0.0, 0.0)),
 )
+_SAME_SIZE = [index for index, window in enumerate(_WINDOWS) if window[1] == 1]
 VIEWS = tuple(
     _view(orientation, *window) for orientation in range(len(ORIENTATIONS)) for window in _WINDOWS
 )
@@ -75,6 +76,9 @@ def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Returns:
         (h, w), a view; the whole film where less than a quarter would be left of a side.
     """
+    border = (square[0], square[-1], square[:, 0], square[:, -1])
+    if all(line.std() > _FLAT for line in border):
+        return square
     cut = []
     for axis in (0, 1):
         busy = np.flatnonzero(square.std(axis=1 - axis) > _FLAT)
@@ -187,7 +191,9 @@ def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], 
         seen = _unit(thumbs @ look)
         for start in range(0, len(pairs), _PAIR_BLOCK):
             block = slice(start, start + _PAIR_BLOCK)
-            for way in (pairs[block], pairs[block, ::-1]):
+            # A view of the same size is the inverse of another, so one way will do.
+            ways = (pairs[block], pairs[block, ::-1])
+            for way in ways[: 1 if index % len(_WINDOWS) in _SAME_SIZE else 2]:
                 score = np.einsum("pd,pd->p", plain[way[:, 0]], seen[way[:, 1]])
                 better = start + np.flatnonzero(np.abs(score) > np.abs(best[block]))
                 best[better], view[better] = score[better - start], index
