@@ -1,7 +1,7 @@
 """How the search for near copies grows from 5,000 to 50,000 hashes, and what it finds.
 
     python benchmarks/near_duplicates.py [--max-distance 8]
-    python benchmarks/near_duplicates.py recall outputs/cxr4/prepared/patient-224px-<key> [--audit]
+    python benchmarks/near_duplicates.py recall outputs/cxr4/prepared/<name> [--films 2000]
 
 ``recall`` gives every film of a prepared set at most one altered copy, as many to each of the
 ``ALTERATIONS``, and runs the search of ``prepare`` (or of the audit) on films and copies together.
@@ -180,9 +180,10 @@ ALTERATIONS: dict[str, Callable[[Film], Film]] = {
 }
 
 
-def measure_recall(folder: Path, *, audit: bool) -> None:
+def measure_recall(folder: Path, *, most: int, audit: bool) -> None:
     """Print which share of altered copies is found, and how many pairs that are none."""
-    films = np.asarray(open_prepared(folder).pixels)
+    films = open_prepared(folder).pixels
+    films = films[np.sort(np.random.default_rng(1).permutation(len(films))[:most])]
     each = min(150, len(films) // len(ALTERATIONS))
     rows = np.random.default_rng(0).permutation(len(films))[: each * len(ALTERATIONS)]
     kinds = np.repeat(list(ALTERATIONS), each)
@@ -207,12 +208,13 @@ def main() -> None:
     parser.add_argument("--max-distance", type=int, default=8)
     parser.add_argument("what", nargs="?", choices=("speed", "recall"), default="speed")
     parser.add_argument("prepared", nargs="?", type=Path, help="a prepared set, for recall")
+    parser.add_argument("--films", type=int, default=10_000, help="at most, for recall")
     parser.add_argument("--audit", action="store_true", help="the audit's search, for recall")
     options = parser.parse_args()
     if options.what == "recall":
         if options.prepared is None:
             parser.error("recall needs the folder of a prepared set")
-        measure_recall(options.prepared, audit=options.audit)
+        measure_recall(options.prepared, most=options.films, audit=options.audit)
         return
     distance = options.max_distance
     measure("random", random_hashes, distance)

@@ -22,6 +22,8 @@ NEIGHBOURS = 2
 """Most alike films that become candidates, of every film as seen and as a target."""
 MAX_COMPARED = 400_000_000
 """Ordered pairs of films (20,000 films, some five minutes); beyond, the hashes search alone."""
+RECALL: dict[str, float] = {}
+"""Share of altered copies found."""
 _SIDE = 32
 _WINDOW = 0.76
 """Of the side: what is compared, so that frames and the corners of a rotated film are not."""
@@ -65,6 +67,17 @@ _SAME_SIZE = [index for index, window in enumerate(_WINDOWS) if window[1] == 1]
 VIEWS = tuple(
     _view(orientation, *window) for orientation in range(len(ORIENTATIONS)) for window in _WINDOWS
 )
+
+
+def describe_limits(count: int) -> str:
+    """Say in a sentence what the search finds among so many films, and what it does not see."""
+    if count**2 > MAX_COMPARED:
+        return (
+            f"{count:,} films are too many to compare each with each, so hashes alone searched: "
+            "copies inverted, letterboxed, rotated by 5 degrees or cropped by 5 % are missed"
+        )
+    found = ", ".join(f"{kind} {share:.0%}" for kind, share in RECALL.items())
+    return f"of copies altered on purpose this search finds: {found}"
 
 
 def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
