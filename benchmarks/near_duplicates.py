@@ -1,6 +1,10 @@
-"""How the search for near copies grows from 5,000 to 50,000 hashes.
+"""How the search for near copies grows from 5,000 to 50,000 hashes, and what it finds.
 
     python benchmarks/near_duplicates.py [--max-distance 8]
+    python benchmarks/near_duplicates.py recall outputs/cxr4/prepared/<name> [--films 2000]
+
+``recall`` gives every film of a prepared set at most one altered copy, as many to each of the
+``ALTERATIONS``, and runs the search of ``prepare`` (or of the audit) on films and copies together.
 
 Two kinds of hashes: random bits, and hashes that share bits as chest films do (a common
 shape of the thorax plus own variation, tuned so that about as large a part of all pairs lies
@@ -9,14 +13,20 @@ square of their number, whatever finds them. A growth exponent of 1 is linear, 2
 """
 
 import argparse
+import io
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
+from cxr.data.groups import find_copies
 from cxr.data.near import near_pairs
+from cxr.data.prepared import open_prepared
+from cxr.evaluation.audit.copies import find_leaks
 
 SIZES = (5_000, 15_000, 50_000)
 
@@ -79,11 +89,134 @@ def measure(
     print(f"{name:10s} growth exponent {exponent:.2f}")
 
 
+Film = NDArray[np.uint8]
+
+
+def cropped(film: Film, *shares: float) -> Film:
+    """Cut shares of the side off: left, top, right, bottom; one share for all."""
+    side = len(film)
+    left, top, right, bottom = (round(share * side) for share in (shares * 4)[:4])
+    image = Image.fromarray(film).crop((left, top, side - right, side - bottom))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def rotated(film: Film, angle_deg: float) -> Film:
+    """Rotate about the centre; corners become black."""
+    return np.asarray(Image.fromarray(film).rotate(angle_deg, Image.Resampling.BILINEAR))
+
+
+def padded(film: Film, rows: float, columns: float, gray: int = 0) -> Film:
+    """Shrink to what shares of rows and columns on each border leave, and fill these."""
+    side = len(film)
+    down, right = round(rows * side), round(columns * side)
+    image = Image.new("L", (side, side), gray)
+    small = Image.fromarray(film).resize((side - 2 * right, side - 2 * down), 2)
+    image.paste(small, (right, down))
+    return np.asarray(image)
+
+
+def framed(film: Film, share: float, gray: int) -> Film:
+    """Draw a frame over the border."""
+    inner, side = round(share * len(film)), len(film)
+    drawn = np.full_like(film, gray)
+    drawn[inner : side - inner, inner : side - inner] = film[inner : side - inner,
+                                                             inner : side - inner]  # fmt: skip
+    return drawn
+
+
+def written_on(film: Film) -> Film:
+    """Write on a black box over 6 % of the film."""
+    image, side = Image.fromarray(film), len(film)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((side * 0.03, side * 0.03, side * 0.38, side * 0.2), fill=0)
+    draw.text((side * 0.05, side * 0.06), "PORTABLE AP\n12:30", fill=255)
+    return np.asarray(image)
+
+
+def outlined(film: Film) -> Film:
+    """Draw a thin rectangle around the lungs, as a detector does."""
+    image, side = Image.fromarray(film), len(film)
+    box = (side * 0.2, side * 0.25, side * 0.8, side * 0.8)
+    ImageDraw.Draw(image).rectangle(box, outline=255, width=max(1, side // 75))
+    return np.asarray(image)
+
+
+def encoded(film: Film, quality: int) -> Film:
+    """Encode as JPEG."""
+    stream = io.BytesIO()
+    Image.fromarray(film).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(stream))
+
+
+ALTERATIONS: dict[str, Callable[[Film], Film]] = {
+    "JPEG quality 30": lambda film: encoded(film, 30),
+    "brighter": lambda film: np.clip(film * 1.3 + 20, 0, 255).astype(np.uint8),
+    "gamma 1.6": lambda film: np.asarray(255 * (film / 255) ** 1.6, np.uint8),
+    "mirrored": lambda film: film[:, ::-1],
+    "rotated 90": np.rot90,
+    "inverted": lambda film: 255 - film,
+    "letterboxed 4:3": lambda film: padded(film, 0.125, 0),
+    "white margin 8 %": lambda film: padded(film, 0.08, 0.08, 255),
+    "white frame 5 %": lambda film: framed(film, 0.05, 255),
+    "text box": written_on,
+    "outlined": outlined,
+    "cropped 3 %": lambda film: cropped(film, 0.03),
+    "cropped 5 %": lambda film: cropped(film, 0.05),
+    "cropped 10 %": lambda film: cropped(film, 0.10),
+    "cropped 15 %": lambda film: cropped(film, 0.15),
+    "cropped 20 %": lambda film: cropped(film, 0.20),
+    "corner cropped 10 %": lambda film: cropped(film, 0.1, 0.1, 0, 0),
+    "rotated 2": lambda film: rotated(film, 2),
+    "rotated 5": lambda film: rotated(film, -5),
+    "rotated 10": lambda film: rotated(film, 10),
+    "rotated 15": lambda film: rotated(film, -15),
+    "rotated 20": lambda film: rotated(film, 20),
+    "inverted, cropped 10 %": lambda film: 255 - cropped(film, 0.1),
+    "inverted, letterboxed": lambda film: padded(255 - film, 0.125, 0),
+    "mirrored, rotated 5, cropped 5 %": lambda film: cropped(
+        rotated(film[:, ::-1].copy(), 5), 0.05
+    ),
+    "text box, rotated 5": lambda film: rotated(written_on(film), 5),
+}
+
+
+def measure_recall(folder: Path, *, most: int, audit: bool) -> None:
+    """Print which share of altered copies is found, and how many pairs that are none."""
+    films = open_prepared(folder).pixels
+    films = films[np.sort(np.random.default_rng(1).permutation(len(films))[:most])]
+    each = min(150, len(films) // len(ALTERATIONS))
+    rows = np.random.default_rng(0).permutation(len(films))[: each * len(ALTERATIONS)]
+    kinds = np.repeat(list(ALTERATIONS), each)
+    copies = [ALTERATIONS[kind](films[row]) for row, kind in zip(rows, kinds, strict=True)]
+    squares = np.concatenate([films, np.stack(copies)])
+    start = time.process_time()
+    if audit:
+        pairs = find_leaks(squares, np.repeat(["train", "test"], [len(films), len(rows)])).pairs
+    else:
+        pairs = find_copies(np.arange(len(squares)).astype(object), squares).pairs
+    true = pairs[:, 0] == np.append(np.full(len(films), -1), rows)[pairs[:, 1]]
+    print(f"{len(films):,} films, {each} copies of each kind, {time.process_time() - start:.0f} s")
+    found = np.isin(np.arange(len(rows)) + len(films), pairs[true, 1])
+    for kind in ALTERATIONS:
+        print(f"{kind:34s} {found[kinds == kind].mean():6.1%}")
+    print(f"pairs of different films: {(~true).sum()} of {len(pairs)}")
+
+
 def main() -> None:
-    """Print the times of both kinds."""
+    """Print the times of both kinds, or the recall."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--max-distance", type=int, default=8)
-    distance = parser.parse_args().max_distance
+    parser.add_argument("what", nargs="?", choices=("speed", "recall"), default="speed")
+    parser.add_argument("prepared", nargs="?", type=Path, help="a prepared set, for recall")
+    parser.add_argument("--films", type=int, default=10_000, help="at most, for recall")
+    parser.add_argument("--audit", action="store_true", help="the audit's search, for recall")
+    options = parser.parse_args()
+    if options.what == "recall":
+        if options.prepared is None:
+            parser.error("recall needs the folder of a prepared set")
+        measure_recall(options.prepared, most=options.films, audit=options.audit)
+        return
+    distance = options.max_distance
     measure("random", random_hashes, distance)
     measure("film-like", film_like_hashes, distance)
 

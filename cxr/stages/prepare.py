@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxr.config import DataConfig, PrepareConfig
 from cxr.console import images_bar, log
+from cxr.data.alike import describe_limits
 from cxr.data.manifest import patients_unknown, read_manifest
 from cxr.data.phantom import PHANTOM_VERSION, PhantomSettings, write_phantom
 from cxr.data.prepared import Prepared, PrepareSettings, prepare
@@ -179,5 +180,7 @@ def _report(prepared: Prepared) -> None:
         counts["dropped_unreadable"], disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )  # fmt: skip
+    if prepared.info["settings"]["near_duplicates"] and not prepared.reused:
+        log.info("copies: %s", describe_limits(counts["rows"]))
     if unknown := patients_unknown(prepared.table):
         log.warning("%s", unknown)

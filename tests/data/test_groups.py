@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
+from cxr.data.alike import alike_pairs, describe, without_bars
 from cxr.data.groups import find_copies, group_films
 from cxr.data.near import ORIENTATIONS, near_pairs, orient, perceptual_hashes
 from cxr.data.overlay import confirm_pairs
@@ -27,6 +28,13 @@ SEED_DIFFERENT = [
     ("train/normal/317.jpeg", "val/normal/267.jpeg"),
     ("train/normal/337.jpeg", "val/normal/274.jpeg"),
 ]
+
+REAL = (
+    # Second exposures of one child, the first two under two ids: the most alike of cxr4.
+    *("person401_bacteria_1808", "person405_bacteria_1817"),
+    *("person1730_bacteria_4558", "person1730_bacteria_4559"),
+    *("person1408_bacteria_3579", "person1408_bacteria_3581"),
+)
 
 
 def film(seed, side=160):
@@ -66,6 +74,37 @@ def changed(square, how):
         return (255 * (square / 255) ** 1.3).astype(np.uint8)
     box = (2, 1, side - 1, side - 3)
     return np.asarray(image.crop(box).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def altered(square, how):
+    """Alter as ``changed`` does not: by a larger crop, a rotation, bars, ink or a negative."""
+    side = len(square)
+    image = Image.fromarray(square)
+    if how.startswith("inverted"):
+        return 255 - (square if how == "inverted" else altered(square, how.split(", ")[1]))
+    if how.startswith("rotated"):
+        return np.asarray(image.rotate(float(how.split()[1]), Image.Resampling.BILINEAR))
+    if how.startswith("cropped"):
+        cut = side * int(how.split()[1]) // 100
+        box = (cut, cut, side - cut, side - cut)
+        return np.asarray(image.crop(box).resize((side, side), Image.Resampling.BILINEAR))
+    if how == "letterboxed":
+        high = np.zeros_like(square)
+        high[side // 8 : side // 8 + side * 3 // 4] = image.resize((side, side * 3 // 4))
+        return high
+    drawn = square.copy()
+    if how == "framed":
+        drawn[: side // 20] = drawn[-side // 20 :] = 255
+        drawn[:, : side // 20] = drawn[:, -side // 20 :] = 255
+    else:
+        drawn[side // 30 : side // 5, side // 30 : side * 3 // 8] = 0
+    return drawn
+
+
+ALTERED = [
+    *("inverted", "letterboxed", "framed", "boxed", "cropped 5", "cropped 10", "rotated 5"),
+    *("rotated -10", "inverted, cropped 10", "inverted, letterboxed", "inverted, rotated 5"),
+]
 
 
 def table_of(count, **columns):
@@ -169,6 +208,30 @@ def test_a_changed_and_mirrored_copy_is_found(films):
     assert ORIENTATIONS[found.orientation[0]] == "mirrored"
 
 
+@pytest.mark.parametrize("how", ALTERED)
+def test_an_altered_copy_is_found(films, how):
+    squares = np.concatenate([films, altered(films[5], how)[None]])
+    found = find_copies(table_of(13)["sha256"].to_numpy(object), squares)
+    assert found.pairs.tolist() == [[5, 12]]
+    assert ORIENTATIONS[found.orientation[0]] == "upright"
+
+
+def test_bars_are_cut_off_and_films_are_not(films):
+    square = np.pad(films[0][10:-10], ((10, 10), (0, 0)))
+    assert np.array_equal(without_bars(square), films[0][10:-10])
+    assert without_bars(films[0]).shape == films[0].shape
+    blank = np.full((32, 32), 7, np.uint8)
+    assert without_bars(blank).shape == blank.shape
+
+
+def test_only_films_that_lie_apart_are_paired(films):
+    apart = np.repeat(["one", "other"], 6)
+    pairs = alike_pairs(describe(films), apart=apart)
+    assert (pairs[:, 0] < 6).all()
+    assert (pairs[:, 1] >= 6).all()
+    assert set(pairs.ravel()) == set(range(12))
+
+
 def test_different_films_are_no_copies_though_their_hashes_were_equal(films):
     every = np.stack(np.triu_indices(len(films), 1), axis=1)
     pairs, turns, values = confirm_pairs(films, every, min_correlation=0.85)
@@ -258,3 +321,14 @@ def test_known_copies_of_the_original_data_are_found_and_lookalikes_are_not(shar
     _, _, values = confirm_pairs(squares, every, min_correlation=-2)
     assert found.correlation.min() > 0.95
     assert values.max() < 0.75
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("how", ALTERED)
+def test_altered_films_are_found_and_second_exposures_are_not(shared, how):
+    names = [f"images/bacterial/{name}.jpeg" for name in REAL]
+    root = shared / "data" / "cxr4"
+    squares = np.stack([np.asarray(Image.open(root / name).convert("L")) for name in names])
+    copies = np.stack([altered(square, how) for square in squares])
+    found = find_copies(np.arange(2 * len(names)).astype(object), np.concatenate([squares, copies]))
+    assert found.pairs.tolist() == [[row, row + len(names)] for row in range(len(names))]

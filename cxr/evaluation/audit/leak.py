@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cxr.data.alike import describe_limits
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.data.near import ORIENTATIONS
 from cxr.evaluation.audit.copies import Copies, FileCheck, Pairs, find_leaks, pair_equal
@@ -21,9 +22,9 @@ from cxr.evaluation.tables import show_interval
 
 NAME, TITLE = "leak", "The same film or patient on both sides"
 WHAT = (
-    "Every film was compared with every film of the other splits, from the pixels, also turned "
-    "and mirrored: a network that has trained on a copy of a test film, or on another film of "
-    "the same patient, need not diagnose it, only recognise it."
+    "Every film was compared with every film of the other splits, from the pixels, also rotated, "
+    "mirrored, inverted, cropped and padded: a network that has trained on a copy of a test "
+    "film, or on another film of the same patient, need not diagnose it, only recognise it."
 )
 SHORTCUT_SHARE = 0.01
 """Of test films with a copy outside test; one in a hundred moves an accuracy by as much as a
@@ -140,8 +141,8 @@ def _sentence(
     start = f"{len(split):,} films of {groups:,} {who}, counted again: "
     if not len(copies.pairs) and not counts["crossing"]:
         return (
-            f"{start}no film of one split is a copy of a film of another, upright, turned or "
-            "mirrored, and no patient lies on both sides."
+            f"{start}as far as this search sees, no film of one split is a copy of a film of "
+            f"another, and no patient lies on both sides ({describe_limits(len(split))})."
         )
     return (
         f"{start}{counts['copy']} of {counts['test']} test films "

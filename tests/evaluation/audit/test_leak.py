@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from cxr.data.alike import describe_limits
 from cxr.data.near import ORIENTATIONS, orient
 from cxr.evaluation.audit.copies import find_leaks, read_files
 from cxr.evaluation.audit.leak import audit_leak
@@ -39,7 +40,8 @@ def test_clean_split_is_clear(clean):
     assert found.figure is not None
     assert found.figure["value"] == 0
     assert found.figure["high"] > 0
-    assert "no film of one split is a copy" in found.sentence
+    assert "as far as this search sees, no film of one split is a copy" in found.sentence
+    assert describe_limits(40) in found.sentence
     assert "no film names its patient" in found.reason
     assert "original files are not at hand" in found.reason
 
@@ -54,6 +56,26 @@ def test_copies_are_found_in_every_orientation(clean, turn):
     assert not found.identical.any()
     # The turn that lays the second film on the first is the inverse of the planted one.
     np.testing.assert_array_equal(orient(films[30], int(found.turns[0])), darker)
+
+
+@pytest.mark.parametrize("how", ["inverted", "cropped", "rotated", "letterboxed", "framed"])
+def test_altered_copies_are_found(clean, how):
+    films, split = clean
+    image = Image.fromarray(films[3])
+    small = image.crop((9, 9, 87, 87))
+    films[30] = {
+        "inverted": 255 - films[3],
+        "cropped": np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR)),
+        "rotated": np.asarray(image.rotate(7, Image.Resampling.BILINEAR)),
+        "letterboxed": np.pad(np.asarray(image.resize((SIDE, 72))), ((12, 12), (0, 0))),
+        "framed": np.pad(films[3][5:-5, 5:-5], 5, constant_values=255),
+    }[how]
+    assert find_leaks(films, split).pairs.tolist() == [[3, 30]]
+
+
+def test_the_limits_of_the_search_are_named():
+    assert "rotated by 10 degrees" in describe_limits(1000)
+    assert "hashes alone" in describe_limits(100_000)
 
 
 def test_identical_films_are_counted_and_listed(clean):
