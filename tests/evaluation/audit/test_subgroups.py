@@ -35,7 +35,7 @@ def test_a_group_that_is_wronged():
     assert "covid sex F (-0.50 [" in found.sentence
     assert found.tables[0].rows[0][:6] == ("covid", "sex", "F", 30, 30, 15)
     assert found.tables[0].rows[0][6].startswith("0.500 [")
-    assert "sex is known of no normal film" in found.reason
+    assert "sex is known of no normal image" in found.reason
 
 
 def test_equal_groups_are_clear():
@@ -52,13 +52,13 @@ def test_too_few_to_say():
 def test_unknown_attributes_are_skipped_by_name():
     count = 130
     found = audit(0, view=np.full(count, ""))
-    assert "no test film's view is known" in found.reason
+    assert "no test image's view is known" in found.reason
     none = audit_subgroups(
         np.zeros(4, int), np.zeros(4, int), np.arange(4).astype(str), LABELS,
         {"sex": np.full(4, ""), "view": np.full(4, "")},
     )  # fmt: skip
     assert none.verdict == "skipped"
-    assert none.reason == "the manifest knows no sex or view of the test films"
+    assert none.reason == "the manifest knows no sex or view of the test images"
 
 
 @pytest.mark.parametrize("text", ["nan", "inf"])
