@@ -142,10 +142,11 @@ class TrainerConfig:
     """none, loss (class-balanced weights) or sampler (class-balanced draws); neither helped."""
     ema_decay: float = 0.99
     """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
-    monitor: str = "balanced_accuracy"
-    """balanced_accuracy or nll of validation chooses the best epoch; last takes the last one."""
+    monitor: str = "last"
+    """last keeps the last epoch, so that validation is fresh for what is fitted on it; nll or
+    balanced_accuracy of validation chooses the epoch, and flatters all that is fitted there."""
     patience: int = 5
-    """Epochs without a better one before training stops."""
+    """Epochs without a better one before training stops, where validation chooses."""
     clip_norm: float = 1.0
     """Largest norm of a gradient; 0: no clipping."""
     precision: str = "auto"

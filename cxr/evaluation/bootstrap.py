@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cxr.evaluation.intervals import CONFIDENCE as CONFIDENCE
 from cxr.evaluation.metrics import OVERALL, PER_CLASS, Floats, Scores, weighted_scores
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 BLOCK_VALUES = 1 << 18
 """Weights handled at once, 2 MB: small enough for a core's cache, which measured fastest."""
 

@@ -151,7 +151,7 @@ def _keep(
     write_json(folder / CARD_FILE, card)
     forget_checkpoints(folder)
     log.info(
-        "%s: best epoch %d of %d, %.0f s, weights in %s",
+        "%s: kept epoch %d of %d, %.0f s, weights in %s",
         config.model.name, result.best_epoch, result.epochs, result.seconds, folder,
     )  # fmt: skip
 

@@ -30,13 +30,12 @@ class Curves(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a row per step."""
-        rate = trainer.optimizers[0].param_groups[-1]["lr"]
         self.rows.append(
             {
                 "step": trainer.global_step,
                 "epoch": trainer.current_epoch + 1,
                 "loss": float(outputs["loss"]),
-                "lr": float(rate),
+                "lr": pl_module.rate,
             }
         )
 

@@ -34,8 +34,8 @@ class FitSettings:
 
     Attributes:
         imbalance: ``loss`` weights classes in the loss, ``sampler`` draws them alike.
-        monitor: ``balanced_accuracy`` up or ``nll`` down chooses the best epoch; ``last`` takes
-            the last, and stops at none before.
+        monitor: ``last`` keeps the last epoch; ``nll`` down or ``balanced_accuracy`` up of
+            validation chooses one, which flatters whatever is fitted or measured there.
     """
 
     max_epochs: int = 4
@@ -47,7 +47,7 @@ class FitSettings:
     label_smoothing: float = 0.05
     imbalance: Imbalance = "none"
     ema_decay: float = 0.99
-    monitor: Monitor = "balanced_accuracy"
+    monitor: Monitor = "last"
     patience: int = 5
     clip_norm: float = 1.0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -103,6 +103,7 @@ class MemberModule(LightningModule):
         self.member, self.settings = member, settings
         self._names, self._seed, self._frozen = names, seed, tuple(frozen)
         self.train_batches: BatchLoader | None = None
+        self.rate = math.nan
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._norms = [
             (module, module.momentum)
@@ -113,6 +114,13 @@ class MemberModule(LightningModule):
         self.val_nll = MeanMetric()
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
+
+    def on_train_start(self) -> None:
+        """Keep frozen modules' batch norms in inference mode in an epoch that is resumed.
+
+        Lightning skips ``on_train_epoch_start`` where it goes on in the middle of one.
+        """
+        self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
         """Keep frozen modules' batch norms in inference mode."""
@@ -155,7 +163,9 @@ class MemberModule(LightningModule):
         if isinstance(loader, BatchLoader):
             loader.batches_done = batch_idx + 1
         self.log("train_loss", loss, on_step=True, on_epoch=False)
-        self.log("lr", self.optimizers().param_groups[-1]["lr"])  # type: ignore[union-attr]
+        # The schedule has moved on by the time a batch has ended.
+        self.rate = float(self.optimizers().param_groups[-1]["lr"])  # type: ignore[union-attr]
+        self.log("lr", self.rate)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -51,7 +51,7 @@ class FitResult:
     """What a training found.
 
     Attributes:
-        best_epoch: counted from 1.
+        best_epoch: the one whose weights are kept, counted from 1.
         epochs: how many were run.
         seconds: of this process, not of one that was killed before.
         precision: arithmetic that was used.
@@ -75,7 +75,7 @@ def fit(
     note: str = "",
     extra_callbacks: tuple[Callback, ...] = (),
 ) -> FitResult:
-    """Train, and leave the best epoch's weights in the module.
+    """Train, and leave the weights of the epoch that ``monitor`` keeps in the module.
 
     Killed and called again with the same arguments, it goes on from its last checkpoint.
 

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder
 from cxr.errors import InputError, NonFiniteLossError
 from cxr.training.augment import Augmentation
 from cxr.training.callbacks import ResumeCheckpoint
 from cxr.training.fit import FitSettings, MemberModule, choose_precision, parameter_groups
-from cxr.training.members import build_member
+from cxr.training.members import build_member, freeze
 from cxr.training.trainer import Machine, fit
 
 LABELS = ("normal", "viral")
@@ -37,7 +39,11 @@ def films(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
 
 
 def module_and_loaders(
-    settings: FitSettings = SETTINGS, seed: int = 3, *, random_start: bool = False
+    settings: FitSettings = SETTINGS,
+    seed: int = 3,
+    *,
+    random_start: bool = False,
+    frozen: tuple[str, ...] = (),
 ):
     pixels, targets = films()
     member = build_member(
@@ -49,9 +55,10 @@ def module_and_loaders(
         for parameter in member.parameters():
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
+    freeze(member, frozen)
     module = MemberModule(
         member, settings, class_weights=None, names=[f"film{i}" for i in range(16)], seed=seed,
-        random_start=random_start,
+        frozen=frozen, random_start=random_start,
     )  # fmt: skip
     rows = np.arange(16)
     train = BatchLoader(pixels, targets, EpochSampler(rows, seed=seed), batch_size=4)
@@ -122,22 +129,65 @@ class Kill(Callback):
             raise KeyError("killed")
 
 
-@pytest.mark.parametrize(("save_at", "die_at"), [(1, 2), (2, 4), (5, 7), (6, 6), (9, 11)])
-def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at):
+FROZEN = ("conv_stem", "bn1", "blocks.0", "blocks.1")
+
+
+@pytest.mark.parametrize(
+    ("save_at", "die_at", "frozen"),
+    [(1, 2, ()), (2, 4, FROZEN), (5, 7, ()), (6, 6, FROZEN), (9, 11, FROZEN)],
+)
+def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at, frozen):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    module, train, val = module_and_loaders(random_start=True)
+    module, train, val = module_and_loaders(random_start=not frozen, frozen=frozen)
     fit(module, train, val, whole, machine=MACHINE)
-    broken, train, val = module_and_loaders(random_start=True)
+    broken, train, val = module_and_loaders(random_start=not frozen, frozen=frozen)
     with pytest.raises(KeyError, match="killed"):
         fit(broken, train, val, cut, machine=MACHINE,
             extra_callbacks=(Kill(cut, save_at, die_at),))  # fmt: skip
-    resumed, train, val = module_and_loaders(random_start=True)
+    resumed, train, val = module_and_loaders(random_start=not frozen, frozen=frozen)
     result = fit(resumed, train, val, cut, machine=MACHINE)
     assert result.resumed_at_step == save_at
     assert losses(cut) == losses(whole)
     assert (cut / "logs/curves.csv").read_text() == (whole / "logs/curves.csv").read_text()
-    for one, other in zip(module.member.parameters(), resumed.member.parameters(), strict=True):
-        assert torch.equal(one, other)
+    # Buffers too: the running statistics of batch norms.
+    kept = resumed.member.state_dict()
+    differing = [
+        name for name, value in module.member.state_dict().items()
+        if not torch.equal(value, kept[name])
+    ]  # fmt: skip
+    assert not differing
+
+
+def test_frozen_modules_keep_every_number(tmp_path):
+    module, train, val = module_and_loaders(frozen=FROZEN)
+    before = {name: value.clone() for name, value in module.member.state_dict().items()}
+    fit(module, train, val, tmp_path, machine=MACHINE)
+    prefixes = tuple(f"network.{name}." for name in FROZEN)
+    moved = [
+        name for name, value in module.member.state_dict().items()
+        if name.startswith(prefixes) and not torch.equal(value, before[name])
+    ]  # fmt: skip
+    assert any(name.startswith(prefixes) for name in before)
+    assert not moved
+
+
+def test_logged_rate_is_that_of_the_step(tmp_path):
+    module, train, val = module_and_loaders()
+    fit(module, train, val, tmp_path, machine=MACHINE)
+    steps = SETTINGS.max_epochs * len(train)
+    warmup = round(SETTINGS.warmup * steps)
+    wanted = [
+        SETTINGS.lr * ((step + 1) / warmup if step < warmup
+                       else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
+        for step in range(steps)
+    ]  # fmt: skip
+    with (tmp_path / "logs/curves.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx(wanted)
+    board = EventAccumulator(str(tmp_path / "logs/tensorboard")).Reload()
+    events = board.Scalars("lr")
+    assert [event.step for event in events] == list(range(steps))
+    assert [event.value for event in events] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_non_finite_loss_stops_and_names_the_images(tmp_path):

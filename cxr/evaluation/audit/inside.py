@@ -92,7 +92,7 @@ def leave_out(
     """Fit a linear head without one source of a class and look whether it is still recognised."""
     part = table.iloc[rows]
     label_of, source_of = part["label"].to_numpy(str), part["source"].to_numpy(str)
-    # What the networks have not trained on: validation only chose their epoch.
+    # What the networks have not trained on.
     groups, unseen = part["group"].to_numpy(str), (part["split"] != "train").to_numpy()
     names = sources_of(label, label_of, source_of)
     targets = np.array([list(labels).index(name) for name in label_of])

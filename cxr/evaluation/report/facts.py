@@ -147,7 +147,7 @@ def training_table(results: Results) -> Table:
             f"{trainer['lr']:g}" if "lr" in trainer else None, how.get("seed"),
             f"{how['seconds'] / 60:.0f} min" if "seconds" in how else None,
         ))  # fmt: skip
-    heads = ("member", "architecture", "input px", "starts from", "train films", "best epoch",
+    heads = ("member", "architecture", "input px", "starts from", "train films", "epoch kept",
              "batch", "learning rate", "seed", "time")  # fmt: skip
     return Table("How the members were trained", heads, tuple(rows))
 
