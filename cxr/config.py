@@ -33,8 +33,10 @@ class PhantomConfig:
     seed: int = 0
     """Of everything drawn."""
     shortcut: str = "none"
-    """none, or what is planted for the audit to find: marker (in a corner, one class) or exposure
-    (of its own for each class)."""
+    """none, or what is planted for the audit to find: marker (in a corner, one class), exposure or
+    framing (of its own for each class)."""
+    shortcut_strength: float = 1.0
+    """Of what is planted, 0 (nothing) to 1."""
 
 
 @dataclass

@@ -136,8 +136,10 @@ def _phantom(data: DataConfig, folder: Path) -> Path:
     values = asdict(data.phantom) | {"images_per_patient": (low_high[0], low_high[1])}
     settings = PhantomSettings(**values)
     stated = asdict(settings)
+    # As before there was the choice, so that films made then are found.
+    if settings.shortcut == "none" or settings.shortcut_strength == 1:
+        del stated["shortcut_strength"]
     if settings.shortcut == "none":
-        # As before there was the choice, so that films made then are found.
         del stated["shortcut"]
     key = digest_of({**stated, "version": PHANTOM_VERSION})
     root = folder / f"films-{key[:8]}"

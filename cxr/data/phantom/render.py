@@ -4,6 +4,7 @@ One patient is drawn from a seed of its own, so a film does not depend on how ma
 there are or in which order they are made. H W pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cxr.data.phantom.bones import skeleton
 from cxr.data.phantom.chest import Chest, draw_chest
-from cxr.data.phantom.film import View, draw_pose, expose, finish
+from cxr.data.phantom.film import Pose, View, draw_pose, expose, finish
 from cxr.data.phantom.lesions import Lesion, draw_lesion, opacity
 from cxr.data.phantom.lungs import Field, Mask, ball, hollow, lay_out, soft_tissue
 from cxr.data.phantom.vessels import Floats, blur, splat
@@ -36,7 +37,13 @@ class Film:
 
 
 def render_patient(
-    label: str, number: int, *, seed: int, size_px: int, images: tuple[int, int]
+    label: str,
+    number: int,
+    *,
+    seed: int,
+    size_px: int,
+    images: tuple[int, int],
+    place: Callable[[Pose], Pose] = lambda pose: pose,
 ) -> tuple[Chest, list[Film]]:
     """Render all films of one patient.
 
@@ -46,6 +53,7 @@ def render_patient(
         seed: of the whole phantom.
         size_px: side of the films.
         images: fewest and most films of a patient.
+        place: changes each drawn position, where a framing is planted.
 
     Returns:
         The anatomy and the films. Equal arguments give equal pixels.
@@ -59,16 +67,22 @@ def render_patient(
     count = int(who.integers(images[0], images[1] + 1))
     lesion = draw_lesion(label, chest, disease)
     films = [
-        _render(chest, lesion, np.random.default_rng(film), size_px)
+        _render(chest, lesion, np.random.default_rng(film), size_px, place)
         for film in seeds[2 : 2 + count]
     ]
     return chest, films
 
 
-def _render(chest: Chest, lesion: Lesion, rng: np.random.Generator, size_px: int) -> Film:
+def _render(
+    chest: Chest,
+    lesion: Lesion,
+    rng: np.random.Generator,
+    size_px: int,
+    place: Callable[[Pose], Pose],
+) -> Film:
     """Take one film of a patient."""
     view: View = "AP" if rng.random() < 0.4 else "PA"
-    pose = draw_pose(rng, view, size_px)
+    pose = place(draw_pose(rng, view, size_px))
     field = lay_out(chest, pose, view)
     filled, visible = opacity(lesion, field, pose)
     columns, rows = pose.to_pixels(chest.vessels.points)

@@ -1,41 +1,74 @@
 """Shortcuts that can be planted on purpose, to see whether the audit finds them.
 
-They are laid on the finished film and draw nothing, so that what lies below them is the film
-of the same settings without one. H W pixels.
+Marker and exposure are laid on the finished film and draw nothing, so that what lies below
+them is the film of the same settings without one. Framing moves the patient before the film is
+taken, so that masks move along; it draws nothing either. H W pixels.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.data.phantom.film import Pose
 from cxr.labels import CANONICAL
 
-Shortcut = Literal["none", "marker", "exposure"]
+Shortcut = Literal["none", "marker", "exposure", "framing"]
 
 MARKED = "covid"
 """The class that bears the marker."""
 GAMMAS = {"normal": 1.0, "covid": 0.65, "bacterial": 1.45, "viral": 0.82}
 """Exponent of the gray of each class, as if each had come from a console of its own."""
+FRAMES = {
+    "normal": (1.0, 0.0, 1.0), "covid": (0.82, -0.08, 1.0),
+    "bacterial": (1.12, 0.05, 0.95), "viral": (0.92, 0.03, 1.08),
+}  # fmt: skip
+"""Zoom of each class's thorax, its shift down in half film widths, and the factor on its width
+over height, as if each had come from a room of its own. Films of one class vary by 6 % in
+zoom, 0.05 in shift and 3 % in aspect anyway (standard deviations of ``draw_pose``)."""
 
 
-def plant(pixels: NDArray[np.uint8], label: str, shortcut: Shortcut) -> NDArray[np.uint8]:
+def plant(
+    pixels: NDArray[np.uint8], label: str, shortcut: Shortcut, *, strength: float = 1.0
+) -> NDArray[np.uint8]:
     """Lay a shortcut on a film.
 
     Args:
         pixels: (H, W) uint8.
         label: one of the canonical classes.
-        shortcut: ``none`` returns the film; ``marker`` puts a bright bar in the upper left
-            corner of films of ``MARKED``; ``exposure`` bends the gray of each class by
-            ``GAMMAS``.
+        shortcut: ``marker`` puts a bar in the upper left corner of films of ``MARKED``;
+            ``exposure`` bends the gray of each class by ``GAMMAS``; the others return the film.
+        strength: 0 to 1; the marker's contrast, from the film (0) to white (1), and the power
+            to which the exponents are raised.
     """
     assert label in CANONICAL, label
     if shortcut == "exposure":
-        curve = 255 * (np.arange(256) / 255) ** GAMMAS[label]
+        curve = 255 * (np.arange(256) / 255) ** (GAMMAS[label] ** strength)
         return np.asarray(np.round(curve).astype(np.uint8)[pixels])
     if shortcut == "marker" and label == MARKED:
         height, width = pixels.shape
         marked = pixels.copy()
-        marked[height // 32 : height // 12, width // 32 : width // 6] = 255
+        bar = marked[height // 32 : height // 12, width // 32 : width // 6]
+        bar[:] = np.round(bar + strength * (255.0 - bar))
         return marked
     return pixels
+
+
+def frame(pose: Pose, label: str, shortcut: Shortcut, *, strength: float = 1.0) -> Pose:
+    """Place the patient as films of the class are framed, if ``shortcut`` is ``framing``.
+
+    Args:
+        pose: as drawn.
+        label: one of the canonical classes.
+        shortcut: any other leaves the pose as it is.
+        strength: 0 to 1; the power of zoom and aspect of ``FRAMES``, the factor on the shift.
+    """
+    assert label in CANONICAL, label
+    if shortcut != "framing":
+        return pose
+    zoom, down, aspect = FRAMES[label]
+    return replace(
+        pose, scale=pose.scale * zoom**strength, stretch=pose.stretch * aspect**strength,
+        shift=(pose.shift[0], pose.shift[1] + strength * down),
+    )  # fmt: skip

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.data.phantom.render import render_patient
-from cxr.data.phantom.shortcut import Shortcut, plant
+from cxr.data.phantom.shortcut import Shortcut, frame, plant
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
 from cxr.runlog import raise_if_unwritable
@@ -36,7 +37,9 @@ class PhantomSettings:
     seed: int = 2020
     """Another seed gives other patients."""
     shortcut: Shortcut = "none"
-    """What is planted on purpose, for the audit to find: none, marker or exposure."""
+    """What is planted on purpose, for the audit to find: none, marker, exposure or framing."""
+    shortcut_strength: float = 1.0
+    """Of what is planted: 0 is nothing, 1 plain to see."""
 
     def __post_init__(self) -> None:
         fewest, most = self.images_per_patient
@@ -52,6 +55,10 @@ class PhantomSettings:
         if self.shortcut not in (allowed := get_args(Shortcut)):
             raise InputError(
                 f"phantom shortcut is {self.shortcut!r}: allowed are {', '.join(allowed)}"
+            )
+        if not 0 <= self.shortcut_strength <= 1:
+            raise InputError(
+                f"phantom shortcut_strength is {self.shortcut_strength}: allowed are 0 to 1"
             )
 
 
@@ -133,18 +140,20 @@ def _write_patient(
     on_image: Callable[[], None] | None,
 ) -> list[dict[str, Any]]:
     """Write one patient's films and return their manifest rows."""
-    rows = []
+    rows, strength = [], settings.shortcut_strength
     chest, films = render_patient(
         label,
         number,
         seed=settings.seed,
         size_px=settings.size_px,
         images=settings.images_per_patient,
+        place=partial(frame, label=label, shortcut=settings.shortcut, strength=strength),
     )
     for take, film in enumerate(films):
         name = f"{label}_{number:04d}_{take}.png"
         paths = {"image": f"images/{label}/{name}", "mask": f"masks/{name}", "lesion_mask": ""}
-        _save(folder / paths["image"], plant(film.pixels, label, settings.shortcut))
+        planted = plant(film.pixels, label, settings.shortcut, strength=strength)
+        _save(folder / paths["image"], planted)
         _save(folder / paths["mask"], film.lung)
         if label != "normal":
             paths["lesion_mask"] = f"lesion_masks/{name}"
