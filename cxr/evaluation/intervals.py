@@ -70,6 +70,7 @@ def cluster_interval(
     *,
     scale: str = "plain",
     patients: int | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Interval:
     """Return the interval of any smooth figure from its influences.
 
@@ -83,6 +84,7 @@ def cluster_interval(
         scale: "plain"; "logit" of figures from 0 to 1; "log" of figures above 0.
         patients: how many a figure of just 0 or 1 rests on; G if None. It then has the limit
             that a share of so many has.
+        confidence: two-sided.
 
     Returns:
         ``value``, ``low``, ``high``; NaN where the value is.
@@ -96,12 +98,13 @@ def cluster_interval(
         return undefined() | {"value": float(value)}
     total = float((sums**2).sum())
     if scale == "logit" and (total <= 1e-18 or not 0 < value < 1):
-        return _none_seen(float(value), n_groups if patients is None else patients)
+        count = n_groups if patients is None else patients
+        return _none_seen(float(value), count, confidence)
     if total <= 1e-18:
         return {"value": float(value), "low": float(value), "high": float(value)}
     spread = float((sums**4).sum()) / total**2 - 1 / n_groups
     freedom = min(max(2 / max(spread, 1e-9), FEWEST_DF), n_groups - 1)
-    half = float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) * np.sqrt(total * n_groups / (n_groups - 1))
+    half = float(t.ppf(0.5 + confidence / 2, freedom)) * np.sqrt(total * n_groups / (n_groups - 1))
     low, high = value - half, value + half
     if scale == "logit":
         half /= value * (1 - value)
@@ -128,13 +131,16 @@ def auroc_influences(positive: ArrayLike, scores: ArrayLike) -> tuple[float, Flo
     return auroc, (components - auroc) / np.where(truth, n_true, n_false)
 
 
-def auroc_interval(positive: ArrayLike, scores: ArrayLike, groups: ArrayLike) -> Interval:
+def auroc_interval(
+    positive: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, confidence: float = CONFIDENCE
+) -> Interval:
     """Return the AUROC with its interval on the logit scale, by patient.
 
     Args:
         positive: (N,) bool.
         scores: (N,) higher speaks for positive.
         groups: (N,) patient or group names; one may hold images of both kinds.
+        confidence: two-sided.
 
     Returns:
         ``value``, ``low``, ``high``; NaN where one side has no image. An AUROC of 1 has the
@@ -145,7 +151,9 @@ def auroc_interval(positive: ArrayLike, scores: ArrayLike, groups: ArrayLike) ->
     truth, names = np.asarray(positive, bool), np.asarray(groups)
     auroc, influences = auroc_influences(truth, scores)
     fewest = min(len(np.unique(names[truth])), len(np.unique(names[~truth])))
-    return cluster_interval(auroc, influences, names, scale="logit", patients=fewest)
+    return cluster_interval(
+        auroc, influences, names, scale="logit", patients=fewest, confidence=confidence
+    )
 
 
 def paired_difference(
@@ -204,9 +212,10 @@ def undefined() -> Interval:
     return dict.fromkeys(("value", "low", "high"), np.nan)
 
 
-def _none_seen(value: float, patients: int) -> Interval:
+def _none_seen(value: float, patients: int, confidence: float = CONFIDENCE) -> Interval:
     """Return the Wilson interval of a share that is the same in all of so many patients."""
-    reach = Z**2 / (patients + Z**2)
+    z = float(norm.ppf(0.5 + confidence / 2))
+    reach = z**2 / (patients + z**2)
     return {"value": value, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
 
 

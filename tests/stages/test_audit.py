@@ -148,7 +148,7 @@ def audit_without_networks(prepared):
         audit_leak(prepared.pixels, split, table["patient_id"], groups, names),
         audit_baselines(
             inputs, prepared.targets, groups, labels, fit_rows=fit, test_rows=test,
-            model_probs={"thumbnail model": probs}, model="thumbnail model", resamples=300,
+            model_probs={"thumbnail model": probs}, model="thumbnail model",
         ),
         audit_subgroups(
             prepared.targets[test], probs.argmax(axis=1), groups[test], labels,

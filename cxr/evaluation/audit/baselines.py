@@ -1,9 +1,10 @@
 """Test 2: what a straight line tells from inputs that hold little or no anatomy.
 
-N films, n test films, F features, K classes, R resamples.
+N films, n test films, F features, K classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,16 @@ from cxr.evaluation.audit.result import (
     skipped,
     worst,
 )
+from cxr.evaluation.audit.scores import (
+    Interval,
+    auroc_gain,
+    balanced_interval,
+    corrected,
+    shortage,
+    too_few,
+)
 from cxr.evaluation.audit.trivial import BORDER, FILE, GRAY, HISTOGRAM, SIZE, UNSEEN, Inputs
-from cxr.evaluation.bootstrap import bootstrap, interval
-from cxr.evaluation.metrics import Scores
+from cxr.evaluation.intervals import auroc_interval, share_interval
 from cxr.evaluation.tables import show_interval
 
 NAME, TITLE = "baselines", "What needs no diagnosis"
@@ -36,13 +44,34 @@ LIMITS: dict[str, tuple[float, float]] = {
     BORDER: (0.65, 0.80), SIZE: (0.65, 0.80), FILE: (0.65, 0.80),
     GRAY: (0.80, 0.90), HISTOGRAM: (0.80, 0.90),
 }  # fmt: skip
-"""Lower end of the AUROC's interval from which an input is suspicious, and a shortcut. What
+"""Lower limit of the AUROC (at 1 - 0.05 / comparisons, one-sided) from which an input is
+suspicious, and a shortcut. What
 cannot show a lung should tell nothing, and 0.80 puts four pairs of films of five in the right
 order. Gray may tell a little, since disease whitens lungs. A thumbnail shows the lungs, coarsely,
 so it is not judged: it stands there for what a network adds to it."""
-RESAMPLES = 1000
-MIN_TEST = 2
-"""Test films of a class without which its AUROC says nothing."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The n test films and what every model makes of them.
+
+    Attributes:
+        targets: (n,) class positions.
+        groups: (n,) patient or group names.
+        probs: per input and per trained model (n, K).
+    """
+
+    targets: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    probs: dict[str, NDArray[np.float64]]
+
+    def auroc(self, name: str, k: int, **options: float) -> Interval:
+        """Return a model's AUROC of a class against the rest."""
+        return auroc_interval(self.targets == k, self.probs[name][:, k], self.groups, **options)
+
+    def hits(self, name: str) -> NDArray[np.bool_]:
+        """Return (n,) which films a model has right."""
+        return np.asarray(self.probs[name].argmax(axis=1) == self.targets)
 
 
 def audit_baselines(
@@ -56,7 +85,6 @@ def audit_baselines(
     model_probs: Mapping[str, NDArray[np.float64]],
     model: str,
     seed: int = 0,
-    resamples: int = RESAMPLES,
     progress: ShowProgress = no_progress,
 ) -> AuditResult:
     """Fit a balanced logistic model on each trivial input and set the network beside them.
@@ -70,16 +98,20 @@ def audit_baselines(
         test_rows: n films to measure on.
         model_probs: per trained model (n, K) probabilities of the test films.
         model: the one of these that is set beside the best baseline.
-        seed: of inner folds and bootstrap.
-        resamples: R.
+        seed: of inner folds.
         progress: see ``ShowProgress``.
 
     Returns:
-        The verdict of the worst input and class, by ``LIMITS``.
+        The verdict of the worst input and class, by ``LIMITS``, among classes with
+        ``MIN_FILMS`` of ``MIN_PATIENTS`` in test and in fit, and as many of the others.
     """
-    counts = np.bincount(targets[test_rows], minlength=len(labels))
-    if (counts > 0).sum() < 2 or len(np.unique(targets[fit_rows])) < 2:
-        return skipped(NAME, TITLE, WHAT, "fewer than two classes have films to fit and to test on")
+    parts = {"films to fit on": fit_rows, "test films": test_rows}
+    short = {where: _shortages(targets[rows], groups[rows], labels)
+             for where, rows in parts.items()}  # fmt: skip
+    shown = [k for k, label in enumerate(labels) if not any(part[label] for part in short.values())]
+    thin = [reason for where, part in short.items() for reason in too_few(part, where)]
+    if not shown:
+        return skipped(NAME, TITLE, WHAT, "; ".join(thin))
     probs = {}
     with progress("baselines: fit linear models", len(inputs.features)) as done:
         for name, features in inputs.features.items():
@@ -89,13 +121,9 @@ def audit_baselines(
             )  # fmt: skip
             probs[name] = fitted.probs(features[test_rows])
             done()
-    draws = bootstrap(
-        targets[test_rows], probs | dict(model_probs), groups[test_rows],
-        rng=np.random.default_rng(seed), resamples=resamples,
-    )  # fmt: skip
-    shown = [k for k in range(len(labels)) if MIN_TEST <= counts[k] < counts.sum()]
-    judged = _judge(draws, shown, [name for name in probs if name in LIMITS])
-    gains = _gains(draws, list(probs), model, shown)
+    tested = Tested(targets[test_rows], groups[test_rows], probs | dict(model_probs))
+    judged = _judge(tested, shown, [name for name in probs if name in LIMITS])
+    gains = _gains(tested, list(probs), model, shown)
     if not judged:
         return skipped(NAME, TITLE, WHAT, "no input without the lungs can be had")
     verdict = worst(verdict for verdict, *_ in judged)
@@ -103,44 +131,54 @@ def audit_baselines(
     decided = max(
         judged, key=lambda found: (found[0] == verdict, found[1] not in UNSEEN, found[3]["low"])
     )
-    thin = [label for k, label in enumerate(labels) if k not in shown]
-    reasons = [f"{name}: {reason}" for name, reason in inputs.missing.items()]
-    reasons += [f"too few test films of {list_words(thin)}"] if thin else []
+    reasons = [f"{name}: {reason}" for name, reason in inputs.missing.items()] + thin
     metric = f"AUROC of {labels[decided[2]]} against the rest, {decided[1]}"
     return AuditResult(
-        NAME, TITLE, WHAT, verdict, _sentence(verdict, judged, gains, labels, draws, model),
+        NAME, TITLE, WHAT, verdict, _sentence(verdict, judged, gains, labels, tested, model),
         figure_of(decided[3], metric=metric, chance=0.5),
-        [_table(draws, [*probs, *model_probs], labels), _gain_table(gains, labels, model)],
+        [_table(tested, labels), _gain_table(gains, labels, model)],
         "; ".join(reasons),
     )  # fmt: skip
 
 
-Judged = tuple[Verdict, str, int, dict[str, float]]
+Judged = tuple[Verdict, str, int, Interval]
 """Verdict, input, class, AUROC."""
-Gain = tuple[int, str, dict[str, float], dict[str, float], dict[str, float]]
+Gain = tuple[int, str, Interval, Interval, Interval]
 """Class, best input, its AUROC, the network's, the difference."""
 
 
-def _judge(draws: Mapping[str, Scores], shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
-    found = []
-    for name in names:
-        suspicious, shortcut = LIMITS[name]
-        for k in shown:
-            auroc = interval(draws[name]["auroc"][:, k])
-            verdict = judge(auroc["low"], suspicious=suspicious, shortcut=shortcut)
-            found.append((verdict, name, k, auroc))
+def _shortages(
+    targets: NDArray[np.int64], groups: NDArray[np.str_], labels: Sequence[str]
+) -> dict[str, str]:
+    """Say, per class, what it or its rest lacks to be judged."""
+    found = {}
+    for k, label in enumerate(labels):
+        rest = shortage(targets != k, groups)
+        found[label] = shortage(targets == k, groups) or (f"all others: {rest}" if rest else "")
     return found
 
 
-def _gains(
-    draws: Mapping[str, Scores], names: Sequence[str], model: str, shown: Sequence[int]
-) -> list[Gain]:
+def _judge(tested: Tested, shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
+    found = []
+    confidence = corrected(len(names) * len(shown))
+    for name in names:
+        suspicious, shortcut = LIMITS[name]
+        for k in shown:
+            low = tested.auroc(name, k, confidence=confidence)["low"]
+            verdict = judge(low, suspicious=suspicious, shortcut=shortcut)
+            found.append((verdict, name, k, tested.auroc(name, k)))
+    return found
+
+
+def _gains(tested: Tested, names: Sequence[str], model: str, shown: Sequence[int]) -> list[Gain]:
     """Return, per class, what the network has beyond the best baseline; the films are paired."""
     gains = []
     for k in shown:
-        best = max(names, key=lambda name: float(draws[name]["auroc"][0, k]))
-        ours, theirs = draws[model]["auroc"][:, k], draws[best]["auroc"][:, k]
-        gains.append((k, best, interval(theirs), interval(ours), interval(ours - theirs)))
+        best = max(names, key=lambda name: tested.auroc(name, k)["value"])
+        gain = auroc_gain(
+            tested.targets == k, tested.probs[model][:, k], tested.probs[best][:, k], tested.groups
+        )
+        gains.append((k, best, tested.auroc(best, k), tested.auroc(model, k), gain))
     return gains
 
 
@@ -149,17 +187,16 @@ def _sentence(
     judged: Sequence[Judged],
     gains: Sequence[Gain],
     labels: Sequence[str],
-    draws: Mapping[str, Scores],
+    tested: Tested,
     model: str,
 ) -> str:
     from_pixels = _best_of([found for found in judged if found[1] not in UNSEEN], labels)
     from_file = _best_of([found for found in judged if found[1] in UNSEEN], labels)
-    ours = interval(draws[model]["accuracy"])
     best = max(
-        (name for name in {found[1] for found in judged} | {gain[1] for gain in gains}),
-        key=lambda name: float(draws[name]["accuracy"][0]),
+        sorted({found[1] for found in judged} | {gain[1] for gain in gains}),
+        key=lambda name: float(tested.hits(name).mean()),
     )
-    theirs = interval(draws[best]["accuracy"])
+    ours, theirs = (share_interval(tested.hits(name), tested.groups) for name in (model, best))
     added = [f"{labels[k]} {_signed(gain['value'])} [{_signed(gain['low'])}, "
              f"{_signed(gain['high'])}]" for k, _, _, _, gain in gains]  # fmt: skip
     start = {
@@ -194,12 +231,12 @@ def _best_of(judged: Sequence[Judged], labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _table(draws: Mapping[str, Scores], names: Sequence[str], labels: Sequence[str]) -> Table:
+def _table(tested: Tested, labels: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (name, show_interval(interval(draws[name]["accuracy"])),
-         show_interval(interval(draws[name]["balanced_accuracy"])),
-         *(show_interval(interval(draws[name]["auroc"][:, k])) for k in range(len(labels))))
-        for name in names
+        (name, show_interval(share_interval(tested.hits(name), tested.groups)),
+         show_interval(balanced_interval(tested.hits(name), tested.targets, tested.groups)),
+         *(show_interval(tested.auroc(name, k)) for k in range(len(labels))))
+        for name in tested.probs
     ]  # fmt: skip
     heads = ("input of the model", "accuracy", "balanced accuracy")
     return Table(
@@ -214,6 +251,6 @@ def _gain_table(gains: Sequence[Gain], labels: Sequence[str], model: str) -> Tab
         for k, best, theirs, ours, gain in gains
     ]
     return Table(
-        f"What the {model} adds to the best linear model, in AUROC (same resamples)",
+        f"What the {model} adds to the best linear model, in AUROC (same films)",
         ("class", "best input", "its AUROC", f"AUROC of the {model}", "difference"), tuple(rows),
     )  # fmt: skip

@@ -84,7 +84,7 @@ def judged(strength: float, *, count: int = 240, absent: int | None = None):
     inputs = {BORDER: features, THUMBNAIL: features + targets[:, None]}
     return audit_baselines(
         Inputs(inputs, {FILE: "gone"}), targets, rows.astype(str), LABELS,
-        fit_rows=rows[rows % 3 > 0], test_rows=test, model="net", resamples=100,
+        fit_rows=rows[rows % 3 > 0], test_rows=test, model="net",
         model_probs={"net": 0.7 * np.eye(3)[said] + 0.1},
     )  # fmt: skip
 
@@ -110,5 +110,35 @@ def test_thumbnails_are_not_judged_but_compared():
 
 def test_a_class_without_films_is_named():
     found = judged(4.0, absent=1)
-    assert "too few test films of covid" in found.reason
+    assert "too few test films to judge covid (0 films of 0 patients): 10 films of 10" in \
+        found.reason  # fmt: skip
     assert [row[0] for row in found.tables[1].rows] == ["normal", "viral"]
+
+
+def on_chance(seed: int, *, films: int, patients: int):
+    """Audit random features; covid has so many films of so many patients in test."""
+    rng = np.random.default_rng(seed)
+    targets = np.repeat([0, 1, 2, 0, 2, 1], [40, 40, 40, 30, 30, films])
+    groups = np.arange(len(targets))
+    groups[180:] = 180 + np.arange(films) % patients
+    test = np.arange(len(targets)) >= 120
+    features = {name: rng.normal(size=(len(targets), 6)) for name in (BORDER, SIZE, FILE)}
+    return audit_baselines(
+        Inputs(features, {}), targets, groups.astype(str), LABELS,
+        fit_rows=np.flatnonzero(~test), test_rows=np.flatnonzero(test), model="net",
+        model_probs={"net": np.full((int(test.sum()), 3), 1 / 3)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("films", "patients"), [(2, 2), (1, 1), (12, 2)])
+def test_a_few_films_of_a_class_alarm_nobody(films, patients):
+    found = [on_chance(seed, films=films, patients=patients) for seed in range(20)]
+    assert [result.verdict for result in found].count("clear") >= 19
+    assert f"covid ({films} films of {patients} patients)" in found[0].reason
+    assert "covid" not in found[0].figure["metric"]
+
+
+def test_no_class_with_enough_films_is_skipped_with_the_counts():
+    found = judged(4.0, count=24)
+    assert found.verdict == "skipped"
+    assert "too few test films to judge normal (" in found.reason
