@@ -188,22 +188,24 @@ def _subgroups(subject: Subject) -> AuditResult:
     )  # fmt: skip
 
 
-def _on_films(audit: Callable[..., AuditResult], number: int, subject: Subject) -> AuditResult:
+def _on_films(
+    audit: Callable[..., AuditResult], number: int, subject: Subject, *, resampled: bool = True
+) -> AuditResult:
     """Run a test that shows altered films to the networks."""
     run = subject.run
+    options = {"resamples": subject.config.resamples} if resampled else {}
     return audit(
         run.members, run.ensemble, subject.films,
         # Each test has a stream of its own, so an interrupted audit ends like a whole one.
         rng=np.random.default_rng([subject.config.seed, number]), folder=subject.out,
-        note=run.note, resamples=subject.config.resamples, batch_size=subject.config.batch_size,
-        progress=images_bar,
+        note=run.note, batch_size=subject.config.batch_size, progress=images_bar, **options,
     )  # fmt: skip
 
 
 TESTS: dict[str, Callable[[Subject], AuditResult]] = {
     "leak": _leak,
     "baselines": _baselines,
-    "lungs": partial(_on_films, audit_lungs, 3),
+    "lungs": partial(_on_films, audit_lungs, 3, resampled=False),
     "attention": partial(_on_films, audit_attention, 4),
     "sources": _sources,
     "robustness": partial(_on_films, audit_robustness, 6),

@@ -27,7 +27,7 @@ from cxr.evaluation.audit.scores import (
     auroc_gain,
     balanced_interval,
     corrected,
-    shortage,
+    shortages,
     too_few,
 )
 from cxr.evaluation.audit.trivial import BORDER, FILE, GRAY, HISTOGRAM, SIZE, UNSEEN, Inputs
@@ -106,7 +106,7 @@ def audit_baselines(
         ``MIN_FILMS`` of ``MIN_PATIENTS`` in test and in fit, and as many of the others.
     """
     parts = {"films to fit on": fit_rows, "test films": test_rows}
-    short = {where: _shortages(targets[rows], groups[rows], labels)
+    short = {where: shortages(targets[rows], groups[rows], labels)
              for where, rows in parts.items()}  # fmt: skip
     shown = [k for k, label in enumerate(labels) if not any(part[label] for part in short.values())]
     thin = [reason for where, part in short.items() for reason in too_few(part, where)]
@@ -145,17 +145,6 @@ Judged = tuple[Verdict, str, int, Interval]
 """Verdict, input, class, AUROC."""
 Gain = tuple[int, str, Interval, Interval, Interval]
 """Class, best input, its AUROC, the network's, the difference."""
-
-
-def _shortages(
-    targets: NDArray[np.int64], groups: NDArray[np.str_], labels: Sequence[str]
-) -> dict[str, str]:
-    """Say, per class, what it or its rest lacks to be judged."""
-    found = {}
-    for k, label in enumerate(labels):
-        rest = shortage(targets != k, groups)
-        found[label] = shortage(targets == k, groups) or (f"all others: {rest}" if rest else "")
-    return found
 
 
 def _judge(tested: Tested, shown: Sequence[int], names: Sequence[str]) -> list[Judged]:

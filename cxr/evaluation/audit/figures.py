@@ -22,7 +22,6 @@ def draw_lungs(
     aurocs: Mapping[str, Mapping[str, Mapping[str, Interval]]],
     *,
     labels: Sequence[str],
-    marks: tuple[float, float],
     note: str,
 ) -> Figure:
     """Draw one film in every variant, and below it per class what models tell from each.
@@ -31,7 +30,6 @@ def draw_lungs(
         example: per variant a film (S, S) uint8.
         aurocs: per model, variant and class ``value``, ``low``, ``high``.
         labels: the classes, a panel each.
-        marks: AUROCs from which the verdict is suspicious, and shortcut.
         note: what the films are.
     """
     variants, columns = list(example), min(2, len(labels)) if len(labels) != 3 else 3
@@ -53,7 +51,7 @@ def draw_lungs(
         axes.set_axis_off()
     for index, label in enumerate(labels):
         axes = panels.flat[index]
-        _draw_class(axes, label, aurocs, variants, marks)
+        _draw_class(axes, label, aurocs, variants)
     below.legend(
         *panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
         fontsize=8, edgecolor="none",
@@ -66,14 +64,10 @@ def _draw_class(
     label: str,
     aurocs: Mapping[str, Mapping[str, Mapping[str, Interval]]],
     variants: Sequence[str],
-    marks: tuple[float, float],
 ) -> None:
     """Draw a class: a row per variant, a marker and an interval per model."""
     style_axes(axes, title=label, x_label="AUROC [95 %]")
     axes.axvline(0.5, color=CHANCE_GRAY, linewidth=1, label="guessing")
-    for mark, style, name in zip(marks, (":", "--"), ("suspicious", "shortcut"), strict=True):
-        words = f"{name} (lowest row, whole interval)"
-        axes.axvline(mark, color=WORSE_COLOUR, linewidth=0.9, linestyle=style, label=words)
     lowest = 0.45
     for order, (model, by_variant) in enumerate(aurocs.items()):
         offset = (order - (len(aurocs) - 1) / 2) * 0.22

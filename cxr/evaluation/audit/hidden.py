@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from cxr.data.decode import ShowProgress
 from cxr.evaluation.audit.features import pooled_features
-from cxr.evaluation.audit.films import CHUNK, Films, Floats, Rows
+from cxr.evaluation.audit.films import CHUNK, Films, Floats, Masks, Rows
 from cxr.evaluation.audit.inputs import thumbnails
 from cxr.evaluation.audit.linear import fit_linear
-from cxr.evaluation.audit.occlude import VARIANTS, Variant, occlude, visible_share
-from cxr.evaluation.bootstrap import bootstrap, interval
-from cxr.evaluation.metrics import Scores
+from cxr.evaluation.audit.occlude import VARIANTS, Variant, occlude
+from cxr.evaluation.audit.scores import Interval, auroc_excess
+from cxr.evaluation.intervals import CONFIDENCE, auroc_influences, auroc_interval
 from cxr.training.ensemble import EQUAL, Ensemble, all_probs
 from cxr.training.members import Member
 
 FEATURES, THUMBNAIL = "linear on features", "linear on 16 x 16"
+DECIDES: Variant = "box black"
+"""The lungs' own outline may show the disease, a box around both shows only where they lie."""
+CONTROL: Variant = "box alone"
+"""What that place alone tells."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,68 @@ class Known:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Scores per variant and model, on the (drawn or all) test films of which they are."""
+    """What every model makes of every variant.
 
-    scores: dict[tuple[Variant, str], Scores]
-    rows: dict[str, Rows]
+    Attributes:
+        films: their targets and groups.
+        probs: per variant and model (n, K), of ``few`` test films, or of ``every`` one by
+            ``THUMBNAIL``.
+        few: rows of the drawn test films, ascending and all among ``every``.
+        every: rows of all test films with lungs, ascending.
+        visible: per variant the mean share of a film that is left to see.
+    """
+
+    films: Films
+    probs: dict[tuple[Variant, str], Floats]
+    few: Rows
+    every: Rows
     visible: dict[Variant, float]
+
+    @property
+    def models(self) -> list[str]:
+        """Names, the linear models last."""
+        return list(dict.fromkeys(model for _, model in self.probs))
+
+    def rows(self, model: str) -> Rows:
+        """Return the test films of a model."""
+        return self.every if model == THUMBNAIL else self.few
+
+    def hits(self, variant: Variant, model: str) -> Masks:
+        """Return (n,) which films a model has right."""
+        found = self.probs[variant, model].argmax(axis=1)
+        return np.asarray(found == self.films.targets[self.rows(model)])
+
+    def auroc(self, variant: Variant, model: str, k: int) -> Interval:
+        """Return a model's AUROC of a class against the rest."""
+        rows = self.rows(model)
+        return auroc_interval(
+            self.films.targets[rows] == k, self.probs[variant, model][:, k], self.films.groups[rows]
+        )
+
+    def control(self, model: str, k: int) -> tuple[str, Floats]:
+        """Return which linear model tells most of a class from the box alone, and its scores.
+
+        They are of the same films as the model's. To the thumbnail model its like is set, which
+        sees the same but what lies around the box; to networks the better of both.
+        """
+        thumbs = self.probs[CONTROL, THUMBNAIL][:, k]
+        if model == THUMBNAIL:
+            return THUMBNAIL, thumbs
+        positive = self.films.targets[self.few] == k
+        found = {
+            THUMBNAIL: thumbs[np.searchsorted(self.every, self.few)],
+            FEATURES: self.probs[CONTROL, FEATURES][:, k],
+        }
+        best = max(found, key=lambda name: auroc_influences(positive, found[name])[0])
+        return best, found[best]
+
+    def excess(self, model: str, k: int, *, confidence: float = CONFIDENCE) -> Interval:
+        """Return the share of what the box alone leaves open that a model tells beside it."""
+        rows = self.rows(model)
+        return auroc_excess(
+            self.films.targets[rows] == k, self.probs[DECIDES, model][:, k],
+            self.control(model, k)[1], self.films.groups[rows], confidence=confidence,
+        )  # fmt: skip
 
 
 def network_probs(
@@ -144,47 +205,3 @@ def thumbnail_probs(
         )
         found[variant] = model.probs(values[len(fit) :])
     return found
-
-
-def score_hidden(
-    films: Films,
-    probs: Mapping[tuple[Variant, str], Floats],
-    few_test: Rows,
-    thumbs: Mapping[Variant, Floats],
-    test: Rows,
-    *,
-    rng: np.random.Generator,
-    resamples: int,
-) -> Hidden:
-    """Score every model on every variant, all models of the same films on the same resamples.
-
-    Args:
-        films: their targets and groups.
-        probs: what ``network_probs`` gave, on ``few_test``.
-        few_test: its test films.
-        thumbs: what ``thumbnail_probs`` gave, on ``test``.
-        test: its test films.
-        rng: of the resamples.
-        resamples: of groups.
-    """
-    scores: dict[tuple[Variant, str], Scores] = {}
-    whole = {(variant, THUMBNAIL): values for variant, values in thumbs.items()}
-    for rows, part in ((few_test, probs), (test, whole)):
-        keyed = {f"{variant}|{model}": values for (variant, model), values in part.items()}
-        draws = bootstrap(
-            films.targets[rows], keyed, films.groups[rows], rng=rng, resamples=resamples
-        )
-        scores |= {key: draws[f"{key[0]}|{key[1]}"] for key in part}
-    masks = films.read_masks(few_test)
-    visible = {variant: visible_share(masks, variant) for variant in VARIANTS}
-    return Hidden(scores, {"few": few_test, "all": test}, visible)
-
-
-def per_class(
-    found: Hidden, labels: tuple[str, ...]
-) -> dict[tuple[Variant, str], dict[str, dict[str, float]]]:
-    """Return each variant's and model's AUROC per class with its interval."""
-    return {
-        key: {label: interval(scores["auroc"][:, k]) for k, label in enumerate(labels)}
-        for key, scores in found.scores.items()
-    }

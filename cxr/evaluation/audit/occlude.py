@@ -7,13 +7,17 @@ from numpy.typing import NDArray
 
 from cxr.errors import InputError
 
-Variant = Literal["whole", "lungs only", "lungs black", "lungs gray", "box black"]
+Variant = Literal["whole", "lungs only", "lungs black", "lungs gray", "box black", "box alone"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 HIDDEN: tuple[Variant, ...] = ("lungs black", "lungs gray", "box black")
 """Those in which no lung is to be seen. Black is what the literature does and what a film's
 border is; but a black hole is a strange thing to a network that never saw one, so gray shows
 whether the finding hangs on that. In both the hole has the lungs' outline, and a mask that
-leaves out a consolidated part draws the disease; the box shows four edges and no outline."""
+leaves out a consolidated part draws the disease; the box shows four edges and no outline. But
+these edges are the place, size and aspect of the lungs, which tell the class too: see
+``box alone``."""
+EVEN_GRAY = 128
+"""Of all that is not the box in ``box alone``."""
 BOX_MARGIN = 0.04
 """Of the side, added around the box: the rim of lung that an outline misses."""
 
@@ -29,7 +33,8 @@ def occlude(
         variant: ``whole`` hides nothing; ``lungs only`` blackens all but the lungs; ``lungs
             black`` and ``lungs gray`` fill the lungs, gray being the film's mean outside of
             them, so that the fill tells nothing of the lungs; ``box black`` fills the
-            upright rectangle around both lungs and a margin.
+            upright rectangle around both lungs and a margin; ``box alone`` is that black
+            rectangle on an even gray, so that nothing is left but where it lies.
 
     Returns:
         (N, S, S) uint8, new.
@@ -53,6 +58,8 @@ def occlude(
         return np.where(masks, np.rint(mean)[:, None, None], films).astype(np.uint8)
     if variant == "box black":
         return np.where(boxes(masks), 0, films).astype(np.uint8)
+    if variant == "box alone":
+        return np.where(boxes(masks), 0, EVEN_GRAY).astype(np.uint8)
     return np.array(films)
 
 
@@ -76,8 +83,8 @@ def visible_share(masks: NDArray[np.bool_], variant: Variant) -> float:
     """Return the mean share of a film that a variant leaves to see; NaN without films."""
     if not len(masks):
         return float("nan")
-    if variant == "whole":
-        return 1.0
+    if variant in ("whole", "box alone"):
+        return float(variant == "whole")
     if variant == "lungs only":
         return float(masks.mean())
     return 1 - float((boxes(masks) if variant == "box black" else masks).mean())

@@ -7,6 +7,8 @@
 N films, K classes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -41,6 +43,17 @@ def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
     if films >= MIN_FILMS and patients >= MIN_PATIENTS:
         return ""
     return f"{films} films of {patients} patients"
+
+
+def shortages(
+    targets: NDArray[np.int64], groups: NDArray[np.str_], labels: Sequence[str]
+) -> dict[str, str]:
+    """Say, per class, what it or its rest lacks to be judged; see ``shortage``."""
+    found = {}
+    for k, label in enumerate(labels):
+        rest = shortage(targets != k, groups)
+        found[label] = shortage(targets == k, groups) or (f"all others: {rest}" if rest else "")
+    return found
 
 
 def too_few(shortages: dict[str, str], where: str) -> list[str]:
