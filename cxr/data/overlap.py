@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cxr.data.alike import alike_pairs, describe
 from cxr.data.groups import MAX_DISTANCE, MIN_CORRELATION
 from cxr.data.near import near_pairs, perceptual_hashes
 from cxr.data.overlay import confirm_pairs
@@ -43,7 +44,7 @@ def find_overlap(
     near: bool = True,
     on_progress: Callable[[], None] | None = None,
 ) -> Overlap:
-    """Find the films of a set that are also in a known one, turned and mirrored ones too.
+    """Find the films of a set that are also in a known one, altered ones too.
 
     Args:
         squares: (N, S, S) uint8.
@@ -59,9 +60,15 @@ def find_overlap(
     pairs = _identical(np.asarray(digests, str), np.asarray(known_digests, str))
     identical, correlation = np.ones(len(pairs), np.bool_), np.ones(len(pairs))
     if near and len(squares) and len(known_squares):
-        hashes = [perceptual_hashes(part, on_progress=on_progress) for part in
-                  (squares, known_squares)]  # fmt: skip
-        candidates = near_pairs(np.concatenate(hashes), max_distance=MAX_DISTANCE)
+        both = (squares, known_squares)
+        hashes = np.concatenate([perceptual_hashes(part) for part in both])
+        alike = alike_pairs(
+            np.concatenate([describe(part) for part in both]),
+            apart=np.repeat(["new", "known"], [len(part) for part in both]),
+            on_progress=on_progress,
+        )
+        candidates = np.concatenate([near_pairs(hashes, max_distance=MAX_DISTANCE), alike])
+        candidates = np.unique(candidates, axis=0)
         across = (candidates[:, 0] < len(squares)) & (candidates[:, 1] >= len(squares))
         candidates = candidates[across] - np.array([0, len(squares)])
         fresh = ~np.isin(_key(candidates, len(known_squares)), _key(pairs, len(known_squares)))

@@ -1,79 +1,106 @@
 """Whether two films show the same exposure, by laying one on the other.
 
-A film that was encoded, resized, brightened, cropped by a hair, mirrored or turned again is
-a near copy; a second exposure of the same child is not.
+A film that was encoded, resized, brightened, inverted, letterboxed, framed, written on, cropped,
+rotated or mirrored again is a near copy; a second exposure of the same child is not.
 N films, S side of their squares, P pairs, s side of a thumbnail, D = s * s.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from cxr.data.near import ORIENTATIONS, orient
+from cxr.data.alike import VIEWS, best_views, describe, without_bars
+from cxr.data.near import orient
 
 _SIDES = (32, 64, 112)
 """Thumbnails in pixels, coarse to fine."""
-_STEPS = (4, 2, 3)
-"""Gauss-Newton steps on each; six on each changed no decision on 1,800 altered films."""
-_COARSE_EXTRA = 0.05
-_MIN_OVERLAP = 0.8
+_BLOCKS = (4, 8, 7)
+"""To a side of each thumbnail; their median forgives what covers less than half of a film."""
+_STEPS = (8, 4, 3)
+"""Gauss-Newton steps on each."""
+_SLACK = (0.07, 0.04, 0.0)
+"""Below the lowest correlation that a copy may fall on each thumbnail; of the altered copies
+that `benchmarks/near_duplicates.py recall` makes, few fall further."""
+_FIRM = 1.5
+"""Difference, in standard deviations, beyond which a pixel pulls no harder: it was drawn over."""
+_MIN_BLOCKS = 0.4
+_BLANK = 0.05
+"""Share of the mean power below which a block of both films is background."""
+_BLOCK = 256
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]
+_INVERSE = np.array([0, 3, 2, 1, 4, 5, 6, 7])
+"""Of each of the ``ORIENTATIONS``."""
 
 
 def confirm_pairs(
-    squares: NDArray[np.uint8], pairs: NDArray[np.int64], *, min_correlation: float
+    squares: NDArray[np.uint8],
+    pairs: NDArray[np.int64],
+    *,
+    min_correlation: float,
+    on_progress: Callable[[], None] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Keep the pairs that show the same exposure by their pixels.
 
-    The second film of a pair is turned as fits best, then laid on the first by a small
-    affine motion, coarse before fine, so that another crop or resize of a film still fits
-    while a second exposure of the same child does not.
+    One film of a pair is laid on the other as the best view of it says, then by a small affine
+    motion, coarse before fine, so that another crop or rotation of a film still fits while a
+    second exposure of the same child does not. Bars at the border are cut off first.
 
     Args:
         squares: (N, S, S) uint8.
         pairs: (P, 2) int64 rows of ``squares``.
-        min_correlation: lowest correlation of a copy, up to 0.9; -2 only measures. Thumbnails must
-            reach 0.05 more, since different children's agree more readily too.
+        min_correlation: lowest correlation of a copy, up to 1; -2 only measures.
+        on_progress: called after each pair.
 
     Returns:
         The kept pairs (Q, 2) in their order; the orientation (Q,) of the second film that
-        fits the first, an index into ``ORIENTATIONS``; the correlation (Q,) of fine detail.
+        fits the first, an index into ``ORIENTATIONS``; the correlation (Q,) of fine detail,
+        the median over parts of the film.
     """
-    side = _SIDES[0]
     rows, places = np.unique(pairs, return_inverse=True)
-    places = places.reshape(pairs.shape)
+    places = places.reshape(pairs.shape).astype(np.int64)
+    thumbs = describe(squares, rows=rows)
+    ordered, view, likeness = best_views(thumbs, places)
     # float16 keeps 2 kB per film, so that films of many pairs are shrunk once.
-    coarse = np.empty((len(rows), side, side), np.float16)
-    for start in range(0, len(rows), 256):
-        coarse[start : start + 256] = _detail(squares, rows[start : start + 256], side)
-    kept, turns, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-    for start in range(0, len(pairs), 256):
-        first, second = (coarse[at].astype(np.float32) for at in places[start : start + 256].T)
-        turn = _best_orientation(first, second)
-        motion = np.zeros((len(turn), 6))
-        motion, value = _align(first, _turned(second, turn), motion, steps=_STEPS[0])
-        left = np.flatnonzero(value >= min_correlation + _COARSE_EXTRA)
-        motion, value = motion[left], value[left]
-        for finer, steps in zip(_SIDES[1:], _STEPS[1:], strict=True):
-            couple = pairs[start + left]
-            first, second = (_detail(squares, at, finer) for at in couple.T)
-            motion, value = _align(first, _turned(second, turn[left]), motion, steps=steps)
-            stay = value >= min_correlation
+    coarse = np.empty((len(rows), _SIDES[0], _SIDES[0]), np.float16)
+    for start in range(0, len(rows), _BLOCK):
+        coarse[start : start + _BLOCK] = _detail(squares, rows[start : start + _BLOCK], _SIDES[0])
+    sign = np.where(likeness < 0, -1, 1).astype(np.float32)
+    turn = np.array([seen.orientation for seen in VIEWS])[view]
+    motions = np.array([seen.motion for seen in VIEWS])[view]
+    kept, values = [np.empty(0, np.int64)], [np.empty(0)]
+    for start in range(0, len(pairs), _BLOCK):
+        left = np.arange(start, min(start + _BLOCK, len(pairs)))
+        motion, value = motions[left], np.empty(len(left))
+        for level, side in enumerate(_SIDES):
+            fixed, moving = (
+                coarse[at].astype(np.float32) if level == 0 else _detail(squares, rows[at], side)
+                for at in ordered[left].T
+            )
+            moving = _turned(moving, turn[left]) * sign[left, None, None]
+            motion, value = _align(fixed, moving, motion, _STEPS[level], _BLOCKS[level])
+            stay = value >= min_correlation - _SLACK[level]
             left, value, motion = left[stay], value[stay], motion[stay]
-        kept.append(start + left)
-        turns.append(turn[left])
+        kept.append(left)
         values.append(value)
-    return pairs[np.concatenate(kept)], np.concatenate(turns), np.concatenate(values)
+        for _ in range(len(pairs[start : start + _BLOCK]) if on_progress else 0):
+            on_progress()  # type: ignore[misc]
+    chosen = np.concatenate(kept)
+    # The second film is the seen one or the target: the other way round is the inverse.
+    swapped = ordered[chosen, 1] != places[chosen, 1]
+    turn = np.where(swapped, _INVERSE[turn[chosen]], turn[chosen])
+    return pairs[chosen], turn, np.concatenate(values)
 
 
 def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
     """Take what differs between films: detail without shading, at even local strength."""
     small = np.empty((len(rows), side, side), np.float32)
     for place, row in enumerate(rows):
-        image = Image.fromarray(np.ascontiguousarray(squares[row]))
+        image = Image.fromarray(np.ascontiguousarray(without_bars(squares[row])))
         small[place] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
     detail = small - ndimage.gaussian_filter(small, (0, 4, 4), mode="nearest")
     power = ndimage.gaussian_filter(detail**2, (0, 8, 8), mode="nearest")
@@ -84,14 +111,6 @@ def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> M
     return np.asarray(detail / np.maximum(spread, 1e-6), np.float32)
 
 
-def _best_orientation(first: Matrix, second: Matrix) -> NDArray[np.int64]:
-    """Return how to turn each second film so that it fits the first best as it lies."""
-    fit = [
-        np.einsum("pyx,pyx->p", first, orient(second, index)) for index in range(len(ORIENTATIONS))
-    ]
-    return np.asarray(np.stack(fit).argmax(axis=0), np.int64)
-
-
 def _turned(films: Matrix, turns: NDArray[np.int64]) -> Matrix:
     turned = np.empty_like(films)
     for place, turn in enumerate(turns):
@@ -99,35 +118,38 @@ def _turned(films: Matrix, turns: NDArray[np.int64]) -> Matrix:
     return turned
 
 
-def _align(first: Matrix, second: Matrix, motion: Vector, *, steps: int) -> tuple[Vector, Vector]:
+def _align(
+    first: Matrix, second: Matrix, motion: Vector, steps: int, blocks: int
+) -> tuple[Vector, Vector]:
     """Move second films onto the first; return the motions and the correlations there.
 
     A motion (shift of y, its stretch with y and shear with x, then the same of x, as parts
-    of the side) follows from Gauss-Newton steps on the squared difference, with the gradient
-    of the first film.
+    of the side) follows from Gauss-Newton steps on the difference, with the gradient of the
+    first film; large differences weigh as Huber's loss has them.
 
     Source: Hager, Belhumeur 1998, Efficient region tracking with parametric models of
-    geometry and illumination.
+    geometry and illumination, with its section on occlusion.
     """
     side = first.shape[1]
     y, x = (axis.ravel() for axis in np.mgrid[:side, :side].astype(np.float32) / side - 0.5)
     basis = np.stack([np.ones_like(y), y, x])
     slopes = np.gradient(first, 1 / side, axis=(1, 2))
     jacobian = np.concatenate([slope.reshape(-1, 1, side**2) * basis for slope in slopes], axis=1)
-    normal = jacobian @ jacobian.transpose(0, 2, 1)
-    ridge = 1e-3 * np.trace(normal, axis1=1, axis2=2) / 6 + 1e-6
-    normal += np.eye(6, dtype=np.float32) * ridge[:, None, None]
     fixed = first.reshape(-1, side**2)
     best, best_motion = np.full(len(first), -1.0), motion
     for _ in range(steps):
         shifts = motion.astype(np.float32).reshape(-1, 2, 3) @ basis
         moved, inside = _sample(second, (shifts + np.stack([y, x]) + 0.5) * side)
-        value = _correlation(fixed, moved, inside)
+        value = _correlation(fixed, moved, inside, blocks)
         better = value > best
         best = np.where(better, value, best)
         best_motion = np.where(better[:, None], motion, best_motion)
-        pull = jacobian @ ((fixed - moved) * inside)[:, :, None]
-        motion = motion + np.linalg.solve(normal, pull)[:, :, 0]
+        residual = fixed - moved
+        pull = jacobian * (inside / np.maximum(np.abs(residual) / _FIRM, 1))[:, None]
+        normal = pull @ jacobian.transpose(0, 2, 1)
+        ridge = 1e-3 * np.trace(normal, axis1=1, axis2=2) / 6 + 1e-6
+        normal += np.eye(6, dtype=np.float32) * ridge[:, None, None]
+        motion = motion + np.linalg.solve(normal, pull @ residual[:, :, None])[:, :, 0]
     return best_motion, best
 
 
@@ -147,13 +169,26 @@ def _sample(films: Matrix, at: Matrix) -> tuple[Matrix, Matrix]:
     return upper * (1 - part_y) + lower * part_y, inside
 
 
-def _correlation(first: Matrix, second: Matrix, inside: Matrix) -> Vector:
-    """Correlate rows (P, D) where they overlap; -1 where too little does."""
-    area = np.maximum(inside.sum(axis=1, keepdims=True), 1)
-    first, second = (
-        (rows - (rows * inside).sum(axis=1, keepdims=True) / area) * inside
-        for rows in (first, second)
-    )
-    power = (first**2).sum(axis=1) * (second**2).sum(axis=1)
-    value = (first * second).sum(axis=1) / np.sqrt(power + 1e-9)
-    return np.where(inside.mean(axis=1) > _MIN_OVERLAP, value, -1).astype(np.float64)
+def _correlation(first: Matrix, second: Matrix, inside: Matrix, blocks: int) -> Vector:
+    """Correlate rows (P, D) block by block and take the median; -1 where too few blocks tell."""
+    side = round(first.shape[1] ** 0.5)
+    tile = side // blocks
+
+    def total(values: Matrix) -> Vector:
+        parts = values.reshape(-1, blocks, tile, blocks, tile)
+        return parts.sum(axis=(2, 4)).reshape(len(values), blocks**2).astype(np.float64)
+
+    area = total(inside)
+    one, other = first * inside, second * inside
+    size = np.maximum(area, 1)
+    mean, mean_other = total(one) / size, total(other) / size
+    power = total(one * first) / size - mean**2
+    power_other = total(other * second) / size - mean_other**2
+    shared = total(one * second) / size - mean * mean_other
+    value = shared / np.sqrt(np.maximum(power, 1e-3) * np.maximum(power_other, 1e-3))
+    told = (area > tile**2 / 2) & (np.maximum(power, power_other) > _BLANK)
+    enough = told.mean(axis=1) >= _MIN_BLOCKS
+    ranked = np.sort(np.where(told, value, np.inf), axis=1)
+    middle = np.maximum(told.sum(axis=1) - 1, 0) // 2
+    median = np.take_along_axis(ranked, middle[:, None], axis=1)[:, 0]
+    return np.where(enough, median, -1.0)
