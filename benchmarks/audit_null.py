@@ -129,14 +129,28 @@ class Quarters(FilterBank):
         return torch.where((chance < 1 / 3)[:, None], random, logits)
 
 
-def restless(seed: int, patients: int) -> Run:
+class Leaning(Quarters):
+    """Is wrong on a ``share`` of the images that are lighter or darker than it knows them."""
+
+    share = 0.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, K) logits."""
+        logits = super().forward(inputs)
+        chance = (inputs[:, 0].double().sum(dim=(1, 2)) * 1e5).sin() * 1e4
+        off = (inputs[:, 0].mean(dim=(1, 2)) - 0.373).abs() > 0.05
+        wrong = off & (chance - chance.floor() < self.share)
+        return torch.where(wrong[:, None], logits.roll(1, dims=1), logits)
+
+
+def restless(seed: int, patients: int, network: type[FilterBank] = Quarters) -> Run:
     """Return images whose brightest quarter is the class, with a network that rolls dice."""
     run = simulate(seed, patients=patients)
     run.films.pixels[:] = run.rng.integers(80, 100, run.films.pixels.shape)
     for row, k in enumerate(run.films.targets):
         down, across = SIDE // 2 * (k // 2) + 5, SIDE // 2 * (k % 2) + 5
         run.films.pixels[row, down : down + 8, across : across + 8] += 80
-    run.member = Member(Quarters(), run.member.spec).eval()
+    run.member = Member(network(), run.member.spec).eval()
     return run
 
 
@@ -337,6 +351,12 @@ def cells(test: str, patients: int) -> Mapping[str, Callable[[int], AuditResult]
         for share in (0.005, 0.02, 0.05):
             found[f"copies of {share:.1%} of test"] = lambda number, share=share: audit(
                 copied(simulate(number, patients=patients), share))  # fmt: skip
+    if test == "robustness":
+        found = {}
+        for share in (0.1, 0.25, 0.5):
+            lean = type("Lean", (Leaning,), {"share": share})
+            found[f"{share:.0%} lost by exposure"] = lambda number, lean=lean: audit(
+                restless(number, patients, lean))  # fmt: skip
     if test == "subgroups":
         for share in (0.2, 0.4, 0.6):
             found[f"{share:.0%} of covid women missed"] = lambda number, share=share: missed(
