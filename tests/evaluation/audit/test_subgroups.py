@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr.evaluation.audit.subgroups import age_bands, audit_subgroups
+from cxr.evaluation.audit.subgroups import _gap_interval, age_bands, audit_subgroups
 
 LABELS = ("normal", "covid")
 
@@ -64,3 +64,12 @@ def test_unknown_attributes_are_skipped_by_name():
 @pytest.mark.parametrize("text", ["nan", "inf"])
 def test_ages_that_are_no_numbers(text):
     assert age_bands([text]).tolist() == [""]
+
+
+def test_the_interval_of_a_gap_is_newcombes():
+    # 56 of 70 and 48 of 80, Newcombe 1998, table II, method 10: 0.0524 to 0.3339.
+    first = {"value": 56 / 70, "low": 0.6916, "high": 0.8767}
+    second = {"value": 48 / 80, "low": 0.4904, "high": 0.7005}
+    found = _gap_interval(first, second)
+    assert found["value"] == pytest.approx(0.2)
+    assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=2e-3)
