@@ -152,7 +152,7 @@ def _sources(subject: Subject) -> AuditResult:
     features = {name: _features(subject, name, rows) for name in run.members if len(rows)}
     return audit_sources(
         run.prepared.table, run.ensemble.labels, features, rows,
-        seed=seed, resamples=subject.config.resamples, progress=images_bar,
+        seed=seed, progress=images_bar,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from cxr.evaluation.audit.result import (
     list_words,
     worst,
 )
+from cxr.evaluation.audit.scores import too_few
 from cxr.evaluation.tables import show_interval
 from cxr.explain.randomise import STAGES
 from cxr.plotting import save_figure
@@ -47,8 +48,6 @@ than even may come from a network's padding; half of it is heat that lies elsewh
 COARSE = 0.1
 """Where even a map of the lungs themselves would hold no more than this above an even map, the
 cells are too coarse to say anything."""
-FEWEST = 10
-"""Films of a class below which it takes no part in the verdict."""
 MOST_MAPS, MOST_RANDOM = 100, 8
 """Films of a class whose maps are measured, and that pass through the randomised networks."""
 RESAMPLES = 2000
@@ -120,7 +119,8 @@ def audit_attention(
 
 def judge_inside(found: Inside) -> Verdict:
     """Judge one class by its heat inside the lungs beside an even map and one of the lungs."""
-    low, high = found.excess["low"], found.excess["high"]
+    excess = found.judged or found.excess
+    low, high = excess["low"], excess["high"]
     most = found.ceiling["value"] - found.area["value"]
     if math.isnan(low) or most < COARSE:
         return "skipped"
@@ -148,7 +148,7 @@ def _judge(
 ) -> AuditResult:
     judged = {
         label: part for (model, label), part in inside.items()
-        if model == WEIGHTED and label != NO_FINDING and part.films >= FEWEST
+        if model == WEIGHTED and label != NO_FINDING and not part.short
     }  # fmt: skip
     verdicts = [judge_inside(part) for part in judged.values()]
     verdicts += [judge_cascade(part) for part in cascades.values()]
@@ -207,9 +207,12 @@ def _meaning(judged: Mapping[str, Inside]) -> str:
 def _reason(films: Films, inside: Mapping[tuple[str, str], Inside], judged: list[str]) -> str:
     if not inside:
         return "no test film has a lung mask, so only the weights were randomised"
-    thin = [label for label in films.labels if label not in (*judged, NO_FINDING)]
+    thin = {
+        label: inside[WEIGHTED, label].short if (WEIGHTED, label) in inside else "0 films"
+        for label in films.labels if label not in (*judged, NO_FINDING)
+    }  # fmt: skip
     without = len(films.test_rows) - len(films.masked(films.test_rows))
-    reasons = [f"too few films with a mask to judge {list_words(thin)}"] if thin else []
+    reasons = too_few(thin, "films with a mask")
     coarse = [label for label in judged if judge_inside(inside[WEIGHTED, label]) == "skipped"]
     if coarse:
         reasons.append(f"the maps' cells are too coarse to judge {list_words(coarse)}")

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from cxr.data.decode import ShowProgress
 from cxr.evaluation.audit.films import Films, Floats, Masks, Rows, mean_intervals
+from cxr.evaluation.audit.scores import corrected, shortage
+from cxr.evaluation.intervals import cluster_interval
 from cxr.explain.faithfulness import to_cells
 from cxr.explain.gradcam import Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.randomise import map_similarity, randomise_cascade
@@ -35,6 +37,8 @@ class Inside:
         area: share of the film that the lungs fill; what an even map would score.
         excess: energy - area, paired.
         ceiling: energy of a map that follows the lungs as closely as its cells allow.
+        short: what the class lacks to be judged, in words.
+        judged: excess at the confidence of all classes together.
     """
 
     films: int
@@ -43,6 +47,8 @@ class Inside:
     area: Interval
     excess: Interval
     ceiling: Interval
+    short: str = ""
+    judged: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,15 @@ def heat_inside(
                 )  # fmt: skip
             table = np.stack([energy, area, energy - area, ceiling], axis=1)[own]
             means = mean_intervals(table, films.groups[rows][own], rng=rng, resamples=resamples)
-            found[model, label] = Inside(int(own.sum()), blank, *means)
+            groups, gap = films.groups[rows][own], (energy - area)[own]
+            known = ~np.isnan(gap)
+            mean = float(gap[known].mean()) if known.any() else np.nan
+            judged = cluster_interval(
+                mean, (gap[known] - mean) / max(known.sum(), 1), groups[known],
+                confidence=corrected(len(films.labels)),
+            )  # fmt: skip
+            short = shortage(own, films.groups[rows])
+            found[model, label] = Inside(int(own.sum()), blank, *means, short, judged)
     return found
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.evaluation.audit.films import Rows, mean_intervals
+from cxr.evaluation.audit.films import Rows
 from cxr.evaluation.audit.intervals import TOO_FEW, share_interval
 from cxr.evaluation.audit.linear import fit_linear, out_of_fold
 from cxr.evaluation.audit.result import Cell, Table, Verdict, judge, list_words, worst
-from cxr.evaluation.bootstrap import bootstrap, interval
+from cxr.evaluation.audit.scores import corrected, shortage
+from cxr.evaluation.intervals import auroc_interval, cluster_interval
 from cxr.evaluation.tables import show_interval
 
 INSIDE_SUSPICIOUS = 0.80
@@ -34,11 +35,10 @@ def sources_of(label: str, labels: NDArray[np.str_], sources: NDArray[np.str_]) 
 def tell_apart(
     table: pd.DataFrame,
     label: str,
-    _labels: Sequence[str],
+    labels: Sequence[str],
     features: Mapping[str, NDArray[np.float32]],
     rows: Rows,
     seed: int,
-    resamples: int,
 ) -> Part:
     """Tell the sources inside a class apart by a linear model on frozen features."""
     part = table.iloc[rows]
@@ -52,23 +52,24 @@ def tell_apart(
         return [], [], [], [f"{label} has one source ({named}), so none to tell apart"]
     shown = [f"{name} {count}" for name, count in zip(names.tolist(), counts, strict=True)]
     groups = part["group"].to_numpy(str)[here]
-    patients = [len(np.unique(groups[targets == k])) for k in range(len(names))]
-    if counts.min() < TOO_FEW or min(patients) < 2:
+    if counts.min() < TOO_FEW or any(shortage(targets == k, groups) for k in range(len(names))):
         return [], [], [], [f"too few {label} films to tell its sources apart ({', '.join(shown)})"]
     cells: list[tuple[Cell, ...]] = []
     verdicts, told = [], []
     for member, values in features.items():
         probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
-        draws = bootstrap(
-            targets, {member: probs}, groups,
-            rng=np.random.default_rng(seed), resamples=resamples,
-        )[member]  # fmt: skip
         # With two sources both have the same AUROC.
-        for k in range(1 if len(names) == 2 else len(names)):
-            auroc = interval(draws["auroc"][:, k])
+        pairs = 1 if len(names) == 2 else len(names)
+        confidence = corrected(pairs * len(features) * len(labels))
+        for k in range(pairs):
+            parts = (targets == k, probs[:, k], groups)
+            auroc, low = (
+                auroc_interval(*parts),
+                auroc_interval(*parts, confidence=confidence)["low"],
+            )
             against = names[1] if len(names) == 2 else "the rest"
             cells.append((member, f"{names[k]} against {against}", show_interval(auroc)))
-            verdicts.append(judge(auroc["low"], suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
+            verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
             told.append(f"{show_interval(auroc, digits=2)} ({member})")
     title = f"Sources inside {label} by frozen features ({', '.join(shown)} films), out of fold"
     sentence = (
@@ -87,7 +88,6 @@ def leave_out(
     features: Mapping[str, NDArray[np.float32]],
     rows: Rows,
     seed: int,
-    resamples: int,
 ) -> Part:
     """Fit a linear head without one source of a class and look whether it is still recognised."""
     part = table.iloc[rows]
@@ -104,7 +104,8 @@ def leave_out(
         of_source = (label_of == label) & (source_of == source)
         held = np.flatnonzero(of_source & unseen)
         others = (label_of == label) & ~of_source & ~unseen
-        if len(held) < TOO_FEW or others.sum() < TOO_FEW:
+        thin = shortage(of_source & unseen, groups) or shortage(others, groups)
+        if len(held) < TOO_FEW or others.sum() < TOO_FEW or thin:
             reasons.append(
                 f"too few films to say whether {label} of {source} is recognised unseen "
                 f"({len(held)} outside train, {int(others.sum())} of other sources to learn from)"
@@ -119,8 +120,12 @@ def leave_out(
                 )
                 hits[kind] = model.probs(values[held]).argmax(axis=1) == own
             both = {kind: share_interval(right, groups[held]) for kind, right in hits.items()}
-            loss = _paired_loss(hits["with"], hits["without"], groups[held], seed, resamples)
-            verdicts.append(judge(loss["low"], suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
+            lost = hits["with"].astype(float) - hits["without"]
+            parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups[held])
+            confidence = corrected(len(names) * len(features) * len(labels))
+            loss = cluster_interval(*parts)
+            low = cluster_interval(*parts, confidence=confidence)["low"]
+            verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
             cells.append((
                 source, member, len(held), int(hits["with"].sum()), show_interval(both["with"]),
                 int(hits["without"].sum()), show_interval(both["without"]), show_interval(loss),
@@ -142,16 +147,3 @@ def leave_out(
         "that has really never seen the hospital may lose more.)"
     )
     return [Table(title, heads, tuple(cells))], verdicts, [sentence], reasons
-
-
-def _paired_loss(
-    before: NDArray[np.bool_],
-    after: NDArray[np.bool_],
-    groups: NDArray[np.str_],
-    seed: int,
-    resamples: int,
-) -> dict[str, float]:
-    """Return the sensitivity lost, on the same films, with an interval by groups."""
-    change = before.astype(np.float64) - after.astype(np.float64)
-    rng = np.random.default_rng(seed)
-    return mean_intervals(change, groups, rng=rng, resamples=resamples)[0]

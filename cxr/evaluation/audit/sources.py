@@ -23,7 +23,8 @@ from cxr.evaluation.audit.result import (
     skipped,
     worst,
 )
-from cxr.evaluation.bootstrap import bootstrap, interval
+from cxr.evaluation.audit.scores import Interval, corrected, shortages, too_few
+from cxr.evaluation.intervals import auroc_interval
 from cxr.evaluation.tables import show_interval
 
 NAME, TITLE = "sources", "The hospital behind the class"
@@ -33,11 +34,11 @@ WHAT = (
     "for the source, and a class was learned again without one of its sources."
 )
 NAME_SUSPICIOUS, NAME_SHORTCUT = 0.65, 0.80
-"""Lower end of the AUROC with which the source's name alone tells the class."""
+"""Lower limit (at 1 - 0.05 / classes, one-sided) of the AUROC with which the source's name
+alone tells the class."""
 FIT_FILMS = 300
 """Films of each class outside test on which the linear heads are fitted, beside all films of
 the classes with several sources."""
-RESAMPLES = 1000
 
 
 def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed: int = 0) -> Rows:
@@ -73,7 +74,6 @@ def audit_sources(
     rows: Rows,
     *,
     seed: int = 0,
-    resamples: int = RESAMPLES,
     progress: ShowProgress = no_progress,
 ) -> AuditResult:
     """Measure what sources tell of classes, and what features tell of sources.
@@ -83,8 +83,7 @@ def audit_sources(
         labels: K class names.
         features: per member (R, F) pooled features of the chosen rows.
         rows: (R,) what ``source_rows`` chose.
-        seed: of folds and bootstrap.
-        resamples: of groups.
+        seed: of folds.
         progress: see ``ShowProgress``.
 
     Returns:
@@ -97,13 +96,13 @@ def audit_sources(
     if len(np.unique(sources)) == 1:
         reason = f"all films come from one source, {sources[0]}"
         return skipped(NAME, TITLE, WHAT, reason)
-    tables, verdicts, sentences, reasons = _by_name(table, labels, seed, resamples)
-    figure = _figure_by_name(table, labels, seed, resamples)
+    tables, verdicts, sentences, reasons = _by_name(table, labels)
+    figure = _figure_by_name(table, labels)
     steps = max(1, len(rows) and 2 * len(features) * len(labels))
     with progress("sources: fit linear models", steps) as done:
         for label in labels:
             for part in (tell_apart, leave_out):
-                found = part(table, label, labels, features, rows, seed, resamples)
+                found = part(table, label, labels, features, rows, seed)
                 tables += found[0]
                 verdicts += found[1]
                 sentences += found[2]
@@ -117,9 +116,11 @@ def audit_sources(
 
 
 def _name_scores(
-    table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: int
-) -> dict[str, dict[str, float]]:
-    """Return, per class with test films, the AUROC of guessing by the source's name.
+    table: pd.DataFrame, labels: Sequence[str]
+) -> tuple[dict[str, Interval], dict[str, float], list[str]]:
+    """Return, per class, the AUROC of guessing by the source's name, and what is judged of it.
+
+    These are the lower limits of the classes with enough films, and who has too few.
 
     A test film's score for a class is the class's share among the fit films of its source.
     """
@@ -133,34 +134,38 @@ def _name_scores(
     overall = counts.sum(axis=0) / max(counts.sum(), 1)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.where(total > 0, counts / np.maximum(total, 1), overall)
-    draws = bootstrap(
-        targets[test], {"name": shares[place[test]]}, table["group"].to_numpy(str)[test],
-        rng=np.random.default_rng(seed), resamples=resamples,
-    )  # fmt: skip
-    return {label: interval(draws["name"]["auroc"][:, k]) for k, label in enumerate(names)}
+    scores, groups = shares[place[test]], table["group"].to_numpy(str)
+    short = {
+        label: shortages(targets[test], groups[test], names)[label]
+        or shortages(targets[~test], groups[~test], names)[label] for label in names
+    }  # fmt: skip
+    confidence = corrected(sum(not count for count in short.values()))
+    found, lows = {}, {}
+    for k, label in enumerate(names):
+        parts = (targets[test] == k, scores[:, k], groups[test])
+        found[label] = auroc_interval(*parts)
+        if not short[label]:
+            lows[label] = auroc_interval(*parts, confidence=confidence)["low"]
+    return found, lows, too_few(short, "films outside or inside test")
 
 
-def _figure_by_name(
-    table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: int
-) -> dict[str, object] | None:
-    found = _name_scores(table, labels, seed, resamples)
-    defined = [label for label in labels if not np.isnan(found[label]["value"])]
-    if not defined:
+def _figure_by_name(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, object] | None:
+    found, lows, _ = _name_scores(table, labels)
+    if not lows:
         return None
-    first = max(defined, key=lambda label: found[label]["low"])
+    first = max(lows, key=lambda label: lows[label])
     metric = f"AUROC of {first} against the rest, from the source's name alone"
     return figure_of(found[first], metric=metric, chance=0.5)
 
 
-def _by_name(table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: int) -> Part:
+def _by_name(table: pd.DataFrame, labels: Sequence[str]) -> Part:
     """Count the sources of each class, and what a source's name tells of it."""
-    found = _name_scores(table, labels, seed, resamples)
+    found, lows, thin = _name_scores(table, labels)
     verdicts = [
-        judge(score["low"], suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT)
-        for score in found.values()
+        judge(low, suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT) for low in lows.values()
     ]
-    told = [f"{label} {show_interval(score, digits=2)}" for label, score in found.items()
-            if score["low"] >= NAME_SUSPICIOUS]  # fmt: skip
+    told = [f"{label} {show_interval(found[label], digits=2)}" for label, low in lows.items()
+            if low >= NAME_SUSPICIOUS]  # fmt: skip
     sentence = origin_sentences(table, labels)
     sentence += (
         f" Who knows the source's name alone tells the class with AUROC {list_words(told)} "
@@ -172,4 +177,4 @@ def _by_name(table: pd.DataFrame, labels: Sequence[str], seed: int, resamples: i
         "What the source's name alone tells, test films", ("class", "AUROC against the rest"),
         tuple(rows),
     )  # fmt: skip
-    return [origin_table(table, labels), names], verdicts, [sentence.strip()], []
+    return [origin_table(table, labels), names], verdicts, [sentence.strip()], thin
