@@ -292,7 +292,7 @@ def _logits(run: Run) -> NDArray[np.float32]:
 def _on_films(audit: Callable[..., AuditResult], **options: object) -> Callable[[Run], AuditResult]:
     def test(run: Run) -> AuditResult:
         return audit(
-            {"bank": run.member}, _ensemble(), run.films, rng=run.rng, resamples=RESAMPLES,
+            {"bank": run.member}, _ensemble(), run.films, rng=run.rng,
             batch_size=1024, **options,
         )  # fmt: skip
 
@@ -304,7 +304,7 @@ def sources(run: Run) -> AuditResult:
     table = run.table
     rows = source_rows(table["split"], table["label"], table["source"])
     features = {"bank": pooled_features(run.member, run.films.pixels, rows, batch_size=1024)}
-    return audit_sources(table, LABELS, features, rows, resamples=RESAMPLES)
+    return audit_sources(table, LABELS, features, rows)
 
 
 def subgroups(run: Run) -> AuditResult:
@@ -332,9 +332,9 @@ def missed(run: Run, share: float) -> AuditResult:
 RESAMPLES = 200
 TESTS: dict[str, Callable[[Run], AuditResult]] = {
     "leak": leak, "baselines": baselines, "lungs": _on_films(audit_lungs),
-    "attention": _on_films(audit_attention, stages=2, most_random=4),
-    "sources": sources, "robustness": _on_films(audit_robustness, count=60),
-    "faithfulness": _on_films(audit_faithfulness, methods=("closed_form",), count=32),
+    "attention": _on_films(audit_attention, resamples=RESAMPLES, stages=2, most_random=4),
+    "sources": sources, "robustness": _on_films(audit_robustness, resamples=RESAMPLES, count=60),
+    "faithfulness": _on_films(audit_faithfulness, resamples=RESAMPLES, methods=("closed_form",), count=32),
     "subgroups": subgroups,
 }  # fmt: skip
 
