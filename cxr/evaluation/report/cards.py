@@ -56,7 +56,7 @@ def model_card(results: Results) -> str:
         "## What was measured on the test split", *_test_lines(results),
         "## Are its probabilities true?", *_certainty_lines(results),
         "## What the score rests on (shortcut audit)", *_audit_lines(results),
-        "## Who is wronged", *_subgroup_lines(results),
+        "## Subgroup performance", *_subgroup_lines(results),
     ]  # fmt: skip
     lines += [*_published_lines(results), *_elsewhere_lines(results)]
     lines += [

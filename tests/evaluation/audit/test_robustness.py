@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from cxr.evaluation.audit.changes import CHANGES, change_films
-from cxr.evaluation.audit.robustness import Level, audit_robustness, first_worse
+from cxr.evaluation.audit.robustness import (
+    Level,
+    _judge,
+    _levels,
+    audit_robustness,
+    first_worse,
+)
 
 NAMES = [change.name for change in CHANGES]
 
@@ -107,3 +113,21 @@ def test_too_few_films_are_skipped_with_the_reason(patch_films, patch_members, p
     )
     assert result.verdict == "skipped"
     assert "20 test films are too few, 30 are needed" in result.reason
+
+
+def test_a_loss_that_one_of_nine_changes_has_by_chance_is_no_alarm():
+    # Six patients of sixty lose their image: p is 0.03, and nine changes were tried.
+    first = np.ones(60, bool)
+    changed = np.arange(60) >= 6
+    models = {"ensemble": first}
+    right = {("", 0): models}
+    for change in CHANGES:
+        for level in range(len(change.levels)):
+            hurt = change.name == "blur" and level == 0
+            right[change.name, level] = {"ensemble": changed if hurt else first}
+    groups = np.arange(60).astype(str)
+    clean, levels = _levels(right, groups, rng=np.random.default_rng(0), resamples=200)
+    mildest = first_worse(levels, "blur")
+    assert mildest.worse
+    assert mildest.p == pytest.approx(2 / 2**6)
+    assert _judge(clean, levels, 60, 0.25).verdict == "clear"

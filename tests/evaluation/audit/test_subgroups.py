@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr.evaluation.audit.subgroups import age_bands, audit_subgroups
+from cxr.evaluation.audit.subgroups import _gap_interval, age_bands, audit_subgroups
 
 LABELS = ("normal", "covid")
 
@@ -35,7 +35,7 @@ def test_a_group_that_is_wronged():
     assert "covid sex F (-0.50 [" in found.sentence
     assert found.tables[0].rows[0][:6] == ("covid", "sex", "F", 30, 30, 15)
     assert found.tables[0].rows[0][6].startswith("0.500 [")
-    assert "sex is known of no normal film" in found.reason
+    assert "sex is known of no normal image" in found.reason
 
 
 def test_equal_groups_are_clear():
@@ -52,15 +52,24 @@ def test_too_few_to_say():
 def test_unknown_attributes_are_skipped_by_name():
     count = 130
     found = audit(0, view=np.full(count, ""))
-    assert "no test film's view is known" in found.reason
+    assert "no test image's view is known" in found.reason
     none = audit_subgroups(
         np.zeros(4, int), np.zeros(4, int), np.arange(4).astype(str), LABELS,
         {"sex": np.full(4, ""), "view": np.full(4, "")},
     )  # fmt: skip
     assert none.verdict == "skipped"
-    assert none.reason == "the manifest knows no sex or view of the test films"
+    assert none.reason == "the manifest knows no sex or view of the test images"
 
 
 @pytest.mark.parametrize("text", ["nan", "inf"])
 def test_ages_that_are_no_numbers(text):
     assert age_bands([text]).tolist() == [""]
+
+
+def test_the_interval_of_a_gap_is_newcombes():
+    # 56 of 70 and 48 of 80, Newcombe 1998, table II, method 10: 0.0524 to 0.3339.
+    first = {"value": 56 / 70, "low": 0.6916, "high": 0.8767}
+    second = {"value": 48 / 80, "low": 0.4904, "high": 0.7005}
+    found = _gap_interval(first, second)
+    assert found["value"] == pytest.approx(0.2)
+    assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=2e-3)

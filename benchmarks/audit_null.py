@@ -1,0 +1,465 @@
+"""What each audit test says of clean data, and of shortcuts planted at three strengths.
+
+    python benchmarks/audit_null.py baselines [--runs 200] [--planted 20] [--patients 15]
+    python benchmarks/audit_null.py phantom [--sets 3]
+
+Every run draws new patients of four classes. The grain of the lungs is the disease (four
+kinds, of equal gray), outlines are random. A fixed filter bank with a linear head, learned on the
+run's own training images, stands for the networks, so that it takes a shortcut where there is
+one. The audit's own functions judge each run. Planted: a share of the covid patients (a quarter,
+a half, all) comes from a hospital of its own, and its images bear a marker, an exposure or a
+framing. Where a test looks for something else, that is planted too: copies (leak), a gap
+(subgroups), maps that mark another place (faithfulness). The filter bank is fragile, so the null
+of ``robustness`` is a network that answers some images at random, as often right when they are
+changed. No row takes longer than its share of ``--seconds``; the runs done are counted.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
+from cxr.evaluation.audit.attention import audit_attention
+from cxr.evaluation.audit.baselines import audit_baselines
+from cxr.evaluation.audit.faithfulness import audit_faithfulness
+from cxr.evaluation.audit.features import pooled_features
+from cxr.evaluation.audit.films import Films
+from cxr.evaluation.audit.inputs import thumbnails
+from cxr.evaluation.audit.leak import audit_leak
+from cxr.evaluation.audit.linear import fit_linear
+from cxr.evaluation.audit.lungs import audit_lungs
+from cxr.evaluation.audit.result import AuditResult
+from cxr.evaluation.audit.robustness import audit_robustness
+from cxr.evaluation.audit.sources import audit_sources, source_rows
+from cxr.evaluation.audit.subgroups import audit_subgroups
+from cxr.evaluation.audit.trivial import FILE, SIZE, Inputs, read_inputs
+from cxr.images import read_gray
+from cxr.preprocess import MemberInput
+from cxr.training.ensemble import Ensemble
+from cxr.training.inference import predict_logits
+from cxr.training.members import Member, MemberSpec
+
+SIDE, CELL = 32, 4
+LABELS = ("normal", "covid", "bacterial", "viral")
+COVID = 1
+GRAINS = ((0.9, 0.9), (1.7, 1.7), (3.0, 3.0), (0.7, 3.0))
+"""Blur, down and across in pixels, of the noise in the lungs of each class."""
+SPREAD = 22
+"""Standard deviation of gray in all lungs, so that a histogram tells no disease."""
+STRENGTHS = {"weak": 0.25, "medium": 0.5, "strong": 1.0}
+"""Share of the covid patients whose images bear the shortcut."""
+SHORTCUTS = ("marker", "exposure", "framing")
+
+
+@dataclass
+class Run:
+    """One simulated data set with its network."""
+
+    films: Films
+    table: pd.DataFrame
+    member: Member
+    rng: np.random.Generator
+
+
+class FilterBank(nn.Module):
+    """Grain of four kinds, light and white, pooled to cells; then one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        side = 11
+        spike = np.zeros((side, side))
+        spike[side // 2, side // 2] = 1
+        blur = [gaussian_filter(spike, sigma) for sigma in (0.7, 1.4, 2.6)]
+        stripes = gaussian_filter(spike, (0.7, 2.5)) - gaussian_filter(spike, (2.5, 0.7))
+        grains = (spike - blur[0], blur[0] - blur[1], blur[1] - blur[2], stripes)
+        kernels = np.stack([*grains, *(-grain for grain in grains), blur[1], spike])
+        self.stem = nn.Conv2d(3, len(kernels), side, padding=side // 2, padding_mode="reflect")
+        self.act, self.pool = nn.ReLU(), nn.AvgPool2d(CELL)
+        self.fc = nn.Linear(len(kernels), len(LABELS))
+        with torch.no_grad():
+            self.stem.weight.copy_(torch.tensor(kernels)[:, None] / 3)
+            self.stem.bias.copy_(torch.tensor([-0.03] * 8 + [-0.5, -0.9]))
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        """Return (B, C, h, w)."""
+        return self.pool(self.act(self.stem(inputs)))
+
+    def get_classifier(self) -> nn.Linear:
+        """Return the head."""
+        return self.fc
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, K) logits."""
+        return self.fc(self.forward_features(inputs).mean(dim=(2, 3)))
+
+
+class Elsewhere(FilterBank):
+    """Marks places ``cells`` away from those that it answers by, which the pooling does not see."""
+
+    cells = 0
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        """Return (B, C, h, w)."""
+        return torch.roll(super().forward_features(inputs), (self.cells, self.cells), dims=(2, 3))
+
+
+class Quarters(FilterBank):
+    """Answers the brightest quarter; for one image in three at random, as any pixel has it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, K) logits."""
+        logits = nn.functional.adaptive_avg_pool2d(inputs[:, 0], 2).flatten(1) * 50
+        flat = inputs[:, 0].double().flatten(1)
+        weights = torch.linspace(1.0, 1.9, flat.shape[1], dtype=torch.float64).sin()
+        chance = ((flat @ weights) * 1e5).sin() * 1e4
+        chance = chance - chance.floor()
+        rolled = (chance * 1e3 % len(LABELS)).long().clamp(max=len(LABELS) - 1)
+        random = 99.0 * nn.functional.one_hot(rolled, len(LABELS)).float()
+        return torch.where((chance < 1 / 3)[:, None], random, logits)
+
+
+class Leaning(Quarters):
+    """Is wrong on a ``share`` of the images that are lighter or darker than it knows them."""
+
+    share = 0.0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, K) logits."""
+        logits = super().forward(inputs)
+        chance = (inputs[:, 0].double().sum(dim=(1, 2)) * 1e5).sin() * 1e4
+        off = (inputs[:, 0].mean(dim=(1, 2)) - 0.373).abs() > 0.05
+        wrong = off & (chance - chance.floor() < self.share)
+        return torch.where(wrong[:, None], logits.roll(1, dims=1), logits)
+
+
+def restless(seed: int, patients: int, network: type[FilterBank] = Quarters) -> Run:
+    """Return images whose brightest quarter is the class, with a network that rolls dice."""
+    run = simulate(seed, patients=patients)
+    run.films.pixels[:] = run.rng.integers(80, 100, run.films.pixels.shape)
+    for row, k in enumerate(run.films.targets):
+        down, across = SIDE // 2 * (k // 2) + 5, SIDE // 2 * (k % 2) + 5
+        run.films.pixels[row, down : down + 8, across : across + 8] += 80
+    run.member = Member(network(), run.member.spec).eval()
+    return run
+
+
+def simulate(
+    seed: int,
+    shortcut: str = "none",
+    strength: float = 0.0,
+    *,
+    patients: int = 15,
+    network: type[FilterBank] = FilterBank,
+) -> Run:
+    """Draw a data set, half of it for test, and learn its network.
+
+    Args:
+        seed: of everything.
+        shortcut: one of ``SHORTCUTS``, or none.
+        strength: share of the covid patients that bear it.
+        patients: of each class in test, and in train; two images each.
+        network: whose head is learned.
+    """
+    rng = np.random.default_rng([2026, seed])
+    count = 2 * patients * len(LABELS)
+    classes = np.arange(count) % len(LABELS)
+    planted = (classes == COVID) & (rng.random(count) < strength) & (shortcut in SHORTCUTS)
+    hospital = np.where(planted, "b", rng.choice(["a", "c"], count))
+    who = np.repeat(np.arange(count), 2)
+    targets, marked = classes[who], planted[who]
+    zoom, shift = rng.normal(1, 0.05, count)[who], rng.normal(0, 0.04, (count, 2))[who]
+    if shortcut == "framing":
+        zoom, shift[:, 0] = np.where(marked, zoom * 0.8, zoom), shift[:, 0] + 0.1 * marked
+    pixels, lungs = _draw(targets, zoom, shift, rng.normal(0, 6, count)[who], rng)
+    if shortcut == "exposure":
+        pixels[marked] = 255 * (pixels[marked] / 255) ** 0.65
+    if shortcut == "marker":
+        pixels[marked, 1:4, 1:6] = 255
+    images = np.rint(pixels).astype(np.uint8)
+    split = np.where(np.arange(count) // len(LABELS) % 2, "test", "train")[who]
+    rows = np.arange(len(who))
+    groups = np.char.add("p", who.astype(str))
+    films = Films(
+        images, targets, groups, LABELS, rows[split != "test"], rows[split == "test"],
+        np.ones(len(rows), bool), lambda wanted: lungs[wanted],
+    )  # fmt: skip
+    table = pd.DataFrame({
+        "label": np.array(LABELS)[targets], "source": hospital[who], "split": split,
+        "group": groups, "sex": rng.choice(["F", "M"], count)[who],
+        "age": rng.choice(["25", "50", "70"], count)[who],
+        "view": rng.choice(["PA", "AP"], len(who)),
+    })  # fmt: skip
+    spec = MemberSpec("bank", LABELS, MemberInput(SIDE, (0.0,) * 3, (1.0,) * 3), "pool")
+    member = Member(network(), spec).eval()
+    _learn(member, films, rng)
+    return Run(films, table, member, rng)
+
+
+def _draw(
+    targets: NDArray[np.int64], zoom: NDArray[np.float64], shift: NDArray[np.float64],
+    gray: NDArray[np.float64], rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # fmt: skip
+    """Return gray values (N, S, S) 0 to 255 and lung masks."""
+    axis = np.linspace(-1, 1, SIDE)
+    down = (axis[None, :, None] - shift[:, 0, None, None]) / zoom[:, None, None]
+    across = (axis[None, None, :] - shift[:, 1, None, None]) / zoom[:, None, None]
+    lungs = ((np.abs(across) - 0.42) / 0.3) ** 2 + (down / 0.62) ** 2 < 1
+    body = (across / 0.95) ** 4 + (down / 0.95) ** 4 < 1
+    values = np.where(body, 110.0, 95.0) + rng.normal(0, 3, lungs.shape)
+    for k, blur in enumerate(GRAINS):
+        own = targets == k
+        grain = gaussian_filter(rng.normal(size=lungs[own].shape), (0, *blur), mode="wrap")
+        grain *= SPREAD / grain.std()
+        values[own] = np.where(lungs[own], 110 + grain, values[own])
+    values += gray[:, None, None]
+    return np.clip(values, 0, 255), lungs
+
+
+def _learn(member: Member, films: Films, rng: np.random.Generator) -> None:
+    """Learn the head on the training images and on copies of other brightness and contrast."""
+    rows = films.fit_rows
+    gray = films.pixels[rows].astype(np.float64)
+    copies = [films.pixels[rows]]
+    for _ in range(2):
+        scale, add = (
+            rng.uniform(0.7, 1.3, (len(rows), 1, 1)),
+            rng.uniform(-30, 30, (len(rows), 1, 1)),
+        )
+        changed = 255 * (np.clip(128 + (gray - 128) * scale + add, 0, 255) / 255) ** np.exp(
+            rng.uniform(-0.25, 0.25, (len(rows), 1, 1)))  # fmt: skip
+        copies.append(np.rint(changed).astype(np.uint8))
+    shown = np.concatenate(copies)
+    features = pooled_features(member, shown, np.arange(len(shown)), batch_size=1024)
+    model = fit_linear(
+        features, np.tile(films.targets[rows], len(copies)),
+        np.tile(films.groups[rows], len(copies)),
+        n_classes=len(LABELS), penalties=(1e-2,),
+    )  # fmt: skip
+    weights = model.weights / model.scale[:, None]
+    with torch.no_grad():
+        member.head.weight.copy_(torch.tensor(weights.T))
+        member.head.bias.copy_(torch.tensor(model.bias - model.mean @ weights))
+
+
+def _ensemble() -> Ensemble:
+    return Ensemble(LABELS, ("bank",), {"bank": 1.0}, {"bank": 1.0})
+
+
+def leak(run: Run) -> AuditResult:
+    """Copies and patients."""
+    groups = run.films.groups
+    return audit_leak(run.films.pixels, run.table["split"], groups, groups, groups.tolist())
+
+
+def copied(run: Run, share: float) -> Run:
+    """Put darker copies of training images in the place of some test images."""
+    test = run.films.test_rows
+    chosen = run.rng.permutation(test)[: max(1, round(share * len(test)))]
+    source = run.rng.choice(run.films.fit_rows, len(chosen), replace=False)
+    run.films.pixels[chosen] = np.rint(run.films.pixels[source] * 0.9 + 8).astype(np.uint8)
+    return run
+
+
+def baselines(run: Run) -> AuditResult:
+    """Trivial inputs; size and file are random."""
+    films = run.films
+    ones = ["1"] * len(films.pixels)
+    inputs = read_inputs(films.pixels, ones, ones, root=Path("/nowhere"), names=ones)
+    more = {name: run.rng.normal(size=(len(ones), 3)) for name in (SIZE, FILE)}
+    probs = torch.softmax(torch.tensor(_logits(run)), dim=1).double().numpy()
+    return audit_baselines(
+        Inputs({**inputs.features, **more}, {}), films.targets, films.groups, LABELS,
+        fit_rows=films.fit_rows, test_rows=films.test_rows, model_probs={"bank": probs},
+        model="bank",
+    )  # fmt: skip
+
+
+def _logits(run: Run) -> NDArray[np.float32]:
+    return predict_logits(run.member, run.films.pixels, run.films.test_rows, batch_size=1024)
+
+
+def _on_films(audit: Callable[..., AuditResult], **options: object) -> Callable[[Run], AuditResult]:
+    def test(run: Run) -> AuditResult:
+        return audit(
+            {"bank": run.member}, _ensemble(), run.films, rng=run.rng,
+            batch_size=1024, **options,
+        )  # fmt: skip
+
+    return test
+
+
+def sources(run: Run) -> AuditResult:
+    """Hospitals."""
+    table = run.table
+    rows = source_rows(table["split"], table["label"], table["source"])
+    features = {"bank": pooled_features(run.member, run.films.pixels, rows, batch_size=1024)}
+    return audit_sources(table, LABELS, features, rows)
+
+
+def subgroups(run: Run) -> AuditResult:
+    """Sex, age, view and hospital."""
+    films, test = run.films, run.table.iloc[run.films.test_rows]
+    predicted = _logits(run).argmax(axis=1)
+    return audit_subgroups(
+        films.targets[films.test_rows], predicted, films.groups[films.test_rows], LABELS,
+        {name: test[name].to_numpy(str) for name in ("sex", "age", "view", "source")},
+    )  # fmt: skip
+
+
+def missed(run: Run, share: float) -> AuditResult:
+    """Subgroups where the network misses a share of the women with covid."""
+    films, test = run.films, run.table.iloc[run.films.test_rows]
+    predicted = _logits(run).argmax(axis=1)
+    women = (films.targets[films.test_rows] == COVID) & (test["sex"] == "F").to_numpy()
+    predicted[women & (run.rng.random(len(women)) < share)] = 0
+    return audit_subgroups(
+        films.targets[films.test_rows], predicted, films.groups[films.test_rows], LABELS,
+        {name: test[name].to_numpy(str) for name in ("sex", "age", "view", "source")},
+    )  # fmt: skip
+
+
+RESAMPLES = 200
+TESTS: dict[str, Callable[[Run], AuditResult]] = {
+    "leak": leak, "baselines": baselines, "lungs": _on_films(audit_lungs),
+    "attention": _on_films(audit_attention, resamples=RESAMPLES, stages=2, most_random=4),
+    "sources": sources, "robustness": _on_films(audit_robustness, resamples=RESAMPLES, count=60),
+    "faithfulness": _on_films(audit_faithfulness, resamples=RESAMPLES, methods=("closed_form",), count=32),
+    "subgroups": subgroups,
+}  # fmt: skip
+
+
+def cells(test: str, patients: int) -> Mapping[str, Callable[[int], AuditResult]]:
+    """Return, per planted cell of a test, what gives the result of a run of a number."""
+    audit = TESTS[test]
+    found: dict[str, Callable[[int], AuditResult]] = {}
+    for shortcut in SHORTCUTS:
+        for word, share in STRENGTHS.items():
+            found[f"{shortcut}, {word}"] = lambda number, shortcut=shortcut, share=share: audit(
+                simulate(number, shortcut, share, patients=patients))  # fmt: skip
+    if test == "leak":
+        for share in (0.005, 0.02, 0.05):
+            found[f"copies of {share:.1%} of test"] = lambda number, share=share: audit(
+                copied(simulate(number, patients=patients), share))  # fmt: skip
+    if test == "robustness":
+        found = {}
+        for share in (0.1, 0.25, 0.5):
+            lean = type("Lean", (Leaning,), {"share": share})
+            found[f"{share:.0%} lost by exposure"] = lambda number, lean=lean: audit(
+                restless(number, patients, lean))  # fmt: skip
+    if test == "subgroups":
+        for share in (0.2, 0.4, 0.6):
+            found[f"{share:.0%} of covid women missed"] = lambda number, share=share: missed(
+                simulate(number, patients=patients), share)  # fmt: skip
+    if test == "faithfulness":
+        for cells_away in (1, 2, 3):
+            kind = type("Moved", (Elsewhere,), {"cells": cells_away})
+            found[f"maps {CELL * cells_away} of {SIDE} px away"] = lambda number, kind=kind: audit(
+                simulate(number, patients=patients, network=kind))  # fmt: skip
+    return found
+
+
+def count(name: str, runs: int, run: Callable[[int], AuditResult], *, seconds: float) -> None:
+    """Print how many runs alarm, as a row of docs/audit.md; so many runs as the time allows."""
+    start, verdicts = time.monotonic(), []
+    for number in range(runs):
+        if time.monotonic() - start > seconds:
+            break
+        verdicts.append(run(number).verdict)
+    if not (runs := len(verdicts)):
+        return
+    alarms = sum(verdict in ("suspicious", "shortcut") for verdict in verdicts)
+    bounds = binomtest(alarms, runs).proportion_ci()
+    print(
+        f"| {name} | {alarms} of {runs} | {bounds.low:.3f} to {bounds.high:.3f} | "
+        f"{verdicts.count('shortcut')} | {verdicts.count('skipped')} | "
+        f"{(time.monotonic() - start) / runs:.2f} s a run |", flush=True,
+    )  # fmt: skip
+
+
+def phantom(sets: int) -> None:
+    """Print what the tests that need no network say of a few phantoms."""
+    for shortcut, strength in [
+        ("none", 1.0),
+        *((s, w) for s in SHORTCUTS for w in STRENGTHS.values()),
+    ]:
+        told: dict[str, list[str]] = {}
+        for seed in range(sets):
+            for name, result in _audit_phantom(shortcut, strength, seed).items():
+                told.setdefault(name, []).append(result.verdict)
+        print(shortcut, strength, told, flush=True)
+
+
+def _audit_phantom(shortcut: str, strength: float, seed: int) -> dict[str, AuditResult]:
+    settings = PhantomSettings(
+        patients_per_class=40, images_per_patient=(1, 1), size_px=64, seed=seed,
+        shortcut=shortcut, shortcut_strength=strength,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "phantom"
+        write_phantom(root, settings)
+        table = pd.read_csv(root / "manifest.csv", dtype=str, keep_default_na=False)
+        pixels = np.stack([read_gray(root / name) for name in table["image"]])
+    targets = np.array([LABELS.index(label) for label in table["label"]])
+    rows = np.arange(len(table))
+    fit, test = rows[rows % 5 < 3], rows[rows % 5 >= 3]
+    split = np.where(rows % 5 < 3, "train", "test")
+    groups = table["patient_id"].to_numpy(str)
+    ones = ["1"] * len(rows)
+    inputs = read_inputs(pixels, ones, ones, root=Path("/nowhere"), names=ones)
+    flat = thumbnails(pixels, rows).reshape(len(rows), -1)
+    probs = fit_linear(flat[fit], targets[fit], groups[fit], n_classes=4).probs(flat[test])
+    return {
+        "leak": audit_leak(pixels, split, groups, groups, table["image"].tolist()),
+        "baselines": audit_baselines(
+            inputs, targets, groups, LABELS, fit_rows=fit, test_rows=test,
+            model_probs={"thumbnail": probs}, model="thumbnail",
+        ),
+        "subgroups": audit_subgroups(
+            targets[test], probs.argmax(axis=1), groups[test], LABELS,
+            {"sex": table["sex"].to_numpy(str)[test], "view": table["view"].to_numpy(str)[test]},
+        ),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Print the rows of one test."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("test", choices=[*TESTS, "phantom"])
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--planted", type=int, default=20)
+    parser.add_argument("--patients", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=120.0, help="for the clean runs")
+    parser.add_argument("--only", default="", help="rows of planted data with this in the name")
+    parser.add_argument("--sets", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.test == "phantom":
+        phantom(options.sets)
+        return
+    audit = TESTS[options.test]
+    clean = options.runs
+    if options.test == "robustness":
+        # The filter bank is fragile, so that its null is a network that is not.
+        clean = options.planted
+        count("answers at random, equally often right", options.runs,
+              lambda n: audit(restless(n, options.patients)), seconds=options.seconds)  # fmt: skip
+    share = options.seconds / (12 if options.test == "robustness" else 1)
+    count("clean", clean, lambda n: audit(simulate(n, patients=options.patients)), seconds=share)
+    for name, run in cells(options.test, options.patients).items():
+        if options.only in name:
+            count(name, options.planted, run, seconds=options.seconds / 12)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""A small version of benchmarks/audit_null.py: clean simulated images alarm no cheap test."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from scipy.stats import binom
+
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "audit_null.py"
+RUNS = 20
+
+
+@pytest.fixture(scope="module")
+def null():
+    spec = importlib.util.spec_from_file_location("audit_null", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("test", ["baselines", "sources", "attention"])
+def test_clean_runs_alarm_no_more_often_than_one_in_twenty(null, test):
+    verdicts = [null.TESTS[test](null.simulate(number)).verdict for number in range(RUNS)]
+    alarms = sum(verdict in ("suspicious", "shortcut") for verdict in verdicts)
+    # More than this has a probability below 1 % where one in twenty alarms.
+    assert alarms <= binom.ppf(0.99, RUNS, 0.05), verdicts
+    assert "clear" in verdicts
+
+
+@pytest.mark.parametrize("shortcut", ["marker", "framing"])
+def test_shortcuts_of_a_whole_class_are_found(null, shortcut):
+    verdict = null.TESTS["baselines"](null.simulate(0, shortcut, 1.0)).verdict
+    assert verdict in ("suspicious", "shortcut")
