@@ -78,7 +78,9 @@ def test_members_that_float32_does_not_hold_are_told_from_a_wrong_graph(
 ):
     members, ensemble, films = parts
     # Logits far from what float32 tells apart: PyTorch is off by as much as the graph is.
-    hot = dataclasses.replace(ensemble, temperatures=dict.fromkeys(members, 0.3))
+    hot = dataclasses.replace(
+        ensemble, temperatures=dict.fromkeys(members, 0.3), pool="linear", temperature=1.0
+    )
     runtime = open_runtime(
         tiny_bundle / "model.onnx", runtime="onnxruntime", variant="float32", threads=1
     )
