@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from cxr.console import print_table
 from cxr.evaluation.sets import chance_range
 from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import WEIGHTED, all_probs, fit_ensemble, softmax
+from cxr.training.ensemble import WEIGHTED, all_probs, softmax
+from cxr.training.ensemble_fit import fit_ensemble
 from cxr.uncertainty import conformal_threshold, fit_conformal, prediction_sets
 
 LEVELS = (0.8, 0.9, 0.95)
@@ -136,8 +137,9 @@ def cross_fitted(folder: Path) -> list[dict[str, str]]:
         for fold in range(FOLDS):
             out = fold_of[groups] == fold
             ensemble = fit_ensemble(
-                {name: z[~out] for name, z in aligned.logits.items()}, truth[~out], labels
-            )
+                {name: z[~out] for name, z in aligned.logits.items()}, truth[~out], labels,
+                pool="linear", weight_prior=1.0,
+            )  # fmt: skip
             probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
             for kind, (per_class, by_patient) in kinds.items():
                 units = (groups if by_patient else np.arange(len(groups)))[~out]
