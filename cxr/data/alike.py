@@ -22,8 +22,17 @@ NEIGHBOURS = 2
 """Most alike films that become candidates, of every film as seen and as a target."""
 MAX_COMPARED = 400_000_000
 """Ordered pairs of films (20,000 films, some five minutes); beyond, the hashes search alone."""
-RECALL: dict[str, float] = {}
-"""Share of altered copies found."""
+RECALL = {
+    "inverted": 1.0,
+    "letterboxed": 0.987,
+    "with a text box": 1.0,
+    "cropped by 10 %": 1.0,
+    "cropped by 20 %": 0.211,
+    "rotated by 10 degrees": 0.974,
+    "rotated by 20 degrees": 0.013,
+}
+"""Share of copies found by prepare's search, 76 of each kind among 2,000 films of cxr4.
+Source: python benchmarks/near_duplicates.py recall <prepared cxr4, 224 px> --films 2000"""
 _SIDE = 32
 _WINDOW = 0.76
 """Of the side: what is compared, so that frames and the corners of a rotated film are not."""
@@ -52,7 +61,7 @@ class View:
     motion: tuple[float, ...]
 
 
-def _view(orientation: int, angle_deg: float, scale: float, shift: tuple[float, float]) -> View:
+def _view(orientation: int, angle_deg: float, scale: float, shift: tuple[float, ...]) -> View:
     cos, sin = (scale * wave(np.deg2rad(angle_deg)) for wave in (np.cos, np.sin))
     motion = (shift[0], cos - 1, -sin, shift[1], sin, cos - 1)
     return View(orientation, tuple(float(value) for value in motion))
@@ -128,7 +137,8 @@ def describe(
     detail = next(blurred) - next(blurred)
     power = ndimage.gaussian_filter(detail**2, (0, 4, 4), mode="nearest")
     # Two gray levels of floor keep a flat background's noise from counting as detail.
-    return np.clip(detail / (np.sqrt(power) + 2), -2.5, 2.5).reshape(len(small), -1)
+    level = np.clip(detail / (np.sqrt(power) + 2), -2.5, 2.5)
+    return np.asarray(level.reshape(len(small), -1), np.float32)
 
 
 def alike_pairs(
@@ -231,7 +241,7 @@ def _sampling(view: View) -> Matrix:
     place = orient(np.arange(_SIDE**2).reshape(_SIDE, _SIDE), view.orientation).ravel()
     turned = np.empty((_SIDE**2, len(y)), np.float32)
     turned[place] = read.reshape(_SIDE**2, -1)
-    return turned - turned.mean(axis=1, keepdims=True)
+    return np.asarray(turned - turned.mean(axis=1, keepdims=True), np.float32)
 
 
 def _whitening(seen: Matrix) -> Matrix:
@@ -243,7 +253,8 @@ def _whitening(seen: Matrix) -> Matrix:
 
 
 def _unit(rows: Matrix) -> Matrix:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(length, 1e-6), np.float32)
 
 
 def _highest(values: Matrix, count: int, *, axis: int) -> NDArray[np.int64]:

@@ -176,7 +176,8 @@ def _correlation(first: Matrix, second: Matrix, inside: Matrix, blocks: int) -> 
 
     def total(values: Matrix) -> Vector:
         parts = values.reshape(-1, blocks, tile, blocks, tile)
-        return parts.sum(axis=(2, 4)).reshape(len(values), blocks**2).astype(np.float64)
+        sums = parts.sum(axis=(2, 4), dtype=np.float64)
+        return np.asarray(sums.reshape(len(values), blocks**2))
 
     area = total(inside)
     one, other = first * inside, second * inside
