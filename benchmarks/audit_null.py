@@ -334,7 +334,9 @@ TESTS: dict[str, Callable[[Run], AuditResult]] = {
     "leak": leak, "baselines": baselines, "lungs": _on_films(audit_lungs),
     "attention": _on_films(audit_attention, resamples=RESAMPLES, stages=2, most_random=4),
     "sources": sources, "robustness": _on_films(audit_robustness, resamples=RESAMPLES, count=60),
-    "faithfulness": _on_films(audit_faithfulness, resamples=RESAMPLES, methods=("closed_form",), count=32),
+    "faithfulness": _on_films(
+        audit_faithfulness, resamples=RESAMPLES, methods=("closed_form",), count=32
+    ),
     "subgroups": subgroups,
 }  # fmt: skip
 
