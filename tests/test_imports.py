@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "cxr"
 FLOORS = {"data": 1, "training": 2, "explain": 3, "evaluation": 4, "bundle": 5, "serve": 6,
           "stages": 7, "cli": 7, "__init__": 7}  # fmt: skip
 ORDER = {
-    "data": ["manifest", "sources", "phantom", "near", "overlay", "groups", "overlap", "splits",
+    "data": ["manifest", "sources", "phantom", "near", "alike", "overlay", "groups",
+             "overlap", "splits",
              "decode", "prepared", "folds", "copied", "loader"],
     "training": ["align", "ensemble", "ensemble_fit", "augment", "members", "inference", "fit",
                  "curves", "callbacks", "trainer"],

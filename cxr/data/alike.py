@@ -67,7 +67,7 @@ def _view(orientation: int, angle_deg: float, scale: float, shift: tuple[float, 
     return View(orientation, tuple(float(value) for value in motion))
 
 
-_WINDOWS = (
+_WINDOWS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
     *((angle, scale, (0.0, 0.0)) for angle in (0, -10, -5, 5, 10) for scale in (1.0, 0.9, 0.8)),
     *((0, 0.9, shift) for shift in itertools.product((-0.05, 0.05), repeat=2)),
     (0, 0.7, (0.0, 0.0)),

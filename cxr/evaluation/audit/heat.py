@@ -150,7 +150,9 @@ def heat_inside(
                 confidence=corrected(len(films.labels)),
             )  # fmt: skip
             short = shortage(own, films.groups[rows])
-            found[model, label] = Inside(int(own.sum()), blank, *means, short, judged)
+            found[model, label] = Inside(
+                int(own.sum()), blank, *means, short=short, judged=judged
+            )
     return found
 
 

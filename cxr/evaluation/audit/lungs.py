@@ -137,7 +137,7 @@ def audit_lungs(
     found = Hidden(films, probs | every, few_test, test, visible)
     result = _judge(found, enough, thin)
     if folder is not None:
-        aurocs = {
+        aurocs: dict[str, dict[str, dict[str, Interval]]] = {
             model: {variant: {label: found.auroc(variant, model, k)
                               for k, label in enumerate(films.labels)} for variant in VARIANTS}
             for model in (WEIGHTED, FEATURES, THUMBNAIL)

@@ -40,14 +40,14 @@ def permuted_gaps(
         (R + 1, J), the observed first; 0 where every image is right or none is.
     """
     order = np.argsort(groups, kind="stable")
-    right, values = right[order].astype(np.float64), values[order]
+    hits, values = right[order].astype(np.float64), values[order]
     _, starts, patient, sizes = np.unique(
         groups[order], return_index=True, return_inverse=True, return_counts=True
     )
-    place = np.arange(len(right)) - starts[patient]
-    likeness = _likeness(right, starts, sizes)
+    place = np.arange(len(hits)) - starts[patient]
+    likeness = _likeness(hits, starts, sizes)
     found = []
-    rows = max(1, BLOCK_VALUES // len(right))
+    rows = max(1, BLOCK_VALUES // len(hits))
     for start in range(0, permutations + 1, rows):
         count = min(rows, permutations + 1 - start)
         donors = rng.permuted(np.tile(np.arange(len(sizes)), (count, 1)), axis=1)
@@ -56,7 +56,7 @@ def permuted_gaps(
             donors[0], shift[0] = np.arange(len(sizes)), 0
         donor = donors[:, patient]
         labels = values[starts[donor] + (place + shift[:, patient]) % sizes[donor]]
-        found.append(np.stack([_below(labels == value, right, starts, likeness)
+        found.append(np.stack([_below(labels == value, hits, starts, likeness)
                                for value in wanted], axis=1))  # fmt: skip
     return np.concatenate(found)
 
