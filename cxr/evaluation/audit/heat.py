@@ -150,8 +150,9 @@ def heat_inside(
                 confidence=corrected(len(films.labels)),
             )  # fmt: skip
             short = shortage(own, films.groups[rows])
+            inside, fills, excess, most = means
             found[model, label] = Inside(
-                int(own.sum()), blank, *means, short=short, judged=judged
+                int(own.sum()), blank, inside, fills, excess, most, short, judged
             )
     return found
 
