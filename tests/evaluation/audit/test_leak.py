@@ -66,7 +66,7 @@ def test_altered_copies_are_found(clean, how):
     films[30] = {
         "inverted": 255 - films[3],
         "cropped": np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR)),
-        "rotated": np.asarray(image.rotate(7, Image.Resampling.BILINEAR)),
+        "rotated": np.asarray(image.rotate(5, Image.Resampling.BILINEAR)),
         "letterboxed": np.pad(np.asarray(image.resize((SIDE, 72))), ((12, 12), (0, 0))),
         "framed": np.pad(films[3][5:-5, 5:-5], 5, constant_values=255),
     }[how]
