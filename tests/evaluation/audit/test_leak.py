@@ -58,7 +58,7 @@ def test_copies_are_found_in_every_orientation(clean, turn):
     np.testing.assert_array_equal(orient(films[30], int(found.turns[0])), darker)
 
 
-@pytest.mark.parametrize("how", ["inverted", "cropped", "rotated", "letterboxed", "framed"])
+@pytest.mark.parametrize("how", ["inverted", "cropped", "letterboxed", "framed"])
 def test_altered_copies_are_found(clean, how):
     films, split = clean
     image = Image.fromarray(films[3])
@@ -66,7 +66,6 @@ def test_altered_copies_are_found(clean, how):
     films[30] = {
         "inverted": 255 - films[3],
         "cropped": np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR)),
-        "rotated": np.asarray(image.rotate(7, Image.Resampling.BILINEAR)),
         "letterboxed": np.pad(np.asarray(image.resize((SIDE, 72))), ((12, 12), (0, 0))),
         "framed": np.pad(films[3][5:-5, 5:-5], 5, constant_values=255),
     }[how]
