@@ -99,7 +99,7 @@ def difference_table(metrics: Mapping[str, Any]) -> list[Row]:
     return [
         {"ensemble less": name}
         | {NAMES.get(key, key): show_interval(found[key]) for key in OVERALL_SHOWN}
-        | {"p of accuracy": show_p(found["accuracy"]["p"])}
+        | {"p of accuracy": show_p(found["accuracy"]["p"]).removeprefix("= ")}
         for name, found in metrics["ensemble_minus"].items()
     ]
 
