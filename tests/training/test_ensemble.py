@@ -117,9 +117,9 @@ def test_weights_of_two_members_equal_a_grid(pool, prior):
         q = softmax(scores, fit_temperature(scores, targets))
         losses.append(400 * nll(q, targets) - prior / 2 * (np.log(w) + np.log(1 - w)))
     best = grid[int(np.argmin(losses))]
-    assert fit_weights(log_probs, targets, pool=pool, prior=prior)[0] == pytest.approx(
-        best, abs=2e-3
-    )
+    # Half a step of the grid, and a little for how flat the optimum is.
+    weight = fit_weights(log_probs, targets, pool=pool, prior=prior)[0]
+    assert weight == pytest.approx(best, abs=3e-3)
 
 
 @pytest.mark.parametrize("pool", POOLS)
