@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cxr.data.alike import describe_limits
+from cxr.data.groups import describe_limits
 from cxr.data.near import ORIENTATIONS, orient
 from cxr.evaluation.audit.copies import find_leaks, read_files
 from cxr.evaluation.audit.leak import audit_leak
