@@ -22,17 +22,6 @@ NEIGHBOURS = 2
 """Most alike films that become candidates, of every film as seen and as a target."""
 MAX_COMPARED = 400_000_000
 """Ordered pairs of films (20,000 films, some five minutes); beyond, the hashes search alone."""
-RECALL = {
-    "inverted": 1.0,
-    "letterboxed": 0.987,
-    "with a text box": 1.0,
-    "cropped by 10 %": 1.0,
-    "cropped by 20 %": 0.211,
-    "rotated by 10 degrees": 0.974,
-    "rotated by 20 degrees": 0.013,
-}
-"""Share of copies found by prepare's search, 76 of each kind among 2,000 films of cxr4.
-Source: python benchmarks/near_duplicates.py recall <prepared cxr4, 224 px> --films 2000"""
 _SIDE = 32
 _WINDOW = 0.76
 """Of the side: what is compared, so that frames and the corners of a rotated film are not."""
@@ -78,17 +67,6 @@ VIEWS = tuple(
 )
 
 
-def describe_limits(count: int) -> str:
-    """Say in a sentence what the search finds among so many films, and what it does not see."""
-    if count**2 > MAX_COMPARED:
-        return (
-            f"{count:,} films are too many to compare each with each, so hashes alone searched: "
-            "copies inverted, letterboxed, rotated by 5 degrees or cropped by 5 % are missed"
-        )
-    found = ", ".join(f"{kind} {share:.0%}" for kind, share in RECALL.items())
-    return f"of copies altered on purpose this search finds: {found}"
-
-
 def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cut rows and columns of one gray off the border, as a letterbox or a frame leaves them.
 
@@ -109,32 +87,30 @@ def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return square[cut[0], cut[1]]
 
 
-def describe(
-    squares: NDArray[np.uint8],
-    *,
-    rows: NDArray[np.int64] | None = None,
-    on_progress: Callable[[], None] | None = None,
-) -> Matrix:
+def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
+    """Resize the chosen rows of (N, S, S) films, without their bars, to (M, side, side)."""
+    small = np.empty((len(rows), side, side), np.float32)
+    for place, row in enumerate(rows):
+        image = Image.fromarray(np.ascontiguousarray(without_bars(squares[row])))
+        small[place] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
+    return small
+
+
+def describe(squares: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = None) -> Matrix:
     """Shrink films, without their bars, to detail at even local strength.
 
     Args:
         squares: (M, S, S) uint8.
         rows: (N,) which of them; all by default.
-        on_progress: called after each film.
 
     Returns:
         (N, D) float32 within 2.5 of 0; the negative of a film has the negative values.
     """
-    chosen = np.arange(len(squares)) if rows is None else rows
-    small = np.empty((len(chosen), _SIDE, _SIDE), np.float32)
-    for place, row in enumerate(chosen):
-        image = Image.fromarray(np.ascontiguousarray(without_bars(squares[row])))
-        small[place] = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
-        if on_progress:
-            on_progress()
-    blurred = (ndimage.gaussian_filter(small, (0, width, width), mode="nearest")
-               for width in (0.5, 2))  # fmt: skip
-    detail = next(blurred) - next(blurred)
+    small = shrink(squares, np.arange(len(squares)) if rows is None else rows, _SIDE)
+    fine, coarse = (
+        ndimage.gaussian_filter(small, (0, width, width), mode="nearest") for width in (0.5, 2)
+    )
+    detail = fine - coarse
     power = ndimage.gaussian_filter(detail**2, (0, 4, 4), mode="nearest")
     # Two gray levels of floor keep a flat background's noise from counting as detail.
     level = np.clip(detail / (np.sqrt(power) + 2), -2.5, 2.5)
@@ -145,7 +121,6 @@ def alike_pairs(
     thumbs: Matrix,
     *,
     apart: NDArray[np.str_] | None = None,
-    neighbours: int = NEIGHBOURS,
     on_progress: Callable[[], None] | None = None,
 ) -> Pairs:
     """Pair each film with those that look most alike through any view.
@@ -156,7 +131,6 @@ def alike_pairs(
     Args:
         thumbs: (N, D), of ``describe``.
         apart: (N,) only films that differ in this are paired.
-        neighbours: paired with each film as seen, and again with each as a target.
         on_progress: called after each film.
 
     Returns:
@@ -169,29 +143,23 @@ def alike_pairs(
     whiten = _whitening(thumbs @ looks[0])
     looks = [look @ whiten for look in looks]
     plain = _unit(thumbs @ looks[0])
-    found = []
-    target = np.full((0, count), -1, np.float32), np.zeros((0, count), np.int64)
+    found, scores, sources = [], [], []
     for start in range(0, count, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, count))
-        score = np.zeros((len(rows), count), np.float32)
-        for look in looks:
-            likeness = _unit(thumbs[rows] @ look) @ plain.T
-            np.maximum(score, np.abs(likeness, out=likeness), out=score)
+        score = _likeness(thumbs[rows], looks, plain)
         score[np.arange(len(rows)), rows] = -1
         if apart is not None:
-            score[apart[rows][:, None] == apart[None, :]] = -1
-        nearest = _highest(score, neighbours, axis=1)
-        kept = np.take_along_axis(score, nearest, axis=1) >= 0
-        found.append(np.stack([np.broadcast_to(rows[:, None], nearest.shape), nearest], 2)[kept])
-        nearest = _highest(score, neighbours, axis=0)
-        scores = np.concatenate([target[0], np.take_along_axis(score, nearest, axis=0)])
-        whose = np.concatenate([target[1], rows[nearest]])
-        best = _highest(scores, neighbours, axis=0)
-        target = np.take_along_axis(scores, best, 0), np.take_along_axis(whose, best, 0)
+            score[apart[rows][:, None] == apart] = -1
+        targets, score_targets = _highest(score, axis=1)
+        found.append(_joined(rows[:, None], targets, score_targets))
+        places, score_sources = _highest(score, axis=0)
+        scores.append(score_sources)
+        sources.append(rows[places])
         for _ in rows if on_progress else ():
             on_progress()  # type: ignore[misc]
-    place = np.broadcast_to(np.arange(count), target[1].shape)
-    found.append(np.stack([target[1], place], axis=2)[target[0] >= 0])
+    best, score_best = _highest(np.concatenate(scores), axis=0)
+    seen = np.take_along_axis(np.concatenate(sources), best, axis=0)
+    found.append(_joined(seen, np.arange(count), score_best))
     return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
 
 
@@ -257,8 +225,22 @@ def _unit(rows: Matrix) -> Matrix:
     return np.asarray(rows / np.maximum(length, 1e-6), np.float32)
 
 
-def _highest(values: Matrix, count: int, *, axis: int) -> NDArray[np.int64]:
-    """Return where the highest values lie along an axis, in no order."""
-    count = min(count, values.shape[axis])
-    place = np.argpartition(-values, count - 1, axis=axis)
-    return np.asarray(np.take(place, np.arange(count), axis=axis), np.int64)
+def _likeness(thumbs: Matrix, looks: list[Matrix], plain: Matrix) -> Matrix:
+    """Return (B, N): the highest correlation or anticorrelation through any view."""
+    score = np.zeros((len(thumbs), len(plain)), np.float32)
+    for look in looks:
+        likeness = _unit(thumbs @ look) @ plain.T
+        np.maximum(score, np.abs(likeness, out=likeness), out=score)
+    return score
+
+
+def _highest(scores: Matrix, *, axis: int) -> tuple[NDArray[np.int64], Matrix]:
+    """Return where the ``NEIGHBOURS`` highest scores lie along an axis, in no order, and these."""
+    count = min(NEIGHBOURS, scores.shape[axis])
+    place = np.argpartition(-scores, count - 1, axis=axis).take(np.arange(count), axis=axis)
+    return place, np.take_along_axis(scores, place, axis=axis)
+
+
+def _joined(first: NDArray[np.int64], second: NDArray[np.int64], scores: Matrix) -> Pairs:
+    """Join rows and partners to (P, 2), less those that must not be paired (below 0)."""
+    return np.stack(np.broadcast_arrays(first, second), axis=-1)[scores >= 0]

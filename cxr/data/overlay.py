@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
-from cxr.data.alike import VIEWS, best_views, describe, without_bars
+from cxr.data.alike import VIEWS, best_views, describe, shrink
 from cxr.data.near import orient
 
 _SIDES = (32, 64, 112)
@@ -98,10 +97,7 @@ def confirm_pairs(
 
 def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
     """Take what differs between films: detail without shading, at even local strength."""
-    small = np.empty((len(rows), side, side), np.float32)
-    for place, row in enumerate(rows):
-        image = Image.fromarray(np.ascontiguousarray(without_bars(squares[row])))
-        small[place] = np.asarray(image.resize((side, side), Image.Resampling.BOX))
+    small = shrink(squares, rows, side)
     detail = small - ndimage.gaussian_filter(small, (0, 4, 4), mode="nearest")
     power = ndimage.gaussian_filter(detail**2, (0, 8, 8), mode="nearest")
     # Two gray levels of floor keep a flat background's noise from counting as detail.

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr.config import DataConfig, PrepareConfig
 from cxr.console import images_bar, log
-from cxr.data.alike import describe_limits
+from cxr.data.groups import describe_limits
 from cxr.data.manifest import patients_unknown, read_manifest
 from cxr.data.phantom import PHANTOM_VERSION, PhantomSettings, write_phantom
 from cxr.data.prepared import Prepared, PrepareSettings, prepare

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr.data.alike import describe_limits
 from cxr.data.decode import ShowProgress, no_progress
+from cxr.data.groups import describe_limits
 from cxr.data.near import ORIENTATIONS
 from cxr.evaluation.audit.copies import Copies, FileCheck, Pairs, find_leaks, pair_equal
 from cxr.evaluation.audit.intervals import share_interval

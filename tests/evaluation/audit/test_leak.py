@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cxr.data.alike import describe_limits
+from cxr.data.groups import describe_limits, find_copies
 from cxr.data.near import ORIENTATIONS, orient
+from cxr.data.phantom.render import render_patient
 from cxr.evaluation.audit.copies import find_leaks, read_files
 from cxr.evaluation.audit.leak import audit_leak
 from cxr.preprocess import PreprocessSpec
@@ -70,6 +71,59 @@ def test_altered_copies_are_found(clean, how):
         "framed": np.pad(films[3][5:-5, 5:-5], 5, constant_values=255),
     }[how]
     assert find_leaks(films, split).pairs.tolist() == [[3, 30]]
+
+
+@pytest.fixture(
+    scope="module", params=["phantom", pytest.param("cxr4", marks=pytest.mark.realdata)]
+)
+def chests(request) -> tuple[np.ndarray, np.ndarray]:
+    """Return thirty chest films, patients' second ones among them, and their splits."""
+    if request.param == "phantom":
+        patients = [
+            render_patient(label, number, seed=0, size_px=128, images=(2, 2))[1]
+            for label in ("normal", "covid", "viral")
+            for number in range(5)
+        ]
+        films = [film.pixels for patient in patients for film in patient]
+    else:
+        root = request.getfixturevalue("shared") / "data" / "cxr4" / "images" / "bacterial"
+        taken = sorted(root.glob("person10*"))[:30]
+        films = [np.asarray(Image.open(path).convert("L").resize((128, 128))) for path in taken]
+    return np.stack(films), np.repeat(["train", "test"], 15)
+
+
+def test_films_of_one_patient_are_no_copies(chests):
+    films, _ = chests
+    found = audit(films, np.tile(["train", "test"], 15))
+    assert found.verdict == "clear"
+    assert dict(found.tables[0].rows)["near-identical pairs across splits"] == 0
+
+
+@pytest.mark.parametrize("how", ["rotated", "inverted", "cropped", "rotated and inverted"])
+def test_an_altered_copy_of_a_chest_is_found(chests, how):
+    films, split = chests[0].copy(), chests[1]
+    image = Image.fromarray(films[3])
+    rotated = np.asarray(image.rotate(5, Image.Resampling.BILINEAR))
+    films[20] = {
+        "rotated": rotated,
+        "inverted": 255 - films[3],
+        "cropped": np.asarray(image.crop((13, 13, 115, 115)).resize((128, 128))),
+        "rotated and inverted": 255 - rotated,
+    }[how]
+    assert find_leaks(films, split).pairs.tolist() == [[3, 20]]
+    found = audit(films, split)
+    assert found.verdict == "shortcut"
+    assert dict(found.tables[0].rows)["test films with a copy outside test"] == 1
+
+
+def test_the_audit_sees_what_prepare_sees(chests):
+    films, split = chests[0].copy(), chests[1]
+    for row, angle in enumerate((-15, -10, -5, 5, 10, 15)):
+        copy = Image.fromarray(films[row]).rotate(angle, Image.Resampling.BILINEAR)
+        films[row + 20] = np.asarray(copy)
+    known = {*map(tuple, find_copies(np.arange(30).astype(object), films).pairs.tolist())}
+    assert len(known) >= 4
+    assert known <= {*map(tuple, find_leaks(films, split).pairs.tolist())}
 
 
 def test_the_limits_of_the_search_are_named():
