@@ -340,7 +340,7 @@ def makers(test: str, patients: int) -> dict[str, Callable[[int], Run]]:
     found: dict[str, Callable[[int], Run]] = {"clean": clean}
     if test == "leak":
         for copies in (1, 2, 6):
-            found[f"{copies} of the test images are copies"] = (
+            found[f"copies in test: {copies}"] = (
                 lambda number, copies=copies: copied(clean(number), copies))  # fmt: skip
     elif test == "robustness":
         found = {"clean": partial(restless, patients=patients), "filter bank": clean}

@@ -1,4 +1,4 @@
-"""A small version of benchmarks/audit_null.py: clean simulated images alarm no cheap test."""
+"""A small version of benchmarks/audit_null.py: clean images alarm nothing, planted ones do."""
 
 import importlib.util
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_clean_runs_alarm_no_more_often_than_one_in_twenty(null, test):
 @pytest.mark.parametrize(
     ("test", "row"),
     [("baselines", "marker, strong"), ("baselines", "exposure, strong"),
-     ("attention", "marker, strong"), ("leak", "6 of the test images are copies"),
+     ("attention", "marker, strong"), ("leak", "copies in test: 6"),
      ("faithfulness", "maps 12 of 32 px away")],
 )  # fmt: skip
 def test_what_every_run_of_the_benchmark_finds_is_found(null, test, row):
