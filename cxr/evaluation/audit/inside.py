@@ -13,7 +13,7 @@ from cxr.evaluation.audit.films import Rows
 from cxr.evaluation.audit.intervals import TOO_FEW, share_interval
 from cxr.evaluation.audit.linear import fit_linear, out_of_fold
 from cxr.evaluation.audit.result import Cell, Table, Verdict, judge, list_words, worst
-from cxr.evaluation.audit.scores import corrected, shortage
+from cxr.evaluation.audit.scores import shortage
 from cxr.evaluation.intervals import auroc_interval, cluster_interval
 from cxr.evaluation.tables import show_interval
 
@@ -32,6 +32,17 @@ def sources_of(label: str, labels: NDArray[np.str_], sources: NDArray[np.str_]) 
     return sorted(set(sources[labels == label].tolist()) - {""})
 
 
+def _pairs(names: Sequence[str]) -> int:
+    # With two sources both have the same AUROC.
+    return 1 if len(names) == 2 else len(names)
+
+
+def comparisons(labels: NDArray[np.str_], sources: NDArray[np.str_]) -> int:
+    """Count, for one network, the sources told apart and left out in classes with several."""
+    several = [sources_of(label, labels, sources) for label in np.unique(labels).tolist()]
+    return sum(_pairs(names) + len(names) for names in several if len(names) > 1)
+
+
 def tell_apart(
     table: pd.DataFrame,
     label: str,
@@ -39,6 +50,7 @@ def tell_apart(
     features: Mapping[str, NDArray[np.float32]],
     rows: Rows,
     seed: int,
+    confidence: float,
 ) -> Part:
     """Tell the sources inside a class apart by a linear model on frozen features."""
     part = table.iloc[rows]
@@ -58,10 +70,7 @@ def tell_apart(
     verdicts, told = [], []
     for member, values in features.items():
         probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
-        # With two sources both have the same AUROC.
-        pairs = 1 if len(names) == 2 else len(names)
-        confidence = corrected(pairs * len(features) * len(labels))
-        for k in range(pairs):
+        for k in range(_pairs(names.tolist())):
             parts = (targets == k, probs[:, k], groups)
             auroc, low = (
                 auroc_interval(*parts),
@@ -88,6 +97,7 @@ def leave_out(
     features: Mapping[str, NDArray[np.float32]],
     rows: Rows,
     seed: int,
+    confidence: float,
 ) -> Part:
     """Fit a linear head without one source of a class and look whether it is still recognised."""
     part = table.iloc[rows]
@@ -122,7 +132,6 @@ def leave_out(
             both = {kind: share_interval(right, groups[held]) for kind, right in hits.items()}
             lost = hits["with"].astype(float) - hits["without"]
             parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups[held])
-            confidence = corrected(len(names) * len(features) * len(labels))
             loss = cluster_interval(*parts)
             low = cluster_interval(*parts, confidence=confidence)["low"]
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))

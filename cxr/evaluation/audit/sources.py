@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.evaluation.audit.films import Rows
-from cxr.evaluation.audit.inside import Part, leave_out, sources_of, tell_apart
+from cxr.evaluation.audit.inside import Part, comparisons, leave_out, sources_of, tell_apart
 from cxr.evaluation.audit.origins import origin_sentences, origin_table
 from cxr.evaluation.audit.result import (
     AuditResult,
@@ -34,8 +34,7 @@ WHAT = (
     "for the source, and a class was learned again without one of its sources."
 )
 NAME_SUSPICIOUS, NAME_SHORTCUT = 0.65, 0.80
-"""Lower limit (at 1 - 0.05 / classes, one-sided) of the AUROC with which the source's name
-alone tells the class."""
+"""Lower limit of the AUROC with which the source's name alone tells the class."""
 FIT_FILMS = 300
 """Films of each class outside test on which the linear heads are fitted, beside all films of
 the classes with several sources."""
@@ -88,7 +87,8 @@ def audit_sources(
 
     Returns:
         ``shortcut`` where the source's name alone tells a class; else ``suspicious`` where
-        features tell the sources of a class, or one is lost when it was not learned from.
+        features tell the sources of a class, or one is lost when it was not learned from;
+        all by lower limits at one confidence, ``corrected`` for the comparisons of the test.
     """
     sources = table["source"].to_numpy(str)
     if not (sources != "").any():
@@ -96,13 +96,16 @@ def audit_sources(
     if len(np.unique(sources)) == 1:
         reason = f"all films come from one source, {sources[0]}"
         return skipped(NAME, TITLE, WHAT, reason)
-    tables, verdicts, sentences, reasons = _by_name(table, labels)
-    figure = _figure_by_name(table, labels)
+    # Names of all classes and, per network, sources told apart and left out: one family.
+    inside = comparisons(table["label"].to_numpy(str), sources)
+    confidence = corrected(len(labels) + inside * len(features))
+    tables, verdicts, sentences, reasons = _by_name(table, labels, confidence)
+    figure = _figure_by_name(table, labels, confidence)
     steps = max(1, len(rows) and 2 * len(features) * len(labels))
     with progress("sources: fit linear models", steps) as done:
         for label in labels:
             for part in (tell_apart, leave_out):
-                found = part(table, label, labels, features, rows, seed)
+                found = part(table, label, labels, features, rows, seed, confidence)
                 tables += found[0]
                 verdicts += found[1]
                 sentences += found[2]
@@ -116,7 +119,7 @@ def audit_sources(
 
 
 def _name_scores(
-    table: pd.DataFrame, labels: Sequence[str]
+    table: pd.DataFrame, labels: Sequence[str], confidence: float
 ) -> tuple[dict[str, Interval], dict[str, float], list[str]]:
     """Return, per class, the AUROC of guessing by the source's name, and what is judged of it.
 
@@ -139,7 +142,6 @@ def _name_scores(
         label: shortages(targets[test], groups[test], names)[label]
         or shortages(targets[~test], groups[~test], names)[label] for label in names
     }  # fmt: skip
-    confidence = corrected(sum(not count for count in short.values()))
     found, lows = {}, {}
     for k, label in enumerate(names):
         parts = (targets[test] == k, scores[:, k], groups[test])
@@ -149,8 +151,10 @@ def _name_scores(
     return found, lows, too_few(short, "films outside or inside test")
 
 
-def _figure_by_name(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, object] | None:
-    found, lows, _ = _name_scores(table, labels)
+def _figure_by_name(
+    table: pd.DataFrame, labels: Sequence[str], confidence: float
+) -> dict[str, object] | None:
+    found, lows, _ = _name_scores(table, labels, confidence)
     if not lows:
         return None
     first = max(lows, key=lambda label: lows[label])
@@ -158,9 +162,9 @@ def _figure_by_name(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, obj
     return figure_of(found[first], metric=metric, chance=0.5)
 
 
-def _by_name(table: pd.DataFrame, labels: Sequence[str]) -> Part:
+def _by_name(table: pd.DataFrame, labels: Sequence[str], confidence: float) -> Part:
     """Count the sources of each class, and what a source's name tells of it."""
-    found, lows, thin = _name_scores(table, labels)
+    found, lows, thin = _name_scores(table, labels, confidence)
     verdicts = [
         judge(low, suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT) for low in lows.values()
     ]

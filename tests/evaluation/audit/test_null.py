@@ -1,4 +1,4 @@
-"""A small version of benchmarks/audit_null.py: clean simulated images alarm no cheap test."""
+"""A small version of benchmarks/audit_null.py: clean images alarm nothing, planted ones do."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "audit_null.py"
-RUNS = 20
+RUNS = 12
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,11 @@ def test_clean_runs_alarm_no_more_often_than_one_in_twenty(null, test):
     assert "clear" in verdicts
 
 
-@pytest.mark.parametrize("shortcut", ["marker", "exposure"])
-def test_shortcuts_of_a_whole_class_are_found(null, shortcut):
-    # Framing is found in five runs of nine only (docs/audit.md), so no single run shows it.
-    verdict = null.TESTS["baselines"](null.simulate(0, shortcut, 1.0)).verdict
-    assert verdict in ("suspicious", "shortcut")
+@pytest.mark.parametrize(
+    ("test", "row"),
+    [("baselines", "marker, strong"), ("baselines", "exposure, strong"),
+     ("attention", "marker, strong"), ("leak", "copies in test: 6"),
+     ("faithfulness", "maps 12 of 32 px away")],
+)  # fmt: skip
+def test_what_every_run_of_the_benchmark_finds_is_found(null, test, row):
+    assert null.TESTS[test](null.makers(test, 15)[row](0)).verdict in ("suspicious", "shortcut")

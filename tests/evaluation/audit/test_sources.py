@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from cxr.evaluation.audit import inside, sources
 from cxr.evaluation.audit.sources import audit_sources, source_rows
 
 LABELS = ("normal", "covid")
@@ -118,3 +119,23 @@ def test_a_film_of_another_source_alarms_nobody():
         clean += found.verdict == "clear"
         assert "covid (1 films of 1 patients)" in found.reason
     assert clean >= 19
+
+
+def test_names_pairs_and_sources_left_out_are_one_family(monkeypatch):
+    seen = set()
+
+    def record(original):
+        def call(*parts, confidence=None, **options):
+            if confidence is not None:
+                seen.add(confidence)
+                options["confidence"] = confidence
+            return original(*parts, **options)
+
+        return call
+
+    for module, name in ((sources, "auroc_interval"), (inside, "auroc_interval"),
+                         (inside, "cluster_interval")):  # fmt: skip
+        monkeypatch.setattr(module, name, record(getattr(module, name)))
+    audit(table(mixed=True), source=0.0)
+    # Two names; in each of two classes one pair of sources, and two that are left out.
+    assert seen == {1 - 2 * 0.05 / (2 + 2 * (1 + 2))}
