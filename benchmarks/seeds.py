@@ -51,6 +51,24 @@ def metrics_rows(runs: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, str]
     return overall, classes
 
 
+def sets_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return a row per level of the sets per class, which the bundle serves.
+
+    Args:
+        runs: content of each run's calibration.json.
+    """
+    rows = []
+    for level in runs[0]["prediction_sets"]:
+        sets = [run["prediction_sets"][level]["per_class"] for run in runs]
+        row = {"level": level, "all": spread([part["coverage"]["value"] for part in sets]),
+               "size": spread([part["size"]["value"] for part in sets])}  # fmt: skip
+        rows.append(row | {
+            label: spread([part["per_class"][label]["value"] for part in sets])
+            for label in sets[0]["per_class"]
+        })  # fmt: skip
+    return rows
+
+
 def audit_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return a row per audit test: the verdict of each run and the figure that decided it."""
     found = [{result["name"]: result for result in run["results"]} for run in runs]
@@ -85,12 +103,20 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     runs = parser.parse_args().runs
     metrics, audits = read(runs, "evaluation/metrics.json"), read(runs, "audit/audit.json")
+    certainty = read(runs, "evaluation/calibration.json")
     if not metrics:
         parser.error(f"{runs[0]} has no evaluation/metrics.json: evaluate the runs first")
     overall, classes = metrics_rows(metrics)
-    seeds = f"{len(runs)} trainings, mean [lowest, highest]"
+    # Square brackets would be markup to the table's title.
+    seeds = f"{len(runs)} training(s), mean with lowest and highest"
     print_table(f"Test, {metrics[0]['n']} images, {seeds}", overall)
     print_table(f"The ensemble per class, {seeds}", classes)
+    if all("published_test" in run for run in metrics):
+        overall, classes = metrics_rows([run["published_test"] for run in metrics])
+        alone = f"{' '.join(metrics[0]['published_test']['labels'])} alone"
+        print_table(f"Published test, {alone}, {metrics[0]['published_test']['n']} images", overall)
+        print_table(f"The ensemble per class, {alone}", classes)
+    print_table(f"Conformal sets of the ensemble, coverage, {seeds}", sets_rows(certainty))
     if audits:
         print_table("Audit, in the order of the runs", audit_rows(audits))
 
