@@ -26,10 +26,8 @@ _SIDE = 32
 _WINDOW = 0.76
 """Of the side: what is compared, so that frames and the corners of a rotated film are not."""
 _SAMPLES = 16
-_FEW_SAMPLES = 12
-"""To a side, where a pair is known and only its view is sought."""
 _COMPONENTS = 96
-_BLOCK = 192
+_BLOCK = 1024
 _PAIR_BLOCK = 1 << 15
 _FLAT = 3.0
 """Standard deviation in gray levels below which a border row is a bar, JPEG noise included."""
@@ -176,7 +174,7 @@ def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], 
         The pairs as (target, seen through the view); the view's index (P,); the correlation
         (P,), below 0 for a negative.
     """
-    looks = [_sampling(view, _FEW_SAMPLES) for view in VIEWS]
+    looks = [_sampling(view) for view in VIEWS]
     plain = _unit(thumbs @ looks[0])
     best = np.zeros(len(pairs), np.float32)
     view, ordered = np.zeros(len(pairs), np.int64), pairs.copy()
@@ -194,9 +192,9 @@ def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], 
     return ordered, view, best
 
 
-def _sampling(view: View, samples: int = _SAMPLES) -> Matrix:
+def _sampling(view: View) -> Matrix:
     """Return (D, n): what reads a thumbnail between pixels on the view's grid, less the mean."""
-    grid = ((np.arange(samples) + 0.5) / samples - 0.5) * _WINDOW
+    grid = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * _WINDOW
     y, x = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
     motion = np.reshape(view.motion, (2, 3))
     at = (motion @ np.stack([np.ones_like(y), y, x]) + np.stack([y, x]) + 0.5) * _SIDE - 0.5

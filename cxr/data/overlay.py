@@ -14,13 +14,13 @@ from scipy import ndimage
 from cxr.data.alike import VIEWS, best_views, describe, shrink
 from cxr.data.near import orient
 
-_SIDES = (32, 32, 64, 112)
-"""Thumbnails in pixels, coarse to fine; the first look drops half of the pairs early."""
-_BLOCKS = (4, 4, 8, 7)
+_SIDES = (32, 64, 112)
+"""Thumbnails in pixels, coarse to fine."""
+_BLOCKS = (4, 8, 7)
 """To a side of each thumbnail; their median forgives what covers less than half of a film."""
-_STEPS = (3, 5, 4, 3)
+_STEPS = (8, 4, 3)
 """Gauss-Newton steps on each."""
-_SLACK = (0.17, 0.07, 0.04, 0.0)
+_SLACK = (0.07, 0.04, 0.0)
 """Below the lowest correlation that a copy may fall on each thumbnail; of the altered copies
 that `benchmarks/near_duplicates.py recall` makes, few fall further."""
 _FIRM = 1.5
@@ -76,10 +76,10 @@ def confirm_pairs(
         left = np.arange(start, min(start + _BLOCK, len(pairs)))
         motion, value = motions[left], np.empty(len(left))
         for level, side in enumerate(_SIDES):
-            shown, at = np.unique(ordered[left], return_inverse=True)
-            first = side == _SIDES[0]
-            films = coarse[shown] if first else _detail(squares, rows[shown], side)
-            fixed, moving = films.astype(np.float32)[at.reshape(-1, 2).T]
+            fixed, moving = (
+                coarse[at].astype(np.float32) if level == 0 else _detail(squares, rows[at], side)
+                for at in ordered[left].T
+            )
             moving = _turned(moving, turn[left]) * sign[left, None, None]
             motion, value = _align(fixed, moving, motion, _STEPS[level], _BLOCKS[level])
             stay = value >= min_correlation - _SLACK[level]
