@@ -120,7 +120,7 @@ def test_a_run_that_was_not_evaluated_is_refused(folder):
 def test_planted_shortcuts_are_found_and_the_clean_phantom_is_clear(shortcut, tmp_path):
     overrides = [
         "data=phantom", "data.size=64", "data.phantom.size_px=64", f"output_root={tmp_path}",
-        "data.phantom.patients_per_class=50", "data.phantom.images_per_patient=[2,2]",
+        "data.phantom.patients_per_class=100", "data.phantom.images_per_patient=[2,2]",
         "data.fractions=[0.6,0.1,0.3]", f"data.phantom.shortcut={shortcut}",
     ]  # fmt: skip
     prepared = prepare_stage(compose("prepare", overrides))

@@ -25,6 +25,7 @@ from cxr.evaluation.audit.result import (
 from cxr.evaluation.audit.scores import (
     Interval,
     auroc_gain,
+    auroc_limit,
     balanced_interval,
     corrected,
     shortages,
@@ -65,9 +66,9 @@ class Tested:
     groups: NDArray[np.str_]
     probs: dict[str, NDArray[np.float64]]
 
-    def auroc(self, name: str, k: int, **options: float) -> Interval:
+    def auroc(self, name: str, k: int) -> Interval:
         """Return a model's AUROC of a class against the rest."""
-        return auroc_interval(self.targets == k, self.probs[name][:, k], self.groups, **options)
+        return auroc_interval(self.targets == k, self.probs[name][:, k], self.groups)
 
     def hits(self, name: str) -> NDArray[np.bool_]:
         """Return (n,) which films a model has right."""
@@ -153,7 +154,9 @@ def _judge(tested: Tested, shown: Sequence[int], names: Sequence[str]) -> list[J
     for name in names:
         suspicious, shortcut = LIMITS[name]
         for k in shown:
-            low = tested.auroc(name, k, confidence=confidence)["low"]
+            low = auroc_limit(
+                tested.targets == k, tested.probs[name][:, k], tested.groups, confidence=confidence
+            )
             verdict = judge(low, suspicious=suspicious, shortcut=shortcut)
             found.append((verdict, name, k, tested.auroc(name, k)))
     return found

@@ -13,7 +13,7 @@ from cxr.evaluation.audit.films import Rows
 from cxr.evaluation.audit.intervals import TOO_FEW, share_interval
 from cxr.evaluation.audit.linear import fit_linear, out_of_fold
 from cxr.evaluation.audit.result import Cell, Table, Verdict, judge, list_words, worst
-from cxr.evaluation.audit.scores import shortage
+from cxr.evaluation.audit.scores import auroc_limit, shortage
 from cxr.evaluation.intervals import auroc_interval, cluster_interval
 from cxr.evaluation.tables import show_interval
 
@@ -72,10 +72,7 @@ def tell_apart(
         probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
         for k in range(_pairs(names.tolist())):
             parts = (targets == k, probs[:, k], groups)
-            auroc, low = (
-                auroc_interval(*parts),
-                auroc_interval(*parts, confidence=confidence)["low"],
-            )
+            auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=confidence)
             against = names[1] if len(names) == 2 else "the rest"
             cells.append((member, f"{names[k]} against {against}", show_interval(auroc)))
             verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
@@ -133,7 +130,8 @@ def leave_out(
             lost = hits["with"].astype(float) - hits["without"]
             parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups[held])
             loss = cluster_interval(*parts)
-            low = cluster_interval(*parts, confidence=confidence)["low"]
+            told = cluster_interval(*parts, confidence=confidence)["low"] > 0
+            low = loss["low"] if told else min(loss["low"], 0.0)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
             cells.append((
                 source, member, len(held), int(hits["with"].sum()), show_interval(both["with"]),

@@ -151,16 +151,21 @@ def audit_lungs(
 def _judge(found: Hidden, enough: list[int], thin: list[str]) -> AuditResult:
     labels, confidence = found.films.labels, corrected(len(enough) * len(found.models))
 
+    def limit(model: str, k: int) -> float:
+        # As ``auroc_limit``: that anything is told, by all together; how much, by its own.
+        told = found.excess(model, k, confidence=confidence)["low"] > 0
+        own = found.excess(model, k)["low"]
+        return own if told else min(own, 0.0)
+
     def low(model: str, k: int) -> float:
         # Undefined ones come last.
-        return float(np.nan_to_num(found.excess(model, k, confidence=confidence)["low"], nan=-9))
+        return float(np.nan_to_num(limit(model, k), nan=-9))
 
     best = {k: max(found.models, key=lambda model: low(model, k)) for k in enough}
     ranked = sorted(enough, key=lambda k: -low(best[k], k))
     first = ranked[0]
     verdict = judge(
-        found.excess(best[first], first, confidence=confidence)["low"],
-        suspicious=SUSPICIOUS_EXCESS, shortcut=SHORTCUT_EXCESS,
+        limit(best[first], first), suspicious=SUSPICIOUS_EXCESS, shortcut=SHORTCUT_EXCESS,
     )  # fmt: skip
     told = [
         f"{labels[k]} {show_interval(found.auroc(DECIDES, best[k], k), digits=2)} (the box alone "

@@ -1,8 +1,7 @@
 """When a class is judged at all, and how surely: what every test of the audit that judges shares.
 
     if not shortage(targets == k, groups):
-        auroc = auroc_interval(targets == k, scores, groups, confidence=corrected(comparisons))
-        verdict = judge(auroc["low"], ...)
+        verdict = judge(auroc_limit(targets == k, scores, groups, confidence=corrected(m)), ...)
 
 N films, K classes.
 """
@@ -72,12 +71,37 @@ def corrected(comparisons: int) -> float:
     """Return the two-sided confidence at which one of a test's comparisons is judged.
 
     The lower end of such an interval is a one-sided limit at 1 - ``FAMILY_ERROR`` /
-    comparisons, so that all together alarm falsely in ``FAMILY_ERROR`` of cases at most,
-    however they depend on each other.
+    comparisons, so that all together exclude chance falsely in ``FAMILY_ERROR`` of cases at
+    most, however they depend on each other.
 
     Source: Bonferroni's inequality; Dunn 1961, J. Am. Stat. Assoc. 56:52-64.
     """
     return 1 - 2 * FAMILY_ERROR / max(comparisons, 1)
+
+
+def auroc_limit(
+    positive: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, confidence: float
+) -> float:
+    """Return the lower limit by which an AUROC is judged.
+
+    Whether anything is told at all is asked at the confidence of all comparisons together, on
+    the plain scale, where chance has no skew; how much, by the usual 95 % interval. At 0.99
+    of few patients the logit interval of so high a confidence would hold nearly everything.
+
+    Args:
+        positive: (N,) bool.
+        scores: (N,) higher speaks for positive.
+        groups: (N,) patient or group names.
+        confidence: of ``corrected``.
+
+    Returns:
+        The lower end of the 95 % interval, at most 0.5 where chance is not excluded; NaN where
+        the AUROC is undefined.
+    """
+    low = auroc_interval(positive, scores, groups)["low"]
+    auroc, influences = auroc_influences(positive, scores)
+    told = cluster_interval(auroc, influences, groups, confidence=confidence)["low"] > 0.5
+    return low if told else min(low, 0.5)
 
 
 def balanced_interval(hits: NDArray[np.bool_], targets: ArrayLike, groups: ArrayLike) -> Interval:

@@ -23,7 +23,7 @@ from cxr.evaluation.audit.result import (
     skipped,
     worst,
 )
-from cxr.evaluation.audit.scores import Interval, corrected, shortages, too_few
+from cxr.evaluation.audit.scores import Interval, auroc_limit, corrected, shortages, too_few
 from cxr.evaluation.intervals import auroc_interval
 from cxr.evaluation.tables import show_interval
 
@@ -147,7 +147,7 @@ def _name_scores(
         parts = (targets[test] == k, scores[:, k], groups[test])
         found[label] = auroc_interval(*parts)
         if not short[label]:
-            lows[label] = auroc_interval(*parts, confidence=confidence)["low"]
+            lows[label] = auroc_limit(*parts, confidence=confidence)
     return found, lows, too_few(short, "films outside or inside test")
 
 
