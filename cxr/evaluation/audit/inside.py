@@ -130,8 +130,8 @@ def leave_out(
             lost = hits["with"].astype(float) - hits["without"]
             parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups[held])
             loss = cluster_interval(*parts)
-            told = cluster_interval(*parts, confidence=confidence)["low"] > 0
-            low = loss["low"] if told else min(loss["low"], 0.0)
+            any_lost = cluster_interval(*parts, confidence=confidence)["low"] > 0
+            low = loss["low"] if any_lost else min(loss["low"], 0.0)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
             cells.append((
                 source, member, len(held), int(hits["with"].sum()), show_interval(both["with"]),
