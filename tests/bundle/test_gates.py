@@ -93,23 +93,24 @@ def test_members_that_float32_does_not_hold_are_told_from_a_wrong_graph(
                 name: member(member.prepare(torch.from_numpy(pixels))).numpy()
                 for name, member in members.items()
             }
-        probs = all_probs(logits, hot)
+        probs = all_probs(logits, chosen)
         found["probs"] = probs[WEIGHTED] + shift
         found["member_probs"] = np.stack([probs[name] for name in members], axis=1)
         return found
 
     runtime.run = at_another_temperature
-    shift = 0.0
+    shift, chosen = 0.0, hot
     found = check_outputs(runtime, members, hot, films, np.random.default_rng(0))
     rounding = found["probs"]["pytorch_rounding"]
     assert rounding > 2.5e-6
     assert "exported probs differ" not in caplog.text
-    shift = 1e-9
+    # No answer is near 0 or 1 here, where float32 would not round at all.
+    shift, chosen = 1e-9, dataclasses.replace(hot, temperatures=dict.fromkeys(members, 10.0))
     with monkeypatch.context() as patch:
         patch.setattr("cxr.bundle.gates.PROBS_LIMIT", 1e-12)
-        check_outputs(runtime, members, hot, films, np.random.default_rng(0))
+        check_outputs(runtime, members, chosen, films, np.random.default_rng(0))
     assert "exported probs differ from PyTorch's by up to 1e-09" in caplog.text
-    shift = 20 * rounding + 1e-5
+    shift, chosen = 20 * rounding + 1e-5, hot
     with pytest.raises(GateError, match="the exported probs differ"):
         check_outputs(runtime, members, hot, films, np.random.default_rng(0))
 
