@@ -97,7 +97,7 @@ def outside_sentences(results: Results) -> list[str]:
     if hidden:
         covered = "blacked out" if hidden == "lungs black" else "under a black box"
         told.append(f"{percent(bars[hidden].found, digits=0)} when it sees a thumbnail with the "
-                    f"lungs {covered}")  # fmt: skip
+                    f"lungs {covered}, which still draws where they lie")  # fmt: skip
     first = (
         "Without a lung to look at, a plain linear model names the right one of "
         f"{len(results.labels)} classes on {' and on '.join(told)}; always saying the "
