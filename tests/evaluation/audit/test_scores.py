@@ -8,12 +8,14 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from cxr.evaluation.audit.scores import (
     auroc_excess,
     auroc_gain,
+    auroc_limit,
     balanced_interval,
     corrected,
     shortage,
     shortages,
     too_few,
 )
+from cxr.evaluation.intervals import auroc_interval
 
 
 def test_ten_films_of_ten_patients_are_needed():
@@ -32,6 +34,23 @@ def test_ten_films_of_ten_patients_are_needed():
 def test_the_correction_is_bonferronis():
     z = norm.ppf(0.5 + corrected(20) / 2)
     assert norm.sf(z) == pytest.approx(0.05 / 20)
+
+
+def test_an_auroc_is_judged_by_its_own_interval_once_chance_is_excluded_by_all():
+    positive, groups = np.arange(60) < 15, np.arange(60).astype(str)
+    rng, all_together = np.random.default_rng(3), corrected(20)
+    near = 2.9 * positive + rng.normal(size=60)
+    found = auroc_interval(positive, near, groups)
+    assert found["value"] > 0.95
+    assert auroc_limit(positive, near, groups, confidence=all_together) == found["low"] > 0.65
+    # At that confidence the interval itself would hold nearly everything.
+    assert auroc_interval(positive, near, groups, confidence=all_together)["low"] < found["low"]
+    alarms = 0
+    for _ in range(200):
+        chance = rng.normal(size=(20, 60))
+        limits = [auroc_limit(positive, s, groups, confidence=all_together) for s in chance]
+        alarms += max(limits) > 0.5
+    assert alarms <= 16  # 5 %, and two standard errors
 
 
 def sample(seed: int, *, patients: int = 60, told: float = 0.0):
