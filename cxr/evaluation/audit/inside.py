@@ -10,11 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.evaluation.audit.films import Rows
-from cxr.evaluation.audit.intervals import TOO_FEW, share_interval
 from cxr.evaluation.audit.linear import fit_linear, out_of_fold
 from cxr.evaluation.audit.result import Cell, Table, Verdict, judge, list_words, worst
-from cxr.evaluation.audit.scores import auroc_limit, shortage
-from cxr.evaluation.intervals import auroc_interval, cluster_interval
+from cxr.evaluation.audit.scores import TOO_FEW, auroc_limit, shortage
+from cxr.evaluation.intervals import auroc_interval, cluster_interval, share_interval
 from cxr.evaluation.tables import show_interval
 
 INSIDE_SUSPICIOUS = 0.80

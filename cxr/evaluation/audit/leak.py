@@ -16,8 +16,8 @@ from cxr.data.decode import ShowProgress, no_progress
 from cxr.data.groups import describe_limits
 from cxr.data.near import ORIENTATIONS
 from cxr.evaluation.audit.copies import Copies, FileCheck, Pairs, find_leaks, pair_equal
-from cxr.evaluation.audit.intervals import share_interval
 from cxr.evaluation.audit.result import AuditResult, Cell, Table, Verdict, figure_of, worst
+from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import show_interval
 
 NAME, TITLE = "leak", "The same film or patient on both sides"

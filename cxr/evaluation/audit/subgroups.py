@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.evaluation.audit.intervals import TOO_FEW, share_interval
 from cxr.evaluation.audit.maxt import adjusted_p, permuted_gaps
 from cxr.evaluation.audit.result import (
     AuditResult,
@@ -21,6 +20,8 @@ from cxr.evaluation.audit.result import (
     list_words,
     skipped,
 )
+from cxr.evaluation.audit.scores import TOO_FEW
+from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import show_interval
 
 NAME, TITLE = "subgroups", "Subgroup performance"
