@@ -29,28 +29,29 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from cxr.data import alike
+from cxr.audit import occluded_probs as hidden
+from cxr.audit import source_pairs as inside
+from cxr.audit.attention import audit_attention
+from cxr.audit.baseline_inputs import FILE, SIZE, Inputs, read_inputs
+from cxr.audit.baselines import audit_baselines
+from cxr.audit.context import Films
+from cxr.audit.leakage import audit_leak
+from cxr.audit.linear import fit_linear, out_of_fold
+from cxr.audit.map_faithfulness import audit_faithfulness
+from cxr.audit.occlusion import audit_lungs
+from cxr.audit.pooled_features import pooled_features
+from cxr.audit.result import AuditResult
+from cxr.audit.robustness import audit_robustness
+from cxr.audit.subgroups import audit_subgroups
+from cxr.audit.traits import thumbnails
+from cxr.audit.within_class_sources import audit_sources, source_rows
+from cxr.data import registration as alike
 from cxr.data.phantom.writer import PhantomSettings, write_phantom
-from cxr.evaluation.audit import hidden, inside
-from cxr.evaluation.audit.attention import audit_attention
-from cxr.evaluation.audit.baselines import audit_baselines
-from cxr.evaluation.audit.faithfulness import audit_faithfulness
-from cxr.evaluation.audit.features import pooled_features
-from cxr.evaluation.audit.films import Films
-from cxr.evaluation.audit.inputs import thumbnails
-from cxr.evaluation.audit.leak import audit_leak
-from cxr.evaluation.audit.linear import fit_linear, out_of_fold
-from cxr.evaluation.audit.lungs import audit_lungs
-from cxr.evaluation.audit.result import AuditResult
-from cxr.evaluation.audit.robustness import audit_robustness
-from cxr.evaluation.audit.sources import audit_sources, source_rows
-from cxr.evaluation.audit.subgroups import audit_subgroups
-from cxr.evaluation.audit.trivial import FILE, SIZE, Inputs, read_inputs
-from cxr.images import read_gray
-from cxr.preprocess import MemberInput
-from cxr.training.ensemble import Ensemble
+from cxr.imaging.preprocess import MemberInput
+from cxr.imaging.read import read_gray
+from cxr.models.build import Member, MemberSpec
+from cxr.models.ensemble import Ensemble
 from cxr.training.inference import predict_logits
-from cxr.training.members import Member, MemberSpec
 
 SIDE, CELL = 32, 4
 LABELS = ("normal", "covid", "bacterial", "viral")

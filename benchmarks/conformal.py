@@ -25,11 +25,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.console import print_table
-from cxr.evaluation.sets import chance_range
-from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import LOGARITHMIC, WEIGHTED, all_probs, softmax
-from cxr.training.ensemble_fit import fit_ensemble
-from cxr.uncertainty import conformal_threshold, fit_conformal, prediction_sets
+from cxr.evaluation.set_coverage import chance_range
+from cxr.models.ensemble import LOGARITHMIC, WEIGHTED, all_probs, softmax
+from cxr.models.ensemble_fit import fit_ensemble
+from cxr.pipeline.fit_uncertainty import validation_predictions
+from cxr.reliability.conformal import conformal_threshold, fit_conformal, prediction_sets
 
 LEVELS = (0.8, 0.9, 0.95)
 PATIENTS = (20, 40, 80, 400)

@@ -18,10 +18,10 @@ from PIL import Image
 
 from cxr.data.prepared import open_prepared
 from cxr.errors import InputError
-from cxr.images import read_gray
-from cxr.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.read import read_gray
+from cxr.models.build import Member, load_member
 from cxr.training.inference import predict_logits
-from cxr.training.members import Member, load_member
 
 HOT = (0, 1, 20)
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cxr.console import print_table
-from cxr.images import SUFFIXES
+from cxr.imaging.read import SUFFIXES
 
 ALONE = """
 import itertools, sys, time

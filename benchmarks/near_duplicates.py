@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from cxr.audit.copy_search import find_leaks
 from cxr.data.groups import find_copies
-from cxr.data.near import near_pairs
+from cxr.data.near_duplicates import near_pairs
 from cxr.data.prepared import open_prepared
-from cxr.evaluation.audit.copies import find_leaks
 
 SIZES = (5_000, 15_000, 50_000)
 

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from cxr.colour import colourfulness
 from cxr.console import images_bar, print_table
 from cxr.data.prepared import open_prepared
-from cxr.ood import OodReference, blocks, distance_tests
-from cxr.preprocess import PreprocessSpec, to_square
+from cxr.imaging.colour import colourfulness
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.reliability.ood import OodReference, blocks, distance_tests
 
 Films = NDArray[np.uint8]
 SENTENCE = (

@@ -21,11 +21,11 @@ from cxr.data.folds import deal_folds
 from cxr.data.prepared import open_prepared
 from cxr.evaluation.intervals import paired_difference
 from cxr.evaluation.tables import show_interval
-from cxr.runlog import read_json
-from cxr.stages.run import trained_members
-from cxr.stages.uncertainty import validation_predictions
-from cxr.training.ensemble import LINEAR, POOLS, member_log_probs, pool_logits, softmax
-from cxr.training.ensemble_fit import fit_temperature, fit_weights
+from cxr.files import read_json
+from cxr.models.ensemble import LINEAR, POOLS, member_log_probs, pool_logits, softmax
+from cxr.models.ensemble_fit import fit_temperature, fit_weights
+from cxr.pipeline.fit_uncertainty import validation_predictions
+from cxr.pipeline.run_folder import trained_members
 
 PRIORS = (0.0, 10.0, 100.0, 1000.0, 1e9)
 REFERENCE = "equal probabilities, no temperature behind"

@@ -24,7 +24,7 @@ from cxr.bundle.format import MODEL_FILES, read_info
 from cxr.bundle.graph import output_names
 from cxr.bundle.runtimes import RUNTIMES, open_runtime
 from cxr.errors import InputError
-from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
+from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
 
 Way = Callable[[np.ndarray], Any]
 PEERS = "eager f32, then pytorch-grad-cam"
@@ -53,7 +53,7 @@ def torch_ways(bundle: Path, threads: int) -> dict[str, Way]:
     import torch
     from pytorch_grad_cam import GradCAM
 
-    from cxr.training.members import load_member
+    from cxr.models.build import load_member
 
     torch.set_num_threads(threads)
     info = read_info(bundle)

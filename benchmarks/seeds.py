@@ -14,7 +14,7 @@ from typing import Any
 
 from cxr.console import print_table
 from cxr.errors import InputError
-from cxr.runlog import read_json
+from cxr.files import read_json
 
 OVERALL = ("accuracy", "balanced_accuracy", "macro_auroc", "nll")
 PER_CLASS = ("sensitivity", "specificity", "auroc")

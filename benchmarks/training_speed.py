@@ -11,9 +11,9 @@ import time
 
 import torch
 
-from cxr.config import compose
 from cxr.labels import CANONICAL
-from cxr.training.members import Member, build_member, freeze
+from cxr.models.build import Member, build_member, freeze
+from cxr.pipeline.config import compose
 from cxr.training.trainer import reuse_freed_memory
 
 BATCH = 32

@@ -100,9 +100,9 @@ def predict(given: argparse.Namespace) -> None:
         InputError: a wrong option, nothing to predict, or a table of another run.
     """
     from cxr.bundle.batch import column_types, predict_films
-    from cxr.bundle.films import find_films
+    from cxr.bundle.inputs import find_films
     from cxr.bundle.predictor import Predictor
-    from cxr.bundle.results import check_parquet, write_parquet
+    from cxr.bundle.result_files import check_parquet, write_parquet
 
     table = _table_path(given.out)
     if table != given.out:

@@ -56,3 +56,10 @@ def label_indices(values: Iterable[str], labels: Sequence[str]) -> list[int]:
             )
         indices.append(position[value])
     return indices
+
+
+def list_words(words: Sequence[str]) -> str:
+    """Join words as a sentence does: "a, b and c"."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"

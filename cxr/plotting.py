@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cxr.files import atomic_write
 from cxr.labels import CANONICAL
-from cxr.runlog import atomic_write
 
 RESEARCH_USE = "Research use only, not a medical device."
 """Stands wherever a prediction is shown."""

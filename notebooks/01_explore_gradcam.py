@@ -56,11 +56,11 @@ seed = 0
 # %%
 import numpy as np
 
-from cxr.config import RunConfig
-from cxr.explain.choose import certainty, select_films
-from cxr.explain.figures import draw_examples, draw_maps
+from cxr.explain.map_plots import draw_examples, draw_maps
+from cxr.explain.selection import certainty, select_films
 from cxr.labels import label_indices
-from cxr.stages.explainer import open_explainer
+from cxr.pipeline.config import RunConfig
+from cxr.pipeline.trained_run import open_explainer
 
 run = open_explainer(RunConfig(data=data, run=run_name, output_root=output_root))
 labels = run.ensemble.labels

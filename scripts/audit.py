@@ -1,7 +1,7 @@
 """audit: see --help, and cxr/stages/audit.py."""
 
-from cxr.config import AuditConfig, script
-from cxr.stages.audit import audit_stage
+from cxr.pipeline.audit_stage import audit_stage
+from cxr.pipeline.config import AuditConfig, script
 
 
 @script("audit")

@@ -1,7 +1,7 @@
 """cv: cross-validation; see --help, and cxr/stages/cv.py."""
 
-from cxr.config import CrossValidateConfig, script
-from cxr.stages.cv import cv_stage
+from cxr.pipeline.config import CrossValidateConfig, script
+from cxr.pipeline.cv_stage import cv_stage
 
 
 @script("cv")

@@ -1,7 +1,7 @@
 """data: fetch the public sources; see --help, and cxr/stages/download.py."""
 
-from cxr.config import DownloadConfig, script
-from cxr.stages.download import download_stage
+from cxr.pipeline.config import DownloadConfig, script
+from cxr.pipeline.download_stage import download_stage
 
 
 @script("download")

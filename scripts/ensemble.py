@@ -1,7 +1,7 @@
 """ensemble: see --help, and cxr/stages/ensemble.py."""
 
-from cxr.config import EnsembleConfig, script
-from cxr.stages.ensemble import ensemble_stage
+from cxr.pipeline.config import EnsembleConfig, script
+from cxr.pipeline.ensemble_stage import ensemble_stage
 
 
 @script("ensemble")

@@ -1,7 +1,7 @@
 """evaluate: see --help, and cxr/stages/evaluate.py."""
 
-from cxr.config import EvaluateConfig, script
-from cxr.stages.evaluate import evaluate_stage
+from cxr.pipeline.config import EvaluateConfig, script
+from cxr.pipeline.evaluate_stage import evaluate_stage
 
 
 @script("evaluate")

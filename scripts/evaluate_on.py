@@ -1,7 +1,7 @@
 """evaluate_on: see --help, and cxr/stages/evaluate_on.py."""
 
-from cxr.config import EvaluateOnConfig, script
-from cxr.stages.evaluate_on import evaluate_on_stage
+from cxr.pipeline.config import EvaluateOnConfig, script
+from cxr.pipeline.evaluate_on_stage import evaluate_on_stage
 
 
 @script("evaluate_on")

@@ -1,7 +1,7 @@
 """explain: see --help, and cxr/stages/explain.py."""
 
-from cxr.config import ExplainConfig, script
-from cxr.stages.explain import explain_stage
+from cxr.pipeline.config import ExplainConfig, script
+from cxr.pipeline.explain_stage import explain_stage
 
 
 @script("explain")

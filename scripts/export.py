@@ -1,7 +1,7 @@
 """export: see --help, and cxr/stages/export.py."""
 
-from cxr.config import ExportConfig, script
-from cxr.stages.export import export_stage
+from cxr.pipeline.config import ExportConfig, script
+from cxr.pipeline.export_stage import export_stage
 
 
 @script("export")

@@ -1,7 +1,7 @@
 """leak: what a leak is worth; see --help, and cxr/stages/leak.py."""
 
-from cxr.config import LeakConfig, script
-from cxr.stages.leak import leak_stage
+from cxr.pipeline.config import LeakConfig, script
+from cxr.pipeline.leak_stage import leak_stage
 
 
 @script("leak")

@@ -1,7 +1,7 @@
 """prepare: see --help, and cxr/stages/prepare.py."""
 
-from cxr.config import PrepareConfig, script
-from cxr.stages.prepare import prepare_stage
+from cxr.pipeline.config import PrepareConfig, script
+from cxr.pipeline.prepare_stage import prepare_stage
 
 
 @script("prepare")

@@ -1,7 +1,7 @@
 """train: see --help, and cxr/stages/train.py."""
 
-from cxr.config import TrainConfig, script
-from cxr.stages.train import train_stage
+from cxr.pipeline.config import TrainConfig, script
+from cxr.pipeline.train_stage import train_stage
 
 
 @script("train")

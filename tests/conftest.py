@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.config import compose
+from cxr.pipeline.config import compose
 
 # Figures and training need no more than this, and tests run beside each other.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -64,9 +64,9 @@ def train_overrides(output_root: Path, *extra: str) -> list[str]:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Drive prepare, train, ensemble and evaluate once, as the scripts do."""
-    from cxr.stages.ensemble import ensemble_stage
-    from cxr.stages.evaluate import evaluate_stage
-    from cxr.stages.train import train_stage
+    from cxr.pipeline.ensemble_stage import ensemble_stage
+    from cxr.pipeline.evaluate_stage import evaluate_stage
+    from cxr.pipeline.train_stage import train_stage
 
     run = TinyRun(tmp_path_factory.mktemp("outputs"))
     for model in ("mobilenetv2", "inceptionv3"):

@@ -129,7 +129,7 @@ def test_show_prints_what_a_bundle_is(monkeypatch, capsys):
 
 def test_the_command_starts_without_torch_or_pandas():
     code = (
-        "import sys, cxr.cli, cxr.bundle.batch, cxr.bundle.predictor, cxr.ood\n"
+        "import sys, cxr.cli, cxr.bundle.batch, cxr.bundle.predictor, cxr.reliability.ood\n"
         "print(sorted({'torch', 'pandas', 'hydra', 'sklearn', 'scipy'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

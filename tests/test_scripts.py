@@ -404,7 +404,7 @@ def test_full_disk_while_preparing_keeps_what_was_prepared(run, films, monkeypat
 @pytest.mark.parametrize("what", ["weights.safetensors", "predictions.csv", "member.json"])
 def test_full_disk_while_saving_a_member(run, tiny_run, monkeypatch, what):
     """The training is over; what it has learnt must still be there when there is space."""
-    from cxr import runlog
+    from cxr import files as runlog
 
     replace = os.replace
 

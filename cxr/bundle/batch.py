@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cxr.bundle.films import FilmFile
+from cxr.bundle.inputs import FilmFile
 from cxr.bundle.overlays import overlay_path, save_overlay
-from cxr.bundle.results import KEY, Results
+from cxr.bundle.result_files import KEY, Results
 from cxr.errors import InputError
 
 log = logging.getLogger(__name__)

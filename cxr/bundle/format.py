@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import InputError, MissingInputError
-from cxr.runlog import digest_of, write_json
+from cxr.files import digest_of, write_json
 
 FORMAT = 2
 """Number of this layout; raised when a reader of an older number would misread it: one of 1

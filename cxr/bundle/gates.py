@@ -15,8 +15,8 @@ from cxr.bundle.compare import PROBS_LIMIT, GateError, largest_gap
 from cxr.bundle.graph import grid_of
 from cxr.bundle.runtimes import Arrays, Runtime
 from cxr.explain.gradcam import closed_form_cam, ensemble_cam
-from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
-from cxr.training.members import Member
+from cxr.models.build import Member
+from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
 
 log = logging.getLogger(__name__)
 

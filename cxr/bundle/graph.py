@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxr.training.ensemble import LOGARITHMIC, Ensemble
-from cxr.training.members import Member
+from cxr.models.build import Member
+from cxr.models.ensemble import LOGARITHMIC, Ensemble
 
 GRID_SHARE = 4
 """The ensemble's map has a cell for so many pixels of the prepared square: finer than any
@@ -69,7 +69,7 @@ class BundleGraph(nn.Module):
         return (probs, each.exp(), self._ensemble_map(maps), *own)
 
     def _pool_logits(self, log_probs: Tensor) -> Tensor:
-        """Return log q (B, K) of (B, M, K), as ``cxr.training.ensemble.pool_logits`` has it."""
+        """Return log q (B, K) of (B, M, K), as ``cxr.models.ensemble.pool_logits`` has it."""
         weights = torch.tensor(self.weights)[None, :, None]
         if self.pool == LOGARITHMIC:
             return (weights * log_probs).sum(dim=1)

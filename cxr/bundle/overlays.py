@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from cxr.runlog import atomic_write
+from cxr.files import atomic_write
 
 
 def overlay_path(folder: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.maps import HeatMaps
 from cxr.errors import InputError
-from cxr.images import MAX_PIXELS, MIN_SIDE_PX, Film, eight_bits, read_film
+from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, Film, eight_bits, read_film
 
 Image = Path | str | bytes | NDArray[Any] | Film
 """A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_film`` returned."""

@@ -16,9 +16,15 @@ from cxr.bundle.maps import HeatMaps
 from cxr.bundle.prediction import Image, Prediction, ReadFilm, is_single, read_image
 from cxr.bundle.runtimes import Arrays, check_runtime, open_runtime
 from cxr.errors import InputError
-from cxr.ood import OodReference, Refusal
-from cxr.preprocess import PreprocessSpec, to_square
-from cxr.uncertainty import Threshold, prediction_sets, refer, referral_threshold, thresholds_of
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.reliability.conformal import (
+    Threshold,
+    prediction_sets,
+    refer,
+    referral_threshold,
+    thresholds_of,
+)
+from cxr.reliability.ood import OodReference, Refusal
 
 __all__ = ["Prediction", "Predictor"]
 

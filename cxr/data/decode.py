@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import InputError, MissingInputError
-from cxr.images import ImageError, read_gray
-from cxr.preprocess import PreprocessSpec, to_square
-from cxr.runlog import digest
+from cxr.files import digest
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.read import ImageError, read_gray
 
 ShowProgress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
 """From (description, total) to a context that yields a function which counts one."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr.data.prepared import Prepared
 from cxr.data.splits import assign_groups
 from cxr.errors import InputError
-from cxr.runlog import digest
+from cxr.files import digest
 
 
 def check_folds(folds: int) -> None:

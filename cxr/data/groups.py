@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cxr.data.alike import MAX_COMPARED, alike_pairs, describe
-from cxr.data.near import ORIENTATIONS, near_pairs, perceptual_hashes
-from cxr.data.overlay import confirm_pairs
+from cxr.data.near_duplicates import ORIENTATIONS, near_pairs, perceptual_hashes
+from cxr.data.registration import MAX_COMPARED, alike_pairs, describe
+from cxr.data.superposition import confirm_pairs
 
 _COLUMNS = ("image", "label", "sha256")
 MAX_DISTANCE = 8

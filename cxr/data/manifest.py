@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 
 from cxr.errors import InputError, MissingInputError
-from cxr.runlog import atomic_write
+from cxr.files import atomic_write
 
 log = logging.getLogger(__name__)
 

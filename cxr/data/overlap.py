@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cxr.data.alike import alike_pairs, describe
 from cxr.data.groups import MAX_DISTANCE, MIN_CORRELATION
-from cxr.data.near import near_pairs, perceptual_hashes
-from cxr.data.overlay import confirm_pairs
+from cxr.data.near_duplicates import near_pairs, perceptual_hashes
+from cxr.data.registration import alike_pairs, describe
+from cxr.data.superposition import confirm_pairs
 
 BLOCK_PAIRS = 4096
 """Candidates compared at once, which bounds memory at some 400 MB for squares of 224."""

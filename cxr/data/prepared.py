@@ -26,9 +26,7 @@ from cxr.data.splits import (
     whole_split,
 )
 from cxr.errors import InputError, MissingInputError
-from cxr.labels import check_labels, label_indices, order_labels
-from cxr.preprocess import PreprocessSpec
-from cxr.runlog import (
+from cxr.files import (
     atomic_write,
     digest,
     digest_of,
@@ -37,6 +35,8 @@ from cxr.runlog import (
     read_json,
     write_json,
 )
+from cxr.imaging.preprocess import PreprocessSpec
+from cxr.labels import check_labels, label_indices, order_labels
 
 VERSION = 1
 """Raised when the same settings would give other films."""

@@ -18,8 +18,8 @@ from cxr.evaluation.intervals import CONFIDENCE
 from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, weighted_scores
 from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
 from cxr.labels import check_labels, label_indices
+from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 from cxr.plotting import RESEARCH_USE
-from cxr.training.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 
 TEXT_COLUMNS = ("image", "split", "label", "patient_id", "group", "source")
 """What the predictions table takes over from the prepared table."""

@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from cxr.evaluation.audit.result import Cell, Table
 from cxr.evaluation.evaluate import evaluate
-from cxr.evaluation.tables import show_interval, show_patients
-from cxr.training.ensemble import WEIGHTED
+from cxr.evaluation.tables import Cell, Table, show_interval, show_patients
+from cxr.models.ensemble import WEIGHTED
 
 CLASSES = ["normal", "bacterial", "viral"]
 SOURCE = "kermany"

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cxr.evaluation.intervals import Interval, cluster_interval, share_interval
 from cxr.evaluation.metrics import Floats
-from cxr.uncertainty import REFERRAL_COVERAGE, refer
+from cxr.reliability.conformal import REFERRAL_COVERAGE, refer
 
 COVERAGES = tuple(np.round(np.arange(0.05, 1.0001, 0.05), 2).tolist())
 """Where the risk-coverage curve is stored with intervals."""

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from cxr.errors import InputError
 from cxr.explain.library import CLOSED_FORM, check_method, library_cam
+from cxr.models.build import Member
 from cxr.training.inference import inference_device
-from cxr.training.members import Member
 
 Maps = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cxr.errors import InputError
-from cxr.training.members import Member
+from cxr.models.build import Member
 
 CLOSED_FORM = "closed_form"
 """Our own Grad-CAM, which stands beside the library's methods; see ``gradcam``."""

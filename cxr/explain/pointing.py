@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from cxr.errors import InputError
-from cxr.images import read_gray
-from cxr.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.read import read_gray
 
 Masks = NDArray[np.bool_]
 ShareInterval = Callable[[NDArray[np.bool_], NDArray[np.str_]], Mapping[str, float]]

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from torch import nn
 
 from cxr.errors import InputError
-from cxr.training.members import Member
+from cxr.models.build import Member
 
 STAGES = 8
 """Steps from the trained network to one without any learned weight."""

@@ -12,10 +12,8 @@ from werkzeug.exceptions import NotFound, Unauthorized, UnprocessableEntity, Uns
 
 from cxr.errors import InputError
 from cxr.serve import queue
-from cxr.serve.context import serving, utc_now
-from cxr.serve.files import StorageError, png_bytes
+from cxr.serve.map_overlay import compose
 from cxr.serve.openapi import add_pages, film_body, problems_of, register
-from cxr.serve.overlay import compose
 from cxr.serve.problems import busy, problem
 from cxr.serve.records import (
     RateLimitedError,
@@ -25,11 +23,13 @@ from cxr.serve.records import (
     predict_and_keep,
 )
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
-from cxr.serve.store.models import PredictionRow
 from cxr.serve.store.predictions import own_prediction
+from cxr.serve.store.rows import PredictionRow
 from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
+from cxr.serve.uploads import StorageError, png_bytes
 
 log = logging.getLogger(__name__)
 

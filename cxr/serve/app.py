@@ -8,26 +8,17 @@ from flask import Flask
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from cxr.serve import (
-    api,
-    auth,
-    commands,
-    errors,
-    health,
-    logs,
-    model,
-    pages,
-    queue,
-    results,
-    security,
-)
-from cxr.serve.context import EXTENSION, Serving
-from cxr.serve.files import FilmStore
+from cxr.serve import api, auth, commands, health, logs, pages, queue, security
+from cxr.serve import error_pages as errors
+from cxr.serve import model_page as model
+from cxr.serve import result_pages as results
 from cxr.serve.live import PredictorLike
 from cxr.serve.login import guard
+from cxr.serve.phrases import add_filters
+from cxr.serve.serving import EXTENSION, Serving
 from cxr.serve.settings import Settings, read_secret_key
 from cxr.serve.store.database import Database
-from cxr.serve.wording import add_filters
+from cxr.serve.uploads import FilmStore
 
 
 def create_app(

@@ -16,7 +16,6 @@ from flask import (
 from flask.typing import ResponseReturnValue
 
 from cxr.errors import InputError
-from cxr.serve.context import serving, utc_now
 from cxr.serve.login import (
     count_attempt,
     current_user,
@@ -33,12 +32,13 @@ from cxr.serve.passwords import (
     is_outdated,
     is_password,
 )
+from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.store.counters import Rate
-from cxr.serve.store.models import User
+from cxr.serve.store.rows import User
 from cxr.serve.store.tokens import create_token, list_tokens, revoke_token
 from cxr.serve.store.users import find_user, list_usage, set_password
-from cxr.serve.wording import sentence
 
 blueprint = Blueprint("auth", __name__)
 

@@ -10,13 +10,13 @@ from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
 from cxr.errors import InputError
-from cxr.serve.context import serving, utc_now
 from cxr.serve.passwords import check_password, hash_password, make_password
+from cxr.serve.retention import tidy
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.store import users as accounts
-from cxr.serve.store.models import ROLES
 from cxr.serve.store.move import copy_rows, open_source
+from cxr.serve.store.rows import ROLES
 from cxr.serve.store.tokens import create_token, list_tokens, revoke_token, revoke_tokens
-from cxr.serve.tidy import tidy
 
 users = AppGroup("users", help="Accounts: add, disable, enable, reset, list.")
 tokens = AppGroup("tokens", help="API tokens: create, list, revoke.")

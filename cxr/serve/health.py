@@ -10,9 +10,9 @@ import ipaddress
 from flask import Blueprint, Flask, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from cxr.serve import metrics
-from cxr.serve.context import serving
+from cxr.serve import monitoring as metrics
 from cxr.serve.queue import ModelMissing, model_queue
+from cxr.serve.serving import serving
 
 blueprint = Blueprint("health", __name__)
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.images import Film
-from cxr.serve import metrics
+from cxr.imaging.read import Film
+from cxr.serve import monitoring as metrics
 from cxr.serve.live import Busy, LiveModel, PredictorLike
 
 LONGEST_RETRY_S = 30

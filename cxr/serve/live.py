@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cxr.errors import InputError
-from cxr.serve import metrics
+from cxr.serve import monitoring as metrics
 
 log = logging.getLogger(__name__)
 

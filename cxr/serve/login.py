@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from flask import abort, current_app, flash, g, jsonify, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from cxr.serve.context import serving, utc_now
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.store.counters import Rate, count_hit, take_back
-from cxr.serve.store.models import User
+from cxr.serve.store.rows import User
 from cxr.serve.store.users import begin_session, end_session, session_user, touch_session
 
 COOKIE_KEY = "login"

@@ -97,7 +97,7 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     # Not above: gunicorn's master reads this module, and must not take part in the figures.
-    from cxr.serve import metrics
+    from cxr.serve import monitoring as metrics
 
     route = request.url_rule.rule if request.url_rule else "unknown"
     took_s = time.monotonic() - g.get("began", time.monotonic())

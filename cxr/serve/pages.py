@@ -21,9 +21,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage
 
 from cxr.errors import InputError
-from cxr.serve.context import serving
-from cxr.serve.files import StorageError
 from cxr.serve.login import current_user, wants_json
+from cxr.serve.phrases import sentence
 from cxr.serve.queue import Busy
 from cxr.serve.records import (
     RateLimitedError,
@@ -34,15 +33,16 @@ from cxr.serve.records import (
     percent,
     predict_and_keep,
 )
-from cxr.serve.store.models import PredictionRow
+from cxr.serve.retention import tidy_sometimes
+from cxr.serve.serving import serving
 from cxr.serve.store.predictions import (
     clean_file_name,
     own_outcomes,
     own_prediction,
     own_predictions,
 )
-from cxr.serve.tidy import tidy_sometimes
-from cxr.serve.wording import sentence
+from cxr.serve.store.rows import PredictionRow
+from cxr.serve.uploads import StorageError
 
 blueprint = Blueprint("pages", __name__)
 

@@ -13,11 +13,11 @@ from typing import Any
 from flask import Flask, current_app, has_request_context, request
 
 from cxr.errors import InputError
-from cxr.images import read_film
-from cxr.serve import metrics
-from cxr.serve.context import serving
+from cxr.imaging.read import read_film
+from cxr.serve import monitoring as metrics
 from cxr.serve.line import ClientGone, DeadlinePassed, ModelQueue, QueueFull
 from cxr.serve.live import Busy, ModelMissing, PredictorLike
+from cxr.serve.serving import serving
 
 __all__ = ["Busy", "ClientGone", "DeadlinePassed", "ModelMissing", "ModelQueue", "QueueFull",
            "current_predictor", "init_app", "model_queue", "place", "submit"]  # fmt: skip

@@ -13,15 +13,13 @@ from PIL import Image
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.show import set_coverage
 from cxr.errors import InputError
-from cxr.raster import FORMATS
+from cxr.imaging.raster import FORMATS
 from cxr.serve import queue
-from cxr.serve.context import serving, utc_now
-from cxr.serve.files import png_bytes
 from cxr.serve.live import PredictorLike
-from cxr.serve.overlay import DEFAULT_OPACITY, captioned, compose
+from cxr.serve.map_overlay import DEFAULT_OPACITY, captioned, compose
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
-from cxr.serve.store.models import PredictionRow
 from cxr.serve.store.predictions import (
     clean_file_name,
     delete_all_predictions,
@@ -29,6 +27,8 @@ from cxr.serve.store.predictions import (
     new_id,
     save_prediction,
 )
+from cxr.serve.store.rows import PredictionRow
+from cxr.serve.uploads import png_bytes
 
 HIDDEN_WHEN_REFUSED = ("label", "probs", "member_probs", "prediction_set", "refer", "level")
 """A refused film gets no class, nowhere."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from flask import Flask, Response, request
 from flask.sessions import SecureCookieSessionInterface
 
-from cxr.runlog import digest
-from cxr.serve.context import serving
+from cxr.files import digest
+from cxr.serve.serving import serving
 
 POLICY = "; ".join(
     (

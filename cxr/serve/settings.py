@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from cxr.errors import InputError
-from cxr.images import MAX_PIXELS
+from cxr.imaging.read import MAX_PIXELS
 
 RESEARCH_USE = "Research use only, not a medical device."
 """Stands on every page and in every answer."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cxr.console import log, progress_bar
 from cxr.data.loader import BatchLoader
-from cxr.runlog import raise_if_unwritable
+from cxr.files import raise_if_unwritable
 
 
 def moving_average(decay: float) -> WeightAveraging:

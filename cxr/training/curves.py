@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from cxr.files import atomic_write
 from cxr.plotting import GRAYS, OKABE_ITO, new_figure, save_figure, style_axes
-from cxr.runlog import atomic_write
 
 VALIDATION = ("val_nll", "val_accuracy", "val_balanced_accuracy")
 

@@ -20,8 +20,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from cxr.data.loader import Batch, BatchLoader, Imbalance
 from cxr.errors import InputError, NonFiniteLossError
+from cxr.models.build import Member
 from cxr.training.augment import Augmentation, augment
-from cxr.training.members import Member
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ Monitor = Literal["balanced_accuracy", "nll", "last"]
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a member is trained; cxr.config.TrainerConfig explains each.
+    """How a member is trained; cxr.pipeline.config.TrainerConfig explains each.
 
     Attributes:
         imbalance: ``loss`` weights classes in the loss, ``sampler`` draws them alike.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cxr.data.loader import BatchLoader, FixedOrder
 from cxr.errors import InputError, MissingInputError
-from cxr.runlog import atomic_write
-from cxr.training.members import Member
+from cxr.files import atomic_write
+from cxr.models.build import Member
 
 
 def inference_device() -> torch.device:

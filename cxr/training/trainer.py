@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import (  # type: ignore[attr-define
 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
-from cxr.runlog import raise_if_unwritable
+from cxr.files import raise_if_unwritable
 from cxr.training.callbacks import Progress, ResumeCheckpoint, Shards, moving_average
 from cxr.training.curves import Curves
 from cxr.training.fit import MemberModule, choose_precision
@@ -34,7 +34,7 @@ RESUME_FILE, BEST_FILE = "resume.ckpt", "best.ckpt"
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a training runs; see cxr.config.TrainerConfig."""
+    """Where a training runs; see cxr.pipeline.config.TrainerConfig."""
 
     accelerator: str = "auto"
     devices: int = 1

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cxr.config import compose
-from cxr.stages.export import export_stage
+from cxr.pipeline.config import compose
+from cxr.pipeline.export_stage import export_stage
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr.errors import InputError
-from cxr.images import read_gray
+from cxr.imaging.read import read_gray
 
 NOTE = "Research use only, not a medical device"
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from cxr.bundle import batch
 from cxr.bundle.batch import predict_films
-from cxr.bundle.films import FilmFile, find_films
+from cxr.bundle.inputs import FilmFile, find_films
 from cxr.bundle.overlays import overlay_path
-from cxr.bundle.results import Results, write_parquet
+from cxr.bundle.result_files import Results, write_parquet
 from cxr.errors import InputError, MissingInputError
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))

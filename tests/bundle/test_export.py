@@ -11,14 +11,14 @@ import torch
 
 from cxr.bundle.format import read_info
 from cxr.bundle.predictor import Predictor
-from cxr.config import compose
+from cxr.files import write_json
 from cxr.labels import CANONICAL
-from cxr.runlog import write_json
-from cxr.stages import export as stage
-from cxr.stages.exported import NOT_EVALUATED, read_set_coverage
-from cxr.stages.run import RESEARCH, SYNTHETIC, find_run
+from cxr.models.build import load_member
+from cxr.pipeline import export_stage as stage
+from cxr.pipeline.config import compose
+from cxr.pipeline.exported import NOT_EVALUATED, read_set_coverage
+from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, find_run
 from cxr.training.inference import predict_logits
-from cxr.training.members import load_member
 
 pytestmark = pytest.mark.long
 MEMBERS = ("mobilenetv2", "inceptionv3")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from cxr.bundle.predictor import Predictor
-from cxr.config import compose
-from cxr.stages.run import find_run
+from cxr.pipeline.config import compose
+from cxr.pipeline.run_folder import find_run
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_INDEX = ("No matching distribution", "Could not find a version", "Could not install packages")

@@ -15,11 +15,11 @@ from cxr.bundle.compare import GateError, check_classes, check_metrics, tie_slac
 from cxr.bundle.format import read_info
 from cxr.bundle.gates import ROUNDINGS, check_outputs
 from cxr.bundle.runtimes import open_runtime
-from cxr.config import compose
-from cxr.stages import export as stage
-from cxr.stages.run import find_run
-from cxr.training.ensemble import WEIGHTED, Ensemble, all_probs
-from cxr.training.members import load_member
+from cxr.models.build import load_member
+from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
+from cxr.pipeline import export_stage as stage
+from cxr.pipeline.config import compose
+from cxr.pipeline.run_folder import find_run
 
 pytestmark = pytest.mark.long
 

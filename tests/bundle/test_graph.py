@@ -11,8 +11,8 @@ from cxr.bundle.export import export_onnx
 from cxr.bundle.gates import check_outputs
 from cxr.bundle.graph import BundleGraph
 from cxr.bundle.runtimes import open_runtime
-from cxr.training.ensemble import POOLS, Ensemble, all_probs
-from cxr.training.members import build_member
+from cxr.models.build import build_member
+from cxr.models.ensemble import POOLS, Ensemble, all_probs
 
 LABELS = ("normal", "covid", "bacterial", "viral")
 

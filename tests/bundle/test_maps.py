@@ -9,7 +9,7 @@ from torch.nn import functional
 from cxr.bundle.maps import DARKEST, HeatMaps, enlarge, heat_colours, overlay
 from cxr.errors import InputError
 from cxr.explain.gradcam import ensemble_cam
-from cxr.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import PreprocessSpec, to_square
 
 STRETCH = PreprocessSpec(64)
 LETTERBOX = PreprocessSpec(64, "letterbox")

@@ -14,11 +14,11 @@ from PIL import Image
 import cxr
 from cxr.bundle.format import read_info
 from cxr.bundle.predictor import BATCH, Prediction, Predictor
-from cxr.config import compose
 from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import read_predictions
 from cxr.labels import CANONICAL
-from cxr.stages.run import RESEARCH, SYNTHETIC, find_run
+from cxr.pipeline.config import compose
+from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, find_run
 
 pytestmark = pytest.mark.long
 MEMBERS = ("mobilenetv2", "inceptionv3")

@@ -10,7 +10,7 @@ from cxr.bundle.format import read_info
 from cxr.bundle.predictor import Predictor
 from cxr.bundle.quantise import Setting, quantisable, quantise, settings_for
 from cxr.errors import InputError
-from cxr.stages import eightbit
+from cxr.pipeline import eightbit
 
 pytestmark = pytest.mark.long
 MEMBERS = ("mobilenetv2", "inceptionv3")

@@ -5,7 +5,7 @@ import pytest
 from cxr.bundle.format import read_info
 from cxr.bundle.show import describe
 from cxr.errors import InputError
-from cxr.stages.run import SYNTHETIC
+from cxr.pipeline.run_folder import SYNTHETIC
 
 pytestmark = pytest.mark.long
 

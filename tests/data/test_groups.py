@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from cxr.data.alike import alike_pairs, describe, without_bars
 from cxr.data.groups import find_copies, group_films
-from cxr.data.near import ORIENTATIONS, near_pairs, orient, perceptual_hashes
-from cxr.data.overlay import confirm_pairs
+from cxr.data.near_duplicates import ORIENTATIONS, near_pairs, orient, perceptual_hashes
+from cxr.data.registration import alike_pairs, describe, without_bars
+from cxr.data.superposition import confirm_pairs
 from cxr.errors import InputError
 
 SEED_COPIES = {

@@ -13,8 +13,8 @@ from scipy import ndimage
 from cxr.data.manifest import manifest_table
 from cxr.data.prepared import Prepared, PrepareSettings, open_prepared, prepare
 from cxr.errors import InputError, MissingInputError
-from cxr.images import read_gray
-from cxr.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.read import read_gray
 
 SETTINGS = PrepareSettings(labels=("normal", "viral"), spec=PreprocessSpec(48))
 

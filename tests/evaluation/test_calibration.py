@@ -17,8 +17,8 @@ from cxr.evaluation.calibration import (
     reliability_curve,
 )
 from cxr.evaluation.summary import summarise
-from cxr.training.ensemble import softmax
-from cxr.training.ensemble_fit import fit_temperature
+from cxr.models.ensemble import softmax
+from cxr.models.ensemble_fit import fit_temperature
 
 
 def drawn(rng, n, *, n_classes=4, sharpness=1.0):

@@ -22,8 +22,8 @@ from cxr.evaluation.tables import (
     show_interval,
     summary_table,
 )
-from cxr.runlog import read_json, write_json
-from cxr.training.ensemble import Ensemble, softmax
+from cxr.files import read_json, write_json
+from cxr.models.ensemble import Ensemble, softmax
 
 LABELS = ("normal", "covid", "bacterial", "viral")
 ENSEMBLE = Ensemble(LABELS, ("a", "b"), {"a": 2.0, "b": 0.5}, {"a": 0.25, "b": 0.75})

@@ -7,7 +7,7 @@ import pytest
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.published import CLASSES, compare_published, differences, published_table
 from cxr.labels import CANONICAL
-from cxr.training.ensemble import Ensemble
+from cxr.models.ensemble import Ensemble
 
 MEMBERS = ("a",)
 ENSEMBLE = Ensemble(CANONICAL, MEMBERS, {"a": 1.0}, {"a": 1.0})

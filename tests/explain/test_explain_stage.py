@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.config import ExplainConfig
 from cxr.errors import InputError
-from cxr.stages.explain import explain_stage
-from cxr.stages.explainer import open_explainer
+from cxr.pipeline.config import ExplainConfig
+from cxr.pipeline.explain_stage import explain_stage
+from cxr.pipeline.trained_run import open_explainer
 
 
 def config(run, /, **changes) -> ExplainConfig:

@@ -6,7 +6,7 @@ from cxr.errors import InputError
 from cxr.evaluation.intervals import share_interval
 from cxr.explain.gradcam import resize_maps
 from cxr.explain.pointing import find_peaks, pointing_game, read_masks
-from cxr.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import PreprocessSpec
 
 
 def play(maps, lesions, labels, groups=None, **options):

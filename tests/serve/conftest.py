@@ -23,12 +23,12 @@ from werkzeug.test import TestResponse
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.predictor import Prediction
 from cxr.errors import InputError
-from cxr.images import Film, read_film
+from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.read import Film, read_film
 from cxr.labels import CANONICAL
-from cxr.preprocess import PreprocessSpec
 from cxr.serve import create_app
-from cxr.serve.context import serving, utc_now
 from cxr.serve.passwords import hash_password
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
 from cxr.serve.store.database import Database
 from cxr.serve.store.tokens import create_token

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.serve.context import serving, utc_now
 from cxr.serve.queue import model_queue
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.tokens import create_token
 from cxr.serve.store.users import set_disabled

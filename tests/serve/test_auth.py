@@ -8,8 +8,8 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import select, update
 
-from cxr.serve.context import serving, utc_now
-from cxr.serve.store.models import LoginSession, User
+from cxr.serve.serving import serving, utc_now
+from cxr.serve.store.rows import LoginSession, User
 from cxr.serve.store.tokens import token_user
 from cxr.serve.store.users import set_disabled
 

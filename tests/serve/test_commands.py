@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr.serve.context import serving, utc_now
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.store.tokens import token_user
 
 

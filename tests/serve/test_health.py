@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from cxr.serve import metrics
-from cxr.serve.context import serving
+from cxr.serve import monitoring as metrics
 from cxr.serve.logs import JsonFormatter, config
 from cxr.serve.queue import model_queue
+from cxr.serve.serving import serving
 
 
 def ready(client):

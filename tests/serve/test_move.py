@@ -9,8 +9,8 @@ from cxr.errors import InputError
 from cxr.serve.settings import Settings
 from cxr.serve.store import counters, predictions, tokens, users
 from cxr.serve.store.database import Database
-from cxr.serve.store.models import Base, PredictionRow
 from cxr.serve.store.move import copy_rows, open_source
+from cxr.serve.store.rows import Base, PredictionRow
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -3,7 +3,7 @@
 import io
 import re
 
-from cxr.serve.context import serving
+from cxr.serve.serving import serving
 
 NOTICE = "Research use only, not a medical device."
 

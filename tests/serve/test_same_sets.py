@@ -14,15 +14,15 @@ from cxr.bundle.format import FORMAT, fingerprint_of, read_info, write_info
 from cxr.bundle.predictor import Predictor
 from cxr.bundle.show import describe
 from cxr.cli import main
-from cxr.evaluation.certainty import measure_certainty
+from cxr.evaluation.confidence import measure_certainty
 from cxr.evaluation.evaluate import build_predictions
-from cxr.evaluation.sets import sets_sentences
-from cxr.runlog import write_json
+from cxr.evaluation.set_coverage import sets_sentences
+from cxr.files import write_json
+from cxr.models.ensemble import Ensemble, softmax
 from cxr.serve import create_app
-from cxr.serve.context import serving, utc_now
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
 from cxr.serve.store.tokens import create_token
-from cxr.training.ensemble import Ensemble, softmax
 
 LABELS = ("normal", "covid", "viral")
 LEVEL = 0.9

@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 
 from cxr.errors import InputError
 from cxr.serve import records
-from cxr.serve.context import serving, utc_now
-from cxr.serve.files import ORPHAN_AGE_S, FilmStore, StorageError, shrink_maps
+from cxr.serve.retention import tidy
+from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE, Settings, read_secret_key
-from cxr.serve.tidy import tidy
+from cxr.serve.uploads import ORPHAN_AGE_S, FilmStore, StorageError, shrink_maps
 
 
 def png_of(width: int, height: int, depth: int = 8, kind: int = 0) -> bytes:
@@ -176,7 +176,7 @@ def test_full_disk_leaves_no_row_and_no_file(login, kit, app, monkeypatch):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxr.serve.files._write", fail)
+    monkeypatch.setattr("cxr.serve.uploads._write", fail)
     answer = send(login, kit, kit.film_bytes())
     assert answer.status_code == 507
     assert str(serving(app).settings.data_folder) not in answer.get_data(as_text=True)
@@ -254,7 +254,7 @@ def test_killed_while_writing_leaves_nothing_that_is_found(app, kit, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxr.serve.files._thumb", killed)
+        patch.setattr("cxr.serve.uploads._thumb", killed)
         with pytest.raises(KeyboardInterrupt):
             films.save(np.zeros((64, 64), np.uint8), None)
     assert list(films.folder.glob("??/*")) == []

@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder
 from cxr.errors import InputError, NonFiniteLossError
+from cxr.models.build import build_member, freeze
 from cxr.training.augment import Augmentation
 from cxr.training.callbacks import ResumeCheckpoint
 from cxr.training.fit import FitSettings, MemberModule, choose_precision, parameter_groups
-from cxr.training.members import build_member, freeze
 from cxr.training.trainer import Machine, fit
 
 LABELS = ("normal", "viral")

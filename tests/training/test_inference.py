@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from cxr.errors import InputError, MissingInputError
+from cxr.models.build import Member, build_member
 from cxr.training.inference import (
     feature_batches,
     predict_logits,
     read_predictions,
     write_predictions,
 )
-from cxr.training.members import Member, build_member
 
 LABELS = ("normal", "covid", "viral")
 

@@ -17,8 +17,8 @@ from PIL import Image
 from cxr.data.phantom.render import render_patient
 from cxr.data.phantom.shortcut import Shortcut, frame, plant
 from cxr.errors import InputError
+from cxr.files import raise_if_unwritable
 from cxr.labels import CANONICAL
-from cxr.runlog import raise_if_unwritable
 
 PHANTOM_VERSION = 2
 """Raised whenever equal settings give other pixels, so that kept films are made anew."""

@@ -6,9 +6,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from cxr.data.sources.published import IGNORED
+from cxr.data.sources.published_split import IGNORED
 from cxr.errors import InputError
-from cxr.runlog import raise_if_unwritable
+from cxr.files import raise_if_unwritable
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is worked on, the bytes done and all bytes (None while unknown)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.manifest import check_manifest, manifest_table
-from cxr.data.sources.published import find_tree, keep_present, read_rows
+from cxr.data.sources.published_split import find_tree, keep_present, read_rows
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from cxr.data.sources import cohen, hannover, kermany
 from cxr.data.sources.archive import Progress
 from cxr.data.sources.resume import ResumingDownloader
 from cxr.errors import InputError, MissingInputError
-from cxr.runlog import raise_if_unwritable, read_json, write_json
+from cxr.files import raise_if_unwritable, read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxr.data.manifest import SPLITS, check_manifest, manifest_table
 from cxr.errors import InputError, MissingInputError
-from cxr.images import SUFFIXES, is_dicom_file
+from cxr.imaging.read import SUFFIXES, is_dicom_file
 
 log = logging.getLogger(__name__)
 

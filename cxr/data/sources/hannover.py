@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.manifest import check_manifest, manifest_table
-from cxr.data.sources.published import find_tree, keep_present, read_rows
+from cxr.data.sources.published_split import find_tree, keep_present, read_rows
 
 HOME_PAGE = "https://github.com/ml-workgroup/covid-19-image-repository"
 LICENSE = "CC BY 3.0"

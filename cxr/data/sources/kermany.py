@@ -10,7 +10,7 @@ import pandas as pd
 
 from cxr.data.manifest import SPLITS, check_manifest, manifest_table
 from cxr.data.sources.folder import is_image
-from cxr.data.sources.published import find_tree
+from cxr.data.sources.published_split import find_tree
 from cxr.errors import InputError, MissingInputError
 
 HOME_PAGE = "https://data.mendeley.com/datasets/rscbjbr9sj/2"

@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from cxr.runlog import raise_if_unwritable, write_json
+from cxr.files import raise_if_unwritable, write_json
 
 CHUNK_BYTES = 1 << 16
 """A dropped connection costs at most this much of what has come."""

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from cxr.serve.store.models import Base
+from cxr.serve.store.rows import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

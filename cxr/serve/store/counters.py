@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
-from cxr.serve.store.models import Counter
+from cxr.serve.store.rows import Counter
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from cxr.errors import InputError
 from cxr.serve.settings import Settings
 from cxr.serve.store.database import Database
-from cxr.serve.store.models import Base
+from cxr.serve.store.rows import Base
 
 ROWS_AT_ONCE = 500
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
-from cxr.serve.store.models import FILE_NAME_CHARS, PredictionRow, Usage
+from cxr.serve.store.rows import FILE_NAME_CHARS, PredictionRow, Usage
 
 REFUSED = "refused"
 """What the history calls the outcome of a film that was refused; no class may be named so."""

@@ -8,7 +8,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from cxr.errors import InputError
-from cxr.serve.store.models import NAME_CHARS, Token, User
+from cxr.serve.store.rows import NAME_CHARS, Token, User
 from cxr.serve.store.users import SEEN_EVERY, digest_secret
 
 PREFIX = "cxr_"

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from cxr.errors import InputError
-from cxr.serve.store.models import NAME_CHARS, ROLES, LoginSession, PredictionRow, Usage, User
+from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Usage, User
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]*")
 SEEN_EVERY = timedelta(seconds=60)

@@ -10,7 +10,7 @@ from flask import Flask
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.predictor import Prediction
 from cxr.errors import InputError
-from cxr.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import PreprocessSpec
 from cxr.serve import create_app
 
 LABELS = ("normal", "bacterial")

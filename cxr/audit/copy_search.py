@@ -1,0 +1,149 @@
+"""Films of different splits that show the same exposure, found from pixels and files.
+
+Two searches propose pairs, the perceptual hash in all eight flips and right-angle turns and,
+where the set is small enough, the films of another split that look most alike through any view;
+laying one film on the other decides. N films, S side of prepared pixels, P pairs.
+"""
+
+import concurrent.futures
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.data.decode import ShowProgress, no_progress
+from cxr.data.groups import MAX_DISTANCE, MIN_CORRELATION
+from cxr.data.near_duplicates import near_pairs, perceptual_hashes
+from cxr.data.registration import alike_pairs, describe
+from cxr.data.superposition import confirm_pairs
+from cxr.errors import InputError
+from cxr.files import digest
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.read import read_gray
+
+EXTRA_BITS = 2
+"""Beyond the distance that ``prepare`` uses, so that its own misses can be found."""
+
+Pairs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Pairs of films of two splits that show the same exposure.
+
+    Attributes:
+        pairs: (P, 2) rows, first below second.
+        identical: (P,) whether the pixels are equal as they stand.
+        turns: (P,) index into ``ORIENTATIONS``.
+        correlation: (P,) of fine detail.
+    """
+
+    pairs: Pairs
+    identical: NDArray[np.bool_]
+    turns: NDArray[np.int64]
+    correlation: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What the original files say.
+
+    Attributes:
+        digests: (N,) of the decoded pixels; "" where a file is missing or cannot be read.
+        differing: rows whose file no longer gives the prepared pixels.
+    """
+
+    digests: NDArray[np.str_]
+    differing: list[int]
+
+
+def find_leaks(
+    pixels: NDArray[np.uint8],
+    split: NDArray[np.str_],
+    *,
+    digests: NDArray[np.str_] | None = None,
+    progress: ShowProgress = no_progress,
+) -> Copies:
+    """Find pairs of films of different splits that show the same exposure.
+
+    Args:
+        pixels: (N, S, S) uint8.
+        split: (N,) names.
+        digests: (N,) of the original pixels, "" where unknown; equal ones are identical too.
+        progress: see ``ShowProgress``.
+    """
+    count = len(pixels)
+    found = [np.empty((0, 2), np.int64)]
+    squares = [digest(np.ascontiguousarray(film).tobytes()) for film in pixels]
+    same = [pair_equal(np.asarray(squares))] + ([] if digests is None else [pair_equal(digests)])
+    hashes = perceptual_hashes(pixels)
+    found.append(_across(near_pairs(hashes, max_distance=MAX_DISTANCE + EXTRA_BITS), split))
+    with progress("leak: look for the most alike films", count) as done:
+        found.append(alike_pairs(describe(pixels), apart=split, on_progress=done))
+    candidates = np.unique(np.concatenate([*found, _across(np.concatenate(same), split)]), axis=0)
+    with progress("leak: lay candidates on each other", len(candidates)) as done:
+        pairs, turns, likeness = confirm_pairs(
+            pixels, candidates, min_correlation=MIN_CORRELATION, on_progress=done
+        )
+    identical = np.array([squares[a] == squares[b] for a, b in pairs], bool)
+    if digests is not None:
+        identical |= (digests[pairs[:, 0]] == digests[pairs[:, 1]]) & (digests[pairs[:, 0]] != "")
+    return Copies(pairs, identical, turns, likeness)
+
+
+def read_files(
+    root: Path,
+    names: Sequence[str],
+    pixels: NDArray[np.uint8],
+    spec: PreprocessSpec,
+    *,
+    workers: int = 2,
+    progress: ShowProgress = no_progress,
+) -> FileCheck | None:
+    """Decode the original films again and compare them with the prepared pixels.
+
+    Args:
+        root: folder of the films.
+        names: (N,) paths below it.
+        pixels: (N, S, S) uint8, what ``prepare`` made of them.
+        spec: how.
+        workers: threads that decode.
+        progress: see ``ShowProgress``.
+
+    Returns:
+        None where not one of the files is there.
+    """
+    if not any((root / name).is_file() for name in names):
+        return None
+
+    def one(row: int) -> tuple[str, bool]:
+        try:
+            film = read_gray(root / names[row], name=names[row])
+        except InputError:
+            return "", False
+        key = digest(np.asarray(film.shape, np.int64).tobytes(), film.tobytes())
+        return key, bool(np.array_equal(to_square(film, spec), pixels[row]))
+
+    digests, differing = [], []
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    with progress("leak: read the original files", len(names)) as done, pool:
+        for row, (key, equal) in enumerate(pool.map(one, range(len(names)))):
+            digests.append(key)
+            if not equal:
+                differing.append(row)
+            done()
+    return FileCheck(np.asarray(digests, str), differing)
+
+
+def pair_equal(keys: NDArray[np.str_]) -> Pairs:
+    """Pair each row with the others of its key, by a chain; "" stays alone."""
+    order = np.argsort(keys, kind="stable")
+    links = np.stack([order[:-1], order[1:]], axis=1)
+    equal = (keys[links[:, 0]] == keys[links[:, 1]]) & (keys[links[:, 0]] != "")
+    return np.sort(links[equal], axis=1).astype(np.int64).reshape(-1, 2)
+
+
+def _across(pairs: Pairs, split: NDArray[np.str_]) -> Pairs:
+    return np.asarray(pairs[split[pairs[:, 0]] != split[pairs[:, 1]]])

@@ -1,0 +1,108 @@
+"""Where each class comes from: films, patients, ages, sexes and views per class and source.
+
+N films, K classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.evaluation.tables import Cell, Table
+from cxr.labels import list_words
+
+POPULATIONS = {
+    "kermany": "children aged one to five, one hospital in Guangzhou",
+    "hannover": "covid patients of Hannover Medical School",
+    "cohen": "films out of publications from many hospitals, mostly adults",
+}
+"""What the public sources say of themselves where their tables do not.
+
+Source: Kermany et al. 2018, Cell 172; Winther et al. 2020, figshare 12275009; Cohen et al.
+2020, arXiv:2006.11988.
+"""
+UNKNOWN = "unknown"
+
+
+def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> Table:
+    """Count films and patients of each class and source, with what is known of the patients.
+
+    Args:
+        table: N rows of the prepared table.
+        labels: K class names.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for label in labels:
+        of_class = table[table["label"] == label]
+        for source, films in of_class.groupby(of_class["source"].replace("", UNKNOWN)):
+            rows.append((
+                label, str(source), len(films), int(films["group"].nunique()), ages_of(films),
+                _counts(films["sex"]), _counts(films["view"]), POPULATIONS.get(str(source), ""),
+            ))  # fmt: skip
+    heads = ("class", "source", "films", "patients or groups", "age in years", "sex", "view",
+             "as the source says")  # fmt: skip
+    return Table("Where each class comes from", heads, tuple(rows))
+
+
+def origin_sentences(table: pd.DataFrame, labels: Sequence[str]) -> str:
+    """Say which classes share no source with the others, and whose ages are known."""
+    said = []
+    for label in labels:
+        own, rest = table[table["label"] == label], table[table["label"] != label]
+        theirs, others = set(own["source"]) - {""}, set(rest["source"]) - {""}
+        if not theirs or not others or theirs & others:
+            continue
+        films = [f"{source} ({int((own['source'] == source).sum())} films)"
+                 for source in sorted(theirs)]  # fmt: skip
+        said.append(
+            f"Every {label} film comes from other hospitals than the rest: from "
+            f"{list_words(films)}, and no other class has a film from there."
+        )
+        said.append(_ages_sentence(label, own, rest))
+    return " ".join(part for part in said if part)
+
+
+def _ages_sentence(label: str, own: pd.DataFrame, rest: pd.DataFrame) -> str:
+    """Say how old the patients of a class are beside those of the others."""
+    described = {
+        source: POPULATIONS[source]
+        for source in sorted(set(rest["source"]))
+        if source in POPULATIONS
+    }
+    known_own, known_rest = ages(own), ages(rest)
+    if not len(known_own):
+        return ""
+    first = (
+        f"It also comes from other ages: in years, {label} patients have the {ages_of(own)} "
+        f"(known of {len(known_own)} of {len(own)} films)"
+    )
+    if len(known_rest):
+        return f"{first}, the others {ages_of(rest)} (of {len(known_rest)} of {len(rest)})."
+    if described:
+        words = list_words([f"{source} describes its films as {said}"
+                            for source, said in described.items()])  # fmt: skip
+        return f"{first}; of the others no film's age is known, but {words}."
+    return f"{first}; of the others no film's age is known."
+
+
+def ages(films: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the known ages in years."""
+    found = pd.to_numeric(films["age"], errors="coerce").to_numpy(np.float64)
+    return np.asarray(found[np.isfinite(found)])
+
+
+def ages_of(films: pd.DataFrame) -> str:
+    """Write the median age and the range, or that none is known."""
+    known = ages(films)
+    if not len(known):
+        return UNKNOWN
+    return f"median {np.median(known):.0f}, {known.min():.0f} to {known.max():.0f}"
+
+
+def _counts(values: pd.Series) -> str:
+    """Write how often each value occurs: "M 61, F 40, unknown 16"."""
+    counts = values.replace("", UNKNOWN).value_counts()
+    if list(counts.index) == [UNKNOWN]:
+        return UNKNOWN
+    return ", ".join(f"{value} {count}" for value, count in counts.items())

@@ -1,0 +1,255 @@
+"""Test 8: subgroup performance: sensitivity by sex, age, view and source.
+
+Where many groups are compared one lies low by chance; how low the lowest of all does is learned
+by permuting the attributes between patients (``maxt``). N test images, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.audit.limits import TOO_FEW
+from cxr.audit.maxt import adjusted_p, permuted_gaps
+from cxr.audit.result import AuditResult, Verdict, figure_of, skipped
+from cxr.evaluation.intervals import share_interval
+from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.labels import list_words
+
+NAME, TITLE = "subgroups", "Subgroup performance"
+AGE_BANDS = ((0, 5), (6, 17), (18, 39), (40, 64), (65, 150))
+"""Years, both ends included: infants and small children, older children, three of adults."""
+GAP = 0.10
+"""Sensitivity below the rest of the class from which a group is worth a look."""
+ALPHA = 0.05
+"""Family-wise: among all groups of a run without any gap, how often one is called lower."""
+FEWEST_PATIENTS = 10
+"""Patients of a group, and of the rest of its class, below which nothing is said."""
+FEW_WORDS = "too few to say"
+PERMUTATIONS = 1000
+UNKNOWN = ""
+WHAT = (
+    "Sensitivity, the share of ill (or healthy) images that are named rightly, was counted for "
+    "women and men, age bands, views and sources, inside each class and only where the manifest "
+    f"knows them. Below {TOO_FEW} images or {FEWEST_PATIENTS} patients nothing is said, and p is "
+    "adjusted for the number of groups that are compared."
+)
+
+
+def age_bands(ages: Sequence[str]) -> NDArray[np.str_]:
+    """Return each image's age band, "" where the age is unknown.
+
+    Args:
+        ages: (N,) text in years.
+    """
+    found = []
+    for text in ages:
+        try:
+            # A child of 5.5 years is in the band that ends with 5.
+            years = int(float(text))
+        except (ValueError, OverflowError):
+            found.append(UNKNOWN)
+            continue
+        band = [(low, high) for low, high in AGE_BANDS if low <= years <= high]
+        found.append(_band_name(*band[0]) if band else UNKNOWN)
+    return np.asarray(found, str)
+
+
+@dataclass
+class Group:
+    """The images of one class and one value of an attribute.
+
+    Attributes:
+        label: the class.
+        attribute: "sex".
+        value: "F"; "" for the images of which it is not known.
+        right: (n,) whether each image is classified rightly.
+        patients: (n,) patient or group names.
+        gap: sensitivity less that of the class's other images of known value, with its
+            interval; empty where one side has too few.
+        p: that of so low a gap by chance, adjusted for all comparisons of the run.
+    """
+
+    label: str
+    attribute: str
+    value: str
+    right: NDArray[np.bool_]
+    patients: NDArray[np.str_]
+    gap: dict[str, float]
+    p: float = 1.0
+
+    @property
+    def where(self) -> str:
+        """Name the group."""
+        return f"{self.label} {self.attribute} {self.value}"
+
+    @property
+    def words(self) -> str:
+        """Name the group with its figures."""
+        shown = show_interval(self.gap, digits=2)
+        return f"{self.where} ({shown}, {len(self.right)} images, p {self.p:.3f})"
+
+
+def audit_subgroups(
+    targets: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    labels: Sequence[str],
+    attributes: Mapping[str, NDArray[np.str_]],
+    *,
+    seed: int = 0,
+    resamples: int = PERMUTATIONS,
+) -> AuditResult:
+    """Compare the sensitivity of each subgroup with the rest of its class.
+
+    Args:
+        targets: (N,) class positions of the test images.
+        predicted: (N,) the model's.
+        groups: (N,) patient or group names.
+        labels: K class names.
+        attributes: per name ("sex") each image's value, "" where unknown.
+        seed: of the permutations.
+        resamples: permutations of patients.
+
+    Returns:
+        ``suspicious`` where a subgroup lies at least ``GAP`` below the rest of its class and
+        its p, adjusted for all comparisons, is below ``ALPHA``. Never ``shortcut``: a gap says
+        who is classified worse, not why.
+    """
+    known = {name: values for name, values in attributes.items() if (values != UNKNOWN).any()}
+    missing = [name for name in attributes if name not in known]
+    if not known:
+        reason = f"the manifest knows no {list_words(list(attributes))} of the test images"
+        return skipped(NAME, TITLE, WHAT, reason.replace(" and ", " or "))
+    right = targets == predicted
+    parts: list[Group] = []
+    statistics = [np.empty((resamples + 1, 0))]
+    for name, values in known.items():
+        for k, label in enumerate(labels):
+            own = targets == k
+            found = _groups(label, name, right[own], values[own], groups[own])
+            parts += found
+            if wanted := [group.value for group in found if group.gap]:
+                inside = own & (values != UNKNOWN)
+                statistics.append(permuted_gaps(
+                    right[inside], values[inside], groups[inside], wanted,
+                    # Attributes known of the same images of a class are permuted together.
+                    rng=np.random.default_rng([seed, k]), permutations=resamples,
+                ))  # fmt: skip
+    compared = [group for group in parts if group.gap]
+    for group, p in zip(compared, adjusted_p(np.concatenate(statistics, axis=1)), strict=True):
+        group.p = float(p)
+    return _judge(parts, compared, _reason(missing, known, targets, labels))
+
+
+def _groups(
+    label: str,
+    attribute: str,
+    right: NDArray[np.bool_],
+    values: NDArray[np.str_],
+    patients: NDArray[np.str_],
+) -> list[Group]:
+    """Return the groups of one class, the unknown last; none where all are unknown."""
+    found = []
+    for value in _values(values):
+        here = values == value
+        rest = ~here & (values != UNKNOWN)
+        gap = {}
+        if value and all(_enough(right[part], patients[part]) for part in (here, rest)):
+            gap = _gap_interval(*(share_interval(right[part], patients[part])
+                                  for part in (here, rest)))  # fmt: skip
+        found.append(Group(label, attribute, value, right[here], patients[here], gap))
+    return found
+
+
+def _enough(right: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
+    return len(right) >= TOO_FEW and len(np.unique(patients)) >= FEWEST_PATIENTS
+
+
+def _gap_interval(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """Return the difference of two shares with its interval.
+
+    Source: Newcombe 1998, Interval estimation for the difference between independent
+    proportions, method 10.
+    """
+    value = first["value"] - second["value"]
+    down = np.hypot(first["value"] - first["low"], second["high"] - second["value"])
+    up = np.hypot(first["high"] - first["value"], second["value"] - second["low"])
+    return {"value": value, "low": float(value - down), "high": float(value + up)}
+
+
+def _judge(parts: Sequence[Group], compared: Sequence[Group], reason: str) -> AuditResult:
+    lower = [group for group in compared if group.gap["value"] <= -GAP and group.p < ALPHA]
+    first = min(compared, key=lambda group: group.gap["value"], default=None)
+    verdict: Verdict = "suspicious" if lower else "clear"
+    figure = None
+    if first is None:
+        verdict = "skipped"
+        sentence = (
+            f"No group can be compared: inside no class do two groups have {TOO_FEW} test images "
+            f"and {FEWEST_PATIENTS} patients each."
+        )
+    else:
+        metric = f"sensitivity of {first.where}, less the rest of the class"
+        figure = figure_of(first.gap, metric=metric, chance=0)
+        sentence = (
+            f"Of {len(compared)} groups with {TOO_FEW} images and {FEWEST_PATIENTS} patients or "
+            f"more, none lies {GAP:.0%} or more below the rest of its class beyond chance; the "
+            f"lowest is {first.words}."
+        )
+    if lower:
+        sentence = "Sensitivity is lower than in the rest of the class for "
+        sentence += f"{list_words([group.words for group in lower])}."
+    few = [f"{group.where} ({len(group.right)})" for group in parts
+           if group.value and not _enough(group.right, group.patients)]  # fmt: skip
+    sentence += f" Too few to say: {list_words(few)}." if few else ""
+    return AuditResult(NAME, TITLE, WHAT, verdict, sentence, figure, [_table(parts)], reason)
+
+
+def _table(parts: Sequence[Group]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (group.label, group.attribute, group.value or "unknown", len(group.right),
+         len(np.unique(group.patients)), int(group.right.sum()),
+         show_interval(share_interval(group.right, group.patients))
+         if _enough(group.right, group.patients) else FEW_WORDS,
+         show_interval(group.gap) if group.gap else None,
+         f"{group.p:.3f}" if group.gap else None)
+        for group in parts
+    ]  # fmt: skip
+    heads = ("class", "by", "group", "images", "patients or groups", "right", "sensitivity",
+             "less the rest of the class", "adjusted p")  # fmt: skip
+    return Table("Sensitivity of each group, test images", heads, tuple(rows))
+
+
+def _values(values: NDArray[np.str_]) -> list[str]:
+    """Return the values that occur, in order, the unknown last; none where all are unknown."""
+    found = sorted(set(values.tolist()) - {UNKNOWN}, key=_order)
+    unknown = [UNKNOWN] if found and (values == UNKNOWN).any() else []
+    return found + unknown
+
+
+def _order(value: str) -> tuple[int, str]:
+    names = [_band_name(*band) for band in AGE_BANDS]
+    return (names.index(value) if value in names else 0, value)
+
+
+def _band_name(low: int, high: int) -> str:
+    return f"{low} and over" if high >= 150 else f"{low} to {high}"
+
+
+def _reason(
+    missing: Sequence[str],
+    known: Mapping[str, NDArray[np.str_]],
+    targets: NDArray[np.int64],
+    labels: Sequence[str],
+) -> str:
+    """Say which attributes are unknown, wholly or for some classes."""
+    reasons = [f"no test image's {name} is known" for name in missing]
+    for name, values in known.items():
+        blank = [label for k, label in enumerate(labels)
+                 if (targets == k).any() and (values[targets == k] == UNKNOWN).all()]  # fmt: skip
+        if blank:
+            reasons.append(f"{name} is known of no {list_words(blank).replace(' and ', ' or ')} "
+                           "image")  # fmt: skip
+    return "; ".join(reasons)

@@ -1,0 +1,147 @@
+"""Which films a prediction run takes: files, folders, globs, manifests. One at a time.
+
+Nothing here holds a list of all films, so that a million of them need no more memory than ten.
+"""
+
+import csv
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from cxr.errors import InputError, MissingInputError
+from cxr.imaging.read import SUFFIXES
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+_MAGIC_AT, _MAGIC = 128, b"DICM"
+"""Where a DICOM file says that it is one; such trees often give their files no ending.
+Source: DICOM PS3.10, section 7.1."""
+
+
+@dataclass(frozen=True)
+class FilmFile:
+    """A film to predict.
+
+    Attributes:
+        path: where it is.
+        name: what the results call it: the path as it was given, with slashes.
+        error: why it cannot be used, known before it is opened; empty where nothing is known.
+    """
+
+    path: Path
+    name: str
+    error: str = ""
+
+    def key(self) -> int:
+        """Return 64 bits of the file's place, size and time of change.
+
+        A file that was changed has another key, and a missing one that comes back too.
+        """
+        try:
+            stat = self.path.stat()
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            state = "missing"
+        place = os.fsencode(os.path.abspath(self.path))
+        found = hashlib.blake2b(place + b"\0" + state.encode(), digest_size=8)
+        return int.from_bytes(found.digest(), "big")
+
+
+def find_films(sources: Sequence[str]) -> Iterator[FilmFile]:
+    """Yield the films that the sources name, in their order, folders by alphabet.
+
+    Args:
+        sources: files of any name; folders, searched to any depth for JPEG, PNG, TIFF and
+            DICOM (by ending, or where there is none by content); patterns with ``*``, ``?``
+            or ``[``, in which ``**`` goes to any depth; CSV files with a column ``image``,
+            paths relative to their own folder. What lies in a folder that was named before
+            is not taken again.
+
+    Raises:
+        MissingInputError: a source that does not exist, or a pattern that nothing matches.
+        InputError: a CSV without the column ``image``.
+    """
+    folders: list[Path] = []
+    for source in sources:
+        for path in _paths(source):
+            place = path.resolve()
+            if any(place.is_relative_to(folder) for folder in folders):
+                continue
+            if path.is_dir():
+                yield from _in_folder(path)
+                folders.append(place)
+            elif path.suffix.lower() == ".csv":
+                yield from _in_manifest(path)
+            else:
+                yield FilmFile(path, path.as_posix())
+
+
+def _paths(source: str) -> Iterator[Path]:
+    path = Path(source)
+    if path.exists():
+        yield path
+        return
+    if not glob.has_magic(source):
+        raise MissingInputError(
+            f"there is no {source}: give a film, a folder, a pattern in quotes such as "
+            "'films/**/*.dcm', or a manifest.csv"
+        )
+    found = False
+    for match in sorted(glob.iglob(source, recursive=True)):
+        # A pattern with ** names folders too, whose films it names itself.
+        if not ("**" in source and os.path.isdir(match)):
+            found = True
+            yield Path(match)
+    if not found:
+        raise MissingInputError(f"nothing matches the pattern {source}: mend it")
+
+
+def _in_folder(folder: Path) -> Iterator[FilmFile]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(place, name)
+            if not name.startswith(".") and _is_film(path):
+                yield FilmFile(path, path.as_posix())
+
+
+def _is_film(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES or suffix in DICOM_SUFFIXES:
+        return True
+    # DICOM names are often numbers with dots, whose last one then looks like an ending.
+    if suffix.strip(".").isdigit() or not suffix:
+        try:
+            with path.open("rb") as file:
+                file.seek(_MAGIC_AT)
+                return file.read(len(_MAGIC)) == _MAGIC and path.name != "DICOMDIR"
+        except OSError:
+            return False
+    return False
+
+
+def _in_manifest(path: Path) -> Iterator[FilmFile]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        try:
+            if "image" not in (rows.fieldnames or ()):
+                raise InputError(
+                    f"{path} has no column 'image': it has {', '.join(rows.fieldnames or ())}; "
+                    "name the column of the films' paths so"
+                )
+            for row in rows:
+                name = row["image"] or ""
+                if _leaves(name):
+                    yield FilmFile(path, name, f"{name!r} is no path inside the folder of {path}")
+                else:
+                    yield FilmFile(path.parent / name, (path.parent / name).as_posix())
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read as CSV in UTF-8 ({error})") from None
+
+
+def _leaves(name: str) -> bool:
+    """Tell whether a manifest's path is empty, absolute or climbs out of its folder."""
+    windows = PureWindowsPath(name)
+    return not name or bool(windows.anchor) or ".." in (*PurePosixPath(name).parts, *windows.parts)

@@ -1,0 +1,136 @@
+"""Turned and mirrored copies of films as files of their own, split at random: a leak on purpose.
+
+What an application does that augments its folder first and splits afterwards. Here it serves to
+measure what that is worth; nothing that is to be believed is trained on it.
+
+N films, C copies of each, S side of a square.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cxr.data.decode import ShowProgress, allocate, no_progress
+from cxr.data.prepared import Prepared, open_prepared
+from cxr.errors import InputError
+from cxr.files import atomic_write, digest, digest_of, write_json
+
+MAX_COPIES = 20
+
+
+@dataclass(frozen=True)
+class CopySettings:
+    """How films are copied and split.
+
+    Attributes:
+        copies: C, of each film.
+        rotation_deg: largest turn of a copy, to either side.
+        test_share: of all rows, copies included; validation gets as many.
+        seed: of the turns and of the split.
+    """
+
+    copies: int = 3
+    rotation_deg: float = 15.0
+    test_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key, low, high in (
+            ("copies", 1, MAX_COPIES), ("rotation_deg", 0.0, 180.0), ("test_share", 0.01, 0.4),
+        ):  # fmt: skip
+            if not low <= getattr(self, key) <= high:
+                raise InputError(f"{key} is {getattr(self, key)}: allowed are {low:g} to {high:g}")
+
+
+def copy_then_split(
+    prepared: Prepared,
+    rows: NDArray[np.int64],
+    folder: Path,
+    settings: CopySettings,
+    *,
+    progress: ShowProgress | None = None,
+) -> Prepared:
+    """Copy films, then split films and copies at random, blind to what is a copy of what.
+
+    Args:
+        prepared: a prepared set.
+        rows: (N,) which of its films.
+        folder: receives the new set; one of the same films and settings is reused.
+        settings: how.
+        progress: see cxr.data.decode.ShowProgress.
+
+    Returns:
+        A prepared set of N (1 + C) rows: each film, followed by its copies. ``image`` of a copy
+        ends in ``#1`` to ``#C``, column ``copy_of`` names the film, and ``group`` is the film's.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    table = prepared.table.iloc[rows].reset_index(drop=True)
+    key = digest(prepared.info["fingerprint"], *table["image"], digest_of(asdict(settings)))
+    if (folder / "prepared.json").exists():
+        opened = open_prepared(folder)
+        if opened.info["fingerprint"] == key:
+            return opened
+        (folder / "prepared.json").unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(settings.seed)
+    each = 1 + settings.copies
+    pixels = allocate(folder / "pixels.npy", (len(rows) * each, *prepared.pixels.shape[1:]))
+    with (progress or no_progress)("turned and mirrored copies", len(rows)) as done:
+        for place, row in enumerate(rows):
+            film = np.asarray(prepared.pixels[row])
+            turns = random.uniform(-settings.rotation_deg, settings.rotation_deg, each)
+            pixels[place * each] = film
+            for number in range(1, each):
+                pixels[place * each + number] = turned(film, turns[number], mirror=number % 2 == 1)
+            done()
+    pixels.flush()
+    copied = _copied_table(table, settings, random)
+    with atomic_write(folder / "table.csv") as file:
+        file.write(copied.to_csv(index=False, lineterminator="\n").encode())
+    kept = ("labels", "synthetic", "preprocess", "settings")
+    write_json(folder / "prepared.json", {key: prepared.info[key] for key in kept} | {
+        "fingerprint": key, "copies": asdict(settings), "counts": {"kept": len(copied)},
+        "leaky": "copies of one film lie on both sides of the split, on purpose",
+    })  # fmt: skip
+    return open_prepared(folder)
+
+
+def turned(film: NDArray[np.uint8], angle_deg: float, *, mirror: bool) -> NDArray[np.uint8]:
+    """Return a film turned about its centre, black where nothing was, and mirrored.
+
+    Args:
+        film: (S, S) uint8.
+        angle_deg: counter-clockwise.
+        mirror: left and right are swapped first.
+    """
+    image = Image.fromarray(np.ascontiguousarray(film[:, ::-1]) if mirror else film)
+    return np.asarray(image.rotate(angle_deg, Image.Resampling.BILINEAR), np.uint8)
+
+
+def count_leaks(table: pd.DataFrame, held_out: Sequence[str] = ("test",)) -> int:
+    """Count the rows of splits that are held out of which a copy, by ``group``, is in train."""
+    trained = set(table["group"][table["split"] == "train"])
+    return int((table["group"].isin(trained) & table["split"].isin(list(held_out))).sum())
+
+
+def _copied_table(
+    table: pd.DataFrame, settings: CopySettings, random: np.random.Generator
+) -> pd.DataFrame:
+    """Return each row and its copies, split at random."""
+    each = 1 + settings.copies
+    copied = table.loc[table.index.repeat(each)].reset_index(drop=True)
+    number = np.tile(np.arange(each), len(table))
+    copied["copy_of"] = np.where(number == 0, "", copied["image"])
+    copied["image"] += pd.Series(number).map(lambda n: f"#{n}" if n else "")
+    some = round(settings.test_share * len(copied))
+    split = np.full(len(copied), "train", dtype=object)
+    order = random.permutation(len(copied))
+    split[order[:some]], split[order[some : 2 * some]] = "test", "val"
+    return copied.assign(split=split)

@@ -1,0 +1,247 @@
+"""Everything about certainty on test: calibration, prediction sets, referral; to plain values.
+
+Computed from the predictions table and what was fitted on validation; no model runs here.
+N samples, K classes.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES
+from cxr.evaluation.calibration import (
+    BINS,
+    FILMS_PER_BIN,
+    bins_for,
+    measure_calibration,
+    reliability_curve,
+)
+from cxr.evaluation.metrics import Floats
+from cxr.evaluation.selective import measure_selective
+from cxr.evaluation.set_coverage import KINDS, measure_sets
+from cxr.evaluation.summary import count_patients
+from cxr.evaluation.tables import Row, show_interval
+from cxr.labels import label_indices
+from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
+from cxr.plotting import RESEARCH_USE
+
+TOP = "named class"
+"""Key of the reliability curve of whichever class is named."""
+
+KIND_SHOWN = {"plain": "one threshold", "per_class": "per class"}
+
+CALIBRATION_METHOD = {
+    "shares": "Wilson's score interval of as many films as the patients are worth",
+    "nll, brier, aurc, accuracy at a coverage": "Student's t by patient from influences, on the "
+    "log or logit scale",
+    "calibration errors": "whole groups resampled, inverted",
+}
+"""How each figure gets its interval."""
+
+logger = logging.getLogger(__name__)
+
+
+def probs_before_and_after(
+    predictions: pd.DataFrame, ensemble: Ensemble
+) -> dict[str, dict[str, Floats]]:
+    """Return each model's probabilities before and after its temperatures.
+
+    Args:
+        predictions: N rows of the evaluation's predictions table.
+        ensemble: pool, temperatures and weights; before is the same with all T = 1, the
+            members' own and those behind the pools.
+
+    Returns:
+        Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
+    """
+    logits = {
+        name: predictions[[f"logit_{name}_{label}" for label in ensemble.labels]].to_numpy(float)
+        for name in ensemble.members
+    }
+    plain = replace(
+        ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0),
+        temperature=1.0, equal_temperature=1.0,
+    )  # fmt: skip
+    before, after = all_probs(logits, plain), all_probs(logits, ensemble)
+    return {name: {"before": before[name], "after": after[name]} for name in after}
+
+
+def measure_certainty(
+    predictions: pd.DataFrame,
+    *,
+    ensemble: Ensemble,
+    uncertainty: Mapping[str, Any],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    note: str = "",
+) -> dict[str, Any]:
+    """Compute the content of calibration.json.
+
+    Args:
+        predictions: the table of ``build_predictions``; classes may be absent from it.
+        ensemble: labels, members, temperatures and weights.
+        uncertainty: content of uncertainty.json, fitted on validation.
+        resamples: bootstrap resamples of whole groups.
+        seed: of the resamples.
+        note: what the images are; stands in the result.
+
+    Returns:
+        Head as in metrics.json; ``calibration`` per model (see ``measure_calibration``);
+        ``reliability`` of the ensemble (before and after, each class and ``TOP``);
+        ``prediction_sets`` (see ``measure_sets``); ``referral`` per model (see
+        ``measure_selective``); ``skipped``, part to reason.
+
+    Raises:
+        InputError: a label that the ensemble does not know.
+    """
+    labels = list(ensemble.labels)
+    targets = np.asarray(label_indices(predictions["label"], labels), np.int64)
+    groups = predictions["group"].to_numpy(str)
+    models = probs_before_and_after(predictions, ensemble)
+    draw: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    counts = dict(zip(labels, np.bincount(targets, minlength=len(labels)).tolist(), strict=True))
+    result: dict[str, Any] = {
+        "note": note,
+        "use": RESEARCH_USE,
+        "labels": labels,
+        "members": list(ensemble.members),
+        "n": len(targets),
+        "n_groups": len(np.unique(groups)),
+        "counts": counts,
+        "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
+        "interval": {
+            "level": CONFIDENCE,
+            "method": CALIBRATION_METHOD,
+            **draw,
+        },
+        "temperatures": dict(ensemble.temperatures),
+        "bins": bins_for(len(targets)),
+        "calibration": {
+            name: measure_calibration(targets, stages, groups, labels, **draw)
+            for name, stages in models.items()
+        },
+        "reliability": {
+            stage: _curves(targets, probs, groups, labels)
+            for stage, probs in models[WEIGHTED].items()
+        },
+        "prediction_sets": measure_sets(
+            targets, models[WEIGHTED]["after"], groups, uncertainty, **draw
+        ),
+        "referral": {
+            name: measure_selective(
+                targets, stages["after"], groups,
+                threshold=uncertainty["referral"]["threshold"] if name == WEIGHTED else None,
+            )
+            for name, stages in models.items()
+        },
+        "fitted": {
+            key: uncertainty[key]
+            for key in ("fitted_on", "n", "n_patients", "counts", "patients", "warning")
+        },
+    }  # fmt: skip
+    result["skipped"] = _skip(result, uncertainty)
+    return result
+
+
+def certainty_table(found: Mapping[str, Any]) -> list[Row]:
+    """Return a row per model: calibration before and after temperature, and referral."""
+    rows = []
+    for name in (*found["members"], EQUAL, WEIGHTED):
+        row = {"model": name}
+        for stage in ("before", "after"):
+            values = found["calibration"][name][stage]
+            row |= {
+                f"NLL {stage}": show_interval(values["nll"]),
+                f"Brier {stage}": f"{values['brier']['value']:.3f}",
+                f"ECE {stage}": _number(values["ece"]["value"]),
+                f"debiased {stage}": show_interval(values["ece_debiased"]),
+            }
+        rows.append(row)
+    return rows
+
+
+def sets_table(found: Mapping[str, Any]) -> list[Row]:
+    """Return a row per level and kind: coverage, mean size, and the coverage of each class."""
+    rows = []
+    for level, kinds in found["prediction_sets"].items():
+        for kind in KINDS:
+            values = kinds[kind]
+            row = {
+                "sets": f"{float(level):.0%}, {KIND_SHOWN[kind]}",
+                "coverage": show_interval(values["coverage"]),
+                "mean size": show_interval(values["size"], digits=2),
+            }
+            rows.append(row | {
+                _class_head(label, value): show_interval(value)
+                for label, value in values["per_class"].items()
+            })  # fmt: skip
+    return rows
+
+
+def _class_head(label: str, value: Mapping[str, Any]) -> str:
+    """Name a class and how many patients its coverage rests on; version 0.1 did not count them."""
+    return f"{label}, {value['patients']} patients" if "patients" in value else label
+
+
+def referral_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Say what referring the least certain films to a human gives, for the ensemble."""
+    values = found["referral"][WEIGHTED]
+    share = values["at_coverage"]["coverage"]
+    sentences = [
+        f"when the ensemble answers the {share:.0%} of films that it is surest of and the rest "
+        f"goes to a human, it is right on {show_interval(values['at_coverage']['accuracy'])} of "
+        f"those answered (on all films: {show_interval(values['accuracy_all'])}); area under the "
+        f"risk-coverage curve {show_interval(values['aurc'])}"
+    ]
+    if fixed := values.get("at_threshold"):
+        sentences.append(
+            f"with the threshold {fixed['threshold']:.3f} fixed on validation for {share:.0%} it "
+            f"answers {show_interval(fixed['coverage'])} and is right on "
+            f"{show_interval(fixed['accuracy'])} of those"
+        )
+    return sentences
+
+
+def _curves(targets: Any, probs: Floats, groups: Any, labels: list[str]) -> dict[str, Any]:
+    """Return the reliability curve of each class's probability, and of the named class."""
+    right = probs.argmax(axis=1) == targets
+    own = {
+        label: reliability_curve(probs[:, k], targets == k, groups)
+        for k, label in enumerate(labels)
+    }
+    return {TOP: reliability_curve(probs.max(axis=1), right, groups)} | own
+
+
+def _skip(result: dict[str, Any], uncertainty: Mapping[str, Any]) -> dict[str, str]:
+    """Take out what an absent class leaves undefined; return the parts and why, and say so."""
+    skipped = {}
+    if not result["bins"]:
+        skipped["calibration error"] = (
+            f"{result['n']} films are too few for two bins of {FILMS_PER_BIN}, so it is NaN"
+        )
+    elif result["bins"] < BINS:
+        skipped[f"{BINS} bins"] = f"{result['n']} films allow {result['bins']}"
+    for label in (label for label, count in result["counts"].items() if not count):
+        skipped[f"class {label}"] = "no film of it, so no coverage and no calibration of its own"
+        for values in result["calibration"].values():
+            for stage in ("before", "after"):
+                del values[stage]["per_class"][label]
+        for curves in result["reliability"].values():
+            del curves[label]
+        for kinds in result["prediction_sets"].values():
+            for kind in KINDS:
+                del kinds[kind]["per_class"][label]
+    for level, values in uncertainty["conformal"]["levels"].items():
+        if values["note"]:
+            skipped[f"sets at {level}"] = values["note"]
+    for part, reason in skipped.items():
+        logger.warning("%s: %s", part, reason)
+    return skipped
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None or value != value else f"{value:.3f}"

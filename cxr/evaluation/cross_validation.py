@@ -1,0 +1,142 @@
+"""Cross-validation: predictions of all folds pooled, and what differs from fold to fold.
+
+N films, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.errors import InputError
+from cxr.evaluation.evaluate import best_member, evaluate
+from cxr.evaluation.metrics import OVERALL
+from cxr.evaluation.tables import NAMES, OVERALL_SHOWN, Row
+from cxr.models.ensemble import WEIGHTED, Ensemble
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold gave.
+
+    Attributes:
+        predictions: of its test films, see cxr.evaluation.evaluate.build_predictions.
+        ensemble: fitted on the fold's validation.
+        validation: per member and average the point values of the overall metrics there.
+        sizes: films of ``train``, ``val`` and ``test``.
+    """
+
+    predictions: pd.DataFrame
+    ensemble: Ensemble
+    validation: Mapping[str, Mapping[str, float]]
+    sizes: Mapping[str, int]
+
+
+def cross_validation(
+    results: Sequence[FoldResult],
+    images: NDArray[np.object_],
+    *,
+    seed: int,
+    note: str,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Pool the folds and measure.
+
+    Args:
+        results: of each fold, all of the same members and labels.
+        images: (N,) all films in the order wanted; each is in one fold's test.
+        seed: of the paired test's permutations.
+        note: what the films are.
+
+    Returns:
+        The pooled predictions with a column ``fold``, and the content of cv.json: what
+        ``evaluate`` says of them, ``per_fold`` with each fold's point values, and
+        ``across_folds`` with mean, standard deviation, lowest and highest of these. Pooling
+        compares probabilities of different members, so a pooled AUROC may lie below each fold's.
+
+    Raises:
+        InputError: a film that no fold has tested, or more than one.
+    """
+    first = results[0].ensemble
+    parts = [result.predictions.assign(fold=n) for n, result in enumerate(results, start=1)]
+    pooled = pd.concat(parts, ignore_index=True)
+    if len(pooled) != len(images) or set(pooled["image"]) != set(images):
+        raise InputError(
+            f"the folds predict {len(pooled)} films, {len(images)} were dealt: remove the folder "
+            "of the cross-validation and run it again"
+        )
+    pooled = pooled.set_index("image", drop=False).loc[list(images)].reset_index(drop=True)
+    names = first.members
+    means = {
+        name: {
+            key: float(np.mean([result.validation[name][key] for result in results]))
+            for key in ("balanced_accuracy", "nll")
+        }
+        for name in names
+    }
+    options: dict[str, Any] = {
+        "labels": first.labels, "members": names, "best_member": best_member(means, names),
+        "seed": seed, "note": note,
+    }  # fmt: skip
+    found = evaluate(pooled, **options)
+    per_fold = [
+        _of_fold(number, result, evaluate(result.predictions, **options))
+        for number, result in enumerate(results, start=1)
+    ]
+    found["folds"] = len(results)
+    found["per_fold"] = per_fold
+    found["across_folds"] = {
+        model: {
+            metric: _spread([fold["models"][model][metric] for fold in per_fold])
+            for metric in OVERALL
+        }
+        for model in found["models"]
+    }
+    return pooled, found
+
+
+def fold_table(found: Mapping[str, Any], model: str = WEIGHTED) -> list[Row]:
+    """Return a row per fold, then mean and range, of one model's overall metrics.
+
+    Args:
+        found: the content of cv.json.
+        model: a member, "equal" or "ensemble".
+    """
+    rows = [
+        {"fold": str(fold["fold"]), "test films": str(fold["n"])}
+        | {NAMES.get(key, key): f"{fold['models'][model][key]:.3f}" for key in OVERALL_SHOWN}
+        for fold in found["per_fold"]
+    ]
+    spread = found["across_folds"][model]
+    for head, show in (("mean", "{mean:.3f}"), ("range", "{min:.3f} to {max:.3f}")):
+        rows.append(
+            {"fold": head, "test films": ""}
+            | {NAMES.get(key, key): show.format(**spread[key]) for key in OVERALL_SHOWN}
+        )
+    return rows
+
+
+def _of_fold(number: int, result: FoldResult, scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "fold": number,
+        "n": scores["n"],
+        "n_groups": scores["n_groups"],
+        "counts": scores["counts"],
+        "films": dict(result.sizes),
+        "ensemble": result.ensemble.to_dict(),
+        "models": {
+            model: {metric: values[metric]["value"] for metric in OVERALL}
+            for model, values in scores["models"].items()
+        },
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Return mean, standard deviation (of one fold), lowest and highest."""
+    found = np.asarray(values, np.float64)
+    return {
+        "mean": float(found.mean()), "sd": float(found.std(ddof=1)),
+        "min": float(found.min()), "max": float(found.max()),
+    }  # fmt: skip

@@ -1,0 +1,142 @@
+"""Do prediction sets cover as they promise, and how large are they.
+
+N samples, K classes, R resamples, G patients.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
+
+from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval, weight_blocks
+from cxr.evaluation.intervals import share_interval
+from cxr.evaluation.tables import show_interval
+from cxr.labels import list_words
+from cxr.reliability.conformal import patients_needed, prediction_sets, thresholds_of
+
+KINDS = ("plain", "per_class")
+"""One threshold from all films of validation, or one from each class's own, which is served."""
+
+
+def chance_range(level: float, patients: int) -> tuple[float, float]:
+    """Return where the true coverage lies in at least 95 of 100 validations of this size.
+
+    Args:
+        level: wished coverage.
+        patients: G, validation patients behind the threshold. Films of a patient that agree
+            count as one; where they do not, the range is wider than it need be.
+
+    Returns:
+        Limits of the coverage of endless new patients; (1, 1) where G is too small.
+
+    Source: Vovk 2012, Conditional validity of inductive conformal predictors: the coverage is
+    Beta(k, G + 1 - k) with k = ceil((G + 1) level).
+    """
+    if patients < patients_needed(level):
+        return 1.0, 1.0
+    rank = int(np.ceil((patients + 1) * level - 1e-9))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = beta.ppf([tail, 1 - tail], rank, patients + 1 - rank)
+    return float(low), float(high)
+
+
+def measure_sets(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    groups: ArrayLike,
+    uncertainty: Mapping[str, Any],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure the stored prediction sets on films that had no part in fitting them.
+
+    Args:
+        y_true: (N,) positions among ``uncertainty["labels"]``.
+        y_prob: (N, K) calibrated.
+        groups: (N,) patient or group names; whole groups are drawn.
+        uncertainty: content of uncertainty.json.
+        resamples: R.
+        seed: of the draws.
+
+    Returns:
+        Per level and kind: ``coverage`` of all films and ``per_class`` (value, interval, films
+        and patients of each), mean ``size`` with its interval, and what ``_describe`` tells.
+    """
+    targets, names = np.asarray(y_true, np.int64), np.asarray(groups)
+    probs, labels = np.asarray(y_prob, np.float64), list(uncertainty["labels"])
+    fitted = uncertainty["conformal"]["levels"]
+    chosen = {
+        (level, kind): thresholds_of(uncertainty, float(level), per_class=kind == "per_class")
+        for level in fitted
+        for kind in KINDS
+    }
+    sets = {key: prediction_sets(probs, limits) for key, limits in chosen.items()}
+    sizes = np.stack([found.sum(axis=1) for found in sets.values()], axis=1)
+    blocks = weight_blocks(names, resamples, np.random.default_rng(seed))
+    means = np.concatenate([block @ sizes / block.sum(axis=1, keepdims=True) for block in blocks])
+    result: dict[str, Any] = {level: {"note": fitted[level]["note"]} for level in fitted}
+    for place, ((level, kind), found) in enumerate(sets.items()):
+        hits = found[np.arange(len(targets)), targets]
+        result[level][kind] = {
+            "coverage": _coverage(hits, names),
+            "size": interval(means[:, place]),
+            "per_class": {
+                label: _coverage(hits[targets == k], names[targets == k])
+                for k, label in enumerate(labels)
+            },
+            "expected": _expected(uncertainty, float(level), kind),
+        } | _describe(targets, probs, chosen[level, kind], labels)
+    return result
+
+
+def sets_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Say per level what the sets that are served cover of each class.
+
+    Args:
+        found: content of calibration.json, also of version 0.1.
+    """
+    sentences = []
+    for level, kinds in found["prediction_sets"].items():
+        own = kinds["per_class"]["per_class"]
+        told = ", ".join(f"{label} {show_interval(share)}" for label, share in own.items())
+        short = [label for label, share in own.items() if (share["high"] or 0) < float(level)]
+        verdict = f"{list_words(short)} short of that, by more than chance" if short else (
+            "no class short of that by more than chance")  # fmt: skip
+        sentences.append(f"sets per class promise to hold the truth of each class with "
+                         f"{float(level):.0%}, and hold that of {told}: {verdict}")  # fmt: skip
+    return sentences
+
+
+def _coverage(hits: NDArray[np.bool_], groups: NDArray[Any]) -> dict[str, Any]:
+    """Return a share of films with its interval, and how many films and patients it rests on."""
+    counts = {"films": len(hits), "patients": len(np.unique(groups))}
+    return share_interval(hits, groups) | counts
+
+
+def _describe(
+    targets: Any, probs: Any, limits: Sequence[float | None], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return thresholds, shares of set sizes, and how the sets are without the class put in."""
+    found, bare = prediction_sets(probs, limits), prediction_sets(probs, limits, with_top=False)
+    sizes, rows = found.sum(axis=1), np.arange(len(targets))
+    single = sizes == 1
+    right = found[single, targets[single]]
+    return {
+        "thresholds": dict(zip(labels, limits, strict=True)),
+        "share_of_sizes": {
+            str(size): float((sizes == size).mean()) for size in range(1, len(labels) + 1)
+        },
+        "accuracy_of_singles": float(right.mean()) if len(right) else float("nan"),
+        "empty_without_top": float((~bare.any(axis=1)).mean()),
+        "coverage_without_top": float(bare[rows, targets].mean()),
+    }
+
+
+def _expected(uncertainty: Mapping[str, Any], level: float, kind: str) -> dict[str, Any]:
+    """Return what chance in validation lets the coverage be, for all or for each class."""
+    if kind == "plain":
+        return {"all": chance_range(level, uncertainty["n_patients"])}
+    return {label: chance_range(level, n) for label, n in uncertainty["patients"].items()}

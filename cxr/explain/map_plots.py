@@ -1,0 +1,169 @@
+"""Films with class activation maps laid over them. S side of prepared pixels, M members."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cxr.models.ensemble import WEIGHTED
+from cxr.plotting import INK, new_figure
+
+HEAT_BASE = "inferno"
+"""Rises in lightness throughout, so it also reads in gray and with any colour blindness."""
+MAX_OPACITY = 0.65
+OUTLINE = "#56B4E9"
+"""Sky blue of Okabe and Ito: stands out on gray film and on every shade of the map."""
+PANEL_IN = 2.15
+
+
+@dataclass(frozen=True)
+class Example:
+    """One film, explained.
+
+    Attributes:
+        film: (S, S) uint8.
+        label: its true class.
+        prediction: the ensemble's class, which the maps explain.
+        probs: per member and "ensemble", each class's probability.
+        maps: per member and "ensemble" (S, S) float32, 0 to 1.
+        lesion: (S, S) bool, the true lesion, where it is known.
+        name: what the film is called.
+    """
+
+    film: NDArray[np.uint8]
+    label: str
+    prediction: str
+    probs: Mapping[str, Mapping[str, float]]
+    maps: Mapping[str, NDArray[np.float32]]
+    lesion: NDArray[np.bool_] | None = None
+    name: str = field(default="", kw_only=True)
+
+    @property
+    def right(self) -> bool:
+        """Whether the ensemble predicted the true class."""
+        return self.label == self.prediction
+
+
+def heat_map() -> ListedColormap:
+    """Return the colour map of activation: transparent at 0, denser and lighter towards 1."""
+    values = np.linspace(0, 1, 256)
+    colours = matplotlib.colormaps[HEAT_BASE](0.15 + 0.85 * values)
+    colours[:, 3] = MAX_OPACITY * values**0.7
+    return ListedColormap(colours, "activation")
+
+
+def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figure:
+    """Draw a row per film: the film, each member's map of the predicted class, the ensemble's.
+
+    Args:
+        examples: at least one, all with the same members.
+        title: what they have in common.
+        note: what the films are.
+    """
+    names = list(examples[0].maps)
+    outlined = any(_has_lesion(example) for example in examples)
+    legend = " · blue outline: true lesion" if outlined else ""
+    width = PANEL_IN * (1 + len(names)) + 0.9
+    # Titles need 0.55 inches a row; title, footer and margins 0.75.
+    height = (PANEL_IN + 0.5) * len(examples) + 0.75
+    subtitle = f"{title}\nmaps of the predicted class{legend}"
+    figure = new_figure(width, height, title=subtitle, note=note)
+    panels = figure.subplots(len(examples), 1 + len(names), squeeze=False)
+    for axes_row, example in zip(panels, examples, strict=True):
+        _draw_row(axes_row, example, names)
+    add_heat_bar(figure, list(panels.flat))
+    return figure
+
+
+def draw_maps(
+    film: NDArray[np.uint8],
+    maps: Mapping[str, NDArray[np.float32]],
+    *,
+    title: str,
+    note: str,
+    lesion: NDArray[np.bool_] | None = None,
+    columns: int = 5,
+) -> Figure:
+    """Draw one film and several maps of it, such as those of different methods.
+
+    Args:
+        film: (S, S) uint8.
+        maps: head of the panel to (S, S) float32, 0 to 1.
+        title: of the figure.
+        note: what the film is.
+        lesion: (S, S) bool, outlined if given.
+        columns: panels in a row.
+    """
+    rows = -(-(1 + len(maps)) // columns)
+    width, height = PANEL_IN * min(columns, 1 + len(maps)) + 0.9, (PANEL_IN + 0.3) * rows + 0.7
+    figure = new_figure(width, height, title=title, note=note)
+    panels = figure.subplots(rows, min(columns, 1 + len(maps)), squeeze=False)
+    flat = list(panels.flat)
+    draw_overlay(flat[0], film, None, lesion=lesion, title="film")
+    for axes, (name, values) in zip(flat[1:], maps.items(), strict=False):
+        draw_overlay(axes, film, values, lesion=lesion, title=name)
+    for axes in flat[1 + len(maps) :]:
+        axes.set_axis_off()
+    add_heat_bar(figure, flat)
+    return figure
+
+
+def draw_overlay(
+    axes: Axes,
+    film: NDArray[np.uint8],
+    values: NDArray[np.float32] | None,
+    *,
+    lesion: NDArray[np.bool_] | None = None,
+    title: str = "",
+) -> None:
+    """Draw a film, a map (S, S, 0 to 1) over it, and the outline of the lesion."""
+    axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+    if values is not None:
+        axes.imshow(values, cmap=heat_map(), vmin=0, vmax=1)
+        if not values.any():
+            axes.text(0.5, 0.5, "nothing speaks\nfor this class", transform=axes.transAxes,
+                      ha="center", va="center", color="white", fontsize=8)  # fmt: skip
+    if lesion is not None and lesion.any():
+        axes.contour(lesion, levels=[0.5], colors=OUTLINE, linewidths=1.1)
+    axes.set_title(title, fontsize=8, color=INK)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def add_heat_bar(figure: Figure, panels: list[Axes]) -> None:
+    """Add the colour bar, drawn on the middle gray of a film."""
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), heat_map()), ax=panels, fraction=0.025, pad=0.01, aspect=30
+    )
+    bar.ax.set_facecolor("#808080")
+    bar.set_label("activation, share of each member's maximum", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=7, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) -> None:
+    lesion = example.lesion if _has_lesion(example) else None
+    verdict = "right" if example.right else "wrong"
+    head = f"{verdict}: true {example.label}\npredicted {example.prediction}"
+    draw_overlay(panels[0], example.film, None, lesion=lesion, title=head)
+    panels[0].title.set_fontweight("bold")
+    panels[0].set_xlabel(example.name, fontsize=6, color="#555555")
+    for axes, name in zip(panels[1:], names, strict=True):
+        probs = example.probs[name]
+        text = f"{name}\n{example.prediction} {probs[example.prediction]:.2f}"
+        if not example.right:
+            text += f", true {example.label} {probs[example.label]:.2f}"
+        draw_overlay(axes, example.film, example.maps[name], lesion=lesion, title=text)
+        if name == WEIGHTED:
+            axes.title.set_fontweight("bold")
+
+
+def _has_lesion(example: Example) -> bool:
+    return example.lesion is not None and bool(example.lesion.any())

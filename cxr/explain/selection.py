@@ -1,0 +1,68 @@
+"""Choose films to explain from a predictions table: by class, right or wrong, certainty."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.errors import InputError
+from cxr.models.ensemble import WEIGHTED
+
+Order = Literal["random", "most_certain", "least_certain"]
+
+
+def certainty(predictions: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the ensemble's probability of the class that it predicts, (N,).
+
+    Args:
+        predictions: evaluation's predictions table.
+    """
+    columns = [f"prob_{WEIGHTED}_{label}" for label in predictions["prediction"]]
+    positions = predictions.columns.get_indexer(pd.Index(columns))
+    values = predictions.to_numpy(dtype=object)
+    return np.asarray(values[np.arange(len(predictions)), positions], np.float64)
+
+
+def select_films(
+    predictions: pd.DataFrame,
+    *,
+    label: str | None = None,
+    right: bool | None = None,
+    order: Order = "random",
+    count: int = 2,
+    rng: np.random.Generator | None = None,
+) -> NDArray[np.int64]:
+    """Choose films.
+
+    Args:
+        predictions: evaluation's predictions table.
+        label: true class; any by default.
+        right: rightly or wrongly predicted by the ensemble; either by default.
+        order: random shows what is usual, the other two what is extreme.
+        count: how many at most.
+        rng: draws where the order is random.
+
+    Returns:
+        Positions in the table, at most ``count``, possibly none.
+
+    Raises:
+        InputError: a class that no film has, an unknown order, or a random one without rng.
+    """
+    labels = list(dict.fromkeys(predictions["label"]))
+    if label is not None and label not in labels:
+        raise InputError(f"label is {label!r}: the films have {', '.join(labels)}")
+    if order not in get_args(Order):
+        raise InputError(f"order is {order!r}: allowed are {', '.join(get_args(Order))}")
+    chosen = np.ones(len(predictions), np.bool_)
+    if label is not None:
+        chosen &= (predictions["label"] == label).to_numpy(bool)
+    if right is not None:
+        chosen &= (predictions["label"] == predictions["prediction"]).to_numpy(bool) == right
+    found = np.flatnonzero(chosen)
+    if order == "random":
+        if rng is None:
+            raise InputError("order is 'random' and no generator is given: pass rng=")
+        return np.asarray(rng.permutation(found)[:count], np.int64)
+    sign = -1 if order == "most_certain" else 1
+    return found[np.argsort(sign * certainty(predictions)[found], kind="stable")][:count]

@@ -1,0 +1,63 @@
+"""Stored values to what is seen: the grayscale pipeline of DICOM as one table (``cxr.imaging.depth``).
+
+V = 2 ** bits stored. Source: PS3.3, C.11.1 (modality), C.11.2 (values of interest),
+C.7.6.3.1.2 (photometric interpretation).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cxr.imaging.depth import Table
+
+
+def stored_values(bits: int, *, signed: bool) -> Table:
+    """Return the value of each stored code, two's complement where signed.
+
+    Returns:
+        (V,) float64.
+    """
+    codes = np.arange(1 << bits, dtype=np.float64)
+    if signed:
+        codes[codes >= 1 << (bits - 1)] -= 1 << bits
+    return codes
+
+
+def look_up(values: Table, entries: Sequence[int], first: int) -> Table:
+    """Look values up in a table that starts at ``first``; beyond its ends its ends hold.
+
+    Source: PS3.3, C.11.1.1.1 and C.11.2.1.1.
+    """
+    places = np.clip(np.rint(values) - first, 0, len(entries) - 1).astype(np.int64)
+    found: Table = np.take(np.asarray(entries, np.float64), places)
+    return found
+
+
+def window(values: Table, center: float, width: float, function: str = "LINEAR") -> Table:
+    """Map values to 0 (black) to 1 through a window.
+
+    Args:
+        values: any shape, after the modality transformation.
+        center: in the values' unit.
+        width: above 0; at least 1 for LINEAR.
+        function: LINEAR, LINEAR_EXACT or SIGMOID.
+
+    Returns:
+        0 to 1, the shape of ``values``.
+
+    Source: PS3.3, C.11.2.1.2.1, C.11.2.1.3.2 and C.11.2.1.3.1.
+
+    Raises:
+        ValueError: a width or a function that is not allowed.
+    """
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        raise ValueError(f"a {function} window of width {width:g}")
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -60, 60))))
+    if function not in ("LINEAR", "LINEAR_EXACT"):
+        raise ValueError("a window function that DICOM does not define")
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return np.asarray(values > center, np.float64)
+    return np.clip((values - center) / width + 0.5, 0.0, 1.0)

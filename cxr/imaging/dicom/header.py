@@ -1,0 +1,163 @@
+"""What a DICOM header says of its film: refused, flagged, or taken. H W pixels."""
+
+from dataclasses import dataclass
+
+from cxr.imaging.dicom.parse import Elements
+from cxr.imaging.dicom.terms import (
+    CHEST_MODALITIES,
+    COLOUR,
+    FRONTAL_VIEWS,
+    GRAY,
+    LATERAL_VIEWS,
+    OTHER_MODALITIES,
+    OTHER_PARTS,
+    OTHER_VIEWS,
+    SYNTAXES,
+    UNSURE_MODALITIES,
+    chest_part,
+    view,
+)
+from cxr.imaging.raster import MAX_COSTLY_PIXELS, ImageError, check_size
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels are stored (PS3.3, C.7.6.3)."""
+
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    planar: bool
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of a frame."""
+        return self.rows * self.columns
+
+
+def check_subject(elements: Elements) -> tuple[str, ...]:
+    """Refuse what is no chest radiograph by its header.
+
+    Returns:
+        One sentence for each doubt that remains.
+
+    Raises:
+        ImageError: another modality, another part of the body.
+    """
+    modality, part = elements.text("Modality"), elements.text("BodyPartExamined")
+    chest, seen = chest_part(part), view(elements.text("ViewPosition"))
+    if chest is False:
+        raise ImageError(
+            f"is a film of something else by its header (BodyPartExamined {_known_part(part)}): "
+            "chest films are read"
+        )
+    unsure = modality in UNSURE_MODALITIES
+    if (unsure and not chest and seen != "frontal") or modality in OTHER_MODALITIES:
+        raise ImageError(
+            f"is no radiograph by its header (Modality {modality}): chest films of modality "
+            f"{', '.join(CHEST_MODALITIES)} are read"
+        )
+    doubts = []
+    if modality not in CHEST_MODALITIES:
+        how = f"states modality {modality}" if unsure else "states no modality that we know"
+        doubts.append(f"{how}: taken for a chest radiograph")
+    if chest is None:
+        what = "a body part that we do not know" if part else "no body part"
+        doubts.append(f"states {what}: taken for a chest film")
+    if seen == "lateral":
+        doubts.append("is a lateral view by its header: the model knows frontal views only")
+    elif seen == "other":
+        doubts.append("is an oblique view by its header: the model knows frontal views only")
+    elif not seen:
+        doubts.append("states no view that we know: taken for a frontal one")
+    return tuple(doubts)
+
+
+def check_layout(elements: Elements) -> Layout:
+    """Read how the pixels are stored, and refuse what cannot be shown as one gray film.
+
+    Raises:
+        ImageError: no pixels, several frames, too small or large, palettes, bits that
+            contradict each other or more than 16.
+    """
+    if not elements.raw("PixelData"):
+        raise ImageError("holds no pixels: it is a report or a plan; give the film itself")
+    frames = elements.number("NumberOfFrames")
+    if frames is not None and frames > 1:
+        raise ImageError(f"holds {frames:.0f} frames: films of one frame are read")
+    rows, columns = elements.integer("Rows"), elements.integer("Columns")
+    check_size(columns, rows, "", most=MAX_COSTLY_PIXELS)
+    allocated = elements.integer("BitsAllocated")
+    stored = elements.integer("BitsStored", allocated)
+    high = elements.integer("HighBit", stored - 1 if stored else 0)
+    if allocated not in (8, 16) or not 1 <= stored <= high + 1 <= allocated:
+        raise ImageError(
+            f"has BitsAllocated {allocated}, BitsStored {stored} and HighBit {high}: 8 or 16, "
+            "and stored bits within them, are read"
+        )
+    layout = Layout(
+        rows=rows,
+        columns=columns,
+        samples=elements.integer("SamplesPerPixel", 1),
+        photometric=elements.text("PhotometricInterpretation"),
+        planar=elements.integer("PlanarConfiguration", 0) == 1,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=high,
+        signed=elements.integer("PixelRepresentation", 0) == 1,
+    )
+    _check_colour(layout)
+    return layout
+
+
+def technical_tags(elements: Elements, layout: Layout) -> dict[str, str]:
+    """Return the tags that may leave the file: codes that DICOM defines, and numbers.
+
+    Returns:
+        By DICOM keyword; a tag that is missing or holds anything else is left out.
+    """
+    tags = {
+        "TransferSyntax": SYNTAXES[elements.syntax],
+        "Rows": str(layout.rows),
+        "Columns": str(layout.columns),
+        "BitsStored": str(layout.bits_stored),
+        "PhotometricInterpretation": layout.photometric,
+    }
+    modality = elements.text("Modality")
+    if modality in (*CHEST_MODALITIES, *UNSURE_MODALITIES):
+        tags["Modality"] = modality
+    part = elements.text("BodyPartExamined")
+    if chest_part(part):
+        tags["BodyPartExamined"] = "CHEST"
+    position = elements.text("ViewPosition")
+    if position in (*FRONTAL_VIEWS, *LATERAL_VIEWS, *OTHER_VIEWS):
+        tags["ViewPosition"] = position
+    elif view(position):
+        tags["ViewPosition"] = position.replace("_", " ").split(" ")[0]
+    for keyword in ("WindowCenter", "WindowWidth"):
+        number = elements.number(keyword)
+        if number is not None:
+            tags[keyword] = f"{number:g}"
+    return tags
+
+
+def _check_colour(layout: Layout) -> None:
+    if layout.photometric in GRAY and layout.samples == 1:
+        return
+    if layout.photometric in COLOUR and layout.samples == 3 and layout.bits_allocated == 8:
+        return
+    known = layout.photometric in (*GRAY, *COLOUR, "PALETTE COLOR")
+    raise ImageError(
+        f"stores {layout.samples} samples of {layout.bits_allocated} bits as "
+        f"{layout.photometric if known else 'something that DICOM does not define'}: "
+        "MONOCHROME1, MONOCHROME2 and RGB of 8 bits are read"
+    )
+
+
+def _known_part(part: str) -> str:
+    return part if part in OTHER_PARTS else part.replace(" ", "").replace("_", "")

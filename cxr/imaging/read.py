@@ -1,0 +1,154 @@
+"""Files to gray pixels, with what a file may not be.
+
+The one door for films: JPEG, PNG and TIFF (``cxr.imaging.raster``) and DICOM (``cxr.imaging.dicom``).
+H W pixels.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import MissingInputError
+from cxr.imaging.raster import MAX_PIXELS, MIN_SIDE_PX, ImageError, eight_bits, read_raster
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE_PX",
+    "SUFFIXES",
+    "Film",
+    "ImageError",
+    "eight_bits",
+    "is_dicom_file",
+    "read_film",
+    "read_gray",
+]
+
+SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
+"""File name endings that count as films; DICOM without an ending is told by its bytes."""
+MAX_FILE_BYTES = 2 * MAX_PIXELS
+"""Largest file opened: 100 megapixels of 16 bits, uncompressed."""
+
+_MARK_AT, _MARK = 128, b"DICM"
+"""A DICOM file begins with 128 free bytes and DICM (PS3.10, 7.1)."""
+_RASTER_STARTS = (b"\xff\xd8", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film as it may leave its file: nothing here can name a patient."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W), 0 black."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """Technical tags of a DICOM header, by DICOM keyword: ``cxr.imaging.dicom.header`` has the list."""
+    warnings: tuple[str, ...] = ()
+    """One sentence for each thing that had to be guessed or looks wrong; without the name."""
+    colour: float | None = None
+    """How far the original lies off gray, see ``cxr.imaging.colour``; None where it was gray."""
+
+
+def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.uint8]:
+    """Decode a film to gray, and log what ``read_film`` warns of.
+
+    Args:
+        source: a path or the file's bytes.
+        name: what errors call the film; the path by default.
+
+    Returns:
+        (H, W) uint8, 0 black.
+
+    Raises:
+        MissingInputError: no file at the path.
+        ImageError: see ``read_film``.
+    """
+    film = read_film(source, name=name)
+    for warning in film.warnings:
+        log.warning("%s %s", _shown(source, name), warning)
+    return film.pixels
+
+
+def read_film(source: Path | bytes, *, name: str | None = None) -> Film:
+    """Decode a film and keep its technical tags.
+
+    Args:
+        source: a path or the file's bytes.
+        name: what errors call the film; the path by default.
+
+    Returns:
+        The film: raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
+        ``cxr.imaging.dicom.read_dicom`` says.
+
+    Raises:
+        MissingInputError: no file at the path.
+        ImageError: neither JPEG, PNG, TIFF nor DICOM; damaged; under 32 pixels on a side,
+            over 100 megapixels (50 where a pixel costs more) or 200 MB; a DICOM file of
+            something that is no chest radiograph, of several frames or of an unreadable kind.
+    """
+    shown = _shown(source, name)
+    if isinstance(source, Path):
+        _check_file(source, shown)
+    if _is_dicom(_head(source)):
+        # Imported here: JPEG folders never pay for it.
+        from cxr.imaging.dicom import read_dicom
+
+        data = source.read_bytes() if isinstance(source, Path) else source
+        return Film(*read_dicom(data, shown))
+    pixels, notes, colour = read_raster(source, shown)
+    return Film(pixels, {}, notes, colour)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Tell by its mark whether a file is DICOM: hospitals write it without an ending."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MARK_AT + 4)[_MARK_AT:] == _MARK
+    except OSError:
+        return False
+
+
+def _shown(source: Path | bytes, name: str | None) -> str:
+    return name or (str(source) if isinstance(source, Path) else "the uploaded bytes")
+
+
+def _check_file(path: Path, shown: str) -> None:
+    if not path.exists():
+        raise MissingInputError(
+            f"no image at {shown}: mend the manifest's path, or restore the file"
+        )
+    # A pipe or a device would be waited for without end.
+    if not path.is_file():
+        raise ImageError(f"{shown} is no file: give the path of a film")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ImageError(
+            f"{shown} has {path.stat().st_size // 1_000_000} MB: at most "
+            f"{MAX_FILE_BYTES // 1_000_000} MB are read; scale it down"
+        )
+
+
+def _head(source: Path | bytes) -> bytes:
+    """Return the bytes that tell DICOM from the rest."""
+    if isinstance(source, bytes):
+        return source[: _MARK_AT + 4]
+    try:
+        with source.open("rb") as file:
+            return file.read(_MARK_AT + 4)
+    except OSError as error:
+        raise ImageError(
+            f"{source} cannot be opened ({error.strerror}): mend its permissions"
+        ) from None
+
+
+def _is_dicom(head: bytes) -> bool:
+    """Tell DICOM by its mark, or without a preamble by its first element."""
+    if head[_MARK_AT:] == _MARK:
+        return True
+    if head.startswith(_RASTER_STARTS) or len(head) < 8:
+        return False
+    # Group 0002 or 0008 with a small element number, little endian: how such files begin.
+    return head[0] in (2, 8) and head[1] == 0 and head[3] == 0

@@ -1,0 +1,1 @@
+"""Networks from timm with their weights, and the ensemble of them."""

@@ -1,0 +1,226 @@
+"""A trained run measured on another data set, also one that has only some of the classes."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cxr.console import images_bar, log, print_table
+from cxr.data.overlap import find_overlap
+from cxr.data.prepared import Prepared
+from cxr.errors import InputError, MissingInputError
+from cxr.evaluation.evaluate import build_predictions, evaluate
+from cxr.evaluation.metrics import PER_CLASS
+from cxr.evaluation.plots import save_figures
+from cxr.evaluation.tables import (
+    class_table,
+    difference_sentences,
+    difference_table,
+    few_note,
+    show_interval,
+    summary_table,
+)
+from cxr.files import atomic_write, environment, read_json, write_json
+from cxr.imaging.preprocess import PreprocessSpec
+from cxr.models.ensemble import WEIGHTED, Ensemble
+from cxr.pipeline.config import EvaluateOnConfig, RunConfig
+from cxr.pipeline.evaluate_stage import predict_rows, show_certainty, write_certainty
+from cxr.pipeline.fit_uncertainty import read_uncertainty
+from cxr.pipeline.prepare_stage import prepare_whole
+from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, find_run, load_ensemble, relative
+
+FITTED = ("train", "val")
+"""Splits of the run that its weights or its thresholds come from."""
+
+
+def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
+    """Measure a run on all films of another data set that it was not trained on.
+
+    Everything goes to ``outputs/<run's data>/<run>/evaluated_on/<data>/``.
+
+    Returns:
+        The content of its ``metrics.json``.
+
+    Raises:
+        InputError: no such run, no film of a class that it knows, or none that it was not
+            trained on.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    where = _named_run(config)
+    folder, info, trained = find_run(where)
+    fitted = load_ensemble(folder, where)
+    ensemble = Ensemble.from_dict(fitted)
+    uncertainty = read_uncertainty(folder, ensemble, where)
+    spec = PreprocessSpec(**trained.info["preprocess"])
+    measured, unknown = prepare_whole(config, spec, ensemble.labels)
+    seen, tested = _overlap(measured, trained)
+    rows = np.setdiff1d(np.arange(len(measured.table)), [film["row"] for film in seen])
+    if not len(rows):
+        raise InputError(
+            f"all {len(measured.table)} films of data={config.data.name} are films that the run "
+            "was trained on: measure it on other data"
+        )
+    out = folder / "evaluated_on" / config.data.name
+    _warn_of_other(out / "metrics.json", measured, config.data.name)
+    logits = predict_rows(folder, ensemble, measured, rows, config.batch_size)
+    predictions = build_predictions(measured.table.iloc[rows], logits, ensemble)
+    with atomic_write(out / "predictions.csv") as file:
+        file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
+    synthetic = bool(info["synthetic"] or measured.info.get("synthetic"))
+    note = f"{where.data}/{where.run} on {config.data.name} · {RESEARCH}"
+    note = f"{SYNTHETIC} · {note}" if synthetic else note
+    metrics = _measure(predictions, ensemble, fitted["best_member"], note, config)
+    metrics |= {
+        "run": {"data": where.data, "run": where.run, "fingerprint": info["fingerprint"]},
+        "measured_on": {
+            "data": config.data.name, "fingerprint": measured.info["fingerprint"],
+            "counts": measured.info["counts"],
+        },
+        "left_out": {"unknown_classes": unknown, "trained_on": _count(seen), "films": seen},
+        "in_own_test": _count(tested),
+        "own_test": _own_test(folder),
+        "synthetic": synthetic,
+        "environment": environment(),
+    }  # fmt: skip
+    write_json(out / "metrics.json", metrics)
+    save_figures(predictions, metrics, out / "figures")
+    certainty = write_certainty(
+        predictions, ensemble, uncertainty, metrics, out,
+        resamples=config.resamples, seed=config.seed,
+    )  # fmt: skip
+    _show(metrics)
+    show_certainty(certainty)
+    log.info("results: %s", relative(out))
+    return metrics
+
+
+def _named_run(config: EvaluateOnConfig) -> RunConfig:
+    """Return which run is meant: RUN=data/run, or a run of the same data."""
+    data, slash, run = config.run.rpartition("/")
+    found = RunConfig(data if slash else config.data.name, run, config.output_root, config.make)
+    root = Path(config.output_root)
+    if "/" in data or not (root / str(found.data) / run / "run.json").exists():
+        known = sorted(path.parent.relative_to(root).as_posix() for path in
+                       root.glob("*/*/run.json"))  # fmt: skip
+        raise MissingInputError(
+            f"there is no run {found.data}/{run} under {root}: give RUN=data/run, one of "
+            f"{', '.join(known) or '(none is trained yet: make train)'}"
+        )
+    return found
+
+
+def _overlap(
+    measured: Prepared, trained: Prepared
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the measured films that the run learnt from, and those that it was tested on.
+
+    Each is named with its closest match; a film of both kinds is of the first.
+    """
+    table = trained.table
+    with images_bar("films that both sets hold", len(measured.table) + len(table)) as done:
+        found = find_overlap(
+            measured.pixels, measured.table["sha256"], trained.pixels, table["sha256"],
+            on_progress=done,
+        )  # fmt: skip
+    films: dict[int, dict[str, Any]] = {}
+    for row, known, identical, value in zip(
+        found.row, found.known, found.identical, found.correlation, strict=True
+    ):
+        mine, there = measured.table.iloc[row], table.iloc[known]
+        film = {
+            "row": int(row), "image": mine["image"], "label": mine["label"],
+            "copy_of": there["image"], "label_there": there["label"], "split": there["split"],
+            "kind": "identical" if identical else "near", "correlation": round(float(value), 4),
+        }  # fmt: skip
+        if row not in films or _closeness(film) > _closeness(films[row]):
+            films[int(row)] = film
+    learnt = [film for film in films.values() if film["split"] in FITTED]
+    return learnt, [film for film in films.values() if film["split"] not in FITTED]
+
+
+def _closeness(film: dict[str, Any]) -> tuple[bool, float]:
+    """Order matches: one that the run learnt from counts before any other."""
+    return film["split"] in FITTED, film["correlation"]
+
+
+def _count(seen: list[dict[str, Any]]) -> dict[str, int]:
+    kinds = Counter(film["kind"] for film in seen)
+    other = sum(film["label"] != film["label_there"] for film in seen)
+    return {"films": len(seen), "identical": kinds["identical"], "near": kinds["near"],
+            "with_another_label": other}  # fmt: skip
+
+
+def _measure(
+    predictions: pd.DataFrame, ensemble: Ensemble, best: str, note: str, config: EvaluateOnConfig
+) -> dict[str, Any]:
+    """Measure with every class in the running, and where some are absent among the present."""
+    present = [name for name in ensemble.labels if (predictions["label"] == name).any()]
+    options: dict[str, Any] = {
+        "labels": ensemble.labels, "members": ensemble.members, "best_member": best,
+        "seed": config.seed, "note": note,
+    }  # fmt: skip
+    metrics = evaluate(predictions, **options)
+    metrics["absent"] = [name for name in ensemble.labels if name not in present]
+    if metrics["absent"] and len(present) > 1:
+        metrics["present_alone"] = evaluate(predictions, **options, classes=present)
+    return metrics
+
+
+def _own_test(folder: Path) -> dict[str, Any] | None:
+    """Return what the run reached on its own test split, where that was opened."""
+    path = folder / "evaluation" / "metrics.json"
+    if not path.exists():
+        return None
+    own = read_json(path, mend="evaluate the run again")
+    scores = own["models"][WEIGHTED]
+    return {"n": own["n"]} | {key: scores[key] for key in ("accuracy", "macro_auroc")}
+
+
+def _warn_of_other(path: Path, measured: Prepared, name: str) -> None:
+    if path.exists():
+        before = read_json(path, mend="remove it")["measured_on"]["fingerprint"]
+        if before != measured.info["fingerprint"]:
+            log.warning(
+                "the results on other films called %s are replaced; data.name=NAME keeps both",
+                name,
+            )
+
+
+def _show(metrics: dict[str, Any]) -> None:
+    films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
+    print_table(f"{films} · {metrics['note']}", summary_table(metrics))
+    print_table("Paired differences on the same films", difference_table(metrics))
+    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
+        rows = class_table(metrics, columns=columns)
+        rows = [row for row in rows if row["class"] not in metrics["absent"]]
+        print_table("Ensemble, each class against the rest", rows)
+    if few := few_note(metrics["patients"]):
+        log.info("%s", few)
+    if absent := metrics["absent"]:
+        log.info("%s: no film, so skipped; above, the run may still name it", ", ".join(absent))
+    if part := metrics.get("present_alone"):
+        print_table(f"{', '.join(part['labels'])} alone, renormalised", summary_table(part))
+    left = metrics["left_out"]
+    for label, count in left["unknown_classes"].items():
+        log.info("%d films of class %s are left out: the run does not know it", count, label)
+    seen = left["trained_on"]
+    log.info(
+        "%d films are left out, since the run learnt from them: %d identical, %d near copies",
+        seen["films"], seen["identical"], seen["near"],
+    )  # fmt: skip
+    log.info(
+        "%d of the films measured are of the run's own test split; that others show patients "
+        "whom the run knows under another name cannot be seen from here",
+        metrics["in_own_test"]["films"],
+    )
+    for sentence in difference_sentences(metrics):
+        log.info("%s", sentence)
+    if own := metrics["own_test"]:
+        log.info(
+            "on its own test split (%d films) the ensemble has accuracy %s and macro AUROC %s",
+            own["n"], show_interval(own["accuracy"]), show_interval(own["macro_auroc"]),
+        )  # fmt: skip

@@ -1,0 +1,213 @@
+"""Stage 6: the run as one folder to hand on, which must answer as the trained members do."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cxr.bundle.export import export_onnx
+from cxr.bundle.format import CARD_FILE as MODEL_CARD
+from cxr.bundle.format import MODEL_FILES, OOD_FILE, write_info
+from cxr.bundle.gates import check_outputs
+from cxr.bundle.graph import BundleGraph
+from cxr.bundle.runtimes import open_runtime
+from cxr.console import images_bar, log
+from cxr.data.loader import rows_of
+from cxr.data.prepared import Prepared
+from cxr.errors import InputError
+from cxr.evaluation.tables import few_note
+from cxr.files import atomic_write, environment, raise_if_unwritable, read_json, write_json
+from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
+from cxr.models.ensemble import WEIGHTED, Ensemble
+from cxr.pipeline.config import ExportConfig
+from cxr.pipeline.eightbit import write_int8
+from cxr.pipeline.exported import (
+    NOT_EVALUATED,
+    Exported,
+    check_splits,
+    read_metrics,
+    read_set_coverage,
+)
+from cxr.pipeline.fit_uncertainty import read_uncertainty
+from cxr.pipeline.report_stage import card_of
+from cxr.pipeline.run_folder import find_run, load_ensemble, relative
+from cxr.reliability.ood import OodReference
+from cxr.reliability.ood_fit import fit_reference
+from cxr.training.inference import predict_logits, read_predictions
+
+CHECKED_FILMS = 32
+"""Validation films whose logits must come back bit for bit."""
+GATE_FILMS = 7
+"""Real films on which every output is compared; the largest batch of the gates."""
+MOST_TRAIN, MOST_VAL = 700, 1000
+"""Films to which the tests for strange films are fitted; more of them change nothing."""
+
+
+def export_stage(config: ExportConfig) -> Path:
+    """Write ``bundle/``: graph, weights, cards and what goes with them.
+
+    The former bundle stays until the new one has passed every check.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: nothing trained, weights that do not give their own logits again, or a
+            graph that does not answer as the members do.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    folder, info, prepared = find_run(config)
+    ensemble = Ensemble.from_dict(load_ensemble(folder, config))
+    uncertainty = read_uncertainty(folder, ensemble, config)
+    metrics = read_metrics(folder, info["fingerprint"])
+    bundle = folder / "bundle"
+    with _replacing(bundle) as fresh:
+        members = {}
+        for name in ensemble.members:
+            _hand_on(folder, fresh, name, metrics)
+            members[name] = _check_bit_equal(folder, fresh, name, prepared)
+        log.info("exporting the graph of %s", ", ".join(members))
+        gates = _write_graph(fresh, members, ensemble, prepared, info["note"])
+        exported = Exported(folder, fresh, info, prepared, ensemble, config.threads)
+        splits = check_splits(exported, metrics)
+        reference, ood = _write_reference(exported)
+        models: dict[str, Any] = {"float32": {"file": MODEL_FILES["float32"]}}
+        if config.int8:
+            models["int8"] = write_int8(exported, splits, reference)
+        values = _values(info, prepared, ensemble) | {
+            "uncertainty": uncertainty,
+            "ood": ood,
+            "test": _test_part(metrics, read_set_coverage(folder, uncertainty)),
+            "gates": gates | splits.gates,
+            "models": models,
+            "environment": environment(),
+        }
+        with atomic_write(fresh / MODEL_CARD) as file:
+            file.write(card_of(config).encode())
+        written = write_info(fresh, values)
+    log.info("exported %s, fingerprint %s", relative(bundle), written["fingerprint"][:12])
+    log.info("%s", info["note"])
+    return bundle
+
+
+@contextlib.contextmanager
+def _replacing(bundle: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``bundle`` once it is complete."""
+    fresh = Path(tempfile.mkdtemp(dir=bundle.parent, prefix=".exporting-"))
+    former = fresh.with_name(f"{fresh.name}-former")
+    try:
+        fresh.chmod(0o755)
+        yield fresh
+        if bundle.exists():
+            bundle.rename(former)
+        fresh.rename(bundle)
+    except OSError as error:
+        raise_if_unwritable(error, bundle)
+        raise
+    finally:
+        if former.exists() and not bundle.exists():
+            former.rename(bundle)
+        for path in (fresh, former):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_graph(
+    fresh: Path, members: dict[str, Member], ensemble: Ensemble, prepared: Prepared, note: str
+) -> dict[str, Any]:
+    """Write ``model.onnx`` and compare its outputs with PyTorch's."""
+    path, side = fresh / MODEL_FILES["float32"], int(prepared.pixels.shape[-1])
+    graph = BundleGraph(members, ensemble, side)
+    export_onnx(graph, path, size_px=side, note=note)
+    rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_FILMS]
+    runtime = open_runtime(path, runtime="onnxruntime", variant="float32")
+    worst = check_outputs(
+        runtime, members, ensemble, np.asarray(prepared.pixels[rows]), np.random.default_rng(0)
+    )
+    log.info(
+        "the graph answers as PyTorch does: probabilities within %.1g, maps within %.1g",
+        worst["probs"]["largest_difference"], worst["maps"]["largest_difference"],
+    )  # fmt: skip
+    return {"outputs": worst}
+
+
+def _write_reference(exported: Exported) -> tuple[OodReference | None, dict[str, Any]]:
+    """Fit and write the tests for strange films; return what ``bundle.json`` says of them."""
+    split = exported.prepared.table["split"].tolist()
+    train, val = rows_of(split, "train"), rows_of(split, "val")
+    runtime = exported.runtime(MODEL_FILES["float32"])
+    total = min(len(train), MOST_TRAIN) + min(len(val), MOST_VAL)
+    try:
+        with images_bar("what films look like", total) as done:
+            reference = fit_reference(
+                lambda films: exported.features_of(films, runtime), exported.prepared.pixels,
+                train, val, most_train=MOST_TRAIN, most_val=MOST_VAL, on_image=done,
+            )  # fmt: skip
+    except InputError as error:
+        log.warning("no tests for strange films: %s", error)
+        return None, {"note": f"none: {error}"}
+    reference.save(exported.fresh / OOD_FILE)
+    log.info("tests for strange films: %s", reference.info["note"])
+    return reference, {"limits": dict(reference.limits), **reference.info}
+
+
+def _values(info: dict[str, Any], prepared: Prepared, ensemble: Ensemble) -> dict[str, Any]:
+    """Return what ``bundle.json`` says of the run, its data and its ensemble."""
+    splits = prepared.table["split"].value_counts()
+    return ensemble.to_dict() | {
+        "run": info["run"],
+        "note": info["note"],
+        "synthetic": info["synthetic"],
+        "preprocess": prepared.info["preprocess"],
+        "data": {
+            "name": info["data"], "fingerprint": info["fingerprint"],
+            "films": {name: int(splits.get(name, 0)) for name in ("train", "val", "test")},
+        },
+    }  # fmt: skip
+
+
+def _test_part(metrics: dict[str, Any] | None, sets: dict[str, Any] | str) -> dict[str, Any] | str:
+    """Return the test metrics and the coverage of sets, with intervals, or that there are none."""
+    if metrics is None:
+        return NOT_EVALUATED
+    wanted = ("n", "n_groups", "counts", "patients", "interval")
+    kept = {key: metrics[key] for key in wanted if key in metrics}
+    kept["few"] = few_note(metrics.get("patients", {}))
+    return kept | {"ensemble": metrics["models"][WEIGHTED], "prediction_sets": sets}
+
+
+def _hand_on(folder: Path, fresh: Path, name: str, metrics: dict[str, Any] | None) -> None:
+    """Copy a member's weights and write its card with the test metrics, if there are any."""
+    source, target = folder / "members" / name, fresh / "members" / name
+    target.mkdir(parents=True)
+    shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
+    card = read_json(source / CARD_FILE, mend="train the member again")
+    test = metrics["models"].get(name) if metrics else None
+    write_json(target / CARD_FILE, card | {"test": test or NOT_EVALUATED})
+
+
+def _check_bit_equal(folder: Path, fresh: Path, name: str, prepared: Prepared) -> Member:
+    """Load the handed-on weights and compare their logits with those of the trained member."""
+    rows = rows_of(prepared.table["split"].tolist(), "val")[:CHECKED_FILMS]
+    both = []
+    for root in (folder, fresh):
+        torch.manual_seed(0)
+        member = load_member(root / "members" / name)
+        both.append(predict_logits(member, prepared.pixels, rows))
+    stored = read_predictions(folder / "members" / name / "predictions.csv", prepared.labels)
+    kept = stored.set_index("image").loc[prepared.table["image"].iloc[rows]]
+    logits = kept[[f"logit_{label}" for label in prepared.labels]].to_numpy(np.float32)
+    if not np.array_equal(both[0], both[1]):
+        raise InputError(f"the exported weights of {name} give other logits: export again")
+    # Other batches sum in another order, so large logits differ in their last digits.
+    if not np.allclose(both[1], logits, rtol=1e-4, atol=1e-3):
+        raise InputError(
+            f"the weights of {name} do not give the validation logits stored at training "
+            f"(largest difference {np.abs(both[1] - logits).max():.2g}): train the member again"
+        )
+    return member.cpu().eval()

@@ -1,0 +1,214 @@
+"""A bundle being written, run over validation and test: gates that need whole splits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr.bundle.compare import check_classes, check_metrics, tie_slack
+from cxr.bundle.format import MODEL_FILES
+from cxr.bundle.gates import run_films
+from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
+from cxr.console import images_bar, log
+from cxr.data.prepared import Prepared
+from cxr.evaluation.evaluate import evaluate, read_predictions
+from cxr.evaluation.metrics import OVERALL
+from cxr.files import read_json
+from cxr.labels import label_indices
+from cxr.models.ensemble import EQUAL, MIN_PROB, WEIGHTED, Ensemble, all_probs, pool_probs
+from cxr.pipeline.fit_uncertainty import validation_predictions
+
+PROBS = ("probs", "member_probs")
+NOT_EVALUATED = "not evaluated (make evaluate)"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle that is being written.
+
+    Attributes:
+        folder: of the run.
+        fresh: of the bundle.
+        info: the run's ``run.json``.
+        prepared: the run's prepared set.
+        ensemble: pool, temperatures, weights, labels.
+        threads: processor threads; 0 takes every processor.
+    """
+
+    folder: Path
+    fresh: Path
+    info: dict[str, Any]
+    prepared: Prepared
+    ensemble: Ensemble
+    threads: int
+
+    def runtime(self, file: str) -> Runtime:
+        """Load one of its graphs."""
+        return open_runtime(
+            self.fresh / file, runtime="onnxruntime", variant="float32", threads=self.threads
+        )
+
+    def features_of(self, film_batch: NDArray[np.uint8], runtime: Runtime) -> Arrays:
+        """Return each member's features (n, C) of (n, S, S) films."""
+        names = {f"features_{name}": name for name in self.ensemble.members}
+        found = runtime.run(film_batch[:, None], list(names))
+        return {names[key]: values for key, values in found.items()}
+
+    def rows(self, images: pd.Series) -> NDArray[np.int64]:
+        """Return where images stand in the prepared set."""
+        position = pd.Series(np.arange(len(self.prepared.table)), self.prepared.table["image"])
+        return np.asarray(position.loc[images], np.int64)
+
+    def run(self, file: str, images: pd.Series, title: str, *, features: bool = False) -> Arrays:
+        """Return ``PROBS`` of images through a graph, features too where asked, with a bar."""
+        wanted = [*PROBS]
+        wanted += [f"features_{name}" for name in self.ensemble.members] if features else []
+        runtime = self.runtime(file)
+        with images_bar(title, len(images)) as done:
+            return run_films(
+                runtime, self.prepared.pixels, self.rows(images), wanted, on_image=done
+            )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What the float32 graph answers on whole splits.
+
+    Attributes:
+        val_images: (n,) names.
+        val_targets: (n,) class positions.
+        val_probs: (n, K) of the ensemble.
+        test: outputs on the evaluation's predictions table, in its order; None where the run
+            is not evaluated.
+        gates: what to keep of the comparisons in ``bundle.json``.
+    """
+
+    val_images: pd.Series
+    val_targets: NDArray[np.int64]
+    val_probs: NDArray[Any]
+    test: Arrays | None
+    gates: dict[str, Any]
+
+
+def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return a run's test metrics; None where it was not evaluated on its present data."""
+    path = folder / "evaluation" / "metrics.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json(path, mend="evaluate again (make evaluate)")
+    return found if found.get("fingerprint", fingerprint) == fingerprint else None
+
+
+def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, Any] | str:
+    """Return what the sets per class, which the bundle serves, cover on test.
+
+    Args:
+        folder: of a run that was evaluated.
+        uncertainty: content of uncertainty.json.
+
+    Returns:
+        Per level ``coverage``, ``size`` and ``per_class`` with intervals; or why there is none.
+    """
+    path = folder / "evaluation" / "calibration.json"
+    if not path.exists():
+        return NOT_EVALUATED
+    levels = read_json(path, mend="evaluate again (make evaluate)")["prediction_sets"]
+    served = {
+        name: level["per_class"] for name, level in uncertainty["conformal"]["levels"].items()
+    }
+    measured = {name: kinds["per_class"] for name, kinds in levels.items()}
+    if served != {name: kinds["thresholds"] for name, kinds in measured.items()}:
+        return "evaluated with other thresholds (make evaluate)"
+    return {
+        name: {key: kinds[key] for key in ("coverage", "size", "per_class")}
+        for name, kinds in measured.items()
+    }
+
+
+def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
+    """Run the graph over validation, and test where that was opened, and compare.
+
+    Args:
+        exported: with its graph written.
+        metrics: of ``read_metrics``; without them the test split stays shut.
+
+    Raises:
+        GateError: another class on a film, or another metric.
+    """
+    file, ensemble = MODEL_FILES["float32"], exported.ensemble
+    aligned = validation_predictions(exported.folder, ensemble.members, ensemble.labels)
+    images = pd.Series(list(aligned.images))
+    wanted = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    val = exported.run(file, images, "validation films, exported")["probs"]
+    gates: dict[str, Any] = {"val": check_classes(val, wanted, list(images), "validation")}
+    if metrics is None:
+        log.info("the run is not evaluated: the graph was checked on validation alone")
+        return Splits(images, aligned.targets, val, None, gates | {"test": NOT_EVALUATED})
+    table = read_predictions(exported.folder / "evaluation" / "predictions.csv")
+    test = exported.run(file, table["image"], "test films, exported")
+    wanted = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
+    gates["test"] = check_classes(test["probs"], wanted, table["image"].tolist(), "test")
+    gates["test"]["metrics"] = check_metrics(
+        values_of(evaluate_arrays(exported, table, test, metrics)), values_of(metrics),
+        _slack(table, ensemble),
+    )  # fmt: skip
+    log.info(
+        "the graph gives the same class on all %d validation and %d test films, and the same "
+        "metrics as make evaluate", len(images), len(table),
+    )  # fmt: skip
+    return Splits(images, aligned.targets, val, test, gates)
+
+
+def evaluate_arrays(
+    exported: Exported, predictions: pd.DataFrame, found: Arrays, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluate a graph's probabilities in place of those of the predictions table."""
+    ensemble = exported.ensemble
+    each = np.asarray(found["member_probs"], np.float64)
+    tables = {name: each[:, place] for place, name in enumerate(ensemble.members)}
+    log_probs = np.log(np.maximum(each, MIN_PROB)).swapaxes(0, 1)
+    tables |= {
+        EQUAL: pool_probs(log_probs, ensemble, EQUAL),
+        WEIGHTED: np.asarray(found["probs"], np.float64),
+    }
+    columns = {
+        f"prob_{name}_{label}": values[:, place] / values.sum(axis=1)
+        for name, values in tables.items()
+        for place, label in enumerate(ensemble.labels)
+    }
+    return evaluate(
+        predictions.assign(**columns), labels=ensemble.labels, members=ensemble.members,
+        best_member=metrics["best_member"], note=metrics["note"],
+    )  # fmt: skip
+
+
+def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
+    """Return per model what ties among PyTorch's probabilities explain."""
+    targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
+    found = {
+        model: tie_slack(
+            table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
+            targets, ensemble.labels,
+        )
+        for model in (*ensemble.members, EQUAL, WEIGHTED)
+    }  # fmt: skip
+    # "equal" is made of the members' probabilities, of which float32 may hold none.
+    if any("nll" in found[name] for name in ensemble.members):
+        found[EQUAL]["nll"] = np.inf
+    return found
+
+
+def values_of(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return per model every overall and per-class metric's value, under one name each."""
+    found: dict[str, dict[str, Any]] = {}
+    for model, scores in metrics["models"].items():
+        found[model] = {key: scores[key]["value"] for key in OVERALL}
+        found[model] |= {
+            f"{metric} for {label}": entry["value"]
+            for label, metrics_of in scores["per_class"].items()
+            for metric, entry in metrics_of.items()
+        }
+    return found

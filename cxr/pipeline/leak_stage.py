@@ -1,0 +1,218 @@
+"""What a leak is worth: the same network trained twice, on copies split at random and by film."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cxr.console import images_bar, log, print_table
+from cxr.data.copies import CopySettings, copy_then_split, count_leaks
+from cxr.data.folds import with_split
+from cxr.data.loader import rows_of
+from cxr.data.prepared import Prepared
+from cxr.data.splits import patient_split
+from cxr.errors import InputError
+from cxr.evaluation.leak_experiment import (
+    COPIES_FIRST,
+    OTHER_FILMS,
+    OWN_TEST,
+    SHOWN,
+    SPLIT_FIRST,
+    draw_leak,
+    leak_sentences,
+    measure_leak,
+)
+from cxr.evaluation.tables import NAMES, show_interval
+from cxr.files import (
+    atomic_write,
+    digest,
+    digest_of,
+    environment,
+    read_json,
+    run_folder,
+    write_json,
+)
+from cxr.models.build import load_member
+from cxr.models.ensemble import softmax
+from cxr.pipeline.config import LeakConfig
+from cxr.pipeline.prepare_stage import prepare_stage
+from cxr.pipeline.run_folder import note_of, relative
+from cxr.pipeline.train_stage import check_trainable, train_member
+from cxr.plotting import save_figure
+from cxr.training.inference import predict_logits
+
+ASIDE = "other"
+"""Split of the films that neither model sees: those that the prepared set calls test."""
+
+
+def leak_stage(config: LeakConfig) -> dict[str, Any]:
+    """Train both ways, measure both, and write ``leak.json``, ``predictions.csv``, ``leak.png``.
+
+    Both see the same films, in as many steps of the same settings. Copies first: each film and
+    its turned and mirrored copies, then a random share of all these as test. Split first: the
+    films are split by group, and the same turns and mirrors are drawn anew at each step, on
+    training films alone. What a trained model has finished is not done again.
+
+    Returns:
+        The content of ``leak.json``.
+
+    Raises:
+        InputError: too few films, or settings of an experiment that was trained otherwise.
+    """
+    settings = CopySettings(config.copies, config.rotation_deg, config.test_share, config.seed)
+    check_trainable(config)
+    prepared = prepare_stage(config)
+    folder = run_folder(Path(config.output_root), config.data.name, config.run)
+    sets = {
+        COPIES_FIRST: _copies_first(prepared, folder, settings),
+        SPLIT_FIRST: _split_first(prepared, settings),
+    }
+    rows = {name: rows_of(found.table["split"].tolist(), "train") for name, found in sets.items()}
+    # As many films an epoch as there are with copies, so that both take as many steps.
+    random = np.random.default_rng(config.seed)
+    rows[SPLIT_FIRST] = np.resize(random.permutation(rows[SPLIT_FIRST]), len(rows[COPIES_FIRST]))
+    drawn = replace(config.trainer.augment, rotation_deg=config.rotation_deg, horizontal_flip=0.5)
+    trainers = {
+        COPIES_FIRST: config.trainer,
+        SPLIT_FIRST: replace(config.trainer, augment=drawn),
+    }
+    for name, films in sets.items():
+        log.info("%s: %d films an epoch, %d epochs", name, len(rows[name]),
+                 config.trainer.max_epochs)  # fmt: skip
+        train_member(
+            replace(config, trainer=trainers[name]), films, folder / name, train_rows=rows[name]
+        )
+    predictions = _predict(sets, prepared, folder, config)
+    with atomic_write(folder / "predictions.csv") as file:
+        file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
+    found = measure_leak(predictions, labels=prepared.labels, note=note_of(prepared))
+    found |= _circumstances(sets, prepared, folder, config, settings)
+    write_json(folder / "leak.json", found)
+    tested, trained = _example(sets[COPIES_FIRST])
+    save_figure(draw_leak(found, tested, trained), folder / "leak.png")
+    _show(found, folder)
+    return found
+
+
+def _pool(prepared: Prepared) -> NDArray[np.bool_]:
+    """Tell which films both models may learn from: those of no patient or group in test."""
+    table = prepared.table
+    test = table["split"] == "test"
+    if not test.any():
+        raise InputError(
+            "the prepared set has no test split (data.fractions gives it 0): the experiment needs "
+            "films that neither model sees; give data.fractions a test share"
+        )
+    # A published split may tear a group apart.
+    return (~table["group"].isin(table["group"][test])).to_numpy()
+
+
+def _copies_first(prepared: Prepared, folder: Path, settings: CopySettings) -> Prepared:
+    rows = np.flatnonzero(_pool(prepared))
+    return copy_then_split(prepared, rows, folder / "copied", settings, progress=images_bar)
+
+
+def _split_first(prepared: Prepared, settings: CopySettings) -> Prepared:
+    """Split the same films by group; the prepared set's own test films stay aside."""
+    pool, share = _pool(prepared), settings.test_share
+    split = np.full(len(pool), ASIDE, dtype=object)
+    split[pool] = patient_split(
+        prepared.table[pool], fractions=(1 - 2 * share, share, share), seed=settings.seed
+    )
+    found = with_split(prepared, split)
+    # How often a film comes in an epoch hangs on the copies of the other way.
+    key = digest(found.info["fingerprint"], digest_of(asdict(settings)))
+    return replace(found, info=found.info | {"fingerprint": key})
+
+
+def held_out(config: LeakConfig) -> list[str]:
+    """Return the splits that have no say in training: validation too, where it chooses no epoch."""
+    return ["val", "test"] if config.trainer.monitor == "last" else ["test"]
+
+
+def _predict(
+    sets: dict[str, Prepared], prepared: Prepared, folder: Path, config: LeakConfig
+) -> pd.DataFrame:
+    """Return each model's probabilities on what its split holds out and on the other films."""
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    aside, parts = rows_of(prepared.table["split"].tolist(), "test"), []
+    for name, films in sets.items():
+        member = load_member(folder / name / "members" / config.model.name)
+        own = np.flatnonzero(films.table["split"].isin(held_out(config)))
+        for test, where, rows in ((OWN_TEST, films, own), (OTHER_FILMS, prepared, aside)):
+            with images_bar(f"{name}, {test}", len(rows)) as done:
+                logits = predict_logits(
+                    member, where.pixels, rows,
+                    batch_size=config.trainer.batch_size, on_image=done,
+                )  # fmt: skip
+            probs = softmax(logits)
+            table = where.table.iloc[rows][["image", "label", "group"]].reset_index(drop=True)
+            values = {f"prob_{label}": probs[:, k] for k, label in enumerate(prepared.labels)}
+            parts.append(table.assign(**values, model=name, tested_on=test))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _circumstances(
+    sets: dict[str, Prepared],
+    prepared: Prepared,
+    folder: Path,
+    config: LeakConfig,
+    settings: CopySettings,
+) -> dict[str, Any]:
+    """Return what the figures depend on, and how bad the leak is."""
+    training = {
+        name: read_json(folder / name / "members" / config.model.name / "member.json",
+                        mend="give the same command again")["training"]
+        for name in sets
+    }  # fmt: skip
+    leaky = sets[COPIES_FIRST].table
+    counts = {name: found.table["split"].value_counts().to_dict() for name, found in sets.items()}
+    return {
+        "data": {"name": config.data.name, "fingerprint": prepared.info["fingerprint"],
+                 "synthetic": bool(prepared.info.get("synthetic")),
+                 "split": prepared.info["settings"]["split"]},
+        "recipe": asdict(settings) | {"size_px": config.data.size, "model": asdict(config.model),
+                                      "trainer": asdict(config.trainer), "seed": config.seed},
+        "films": counts,
+        "held_out": held_out(config),
+        "leaks": {"test_images": sum(counts[COPIES_FIRST][name] for name in held_out(config)),
+                  "with_a_copy_in_train": count_leaks(leaky, held_out(config))},
+        "training": training,
+        "environment": environment(),
+    }  # fmt: skip
+
+
+def _example(leaky: Prepared) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """Return an upright test film and the copies of it that are in train, most of them first."""
+    table = leaky.table
+    trained = table[table["split"] == "train"]
+    counts = trained.groupby("group").size()
+    upright = table[(table["split"] == "test") & (table["copy_of"] == "")]
+    upright = upright if len(upright) else table[table["split"] == "test"]
+    row = int(upright.index[int(np.argmax(upright["group"].map(counts).fillna(0).to_numpy()))])
+    copies = trained.index[(trained["group"] == table["group"][row]).to_numpy()]
+    return np.asarray(leaky.pixels[row]), [np.asarray(leaky.pixels[other]) for other in copies]
+
+
+def _show(found: dict[str, Any], folder: Path) -> None:
+    rows = [
+        {"model": name.replace("_", " "), "measured on": test.replace("_", " "),
+         "images": str(scores["n"])}
+        | {NAMES.get(key, key): show_interval(scores[key]) for key in SHOWN}
+        for test in (OWN_TEST, OTHER_FILMS)
+        for name in (COPIES_FIRST, SPLIT_FIRST)
+        for scores in [found["models"][name][test]]
+    ]  # fmt: skip
+    print_table(f"What a leak is worth · {found['note']}", rows)
+    for sentence in leak_sentences(found):
+        log.info("%s", sentence)
+    log.info(
+        "%d of the %d images of the leaky test have a copy in its training",
+        found["leaks"]["with_a_copy_in_train"], found["leaks"]["test_images"],
+    )  # fmt: skip
+    log.info("results: %s", relative(folder))

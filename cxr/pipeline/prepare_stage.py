@@ -1,0 +1,186 @@
+"""Stage 1: a manifest from whatever the data is, and the prepared set from it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import get_args
+
+import pandas as pd
+
+from cxr.console import images_bar, log
+from cxr.data.groups import describe_limits
+from cxr.data.manifest import patients_unknown, read_manifest
+from cxr.data.phantom import PHANTOM_VERSION, PhantomSettings, write_phantom
+from cxr.data.prepared import Prepared, PrepareSettings, prepare
+from cxr.data.sources.folder import read_folder
+from cxr.errors import InputError, MissingInputError
+from cxr.files import digest_of, run_folder
+from cxr.imaging.preprocess import Fit, PreprocessSpec
+from cxr.pipeline.config import DataConfig, PrepareConfig
+
+KINDS = ("phantom", "manifest", "folder")
+
+
+def prepare_stage(config: PrepareConfig) -> Prepared:
+    """Make or reuse the prepared set that a configuration asks for.
+
+    Raises:
+        InputError: see cxr.data.prepared.prepare.
+    """
+    data = config.data
+    settings = _settings(data)
+    parent = run_folder(Path(config.output_root), data.name, "prepared")
+    manifest, root = read_source(data, parent.parent)
+    manifest, excluded = _leave_out(manifest, data.exclude)
+    prepared = prepare(
+        manifest,
+        root,
+        parent,
+        settings,
+        excluded=excluded,
+        workers=data.workers,
+        progress=images_bar,
+    )
+    _report(prepared)
+    return prepared
+
+
+def prepare_whole(
+    config: PrepareConfig, spec: PreprocessSpec, labels: Sequence[str]
+) -> tuple[Prepared, dict[str, int]]:
+    """Prepare every film of a data set as test, for a run that was trained on other data.
+
+    Args:
+        config: which data; its size, fit, split and labels do not count.
+        spec: how the run's own films were prepared.
+        labels: the run's classes.
+
+    Returns:
+        The prepared set with those of the classes that it has, and how many films were left
+        out of each class that the run does not know.
+
+    Raises:
+        InputError: no film of a class that the run knows, and see cxr.data.prepared.prepare.
+    """
+    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit, split="whole")
+    parent = run_folder(Path(config.output_root), data.name, "prepared")
+    manifest, root = read_source(data, parent.parent)
+    manifest, excluded = _leave_out(manifest, data.exclude)
+    unknown = Counter(manifest["label"][~manifest["label"].isin(list(labels))].tolist())
+    manifest = manifest[manifest["label"].isin(list(labels))].reset_index(drop=True)
+    if manifest.empty:
+        raise InputError(
+            f"no film of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
+            f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
+        )
+    found = [label for label in labels if (manifest["label"] == label).any()]
+    settings = replace(_settings(data), labels=tuple(found))
+    prepared = prepare(
+        manifest, root, parent, settings,
+        excluded=excluded, workers=data.workers, progress=images_bar,
+    )  # fmt: skip
+    _report(prepared)
+    return prepared, dict(unknown)
+
+
+def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
+    """Return the manifest of a data configuration and the folder that its paths start from.
+
+    Args:
+        data: what to read.
+        folder: receives the phantom's films.
+
+    Raises:
+        InputError: an unknown kind, a missing folder, a bad manifest.
+    """
+    if data.kind not in KINDS:
+        raise InputError(f"data.kind is {data.kind!r}: allowed are {', '.join(KINDS)}")
+    if data.kind == "phantom":
+        root = _phantom(data, folder)
+        return read_manifest(root / "manifest.csv", labels=data.labels), root
+    if not data.root:
+        raise InputError(
+            f"data.root is empty and data={data.name} needs a folder: give DATA_ROOT=PATH"
+        )
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        mend = "give DATA_ROOT=PATH"
+        if data.name == "cxr4":
+            mend += ", or fetch the public sources with make data DATA=cxr4"
+        raise MissingInputError(f"data.root {root} is no folder: {mend}")
+    if data.kind == "manifest":
+        return read_manifest(root / "manifest.csv", labels=data.labels), root
+    return read_folder(root, split_names=data.split_folders or None), root
+
+
+def _leave_out(manifest: pd.DataFrame, patterns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Split a manifest into the films to use and the images that a pattern names."""
+    names = manifest["image"].map(lambda image: PurePosixPath(image).name)
+    hit = names.map(lambda name: any(fnmatchcase(name, pattern) for pattern in patterns))
+    hit = hit.astype(bool)
+    if hit.all():
+        raise InputError(
+            f"data.exclude {patterns} leaves out all {len(manifest)} films: mend the patterns"
+        )
+    return manifest[~hit].reset_index(drop=True), manifest["image"][hit].tolist()
+
+
+def _phantom(data: DataConfig, folder: Path) -> Path:
+    """Render the phantom, or reuse the one of the same settings."""
+    low_high = data.phantom.images_per_patient
+    if len(low_high) != 2:
+        raise InputError(
+            f"data.phantom.images_per_patient is {low_high}: fewest and most are needed, [1, 4]"
+        )
+    values = asdict(data.phantom) | {"images_per_patient": (low_high[0], low_high[1])}
+    settings = PhantomSettings(**values)
+    stated = asdict(settings)
+    # As before there was the choice, so that films made then are found.
+    if settings.shortcut == "none" or settings.shortcut_strength == 1:
+        del stated["shortcut_strength"]
+    if settings.shortcut == "none":
+        del stated["shortcut"]
+    key = digest_of({**stated, "version": PHANTOM_VERSION})
+    root = folder / f"films-{key[:8]}"
+    if not (root / "manifest.csv").exists():
+        patients = settings.patients_per_class * 4
+        with images_bar("synthetic films", patients * sum(low_high) // 2) as done:
+            write_phantom(root, settings, on_image=done)
+    return root
+
+
+def _settings(data: DataConfig) -> PrepareSettings:
+    if data.fit not in get_args(Fit):
+        raise InputError(f"data.fit is {data.fit!r}: allowed are {', '.join(get_args(Fit))}")
+    return PrepareSettings(
+        labels=tuple(data.labels) if data.labels else None,
+        spec=PreprocessSpec(data.size, data.fit),  # type: ignore[arg-type]
+        split=data.split,  # type: ignore[arg-type]
+        fractions=tuple(data.fractions),  # type: ignore[arg-type]
+        seed=data.split_seed,
+        near_duplicates=data.near_duplicates,
+        on_error=data.on_error,  # type: ignore[arg-type]
+        synthetic=data.synthetic,
+    )
+
+
+def _report(prepared: Prepared) -> None:
+    counts, disjoint = prepared.info["counts"], prepared.info["disjoint"]
+    split = prepared.table["split"].value_counts()
+    log.info(
+        "%s %s: %d films of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
+        "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross "
+        "a split%s",
+        "reusing" if prepared.reused else "prepared", prepared.folder, counts["kept"],
+        disjoint["groups"], split.get("train", 0), split.get("val", 0), split.get("test", 0),
+        counts.get("excluded", 0),
+        counts["dropped_identical"], counts["dropped_near"], counts["dropped_conflicting"],
+        counts["dropped_unreadable"], disjoint["crossing_groups"],
+        " (forced by the published split)" if disjoint["crossing_groups"] else "",
+    )  # fmt: skip
+    if prepared.info["settings"]["near_duplicates"] and not prepared.reused:
+        log.info("copies: %s", describe_limits(counts["rows"]))
+    if unknown := patients_unknown(prepared.table):
+        log.warning("%s", unknown)

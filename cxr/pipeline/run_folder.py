@@ -1,0 +1,138 @@
+"""The run folder that the stages share: which prepared set it belongs to, and its note."""
+
+import contextlib
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cxr.data.prepared import Prepared, open_prepared
+from cxr.errors import InputError, MissingInputError
+from cxr.files import environment, read_json, run_folder, write_json
+from cxr.pipeline.config import PrepareConfig, RunConfig
+
+RESEARCH = "Research use only, not a medical device"
+SYNTHETIC = "synthetic phantom, not real patients"
+
+
+def note_of(prepared: Prepared) -> str:
+    """Return what stands below every figure and table made from a prepared set."""
+    return f"{SYNTHETIC} · {RESEARCH}" if prepared.info.get("synthetic") else RESEARCH
+
+
+def fingerprint_of(folder: Path, path: Path) -> str | None:
+    """Return whose films a folder's trainings were made on, as ``path`` tells; None without any.
+
+    A start that failed before its first checkpoint claims nothing.
+    """
+    if not path.exists() or not any(map(has_work, folder.glob("members/*"))):
+        return None
+    return str(read_json(path, mend=f"remove {folder}")["fingerprint"])
+
+
+def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
+    """Open or start a run on a prepared set.
+
+    Returns:
+        outputs/<data>/<run>.
+
+    Raises:
+        InputError: the run belongs to another prepared set.
+    """
+    folder = run_folder(Path(config.output_root), config.data.name, config.run)
+    path, fingerprint = folder / "run.json", prepared.info["fingerprint"]
+    if before := fingerprint_of(folder, path):
+        if before != fingerprint:
+            raise InputError(
+                f"run {config.run!r} was made on another prepared set (fingerprint "
+                f"{before[:12]}, now {fingerprint[:12]}): give another RUN=name"
+            )
+        return folder
+    write_json(path, {
+        "data": config.data.name, "run": config.run,
+        "prepared": os.path.relpath(prepared.folder, folder),
+        "fingerprint": fingerprint, "labels": list(prepared.labels),
+        "synthetic": bool(prepared.info.get("synthetic")), "note": note_of(prepared),
+        "data_config": asdict(config.data), "environment": environment(),
+    })  # fmt: skip
+    return folder
+
+
+def data_name(config: RunConfig) -> str:
+    """Return the first part of a run's folder."""
+    return config.data if isinstance(config.data, str) else str(config.data.name)
+
+
+def has_work(member: Path) -> bool:
+    """Tell whether a member's folder holds finished weights or a training to go on with."""
+    return any((member / name).exists() for name in ("member.json", "checkpoints/resume.ckpt"))
+
+
+def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
+    """Return a run's folder, its ``run.json`` and its prepared set.
+
+    Raises:
+        MissingInputError: nothing was trained under this name.
+    """
+    folder = run_folder(Path(config.output_root), data_name(config), config.run)
+    train = f"make train DATA={data_name(config)} RUN={config.run}"
+    if not (folder / "run.json").exists():
+        others = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
+        known = f" (runs there: {', '.join(others)})" if others else ""
+        raise MissingInputError(f"there is no run {folder}{known}: train first with {train}")
+    info = read_json(folder / "run.json", mend=train)
+    return folder, info, open_prepared(folder / info["prepared"])
+
+
+def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
+    """Return the members of a run that are trained, in a fixed order.
+
+    Raises:
+        MissingInputError: none is trained, or one that was asked for is not.
+    """
+    found = sorted(path.parent.name for path in folder.glob("members/*/member.json"))
+    # The two members of the project come first, in the order in which it names them.
+    found.sort(key=lambda name: {"mobilenetv2": 0, "inceptionv3": 1}.get(name, 2))
+    if missing := [name for name in names or [] if name not in found]:
+        raise MissingInputError(
+            f"member {missing[0]!r} is not trained in {folder}: trained are "
+            f"{', '.join(found) or 'none'}; train it (make train) or mend members="
+        )
+    if not found:
+        raise MissingInputError(f"{folder} has no trained member: train first (make train)")
+    return list(names) if names else found
+
+
+def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
+    """Return a run's ``ensemble.json``.
+
+    Raises:
+        MissingInputError: it was not fitted yet.
+    """
+    path = folder / "ensemble.json"
+    if not path.exists():
+        trained_members(folder)
+        raise MissingInputError(
+            f"{path} is missing: fit the ensemble first with {command('ensemble', config)}"
+        )
+    found: dict[str, Any] = read_json(path, mend=command("ensemble", config))
+    return found
+
+
+def command(stage: str, config: RunConfig) -> str:
+    """Return the command that runs a stage of this run, as the user runs things."""
+    data = data_name(config)
+    if config.make:
+        words = ["make", stage]
+        words += [f"DATA={data}"] if data != "phantom" else []
+        words += [f"RUN={config.run}"] if config.run != "default" else []
+    else:
+        words = ["python", f"scripts/{stage}.py", f"data={data}", f"run={config.run}"]
+    return " ".join(words)
+
+
+def relative(path: Path) -> Path:
+    """Return a path as seen from the working folder where that is shorter."""
+    with contextlib.suppress(ValueError):
+        return path.resolve().relative_to(Path.cwd())
+    return path

@@ -1,0 +1,254 @@
+"""Stage 2: one member, from prepared set to weights and validation predictions."""
+
+import dataclasses
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
+
+from cxr.console import log
+from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder, balancing_weights, rows_of
+from cxr.data.prepared import Prepared
+from cxr.errors import InputError
+from cxr.files import digest_of, environment, read_json, run_folder, write_json
+from cxr.models.build import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    Member,
+    build_member,
+    freeze,
+    load_pretrained,
+    save_weights,
+)
+from cxr.models.ensemble import softmax
+from cxr.pipeline.config import TrainConfig
+from cxr.pipeline.prepare_stage import prepare_stage
+from cxr.pipeline.run_folder import has_work, note_of, open_run
+from cxr.training.augment import Augmentation
+from cxr.training.fit import FitSettings, MemberModule
+from cxr.training.inference import predict_logits, write_predictions
+from cxr.training.trainer import FitResult, Machine, fit, forget_checkpoints
+
+UNESSENTIAL = ("accelerator", "devices", "num_nodes", "threads", "checkpoint_minutes", "progress")
+"""Trainer settings that do not decide what is trained, so a resumed training may change them."""
+
+
+def train_stage(config: TrainConfig) -> Path:
+    """Train one member, go on where a killed training was, or reuse a finished one.
+
+    Returns:
+        The member's folder.
+
+    Raises:
+        InputError: anything the user can mend; nothing stored is lost.
+    """
+    check_trainable(config)
+    prepared = prepare_stage(config)
+    return train_member(config, prepared, open_run(config, prepared))
+
+
+def check_trainable(config: TrainConfig) -> None:
+    """Refuse settings that cannot be trained with, before any film is read.
+
+    Raises:
+        InputError: a value out of its range, or a member's name that is no folder's.
+    """
+    _fit_settings(config)
+    run_folder(Path("x"), config.model.name, config.model.name)
+
+
+def train_member(
+    config: TrainConfig,
+    prepared: Prepared,
+    run: Path,
+    *,
+    train_rows: NDArray[np.int64] | None = None,
+) -> Path:
+    """Train one member of a run on films that are prepared; go on or reuse as above.
+
+    Args:
+        config: model, trainer and seed; its data is not looked at.
+        prepared: the films, whose column ``split`` says which are train and val.
+        run: the member goes below its ``members/``.
+        train_rows: rows of an epoch, where a film is to come more than once; by default those
+            whose split is train.
+
+    Returns:
+        The member's folder.
+
+    Raises:
+        InputError: anything the user can mend; nothing stored is lost.
+    """
+    settings, machine, name = _fit_settings(config), _machine(config), config.model.name
+    folder = run / "members" / name
+    digest = _claim(folder, config, prepared)
+    if (folder / CARD_FILE).exists():
+        log.info("%s is trained already, with these settings: reusing %s", name, folder)
+        return folder
+    # The head is drawn by its own generator, so that dropout and data order do not change it.
+    lightning.seed_everything(config.seed, verbose=False)
+    member = build_member(
+        config.model.architecture, prepared.labels,
+        input_size_px=config.model.input_size, output_stride=config.model.output_stride,
+        drop_rate=config.model.drop_rate,
+        generator=torch.Generator().manual_seed(config.seed),
+    )  # fmt: skip
+    origin = load_pretrained(member, config.model.pretrained)
+    freeze(member, config.model.freeze)
+    train, val = _loaders(prepared, settings, config, train_rows)
+    module = MemberModule(
+        member, settings,
+        class_weights=_class_weights(prepared, settings),
+        names=prepared.table["image"].tolist(), seed=config.seed, frozen=config.model.freeze,
+        random_start=config.model.pretrained == "none",
+    )  # fmt: skip
+    result = fit(module, train, val, folder, machine=machine, note=note_of(prepared))
+    if getattr(rank_zero_only, "rank", 0):
+        return folder
+    _keep(folder, member, prepared, config, result, {"pretrained": origin, "config_digest": digest})
+    return folder
+
+
+def _keep(
+    folder: Path,
+    member: Member,
+    prepared: Prepared,
+    config: TrainConfig,
+    result: FitResult,
+    extra: dict[str, Any],
+) -> None:
+    """Write weights, validation predictions and, last, the card that says it is finished."""
+    save_weights(member, folder / WEIGHTS_FILE)
+    rows = rows_of(prepared.table["split"].tolist(), "val")
+    logits = predict_logits(member, prepared.pixels, rows, batch_size=config.trainer.batch_size)
+    write_predictions(
+        folder / "predictions.csv", prepared.table.iloc[rows], prepared.labels, logits
+    )
+    card = {
+        "name": config.model.name,
+        **member.spec.to_dict(),
+        **extra,
+        "data": {
+            "name": config.data.name,
+            "fingerprint": prepared.info["fingerprint"],
+            "synthetic": config.data.synthetic,
+            "train_films": len(rows_of(prepared.table["split"].tolist(), "train")),
+            "preprocess": prepared.info["preprocess"],
+        },
+        "validation": validation_metrics(logits, prepared.targets[rows]),
+        "training": asdict(result) | {"seed": config.seed, "frozen": config.model.freeze},
+        "trainer": asdict(config.trainer),
+        "environment": environment(),
+        "note": note_of(prepared),
+    }
+    write_json(folder / CARD_FILE, card)
+    forget_checkpoints(folder)
+    log.info(
+        "%s: kept epoch %d of %d, %.0f s, weights in %s",
+        config.model.name, result.best_epoch, result.epochs, result.seconds, folder,
+    )  # fmt: skip
+
+
+def validation_metrics(
+    logits: NDArray[np.float32], targets: NDArray[np.int64]
+) -> dict[str, float | int]:
+    """Return accuracy, balanced accuracy and NLL of (N, K) logits."""
+    probs, classes = softmax(logits), range(logits.shape[1])
+    predicted = probs.argmax(axis=1)
+    return {
+        "films": len(targets),
+        "accuracy": float(accuracy_score(targets, predicted)),
+        "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
+        "nll": float(log_loss(targets, probs, labels=list(classes))),
+    }
+
+
+def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
+    """Make the member's folder this configuration's, or refuse if it is another's."""
+    trainer = {k: v for k, v in asdict(config.trainer).items() if k not in UNESSENTIAL}
+    values = {
+        "model": asdict(config.model), "trainer": trainer, "seed": config.seed,
+        "fingerprint": prepared.info["fingerprint"],
+    }  # fmt: skip
+    digest, path = digest_of(values), folder / "settings.json"
+    if path.exists():
+        before = read_json(path, mend=f"remove {folder}")
+        if before["digest"] == digest:
+            return digest
+        # A start that failed before its first checkpoint is free to be mended.
+        if has_work(folder):
+            changed = _changed(before["settings"], values)
+            raise InputError(
+                f"{folder} was trained with other settings ({changed}): give another RUN=name, "
+                "or remove that folder to train it anew"
+            )
+    if folder.exists():
+        shutil.rmtree(folder)
+    write_json(path, {"digest": digest, "settings": values})
+    return digest
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
+    parts = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            parts.append(_changed(old, new, f"{prefix}{key}."))
+        elif old != new:
+            shown = [str(value)[:24] for value in (old, new)]
+            parts.append(f"{prefix}{key} {shown[0]}, now {shown[1]}")
+    return ", ".join(part for part in parts if part)
+
+
+def _loaders(
+    prepared: Prepared,
+    settings: FitSettings,
+    config: TrainConfig,
+    train_rows: NDArray[np.int64] | None,
+) -> tuple[BatchLoader, BatchLoader]:
+    split, targets = prepared.table["split"].tolist(), prepared.targets
+    rows = rows_of(split, "train") if train_rows is None else train_rows
+    weights = None
+    if settings.imbalance == "sampler":
+        weights = balancing_weights(targets[rows], len(prepared.labels))[targets[rows]]
+    world = config.trainer.devices * config.trainer.num_nodes
+    if len(rows) < settings.batch_size * world:
+        raise InputError(
+            f"the train split has {len(rows)} films, fewer than one batch of "
+            f"{settings.batch_size * world}: lower trainer.batch_size"
+        )
+    train = BatchLoader(
+        prepared.pixels, targets, EpochSampler(rows, weights=weights, seed=config.seed),
+        batch_size=settings.batch_size, drop_last=True,
+    )  # fmt: skip
+    val = BatchLoader(
+        prepared.pixels, targets, FixedOrder(rows_of(split, "val")), batch_size=settings.batch_size
+    )
+    return train, val
+
+
+def _class_weights(prepared: Prepared, settings: FitSettings) -> torch.Tensor | None:
+    if settings.imbalance != "loss":
+        return None
+    rows = rows_of(prepared.table["split"].tolist(), "train")
+    weights = balancing_weights(prepared.targets[rows], len(prepared.labels))
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _fit_settings(config: TrainConfig) -> FitSettings:
+    values = asdict(config.trainer)
+    names = {item.name for item in dataclasses.fields(FitSettings)} - {"augmentation"}
+    chosen = {key: value for key, value in values.items() if key in names}
+    return FitSettings(**chosen, augmentation=Augmentation(**values["augment"]))
+
+
+def _machine(config: TrainConfig) -> Machine:
+    values = asdict(config.trainer)
+    return Machine(**{item.name: values[item.name] for item in dataclasses.fields(Machine)})

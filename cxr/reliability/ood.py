@@ -1,0 +1,276 @@
+"""What the model was not trained for: tests of a film, each of which says what it found.
+
+* ``distance``: the Mahalanobis distance of a member's pooled features from the training films',
+  with a covariance shrunk to its P largest directions and one variance for all others
+  (Tipping, Bishop 1999, J. R. Stat. Soc. B 61:611-622). Measured on four classes of real films it
+  tells photographs, noise, blanks and text apart better than nearest neighbours do.
+* ``turned`` and ``inverted``: a linear function of the film seen at 14 x 14 blocks.
+* ``blank``: the contrast of the same blocks.
+* ``colour``: what of the original's colours its gray does not explain.
+
+``cxr.reliability.ood_fit`` fits them. Only numpy.
+N films, S side of prepared pixels, F features of a member, P directions, B blocks a side.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import InputError, MissingInputError
+from cxr.files import atomic_write
+
+Floats = NDArray[np.float64]
+Features = Mapping[str, NDArray[Any]]
+"""Member to (N, F) pooled features."""
+
+BLOCKS = 14
+"""B; 28 tells turned films apart no better."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A test that a film fails.
+
+    Attributes:
+        test: distance, turned, inverted, blank or colour.
+        sentence: which it is, and by how much.
+        value: what was found.
+        limit: what is allowed.
+    """
+
+    test: str
+    sentence: str
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """A member's training features: their mean, largest directions and variances.
+
+    Attributes:
+        mean: (F,) float32.
+        axes: (P, F) float32, orthonormal.
+        variances: (P,) float32, along the axes.
+        residual: variance along every other direction.
+    """
+
+    mean: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    variances: NDArray[np.float32]
+    residual: float
+
+    def distance(self, features: NDArray[Any]) -> Floats:
+        """Return (N,) Mahalanobis distances of (N, F) features."""
+        away = np.asarray(features, np.float64) - self.mean
+        along = away @ self.axes.T.astype(np.float64)
+        rest = np.maximum((away**2).sum(axis=1) - (along**2).sum(axis=1), 0)
+        return np.asarray(np.sqrt((along**2 / self.variances).sum(axis=1) + rest / self.residual))
+
+
+def blocks(pixels: NDArray[np.uint8]) -> Floats:
+    """Return the mean gray of B x B blocks.
+
+    Args:
+        pixels: (N, S, S) uint8, S at least B.
+
+    Returns:
+        (N, B, B), 0 to 255.
+    """
+    edges = np.arange(BLOCKS + 1) * pixels.shape[-1] // BLOCKS
+    lengths = np.diff(edges)
+    sums = np.add.reduceat(pixels, edges[:-1], axis=2, dtype=np.uint32)
+    sums = np.add.reduceat(sums, edges[:-1], axis=1)
+    return np.asarray(sums / (lengths[:, None] * lengths))
+
+
+def contrast(small: Floats) -> Floats:
+    """Return (N,) standard deviation of (N, B, B) blocks, in gray levels."""
+    return np.asarray(small.std(axis=(1, 2)))
+
+
+def without_exposure(small: Floats) -> Floats:
+    """Return (N, B * B + 1): each film without its own brightness and contrast, and a one."""
+    centred = small - small.mean(axis=(1, 2), keepdims=True)
+    # 5 gray levels keep the grain of a blank image from looking like structure.
+    flat = (centred / (contrast(small)[:, None, None] + 5)).reshape(len(small), BLOCKS**2)
+    return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+
+
+@dataclass(frozen=True)
+class OodReference:
+    """What a film is compared with.
+
+    Attributes:
+        subspaces: member to its training features.
+        lines: ``turned`` and ``inverted`` to (B * B + 1,) weights.
+        limits: ``turned``, ``inverted``, ``blank``, ``colour``, and ``distance <member>``.
+        info: how it was fitted: numbers of films, shares refused on validation, a note.
+    """
+
+    subspaces: Mapping[str, Subspace]
+    lines: Mapping[str, Floats]
+    limits: Mapping[str, float]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def values(self, small: Floats, features: Features) -> dict[str, Floats]:
+        """Return each test's value.
+
+        Args:
+            small: (N, B, B) ``blocks`` of prepared films.
+            features: member to (N, F); every member of the reference.
+
+        Returns:
+            Name in ``limits`` (but ``colour``) to (N,).
+
+        Raises:
+            InputError: features of a member are missing or of another width.
+        """
+        seen = without_exposure(small)
+        found: dict[str, Floats] = {"blank": contrast(small)}
+        found |= {name: np.asarray(seen @ line) for name, line in self.lines.items()}
+        if "inverted" in self.limits:
+            # Inverting changes the sign of all but the constant: of an inverted film the
+            # negative is asked whether it is turned.
+            negative = 2 * self.lines["turned"][-1] - found["turned"]
+            inverted = found["inverted"] > self.limits["inverted"]
+            found["turned"] = np.where(inverted, negative, found["turned"])
+        for member, space in self.subspaces.items():
+            if member not in features or features[member].shape[-1] != len(space.mean):
+                raise InputError(
+                    f"the out-of-distribution reference needs {len(space.mean)} features of "
+                    f"{member}, and they are not given: it belongs to another bundle"
+                )
+            found[f"distance {member}"] = space.distance(features[member])
+        return found
+
+    def scores(self, values: Mapping[str, Floats]) -> Floats:
+        """Return (N,) largest of the members' distances over their limits: beyond 1 is refused."""
+        ratios = [values[name] / self.limits[name] for name in distance_tests(self.limits)]
+        return np.asarray(np.max(ratios, axis=0))
+
+    def check(
+        self,
+        pixels: NDArray[np.uint8],
+        features: Features,
+        *,
+        colours: Sequence[float | None] | None = None,
+    ) -> list[tuple[float, list[Refusal]]]:
+        """Test films.
+
+        Args:
+            pixels: (N, S, S) uint8, prepared.
+            features: member to (N, F).
+            colours: ``cxr.imaging.colour.colourfulness`` of each original; None where it was gray.
+
+        Returns:
+            For each film its score (its distance over the limit, 0 upwards) and the tests
+            that it fails; none: it may be answered.
+
+        Raises:
+            InputError: features that are not those of the reference.
+        """
+        values = self.values(blocks(pixels), features)
+        scores = self.scores(values)
+        found = []
+        for row, score in enumerate(scores.tolist()):
+            one = {name: float(value[row]) for name, value in values.items()}
+            colour = colours[row] if colours is not None else None
+            found.append((score, self._refusals(one, colour)))
+        return found
+
+    def _refusals(self, values: Mapping[str, float], colour: float | None) -> list[Refusal]:
+        limits, found = self.limits, []
+        if colour is not None and colour > limits["colour"]:
+            found.append(_refusal("colour", colour, limits["colour"]))
+        if values["blank"] < limits["blank"]:
+            # Of an image in which nothing is seen, nothing else can be said.
+            return [*found, _refusal("blank", values["blank"], limits["blank"])]
+        for name in ("turned", "inverted"):
+            if values[name] > limits[name]:
+                found.append(_refusal(name, values[name], limits[name]))
+        # A distance that is not a number is no pass either.
+        names = [name for name in distance_tests(limits) if not values[name] <= limits[name]]
+        if names:
+            worst = max(names, key=lambda name: values[name] / limits[name])
+            found.append(_refusal("distance", values[worst], limits[worst]))
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the reference as .npz, whole or not at all, without pickle."""
+        with atomic_write(path) as file:
+            file.write(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the reference as .npz; the same reference gives the same bytes."""
+        arrays: dict[str, NDArray[Any]] = {
+            f"line {name}": line.astype(np.float32) for name, line in self.lines.items()
+        }
+        for member, space in self.subspaces.items():
+            arrays |= {f"mean {member}": space.mean, f"axes {member}": space.axes,
+                       f"variances {member}": space.variances}  # fmt: skip
+        head = {
+            "members": {name: space.residual for name, space in self.subspaces.items()},
+            "lines": list(self.lines), "limits": dict(self.limits), "info": dict(self.info),
+        }  # fmt: skip
+        arrays["head"] = np.array(json.dumps(head))
+        stream = io.BytesIO()
+        np.savez(stream, allow_pickle=False, **arrays)
+        return stream.getvalue()
+
+    @classmethod
+    def load(cls, path: Path) -> "OodReference":
+        """Read what ``save`` wrote.
+
+        Raises:
+            MissingInputError: no such file.
+            InputError: it is no such file, or damaged.
+        """
+        try:
+            # From memory: numpy leaves a damaged file open.
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                head = json.loads(str(file["head"]))
+                spaces = {
+                    name: Subspace(
+                        file[f"mean {name}"], file[f"axes {name}"], file[f"variances {name}"],
+                        residual,
+                    )
+                    for name, residual in head["members"].items()
+                }  # fmt: skip
+                lines = {name: file[f"line {name}"].astype(float) for name in head["lines"]}
+                return cls(spaces, lines, head["limits"], head["info"])
+        except FileNotFoundError:
+            raise MissingInputError(f"{path} is missing: restore the bundle") from None
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError):
+            raise InputError(
+                f"{path} is no out-of-distribution reference, or damaged: restore the bundle"
+            ) from None
+
+
+def distance_tests(names: Mapping[str, Any]) -> list[str]:
+    """Return the names of the members' distance tests."""
+    return [name for name in names if name.startswith("distance ")]
+
+
+def _refusal(test: str, value: float, limit: float) -> Refusal:
+    shown = round(limit, 2) + 0.0  # no minus before a zero
+    sentence = {
+        "colour": f"In colour: the image lies {value:.1f} gray levels off gray, and at most "
+        f"{limit:.1f} are allowed; an X-ray is gray.",
+        "blank": f"Nearly blank: its contrast is {value:.1f} gray levels, and at least "
+        f"{limit:.1f} are needed.",
+        "turned": "Turned: it looks turned by a quarter, or upside down "
+        f"({value:.2f} where upright films stay below {shown:.2f}).",
+        "inverted": "Inverted gray: air looks bright and bone dark "
+        f"({value:.2f} where films stay below {shown:.2f}).",
+        "distance": "Not like the training films: its distance from them is "
+        f"{value / limit:.2f} times the limit ({value:.1f}, allowed {limit:.1f}).",
+    }[test]
+    return Refusal(test, sentence, value, limit)

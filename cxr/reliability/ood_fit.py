@@ -1,0 +1,252 @@
+"""Fit the tests of ``cxr.reliability.ood``: what films are on training films, limits on validation.
+
+Limits are set so that 99 % of validation's films pass all tests together. Only numpy.
+N films, S side of prepared pixels, F features of a member, P directions, B blocks a side.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.errors import InputError
+from cxr.imaging.colour import COLOUR_LIMIT
+from cxr.reliability.ood import (
+    BLOCKS,
+    Features,
+    Floats,
+    OodReference,
+    Subspace,
+    blocks,
+    contrast,
+    distance_tests,
+    without_exposure,
+)
+
+PASS = 0.99
+"""Share of validation films that pass all tests together."""
+ENOUGH_FILMS = 200
+"""Below so many validation films a share of 1 % is not measured but guessed, and this is noted."""
+FEW_MARGIN = 1.25
+"""With few films a distance may exceed the largest one seen by so much."""
+DIRECTIONS = 128
+"""P at most; with few films a quarter of their number."""
+RIDGE = 0.01
+"""Penalty, relative to the mean variance of the blocks; 0.001 to 0.1 give the same."""
+
+
+def fit_ood(
+    train: Features,
+    val: Features,
+    *,
+    train_blocks: Floats,
+    val_blocks: Floats,
+) -> OodReference:
+    """Fit every test on training films, and its limit on validation films.
+
+    Args:
+        train: member to (N, F) of training films.
+        val: member to (n, F) of validation films.
+        train_blocks: (N', B, B) ``blocks`` of training films, in any number and order.
+        val_blocks: (n, B, B) of the films of ``val``.
+
+    Raises:
+        InputError: fewer than eight training films, or a film without finite features.
+    """
+    count = min(len(rows) for rows in train.values())
+    if count < 8:
+        raise InputError(f"{count} training films tell nothing of what films are: 8 are needed")
+    for member, rows in [*train.items(), *val.items()]:
+        if not np.isfinite(rows).all():
+            raise InputError(f"features of {member} are not finite: train it again")
+    small, seen = train_blocks, val_blocks
+    lines = {
+        "turned": _fit_line(upright_ways(small), turned_ways(small)),
+        "inverted": _fit_line(_all_ways(small), _all_ways(255 - small)),
+    }
+    spaces = {member: fit_subspace(rows) for member, rows in train.items()}
+    started = OodReference(spaces, lines, {})
+    found = started.values(seen, val)
+    wrong = {
+        "turned": _worst(lines["turned"], turned_ways(seen)),
+        "inverted": _worst(lines["inverted"], _all_ways(255 - seen)),
+    }
+    if len(seen) >= ENOUGH_FILMS:
+        limits = _limits(found, wrong)
+        note = f"{PASS:.0%} of {len(seen)} validation films pass all tests"
+    else:
+        limits = _limits_of_few(train, found, wrong)
+        note = (
+            f"only {len(seen)} validation films: limits are the largest values seen, "
+            "distances a quarter more, so the share of films that pass is not known"
+        )
+    limits |= {"blank": float(contrast(np.concatenate([small, seen])).min()) / 2,
+               "colour": COLOUR_LIMIT}  # fmt: skip
+    refused = {
+        name: float((found[name] > limits[name]).sum()) / max(len(seen), 1)
+        for name in [*wrong, *distance_tests(limits)]
+    }
+    info = {"n_train": count, "n_train_pixels": len(small), "n_val": len(seen),
+            "directions": {name: len(space.axes) for name, space in spaces.items()},
+            "refused_on_validation": refused, "note": note}  # fmt: skip
+    return OodReference(spaces, lines, limits, info)
+
+
+def _worst(line: Floats, ways: Sequence[Floats]) -> float:
+    """Return what 99 % of wrongly shown films exceed."""
+    values = np.concatenate([without_exposure(small) @ line for small in ways])
+    return float(np.quantile(values, 1 - PASS)) if len(values) else 1.0
+
+
+def _limits(found: Mapping[str, Floats], wrong: Mapping[str, float]) -> dict[str, float]:
+    """Choose limits of one rank in every test so that ``PASS`` of the films pass all of them.
+
+    A test whose wrong films lie clear of the right ones gets its limit halfway between.
+    """
+    names = [*distance_tests(found), *wrong]
+    ordered = {name: np.sort(found[name])[::-1] for name in names}
+    allowed = math.floor(len(found[names[0]]) * (1 - PASS) + 1e-9)
+    limits: dict[str, float] = {}
+    for rank in range(allowed + 1):
+        tried = {}
+        for name in names:
+            values = ordered[name]
+            tried[name] = float((values[rank] + values[max(rank - 1, 0)]) / 2)
+            if name in wrong and wrong[name] > tried[name]:
+                tried[name] = (tried[name] + wrong[name]) / 2
+        out = np.any([found[name] > tried[name] for name in names], axis=0)
+        if limits and out.sum() > allowed:
+            break
+        limits = tried
+    return limits
+
+
+def _limits_of_few(
+    train: Features, found: Mapping[str, Floats], wrong: Mapping[str, float]
+) -> dict[str, float]:
+    """Choose limits where validation is small: each training film is tested by the others too."""
+    limits = {}
+    for member, rows in train.items():
+        fold = np.arange(len(rows)) % 4
+        seen = [found[f"distance {member}"]]
+        for part in range(4):
+            space = fit_subspace(rows[fold != part])
+            seen.append(space.distance(rows[fold == part]))
+        limits[f"distance {member}"] = float(np.concatenate(seen).max()) * FEW_MARGIN
+    for name, low in wrong.items():
+        most = float(found[name].max()) if len(found[name]) else -1.0
+        limits[name] = (most + low) / 2 if low > most else most
+    return limits
+
+
+def fit_reference(
+    features_of: Callable[[NDArray[np.uint8]], Features],
+    pixels: NDArray[np.uint8],
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    most_train: int = 700,
+    most_val: int = 1000,
+    most_pixels: int = 5000,
+    batch_size: int = 16,
+    on_image: Callable[[], None] | None = None,
+) -> OodReference:
+    """Fit the reference of a run, from a sample of its films.
+
+    Args:
+        features_of: from (n, S, S) uint8 to member's (n, F).
+        pixels: (M, S, S) uint8, prepared; may be a memory map.
+        train: rows of training films.
+        val: rows of validation films.
+        seed: of the sample.
+        most_train: training films whose features are taken.
+        most_val: validation films, likewise.
+        most_pixels: training films whose pixels are taken, which costs little.
+        batch_size: films at once.
+        on_image: called once a film whose features are taken.
+
+    Raises:
+        InputError: too few films, or features that are not finite.
+    """
+    rng = np.random.default_rng(seed)
+    mixed = rng.permutation(train)
+    tried = {"train": np.sort(mixed[:most_train]),
+             "val": np.sort(rng.permutation(val)[:most_val])}  # fmt: skip
+
+    def gather(rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        parts: dict[str, list[NDArray[Any]]] = {}
+        for start in range(0, len(rows), batch_size):
+            batch = np.ascontiguousarray(pixels[rows[start : start + batch_size]])
+            for member, found in features_of(batch).items():
+                parts.setdefault(member, []).append(np.asarray(found))
+            for _ in batch if on_image else ():
+                on_image()  # type: ignore[misc]
+        return {member: np.concatenate(found) for member, found in parts.items()}
+
+    def blocks_of(rows: NDArray[np.int64]) -> Floats:
+        parts = [blocks(pixels[rows[start : start + 256]]) for start in range(0, len(rows), 256)]
+        return np.concatenate(parts) if parts else np.empty((0, BLOCKS, BLOCKS))
+
+    known = gather(tried["train"])
+    return fit_ood(
+        known, gather(tried["val"]) or {member: rows[:0] for member, rows in known.items()},
+        train_blocks=blocks_of(np.sort(mixed[:most_pixels])), val_blocks=blocks_of(tried["val"]),
+    )  # fmt: skip
+
+
+def fit_subspace(features: NDArray[Any]) -> Subspace:
+    """Fit a member's training features.
+
+    Args:
+        features: (N, F), at least two films.
+    """
+    rows = np.asarray(features, np.float64)
+    count, width = rows.shape
+    mean = rows.mean(axis=0)
+    kept = max(1, min(DIRECTIONS, count // 4, width - 1))
+    _, sizes, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    variances = sizes**2 / max(count - 1, 1)
+    # Centred films span one direction less than there are films.
+    others = variances[kept : min(count - 1, width)]
+    residual = float(others.mean()) if len(others) else 0.0
+    # Where features do not vary, any change is a large one, but not an infinite one.
+    least = max(float(variances.sum()) / width * 1e-3, 1e-12)
+    return Subspace(
+        mean.astype(np.float32), axes[:kept].astype(np.float32),
+        np.maximum(variances[:kept], least).astype(np.float32), max(residual, least),
+    )  # fmt: skip
+
+
+def turned_ways(small: Floats) -> list[Floats]:
+    """Return (..., B, B) images in the six orientations that are neither upright nor mirrored."""
+    both = (small, small[..., ::-1])
+    return [np.rot90(one, turns, axes=(-2, -1)) for one in both for turns in (1, 2, 3)]
+
+
+def upright_ways(small: Floats) -> list[Floats]:
+    """Return (..., B, B) images as they are and mirrored: which side is left is not tested."""
+    return [small, small[..., ::-1]]
+
+
+def _all_ways(small: Floats) -> list[Floats]:
+    return upright_ways(small) + turned_ways(small)
+
+
+def _fit_line(right: Sequence[Floats], wrong: Sequence[Floats]) -> Floats:
+    """Return (B * B + 1,) weights: near -1 for the first, +1 for the second, both alike in weight.
+
+    Ridge regression, in closed form.
+    """
+    parts = [(without_exposure(small), -1.0, len(right)) for small in right]
+    parts += [(without_exposure(small), 1.0, len(wrong)) for small in wrong]
+    width = BLOCKS**2 + 1
+    square, target = np.zeros((width, width)), np.zeros(width)
+    for seen, sign, share in parts:
+        square += seen.T @ seen / share
+        target += sign * seen.sum(axis=0) / share
+    penalty = np.full(width, RIDGE * np.trace(square) / width)
+    penalty[-1] = 1e-9
+    return np.asarray(np.linalg.solve(square + np.diag(penalty), target), np.float64)

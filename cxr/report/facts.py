@@ -1,0 +1,186 @@
+"""What was trained on what, in rows and sentences that report and cards share."""
+
+from typing import Any
+
+import pandas as pd
+
+from cxr.data.manifest import patients_unknown
+from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.labels import list_words
+from cxr.models.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble
+from cxr.report.results import Results
+from cxr.report.wording import count, percent
+
+SPLITS = ("train", "val", "test")
+HEADLINE = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
+            "macro_auroc": "macro AUROC"}  # fmt: skip
+UNKNOWN = "unknown"
+
+
+def headline(results: Results) -> list[tuple[str, str]]:
+    """Return name and value with interval of the figures that stand on top."""
+    if results.metrics is None:
+        return []
+    scores = results.metrics["models"][WEIGHTED]
+    return [
+        (name, show_interval(scores[key]) if key == "macro_auroc" else percent(scores[key]))
+        for key, name in HEADLINE.items()
+    ]
+
+
+def split_counts(results: Results) -> dict[str, int]:
+    """Return the films of each split."""
+    films = results.prepared["counts"]["films"]
+    return {name: sum(found.get(name, 0) for found in films.values()) for name in SPLITS}
+
+
+def data_rows(results: Results) -> list[tuple[str, str]]:
+    """Return what was trained on what: data, fingerprint, groups, drops, splits, members."""
+    counts, disjoint = results.prepared["counts"], results.prepared["disjoint"]
+    settings, spec = results.prepared["settings"], results.prepared["preprocess"]
+    films, splits = counts["films"], split_counts(results)
+    crossing = disjoint["crossing_groups"]
+    apart = "none of them in two splits" if not crossing else (
+        f"{crossing:,} of them in two splits, {disjoint['test_films_in_crossing_groups']:,} test "
+        "films among them")  # fmt: skip
+    rows = [
+        ("data", results.run["data"] + (" (synthetic phantom)" if results.synthetic else "")),
+        ("fingerprint", results.run["fingerprint"]),
+        ("films", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {_drops(counts)}"),
+        ("patients or groups", f"{counts['patients_or_groups']:,}, {apart}"),
+        ("split", f"{settings['split']}: " + ", ".join(
+            f"{splits[name]:,} {name} (" + ", ".join(
+                f"{label} {films[label].get(name, 0):,}" for label in films) + ")"
+            for name in SPLITS)),
+        ("film as seen", f"{spec['size_px']} x {spec['size_px']} pixels, {spec['fit']}"),
+    ]  # fmt: skip
+    rows += [(f"member {name}", _member(results, name)) for name in results.ensemble["members"]]
+    ensemble = Ensemble.from_dict(results.ensemble)
+    fitted = "out-of-fold films" if ensemble.fitted_on == OUT_OF_FOLD else "validation"
+    rows.append((
+        "ensemble", f"{ensemble.pool} pool, temperature {ensemble.temperature:.3f} behind it, "
+        f"fitted on {fitted}",
+    ))  # fmt: skip
+    if results.metrics:
+        rows.append(("test split opened", f"{results.metrics['test_opened']} time(s) by this run"))
+    return rows
+
+
+def limits(results: Results) -> list[str]:
+    """Return the limits of use, those that these films and figures give first."""
+    found = []
+    if results.synthetic:
+        found.append("Trained on a synthetic phantom: it has never seen a real film, and its "
+                     "figures say nothing about patients.")  # fmt: skip
+    found += own_sources(results.table)
+    if unknown := patients_unknown(results.table):
+        found.append(f"{unknown[0].upper()}{unknown[1:]}.")
+    if crossing := results.prepared["disjoint"]["crossing_groups"]:
+        found.append(f"{crossing:,} patients or groups lie on both sides of the split, so the "
+                     "figures are not those of unseen patients.")  # fmt: skip
+    for name, other in results.elsewhere.items():
+        score = percent(other["models"][WEIGHTED]["accuracy"])
+        found.append(f"On films of {name} the same ensemble is right on {score} "
+                     f"({count(other['n'], 'film')}); on other films it can be worse.")  # fmt: skip
+    if not results.elsewhere:
+        found.append("Measured on films of its own sources only; on films from elsewhere it can "
+                     "be far worse.")  # fmt: skip
+    found += [
+        f"It knows {list_words(results.labels)} and nothing else: any other disease, view or "
+        "picture gets one of these names unless it is refused.",
+        "Probabilities and prediction sets hold for films like those of validation, and for the "
+        "classes' shares there.",
+        "It is no medical device: no diagnosis, treatment or triage may rest on it.",
+    ]
+    return found
+
+
+def own_sources(table: pd.DataFrame) -> list[str]:
+    """Say which classes come from sources that no other class has."""
+    if "source" not in table or not table["source"].any():
+        return ["The manifest names no sources, so nobody can tell whether a class stands for a "
+                "hospital."]  # fmt: skip
+    sources = {str(label): {str(name) or UNKNOWN for name in part}
+               for label, part in table.groupby("label", sort=False)["source"]}  # fmt: skip
+    found = []
+    for label, own in sources.items():
+        others = set().union(*(names for other, names in sources.items() if other != label))
+        if len(sources) > 1 and not own & others:
+            found.append(
+                f"Every {label} film comes from {list_words(sorted(own))}, and no other class "
+                "does: a network can tell the hospital instead of the disease."
+            )
+    return found
+
+
+def source_table(table: pd.DataFrame) -> Table:
+    """Return films, patients and what is known of them by class and source."""
+    given = table.assign(source=table.get("source", ""))
+    rows: list[tuple[Cell, ...]] = []
+    for (label, source), part in given.groupby(["label", "source"], sort=False):
+        known = (part["patient_id"] != "") if "patient_id" in part else pd.Series(dtype=bool)
+        patients = part.loc[known[known].index, "patient_id"].nunique() if known.any() else None
+        rows.append((
+            str(label), str(source) or UNKNOWN, len(part), patients, int(part["group"].nunique()),
+            *(int((part["split"] == name).sum()) for name in SPLITS),
+            *(_known(part, column) for column in ("sex", "age", "view")), _known(part, "mask"),
+        ))  # fmt: skip
+    heads = ("class", "source", "films", "patient ids", "groups", *SPLITS, "sex known",
+             "age known", "view known", "lung mask")  # fmt: skip
+    return Table("Films by class and source", heads, tuple(rows))
+
+
+def licence_table(table: pd.DataFrame) -> Table:
+    """Return the licences that the manifest gives, by source."""
+    given = table.assign(source=table.get("source", ""), license=table.get("license", ""))
+    rows: list[tuple[Cell, ...]] = [
+        (str(source) or UNKNOWN, str(name) or UNKNOWN, len(part))
+        for (source, name), part in given.groupby(["source", "license"])
+    ]
+    return Table("Licences, as the manifest gives them", ("source", "licence", "films"),
+                 tuple(rows))  # fmt: skip
+
+
+def training_table(results: Results) -> Table:
+    """Return how each member was trained."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, card in results.members.items():
+        how, trainer = card.get("training", {}), card.get("trainer", {})
+        rows.append((
+            name, card.get("architecture"), card.get("input", {}).get("size_px"),
+            _start(card), card.get("data", {}).get("train_films"),
+            f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}", trainer.get("batch_size"),
+            f"{trainer['lr']:g}" if "lr" in trainer else None, how.get("seed"),
+            f"{how['seconds'] / 60:.0f} min" if "seconds" in how else None,
+        ))  # fmt: skip
+    heads = ("member", "architecture", "input px", "starts from", "train films", "epoch kept",
+             "batch", "learning rate", "seed", "time")  # fmt: skip
+    return Table("How the members were trained", heads, tuple(rows))
+
+
+def _start(card: dict[str, Any]) -> str:
+    pretrained = card.get("pretrained") or {}
+    return str(pretrained.get("source") or "random weights")
+
+
+def _member(results: Results, name: str) -> str:
+    card, ensemble = results.members[name], results.ensemble
+    return (
+        f"{card.get('architecture', UNKNOWN)}, weight {ensemble['weights'][name]:.3f}, "
+        f"temperature {ensemble['temperatures'][name]:.3f}"
+    )
+
+
+def _drops(counts: dict[str, Any]) -> str:
+    parts = {
+        "copies of other films": counts["dropped_copies"],
+        "with conflicting labels": counts["dropped_conflicting"],
+        "unreadable": counts["dropped_unreadable"],
+    }
+    return ", ".join(f"{number:,} {what}" for what, number in parts.items())
+
+
+def _known(part: pd.DataFrame, column: str) -> str:
+    if column not in part:
+        return "0 %"
+    return f"{100 * float((part[column] != '').mean()):.0f} %"

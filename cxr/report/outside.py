@@ -1,0 +1,225 @@
+"""How much of the score is not in the lungs: two sentences and one figure for a clinician.
+
+N films, S side of prepared pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from numpy.typing import NDArray
+
+from cxr.audit.baseline_inputs import BORDER, THUMBNAIL
+from cxr.audit.occlude import Variant, occlude
+from cxr.audit.traits import RINGS, thumbnails
+from cxr.evaluation.tables import show_interval
+from cxr.models.ensemble import WEIGHTED
+from cxr.plotting import INK, new_figure, style_axes
+from cxr.report.results import Results
+from cxr.report.wording import percent, read_interval
+
+Kind = Literal["nothing", "outside", "all"]
+Image = NDArray[np.uint8]
+
+WITHOUT_LUNGS: tuple[Variant, ...] = ("lungs black", "box black")
+"""Rows of the lung test that are shown: the lungs covered, and a box around both."""
+LINEAR_THUMBNAIL = "linear on 16 x 16"
+"""The row's model in the table of the lung test: it saw every film that has a mask."""
+TOLD = 0.80
+"""AUROC from which a class is said to be told by the border: four pairs of films of five."""
+STYLES: dict[Kind, dict[str, Any]] = {
+    "nothing": {"color": "#BBBBBB"},
+    "outside": {"color": "#E69F00", "hatch": "//", "edgecolor": "white"},
+    "all": {"color": "#0072B2"},
+}
+"""Grays, hatches and the Okabe-Ito orange and blue, which every eye tells apart."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What one sees of a film, and how often the class is then named rightly.
+
+    Attributes:
+        text: beside the bar.
+        found: ``value``, ``low``, ``high`` of the accuracy; ``low`` NaN where there is none.
+        kind: nothing of the film, what lies outside the lungs, all of it.
+        picture: which picture stands beside it: "border", "lungs black", ..., or "".
+    """
+
+    text: str
+    found: Mapping[str, float]
+    kind: Kind
+    picture: str = ""
+
+
+def outside_bars(results: Results) -> list[Bar]:
+    """Return the figure's bars, from nothing to the ensemble; empty without audit.
+
+    Args:
+        results: of the run; the audit's tests "baselines" and "lungs" give the bars between.
+    """
+    metrics = results.metrics
+    rows = _accuracies(results)
+    if metrics is None or not any(name in rows for name in (BORDER, *WITHOUT_LUNGS)):
+        return []
+    commonest = max(metrics["counts"], key=lambda label: metrics["counts"][label])
+    share = metrics["counts"][commonest] / metrics["n"]
+    nan = float("nan")
+    texts = {
+        BORDER: "the film's outer border alone,\nlinear model",
+        "box black": "a box over both lungs,\n16 x 16 pixels, linear model",
+        "lungs black": "lungs blacked out,\n16 x 16 pixels, linear model",
+        THUMBNAIL: "whole film,\n16 x 16 pixels, linear model",
+    }
+    bars = [Bar(f"no film at all:\nalways say {commonest}",
+                {"value": share, "low": nan, "high": nan}, "nothing")]  # fmt: skip
+    bars += [
+        Bar(text, rows[name], "all" if name == THUMBNAIL else "outside", name)
+        for name, text in texts.items() if name in rows
+    ]  # fmt: skip
+    ours = metrics["models"][WEIGHTED]["accuracy"]
+    return [*bars, Bar("whole film,\ntrained networks (ensemble)", ours, "all", "whole")]
+
+
+def outside_sentences(results: Results) -> list[str]:
+    """Say in two sentences how much of the score is not in the lungs, or that nobody knows."""
+    bars = {bar.picture: bar for bar in outside_bars(results)}
+    if not bars or results.metrics is None:
+        return [f"How much of the score is not in the lungs was {results.not_measured('audit')}."]
+    told = []
+    if BORDER in bars:
+        told.append(f"{percent(bars[BORDER].found, digits=0)} of the test films when it sees "
+                    "their outer border alone")  # fmt: skip
+    hidden = next((name for name in WITHOUT_LUNGS if name in bars), None)
+    if hidden:
+        covered = "blacked out" if hidden == "lungs black" else "under a black box"
+        told.append(f"{percent(bars[hidden].found, digits=0)} when it sees a thumbnail with the "
+                    f"lungs {covered}, which still draws where they lie")  # fmt: skip
+    first = (
+        "Without a lung to look at, a plain linear model names the right one of "
+        f"{len(results.labels)} classes on {' and on '.join(told)}; always saying the "
+        f"commonest class is right on {100 * bars[''].found['value']:.0f} %, the trained ensemble, "
+        f"which sees all, on {percent(bars['whole'].found, digits=0)}."
+    )
+    return [first, _second(results)]
+
+
+def _second(results: Results) -> str:
+    """Say what follows, by the verdicts of the two tests."""
+    found = {result["name"]: result["verdict"] for result in (results.audit or {})["results"]}
+    verdicts = {found.get("baselines"), found.get("lungs")}
+    border = {
+        label: value for label, value in _aurocs(results, BORDER).items() if value["low"] >= TOLD
+    }
+    if "shortcut" in verdicts or "suspicious" in verdicts:
+        told = ""
+        if border:
+            label = max(border, key=lambda name: border[name]["value"])
+            auroc = show_interval(border[label], digits=2)
+            told = (f", and {label} is told from the rest by the border alone (AUROC {auroc}, "
+                    "where 0.50 is guessing)")  # fmt: skip
+        return (
+            f"So a good part of what any network scores on these films is not in the lungs{told}: "
+            "the accuracy above does not show that the networks recognise disease."
+        )
+    return (
+        "The audit finds no shortcut in border, brightness, size or hidden lungs: by these tests "
+        "the score is not explained by what lies outside the lungs."
+    )
+
+
+def draw_outside(
+    bars: Sequence[Bar], film: Image | None, mask: NDArray[np.bool_] | None, *, note: str
+) -> Figure:
+    """Draw how often the class is named rightly by how much of a film is seen.
+
+    Args:
+        bars: of ``outside_bars``.
+        film: (S, S), an example that is shown as each model sees it; None shows none.
+        mask: (S, S), its lungs; None leaves out the pictures that need it.
+        note: what the films are.
+    """
+    pictures = {} if film is None else _pictures(film, mask)
+    figure = new_figure(
+        8.6, 0.56 * len(bars) + 1.0, note=note, title="How far does one get without the lungs?"
+    )
+    axes = figure.add_subplot()
+    style_axes(axes, x_label="test films whose class is named rightly (thin line: 95 % interval)")
+    for place, bar in enumerate(reversed(bars)):
+        value, low, high = (100 * bar.found[key] for key in ("value", "low", "high"))
+        axes.barh(place, value, height=0.6, **STYLES[bar.kind])
+        end, text = value, f"{value:.0f} %"
+        if low == low:
+            axes.plot([low, high], [place, place], color=INK, linewidth=1.6, zorder=4)
+            end, text = high, f"{text} [{low:.0f}, {high:.0f}]"
+        axes.text(end + 1.2, place, text, va="center", fontsize=9, fontweight="bold", color=INK)
+        if bar.picture in pictures:
+            shown = OffsetImage(pictures[bar.picture], zoom=35 / 224, cmap="gray")
+            axes.add_artist(AnnotationBbox(
+                shown, (0, place), xycoords=("axes fraction", "data"), box_alignment=(1.12, 0.5),
+                frameon=False,
+            ))  # fmt: skip
+    axes.set_yticks(range(len(bars)), [bar.text for bar in reversed(bars)])
+    axes.tick_params(axis="y", length=0, pad=46 if pictures else 4, labelsize=8.5)
+    axes.set(xlim=(0, 108), ylim=(-0.55, len(bars) - 0.45))
+    axes.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)])
+    axes.grid(False, axis="y")
+    return figure
+
+
+def outside_alt(bars: Sequence[Bar]) -> str:
+    """Describe the figure for who cannot see it."""
+    told = [f"{' '.join(bar.text.split())}: {100 * bar.found['value']:.0f} %" for bar in bars]
+    return f"Bars, share of test films named rightly. {'; '.join(told)}."
+
+
+def _pictures(film: Image, mask: NDArray[np.bool_] | None) -> dict[str, Image]:
+    """Return the film as each model sees it, (224, 224) each."""
+    small = thumbnails(film[None], np.zeros(1, np.int64))[0]
+    ring = np.array(small)
+    ring[RINGS:-RINGS, RINGS:-RINGS] = 255
+    found = {"whole": _enlarge(film), THUMBNAIL: _enlarge(small), BORDER: _enlarge(ring)}
+    if mask is not None and mask.any():
+        for variant in WITHOUT_LUNGS:
+            hidden = occlude(film[None], mask[None], variant)
+            found[variant] = _enlarge(thumbnails(hidden, np.zeros(1, np.int64))[0])
+    return found
+
+
+def _enlarge(film: NDArray[Any]) -> Image:
+    """Repeat pixels until the side is 224, without blur."""
+    rows = np.arange(224) * film.shape[0] // 224
+    return np.asarray(film, np.float32).clip(0, 255).astype(np.uint8)[np.ix_(rows, rows)]
+
+
+def _accuracies(results: Results) -> dict[str, dict[str, float]]:
+    """Return the accuracies that the tables of the audit hold, by input or way of hiding."""
+    found = {}
+    for name in (BORDER, THUMBNAIL):
+        row = _row(results, "baselines", {"input of the model": name})
+        found[name] = read_interval(row.get("accuracy"))
+    for name in WITHOUT_LUNGS:
+        row = _row(results, "lungs", {"model": LINEAR_THUMBNAIL, "film": name})
+        found[name] = read_interval(row.get("accuracy"))
+    return {name: value for name, value in found.items() if value}
+
+
+def _aurocs(results: Results, name: str) -> dict[str, dict[str, float]]:
+    row = _row(results, "baselines", {"input of the model": name})
+    found = {label: read_interval(row.get(f"AUROC {label}")) for label in results.labels}
+    return {label: value for label, value in found.items() if value}
+
+
+def _row(results: Results, test: str, wanted: Mapping[str, str]) -> dict[str, Any]:
+    """Return the row of a test's first table whose cells are those, by its heads."""
+    for result in (results.audit or {}).get("results", []):
+        if result["name"] == test and result["tables"]:
+            table = result["tables"][0]
+            for cells in table["rows"]:
+                row = dict(zip(table["columns"], cells, strict=True))
+                if all(row.get(key) == value for key, value in wanted.items()):
+                    return row
+    return {}

@@ -1,0 +1,131 @@
+"""How values read on a page."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from flask import Flask
+from markupsafe import Markup, escape
+
+from cxr.bundle.show import promise_words
+from cxr.labels import CANONICAL
+from cxr.serve.records import percent
+from cxr.serve.serving import serving
+from cxr.serve.settings import RESEARCH_USE
+
+NO_BREAK = "\u00a0"
+SHORT = ", short of the promise"
+MOST_SLOTS = 8
+"""Colours in the style sheet; beyond them they repeat."""
+
+
+def add_filters(app: Flask) -> None:
+    """Give templates the filters, the limits, and the sentence that stands on every page."""
+    for function in (
+        share,
+        moment,
+        any_of,
+        slot,
+        sentence,
+        set_words,
+        level_words,
+        own_note,
+        advice,
+        tenths,
+    ):
+        app.add_template_filter(function)
+    app.jinja_env.globals["research_use"] = RESEARCH_USE
+    app.jinja_env.globals["limits"] = serving(app).settings
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+
+def share(value: float) -> str:
+    """Return a share in percent; the space in it breaks no line."""
+    return percent(value).replace(" ", NO_BREAK)
+
+
+def moment(value: datetime | None) -> str:
+    """Return a moment as a ``time`` element, which a script may show in local time."""
+    if value is None:
+        return "never"
+    shown = f"{value.day} {value:%b %Y, %H:%M} UTC"
+    return Markup('<time datetime="{}">{}</time>').format(value.isoformat(), escape(shown))
+
+
+def sentence(words: object) -> str:
+    """Return an error or a reason as a sentence: capital, full stop."""
+    text = str(words).strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def any_of(names: Sequence[str]) -> str:
+    """Return names joined by commas and a last "or"."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def slot(label: str, labels: Sequence[str]) -> int:
+    """Return the number of a class's colour; the project's four keep theirs."""
+    if label in CANONICAL:
+        return CANONICAL.index(label)
+    others = [name for name in labels if name not in CANONICAL]
+    place = others.index(label) if label in others else 0
+    return len(CANONICAL) + place % (MOST_SLOTS - len(CANONICAL))
+
+
+def set_words(names: Sequence[str], level: float) -> str:
+    """Return a prediction set in words, such as "Bacterial or viral, 90 %".
+
+    Args:
+        names: its classes; may be empty.
+        level: share of films whose set holds the true class.
+    """
+    words = any_of(names) or "no class is likely enough"
+    return f"{words[:1].upper()}{words[1:]}, {100 * level:g}{NO_BREAK}%"
+
+
+def level_words(result: Mapping[str, Any]) -> str:
+    """Say what the level of a result's set promises, and what was measured of it."""
+    level, coverage = result["level"], result.get("set_coverage")
+    portion = f"{100 * level:g}{NO_BREAK}%"
+    films = "films" if coverage is None else "each class's films"
+    promise = (
+        f"Sets made this way hold the true class of at least {portion} of {films}, where films "
+        "are like those that the model was calibrated on."
+    )
+    if coverage is None:
+        return f"{promise} A single class may be held less often."
+    if not coverage:
+        return f"{promise} On test films this was not measured."
+    found = [
+        f"{label} {coverage_words(share)}" + SHORT * (promise_words(share, level) == "short")
+        for label, share in coverage.items()
+    ]
+    return f"{promise} Measured on test films: {'; '.join(found)}."
+
+
+def coverage_words(share: Mapping[str, Any]) -> str:
+    """Return a share with its interval and on how many patients it rests."""
+    value, low, high = (f"{100 * share[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value}{NO_BREAK}% ({low} to {high}, {share['patients']:,} patients)"
+
+
+def advice(refer: bool) -> str:
+    """Say what to do next."""
+    if refer:
+        return "Refer: the ensemble is too unsure of this film. Have it read without the model."
+    return "No referral: by its own threshold the ensemble is sure enough. Check it all the same."
+
+
+def own_note(result: Mapping[str, Any]) -> str:
+    """Return what the bundle says about itself, without what stands on the page anyway."""
+    note = str(result.get("note") or "")
+    for sentence in (RESEARCH_USE, RESEARCH_USE.rstrip(".")):
+        note = note.replace(sentence, "")
+    return note.strip(" .·;,")
+
+
+def tenths(value: float) -> str:
+    """Return a share as a number of percent for a drawing, such as 12.3."""
+    return f"{100 * min(1.0, max(0.0, value)):.1f}"

@@ -1,0 +1,125 @@
+"""Insertion and deletion, worked by hand and on a network whose reason is known."""
+
+import numpy as np
+import pytest
+
+from cxr.audit.map_faithfulness import audit_faithfulness
+from cxr.errors import InputError
+from cxr.explain.faithfulness import (
+    area_under,
+    blurred,
+    edge_maps,
+    perturbation_curve,
+    perturbed,
+    pixel_order,
+    to_cells,
+)
+
+FRACTIONS = (0.0, 0.25, 0.5, 1.0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_pixels_are_ranked_by_the_map_and_equal_ones_at_random(rng):
+    maps = np.zeros((1, 4, 4), np.float32)
+    maps[0, 1, 2], maps[0, 3, 0] = 2, 1
+    first, second = (pixel_order(maps, rng)[0] for _ in range(2))
+    assert first[1, 2] == 0
+    assert first[3, 0] == 1
+    assert sorted(first.ravel()) == list(range(16))
+    assert (first != second).any()
+
+
+def test_deletion_covers_and_insertion_shows_what_comes_first(rng):
+    films = rng.integers(0, 255, (2, 8, 8), dtype=np.uint8)
+    maps = np.zeros(films.shape, np.float32)
+    maps[:, :2] = 1
+    ranks = pixel_order(maps, rng)
+    covered = perturbed(films, ranks, 0.25, "deletion")
+    assert (covered[:, :2] == np.rint(films.mean(axis=(1, 2)))[:, None, None]).all()
+    assert (covered[:, 2:] == films[:, 2:]).all()
+    shown = perturbed(films, ranks, 0.25, "insertion")
+    assert (shown[:, :2] == films[:, :2]).all()
+    assert (shown[:, 2:] == blurred(films)[:, 2:]).all()
+    assert (perturbed(films, ranks, 1.0, "insertion") == films).all()
+    with pytest.raises(InputError, match="insertion, deletion"):
+        perturbed(films, ranks, 0.5, "blurring")
+
+
+def test_curve_and_area_match_a_case_worked_by_hand(rng):
+    films = np.zeros((1, 8, 8), np.uint8)
+    films[0, :2] = 200
+    maps = np.where(films > 0, 1, 0).astype(np.float32)
+
+    def white(pixels):
+        return (pixels == 200).mean(axis=(1, 2))
+
+    curve = perturbation_curve(white, films, maps, "deletion", rng=rng, fractions=FRACTIONS)
+    assert curve[0] == pytest.approx([0.25, 0, 0, 0])
+    assert area_under(curve, FRACTIONS) == pytest.approx([0.25 * 0.25 / 2])
+    worst = perturbation_curve(white, films, 1 - maps, "deletion", rng=rng, fractions=FRACTIONS)
+    assert worst[0] == pytest.approx([0.25, 0.25, 0.25, 0])
+
+
+def test_bad_fractions_and_maps_are_refused(rng):
+    films = np.zeros((1, 8, 8), np.uint8)
+    maps = np.zeros((1, 8, 8), np.float32)
+    with pytest.raises(InputError, match="rising from 0 to 1"):
+        perturbation_curve(len, films, maps, "deletion", rng=rng, fractions=(0.0, 0.5))
+    with pytest.raises(InputError, match="the same films"):
+        perturbation_curve(len, films, maps[:, :4], "deletion", rng=rng)
+
+
+def test_edges_and_cells():
+    film = np.zeros((1, 12, 12), np.uint8)
+    film[0, :, 6:] = 200
+    edges = edge_maps(film)
+    assert (edges[0, :, 5:7] > 0).all()
+    assert (edges[0, :, :4] == 0).all()
+    cells = to_cells(edges, (3, 3))
+    assert cells.shape == (1, 3, 3)
+    assert cells[0, 1, 1] == pytest.approx(edges[0, 4:8, 4:8].mean())
+    uneven = to_cells(np.ones((2, 10, 10), np.float32), (4, 3))
+    assert uneven == pytest.approx(np.ones((2, 4, 3)))
+
+
+def test_maps_of_a_network_with_a_known_reason_are_faithful(
+    patch_films, patch_members, patch_ensemble, tmp_path
+):
+    films = patch_films()
+    counted: list[int] = []
+
+    class Bar:
+        def __init__(self, _text, total):
+            self.total = total
+
+        def __enter__(self):
+            return lambda: counted.append(1)
+
+        def __exit__(self, *_):
+            assert len(counted) == self.total
+
+    # Films of the class that the network has a reason to name.
+    ill = films.test_rows[films.targets[films.test_rows] == 1]
+    object.__setattr__(films, "test_rows", ill)
+    result = audit_faithfulness(
+        patch_members, patch_ensemble, films, rng=np.random.default_rng(0), count=40,
+        methods=("closed_form", "GradCAMPlusPlus"), resamples=200, folder=tmp_path, note="made up",
+        progress=Bar,
+    )  # fmt: skip
+    rows = {row[0]: row for row in result.tables[0].rows}
+    assert list(rows) == ["closed_form", "GradCAMPlusPlus", "random", "edges"]
+    assert result.figure["low"] > result.figure["chance"]
+    assert "no better than chance" not in result.sentence
+    assert (tmp_path / "faithfulness.png").stat().st_size > 10_000
+
+
+def test_too_few_films_are_skipped_with_the_reason(patch_films, patch_members, patch_ensemble):
+    result = audit_faithfulness(
+        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=8
+    )
+    assert result.verdict == "skipped"
+    assert "8 test films are too few, 16 are needed" in result.reason

@@ -1,0 +1,133 @@
+"""Changed films: each change does what it says, and a loss is found where there is one."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr.audit.perturbations import CHANGES, change_films
+from cxr.audit.robustness import (
+    Level,
+    _judge,
+    _levels,
+    audit_robustness,
+    first_worse,
+)
+
+NAMES = [change.name for change in CHANGES]
+
+
+@pytest.fixture(scope="module")
+def films() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(60, 190, 64)[None, :, None] + np.linspace(-30, 30, 64)
+    return np.rint(ramp + rng.normal(0, 8, (6, 64, 64))).clip(0, 255).astype(np.uint8)
+
+
+def test_ten_kinds_of_change_at_four_levels():
+    assert len(CHANGES) == 10
+    assert all(len(change.levels) == 4 for change in CHANGES if change.name != "inverted gray")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stronger_level_is_further_from_the_film(films, name):
+    levels = next(change.levels for change in CHANGES if change.name == name)
+    distances = []
+    for level in range(len(levels)):
+        changed = change_films(films, name, level, seed=0)
+        assert changed.shape == films.shape
+        assert changed.dtype == np.uint8
+        distances.append(np.abs(changed.astype(float) - films).mean())
+    assert distances[0] > 0
+    assert distances == sorted(distances)
+
+
+def test_the_same_seed_gives_the_same_direction_at_every_level(films):
+    weak, strong = (change_films(films, "brightness", level, seed=4) for level in (0, 3))
+    signs = [np.sign(changed.mean(axis=(1, 2)) - films.mean(axis=(1, 2)))
+             for changed in (weak, strong)]  # fmt: skip
+    assert (signs[0] == signs[1]).all()
+    assert set(signs[0]) == {-1, 1}
+
+
+def test_changes_match_what_they_are_called(films):
+    assert (change_films(255 - films, "inverted gray", 0, seed=0) == films).all()
+    shifted = change_films(films[:1], "shift", 3, seed=0)[0]
+    pixels = round(0.2 * 64)
+    rolled = [np.roll(films[0], step, axis) for axis in (0, 1) for step in (pixels, -pixels)]
+    assert max((shifted == other).mean() for other in rolled) >= 1 - pixels / 64
+    coarse = change_films(films, "resolution", 3, seed=0)
+    assert len(np.unique(coarse[0])) < len(np.unique(films[0]))
+    flat = change_films(films, "contrast", 3, seed=0)
+    assert flat.std(axis=(1, 2)) == pytest.approx(0.2 * films.std(axis=(1, 2)), rel=0.1)
+    noisy = change_films(films, "noise", 1, seed=0).astype(float) - films
+    assert noisy.std() == pytest.approx(0.05 * 255, rel=0.05)
+
+
+def flat(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.02, "high": value + 0.02}
+
+
+def test_the_first_level_whose_loss_is_more_than_chance():
+    levels = [
+        Level("blur", word, flat(0.9 - loss), flat(loss), {}, False)
+        for word, loss in (("a", 0.0), ("b", 0.01), ("c", 0.1), ("d", 0.05))
+    ]
+    assert first_worse(levels, "blur").severity == "c"
+    assert first_worse(levels[:2], "blur") is None
+
+
+def test_a_network_that_leans_on_exposure_is_found(
+    patch_films, patch_members, patch_ensemble, tmp_path
+):
+    # A patch a tenth darker is no longer bright enough for it.
+    result = audit_robustness(
+        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=60,
+        resamples=200, folder=tmp_path, note="made up",
+    )  # fmt: skip
+    assert result.verdict in ("suspicious", "shortcut")
+    (mildest,) = [part for part in result.sentence.split(". ") if part.startswith("Even the")]
+    assert "brightness" in mildest
+    assert "contrast" in mildest
+    assert "blur" not in mildest
+    assert result.figure["low"] > 0
+    (clean,) = [part for part in result.sentence.split(". ") if part.startswith("On 60")]
+    assert "1.00" in clean
+    assert len(result.tables[0].rows) == 37
+    assert (tmp_path / "robustness.png").stat().st_size > 10_000
+
+
+def test_a_network_that_bears_mild_changes_is_clear(patch_films, patch_members, patch_ensemble):
+    with torch.no_grad():
+        patch_members["patches"].head.weight[1] *= 5
+    result = audit_robustness(
+        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=60,
+        resamples=100,
+    )  # fmt: skip
+    assert result.verdict == "clear"
+    assert "inverted gray" in result.sentence
+
+
+def test_too_few_films_are_skipped_with_the_reason(patch_films, patch_members, patch_ensemble):
+    result = audit_robustness(
+        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=20
+    )
+    assert result.verdict == "skipped"
+    assert "20 test films are too few, 30 are needed" in result.reason
+
+
+def test_a_loss_that_one_of_nine_changes_has_by_chance_is_no_alarm():
+    # Six patients of sixty lose their image: p is 0.03, and nine changes were tried.
+    first = np.ones(60, bool)
+    changed = np.arange(60) >= 6
+    models = {"ensemble": first}
+    right = {("", 0): models}
+    for change in CHANGES:
+        for level in range(len(change.levels)):
+            hurt = change.name == "blur" and level == 0
+            right[change.name, level] = {"ensemble": changed if hurt else first}
+    groups = np.arange(60).astype(str)
+    clean, levels = _levels(right, groups, rng=np.random.default_rng(0), resamples=200)
+    mildest = first_worse(levels, "blur")
+    assert mildest.worse
+    assert mildest.p == pytest.approx(2 / 2**6)
+    assert _judge(clean, levels, 60, 0.25).verdict == "clear"

@@ -1,0 +1,224 @@
+"""What is refused: each test by itself, limits, round trips, few films."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxr.errors import InputError, MissingInputError
+from cxr.imaging.colour import COLOUR_LIMIT, colourfulness
+from cxr.reliability import ood_fit
+from cxr.reliability.ood import OodReference, blocks
+from cxr.reliability.ood_fit import fit_ood, fit_reference, fit_subspace, turned_ways, upright_ways
+
+SIDE = 56
+
+
+def chests(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return films of two dark lungs below bright shoulders, (N, S, S)."""
+    down, right = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    films = np.empty((count, SIDE, SIDE))
+    for film in films:
+        x, y, w = rng.normal(0.28, 0.02), rng.normal(0.42, 0.03), rng.normal(0.15, 0.01)
+        lungs = np.exp(-((((right - x) / w) ** 2 + ((down - y) / 0.25) ** 2) ** 2))
+        lungs += np.exp(-((((right - 1 + x) / w) ** 2 + ((down - y) / 0.25) ** 2) ** 2))
+        film[:] = 190 + 30 * down - 130 * lungs + rng.normal(0, 4, (SIDE, SIDE))
+    return np.clip(films, 0, 255).astype(np.uint8)
+
+
+def features_of(films: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what a network may see: coarse gray and coarse texture."""
+    small = blocks(films).reshape(len(films), -1)
+    steps = np.abs(np.diff(films.astype(float), axis=2)).mean(axis=2)
+    return {"gray": small[:, ::3].astype(np.float32), "texture": steps.astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def films() -> np.ndarray:
+    return chests(np.random.default_rng(0), 900)
+
+
+@pytest.fixture(scope="module")
+def reference(films: np.ndarray) -> OodReference:
+    return fit_reference(features_of, films, np.arange(400), np.arange(400, 700))
+
+
+def failing(reference: OodReference, films: np.ndarray, **options) -> list[set[str]]:
+    found = reference.check(films, features_of(films), **options)
+    return [{refusal.test for refusal in refusals} for _, refusals in found]
+
+
+def share(failed: list[set[str]], test: str | None = None) -> float:
+    return float(np.mean([bool(one) if test is None else test in one for one in failed]))
+
+
+def test_blocks_are_means_also_where_the_side_is_no_multiple():
+    film = np.arange(28 * 28, dtype=np.uint8).reshape(1, 28, 28)
+    np.testing.assert_allclose(blocks(film)[0, 0, 0], film[0, :2, :2].mean())
+    odd = np.random.default_rng(0).integers(0, 256, (2, 45, 45)).astype(np.uint8)
+    edges = np.arange(15) * 45 // 14
+    expected = odd[1, edges[3] : edges[4], edges[13] : edges[14]].mean()
+    np.testing.assert_allclose(blocks(odd)[1, 3, 13], expected)
+
+
+def test_six_ways_are_turned_and_two_are_not():
+    small = np.random.default_rng(0).random((1, 14, 14))
+    both = [*upright_ways(small), *turned_ways(small)]
+    assert len({one.tobytes() for one in map(np.ascontiguousarray, both)}) == 8
+
+
+def test_distance_equals_a_slow_oracle():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(80, 30)) * np.linspace(3, 0.1, 30)
+    space = fit_subspace(rows)
+    kept = len(space.axes)
+    assert kept == 20
+    values, vectors = np.linalg.eigh(np.cov(rows.T))
+    variances = values.copy()
+    variances[: 30 - kept] = values[: 30 - kept].mean()
+    inverse = vectors @ np.diag(1 / variances) @ vectors.T
+    asked = rng.normal(size=(5, 30))
+    away = asked - rows.mean(axis=0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", away, inverse, away))
+    np.testing.assert_allclose(space.distance(asked), expected, rtol=1e-4)
+
+
+def test_validation_films_pass_as_often_as_stated_and_new_ones_too(reference, films):
+    assert share(failing(reference, films[400:700])) <= 0.01
+    assert share(failing(reference, films[700:])) <= 0.04
+    assert "99% of 300 validation films" in reference.info["note"]
+
+
+def test_turned_films_are_refused_as_turned_and_mirrored_ones_are_not(reference, films):
+    shown = films[700:760]
+    for way in turned_ways(shown):
+        failed = failing(reference, np.ascontiguousarray(way))
+        assert share(failed, "turned") >= 0.95
+        assert share(failed, "inverted") <= 0.05
+    assert share(failing(reference, shown[:, :, ::-1]), "turned") <= 0.05
+
+
+def test_inverted_films_are_refused_as_inverted_and_not_as_turned(reference, films):
+    failed = failing(reference, 255 - films[700:760])
+    assert share(failed, "inverted") == 1
+    assert share(failed, "turned") <= 0.05
+    both = failing(reference, np.ascontiguousarray(255 - films[700:760, ::-1]))
+    assert share(both, "inverted") == 1
+    assert share(both, "turned") >= 0.95
+
+
+def test_blank_images_are_refused_as_blank_alone(reference):
+    rng = np.random.default_rng(2)
+    flat = np.repeat(np.arange(0, 250, 25, np.uint8), SIDE * SIDE).reshape(-1, SIDE, SIDE)
+    for films in (flat, flat + rng.integers(0, 5, flat.shape).astype(np.uint8)):
+        assert failing(reference, films) == [{"blank"}] * len(films)
+
+
+def test_noise_is_refused_and_the_score_says_how_far(reference):
+    noise = np.random.default_rng(3).integers(0, 256, (20, SIDE, SIDE)).astype(np.uint8)
+    for score, refusals in reference.check(noise, features_of(noise)):
+        assert score > 1
+        assert refusals
+
+
+def test_every_refusal_is_one_sentence_with_its_figures(reference, films):
+    turned = np.ascontiguousarray(np.rot90(films[700:701], axes=(1, 2)))
+    ((_, refusals),) = reference.check(turned, features_of(turned), colours=[40.0])
+    named = {refusal.test: refusal for refusal in refusals}
+    assert {"turned", "colour"} <= set(named)
+    assert "40.0 gray levels off gray, and at most 5.0" in named["colour"].sentence
+    assert named["turned"].value > named["turned"].limit
+    for refusal in refusals:
+        assert refusal.sentence.endswith(".")
+        assert "\n" not in refusal.sentence
+
+
+def test_features_that_are_not_numbers_are_refused(reference, films):
+    given = {name: rows.copy() for name, rows in features_of(films[:1]).items()}
+    given["texture"][:] = np.nan
+    ((_, refusals),) = reference.check(films[:1], given)
+    assert [refusal.test for refusal in refusals] == ["distance"]
+
+
+def test_features_of_another_bundle_are_refused(reference, films):
+    with pytest.raises(InputError, match="belongs to another bundle"):
+        reference.check(films[:1], {"gray": np.zeros((1, 3)), "texture": np.zeros((1, 3))})
+
+
+def test_colour_is_told_from_tint_and_from_marks():
+    rng = np.random.default_rng(4)
+    gray = rng.integers(0, 256, (120, 90, 1))
+    film = np.repeat(gray, 3, axis=2).astype(np.uint8)
+    assert colourfulness(film) < 0.01
+    sepia = np.clip(gray * [0.95, 0.74, 0.43] + [10, 5, 0], 0, 255).astype(np.uint8)
+    assert colourfulness(sepia) < 1
+    marked = film.copy()
+    marked[:12] = (255, 0, 0)
+    assert colourfulness(marked) < 1
+    photograph = rng.integers(0, 256, (120, 90, 3)).astype(np.uint8)
+    assert colourfulness(photograph) > 2 * COLOUR_LIMIT
+    assert colourfulness(np.full((40, 40, 3), 7, np.uint8)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_reference_comes_back_as_it_was(reference, films, tmp_path: Path):
+    reference.save(tmp_path / "ood.npz")
+    again = OodReference.load(tmp_path / "ood.npz")
+    assert again.to_bytes() == reference.to_bytes()
+    shown = films[:30]
+    for one, other in zip(
+        reference.check(shown, features_of(shown)), again.check(shown, features_of(shown)),
+        strict=True,
+    ):  # fmt: skip
+        assert other[0] == pytest.approx(one[0])
+        assert [refusal.test for refusal in other[1]] == [refusal.test for refusal in one[1]]
+
+
+def test_a_damaged_or_missing_file_is_one_line(reference, tmp_path: Path):
+    path = tmp_path / "ood.npz"
+    with pytest.raises(MissingInputError, match="restore the bundle"):
+        OodReference.load(path)
+    whole = reference.to_bytes()
+    for broken in (b"", b"no zip", whole[:500], whole[:-40]):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match="or damaged"):
+            OodReference.load(path)
+    # An object array would have to be unpickled.
+    np.savez(path, head=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match="or damaged"):
+        OodReference.load(path)
+
+
+def test_the_same_seed_gives_the_same_reference(films):
+    made = [
+        fit_reference(features_of, films, np.arange(300), np.arange(300, 600), most_train=50)
+        for _ in range(2)
+    ]
+    assert made[0].to_bytes() == made[1].to_bytes()
+
+
+def test_few_films_give_a_reference_that_says_so(films):
+    reference = fit_reference(features_of, films, np.arange(40), np.arange(40, 46))
+    assert "only 6 validation films" in reference.info["note"]
+    assert share(failing(reference, films[40:46])) == 0
+    assert share(failing(reference, films[100:200])) <= 0.2
+    noise = np.random.default_rng(3).integers(0, 256, (20, SIDE, SIDE)).astype(np.uint8)
+    assert share(failing(reference, noise)) == 1
+    nothing = fit_reference(features_of, films, np.arange(40), np.arange(0))
+    assert share(failing(nothing, films[:40])) <= 0.2
+
+
+def test_too_few_films_and_broken_features_are_errors(films):
+    with pytest.raises(InputError, match="7 training films"):
+        fit_reference(features_of, films, np.arange(7), np.arange(7, 20))
+    broken = {name: np.full((20, 4), np.nan) for name in ("gray", "texture")}
+    with pytest.raises(InputError, match="not finite"):
+        fit_ood(broken, broken, train_blocks=blocks(films[:20]), val_blocks=blocks(films[:20]))
+
+
+def test_limits_spend_the_allowed_share_and_use_a_gap():
+    values = np.linspace(0, 1, 300)
+    found = {"distance a": values, "turned": np.linspace(-1, -0.6, 300)}
+    limits = ood_fit._limits(found, {"turned": 0.8})
+    assert -0.61 < limits["turned"] - 0.7 + 0.6 < 0.1 + 0.6
+    assert (found["turned"] > limits["turned"]).sum() == 0
+    assert 1 <= (values > limits["distance a"]).sum() <= 3
