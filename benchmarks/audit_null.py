@@ -34,7 +34,7 @@ from cxr.audit import source_pairs as inside
 from cxr.audit.attention import audit_attention
 from cxr.audit.baseline_inputs import FILE, SIZE, Inputs, read_inputs
 from cxr.audit.baselines import audit_baselines
-from cxr.audit.context import Films
+from cxr.audit.context import Images
 from cxr.audit.leakage import audit_leak
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.map_faithfulness import audit_faithfulness
@@ -69,7 +69,7 @@ SHORTCUTS = ("marker", "exposure", "framing")
 class Run:
     """One simulated data set with its network."""
 
-    films: Films
+    images: Images
     table: pd.DataFrame
     member: Member
     rng: np.random.Generator
@@ -151,10 +151,10 @@ class Leaning(Quarters):
 def restless(seed: int, patients: int, network: type[FilterBank] = Quarters) -> Run:
     """Return images whose brightest quarter is the class, with a network that rolls dice."""
     run = simulate(seed, patients=patients)
-    run.films.pixels[:] = run.rng.integers(80, 100, run.films.pixels.shape)
-    for row, k in enumerate(run.films.targets):
+    run.images.pixels[:] = run.rng.integers(80, 100, run.images.pixels.shape)
+    for row, k in enumerate(run.images.targets):
         down, across = SIDE // 2 * (k // 2) + 5, SIDE // 2 * (k % 2) + 5
-        run.films.pixels[row, down : down + 8, across : across + 8] += 80
+        run.images.pixels[row, down : down + 8, across : across + 8] += 80
     run.member = Member(network(), run.member.spec).eval()
     return run
 
@@ -195,26 +195,40 @@ def simulate(
     split = np.where(np.arange(count) // len(LABELS) % 2, "test", "train")[who]
     rows = np.arange(len(who))
     groups = np.char.add("p", who.astype(str))
-    films = Films(
-        images, targets, groups, LABELS, rows[split != "test"], rows[split == "test"],
-        np.ones(len(rows), bool), lambda wanted: lungs[wanted],
-    )  # fmt: skip
-    table = pd.DataFrame({
-        "label": np.array(LABELS)[targets], "source": hospital[who], "split": split,
-        "group": groups, "sex": rng.choice(["F", "M"], count)[who],
-        "age": rng.choice(["25", "50", "70"], count)[who],
-        "view": rng.choice(["PA", "AP"], len(who)),
-    })  # fmt: skip
+    radiographs = Images(
+        images,
+        targets,
+        groups,
+        LABELS,
+        rows[split != "test"],
+        rows[split == "test"],
+        np.ones(len(rows), bool),
+        lambda wanted: lungs[wanted],
+    )
+    table = pd.DataFrame(
+        {
+            "label": np.array(LABELS)[targets],
+            "source": hospital[who],
+            "split": split,
+            "group": groups,
+            "sex": rng.choice(["F", "M"], count)[who],
+            "age": rng.choice(["25", "50", "70"], count)[who],
+            "view": rng.choice(["PA", "AP"], len(who)),
+        }
+    )
     spec = MemberSpec("bank", LABELS, MemberInput(SIDE, (0.0,) * 3, (1.0,) * 3), "pool")
     member = Member(network(), spec).eval()
-    _learn(member, films, rng)
-    return Run(films, table, member, rng)
+    _learn(member, radiographs, rng)
+    return Run(radiographs, table, member, rng)
 
 
 def _draw(
-    targets: NDArray[np.int64], zoom: NDArray[np.float64], shift: NDArray[np.float64],
-    gray: NDArray[np.float64], rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # fmt: skip
+    targets: NDArray[np.int64],
+    zoom: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    gray: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return gray values (N, S, S) 0 to 255 and lung masks."""
     axis = np.linspace(-1, 1, SIDE)
     down = (axis[None, :, None] - shift[:, 0, None, None]) / zoom[:, None, None]
@@ -231,26 +245,29 @@ def _draw(
     return np.clip(values, 0, 255), lungs
 
 
-def _learn(member: Member, films: Films, rng: np.random.Generator) -> None:
+def _learn(member: Member, images: Images, rng: np.random.Generator) -> None:
     """Learn the head on the training images and on copies of other brightness and contrast."""
-    rows = films.fit_rows
-    gray = films.pixels[rows].astype(np.float64)
-    copies = [films.pixels[rows]]
+    rows = images.fit_rows
+    gray = images.pixels[rows].astype(np.float64)
+    copies = [images.pixels[rows]]
     for _ in range(2):
         scale, add = (
             rng.uniform(0.7, 1.3, (len(rows), 1, 1)),
             rng.uniform(-30, 30, (len(rows), 1, 1)),
         )
         changed = 255 * (np.clip(128 + (gray - 128) * scale + add, 0, 255) / 255) ** np.exp(
-            rng.uniform(-0.25, 0.25, (len(rows), 1, 1)))  # fmt: skip
+            rng.uniform(-0.25, 0.25, (len(rows), 1, 1))
+        )
         copies.append(np.rint(changed).astype(np.uint8))
     shown = np.concatenate(copies)
     features = pooled_features(member, shown, np.arange(len(shown)), batch_size=1024)
     model = fit_linear(
-        features, np.tile(films.targets[rows], len(copies)),
-        np.tile(films.groups[rows], len(copies)),
-        n_classes=len(LABELS), penalties=(1e-2,),
-    )  # fmt: skip
+        features,
+        np.tile(images.targets[rows], len(copies)),
+        np.tile(images.groups[rows], len(copies)),
+        n_classes=len(LABELS),
+        penalties=(1e-2,),
+    )
     weights = model.weights / model.scale[:, None]
     with torch.no_grad():
         member.head.weight.copy_(torch.tensor(weights.T))
@@ -263,42 +280,48 @@ def _ensemble() -> Ensemble:
 
 def leak(run: Run) -> AuditResult:
     """Copies and patients."""
-    groups = run.films.groups
-    return audit_leak(run.films.pixels, run.table["split"], groups, groups, groups.tolist())
+    groups = run.images.groups
+    return audit_leak(run.images.pixels, run.table["split"], groups, groups, groups.tolist())
 
 
 def copied(run: Run, count: int) -> Run:
     """Put darker copies of training images in the place of some test images."""
-    chosen = run.rng.permutation(run.films.test_rows)[:count]
-    source = run.rng.choice(run.films.fit_rows, count, replace=False)
-    run.films.pixels[chosen] = np.rint(run.films.pixels[source] * 0.9 + 8).astype(np.uint8)
+    chosen = run.rng.permutation(run.images.test_rows)[:count]
+    source = run.rng.choice(run.images.fit_rows, count, replace=False)
+    run.images.pixels[chosen] = np.rint(run.images.pixels[source] * 0.9 + 8).astype(np.uint8)
     return run
 
 
 def baselines(run: Run) -> AuditResult:
     """Trivial inputs; size and file are random."""
-    films = run.films
-    ones = ["1"] * len(films.pixels)
-    inputs = read_inputs(films.pixels, ones, ones, root=Path("/nowhere"), names=ones)
+    images = run.images
+    ones = ["1"] * len(images.pixels)
+    inputs = read_inputs(images.pixels, ones, ones, root=Path("/nowhere"), names=ones)
     more = {name: run.rng.normal(size=(len(ones), 3)) for name in (SIZE, FILE)}
     probs = torch.softmax(torch.tensor(_logits(run)), dim=1).double().numpy()
     return audit_baselines(
-        Inputs({**inputs.features, **more}, {}), films.targets, films.groups, LABELS,
-        fit_rows=films.fit_rows, test_rows=films.test_rows, model_probs={"bank": probs},
+        Inputs({**inputs.features, **more}, {}),
+        images.targets,
+        images.groups,
+        LABELS,
+        fit_rows=images.fit_rows,
+        test_rows=images.test_rows,
+        model_probs={"bank": probs},
         model="bank",
-    )  # fmt: skip
+    )
 
 
 def _logits(run: Run) -> NDArray[np.float32]:
-    return predict_logits(run.member, run.films.pixels, run.films.test_rows, batch_size=1024)
+    return predict_logits(run.member, run.images.pixels, run.images.test_rows, batch_size=1024)
 
 
-def _on_films(audit: Callable[..., AuditResult], **options: object) -> Callable[[Run], AuditResult]:
+def _on_images(
+    audit: Callable[..., AuditResult], **options: object
+) -> Callable[[Run], AuditResult]:
     def test(run: Run) -> AuditResult:
         return audit(
-            {"bank": run.member}, _ensemble(), run.films, rng=run.rng,
-            batch_size=1024, **options,
-        )  # fmt: skip
+            {"bank": run.member}, _ensemble(), run.images, rng=run.rng, batch_size=1024, **options
+        )
 
     return test
 
@@ -307,34 +330,40 @@ def sources(run: Run) -> AuditResult:
     """Hospitals."""
     table = run.table
     rows = source_rows(table["split"], table["label"], table["source"])
-    features = {"bank": pooled_features(run.member, run.films.pixels, rows, batch_size=1024)}
+    features = {"bank": pooled_features(run.member, run.images.pixels, rows, batch_size=1024)}
     return audit_sources(table, LABELS, features, rows)
 
 
 def subgroups(run: Run) -> AuditResult:
     """Sex, age, view and hospital; of some patients one image is left, so that sizes differ."""
-    films, test_rows = run.films, run.films.test_rows
+    images, test_rows = run.images, run.images.test_rows
     kept = run.rng.random(len(test_rows)) < 0.8
-    test, targets = run.table.iloc[test_rows[kept]], films.targets[test_rows[kept]]
+    test, targets = run.table.iloc[test_rows[kept]], images.targets[test_rows[kept]]
     predicted = _logits(run)[kept].argmax(axis=1)
     women = (targets == COVID) & (test["sex"] == "F").to_numpy()
     predicted[women & (run.rng.random(len(women)) < run.missed)] = 0
     return audit_subgroups(
-        targets, predicted, films.groups[test_rows[kept]], LABELS,
+        targets,
+        predicted,
+        images.groups[test_rows[kept]],
+        LABELS,
         {name: test[name].to_numpy(str) for name in ("sex", "age", "view", "source")},
-    )  # fmt: skip
+    )
 
 
 RESAMPLES = 200
 TESTS: dict[str, Callable[[Run], AuditResult]] = {
-    "leak": leak, "baselines": baselines, "lungs": _on_films(audit_lungs),
-    "attention": _on_films(audit_attention, resamples=RESAMPLES, stages=2, most_random=4),
-    "sources": sources, "robustness": _on_films(audit_robustness, resamples=RESAMPLES, count=60),
-    "faithfulness": _on_films(
+    "leak": leak,
+    "baselines": baselines,
+    "lungs": _on_images(audit_lungs),
+    "attention": _on_images(audit_attention, resamples=RESAMPLES, stages=2, most_random=4),
+    "sources": sources,
+    "robustness": _on_images(audit_robustness, resamples=RESAMPLES, count=60),
+    "faithfulness": _on_images(
         audit_faithfulness, resamples=RESAMPLES, methods=("closed_form",), count=32
     ),
     "subgroups": subgroups,
-}  # fmt: skip
+}
 
 
 def hasten() -> None:
@@ -351,8 +380,9 @@ def makers(test: str, patients: int) -> dict[str, Callable[[int], Run]]:
     found: dict[str, Callable[[int], Run]] = {"clean": clean}
     if test == "leak":
         for copies in (1, 2, 6):
-            found[f"copies in test: {copies}"] = (
-                lambda number, copies=copies: copied(clean(number), copies))  # fmt: skip
+            found[f"copies in test: {copies}"] = lambda number, copies=copies: copied(
+                clean(number), copies
+            )
     elif test == "robustness":
         found = {"clean": partial(restless, patients=patients), "filter bank": clean}
         for share in (0.1, 0.25, 0.5):
@@ -361,8 +391,9 @@ def makers(test: str, patients: int) -> dict[str, Callable[[int], Run]]:
             )
     elif test == "subgroups":
         for share in (0.2, 0.4, 0.6):
-            found[f"{share:.0%} of the women with covid missed"] = (
-                lambda number, share=share: replace(clean(number), missed=share))  # fmt: skip
+            found[f"{share:.0%} of the women with covid missed"] = lambda number, share=share: (
+                replace(clean(number), missed=share)
+            )
     elif test == "faithfulness":
         for cells in (1, 2, 3):
             found[f"maps {CELL * cells} of {SIDE} px away"] = partial(
@@ -400,9 +431,13 @@ def phantom(sets: int) -> None:
 
 def _audit_phantom(shortcut: str, strength: float, seed: int) -> dict[str, AuditResult]:
     settings = PhantomSettings(
-        patients_per_class=40, images_per_patient=(1, 1), size_px=64, seed=seed,
-        shortcut=shortcut, shortcut_strength=strength,
-    )  # fmt: skip
+        patients_per_class=40,
+        images_per_patient=(1, 1),
+        size_px=64,
+        seed=seed,
+        shortcut=shortcut,
+        shortcut_strength=strength,
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "phantom"
         write_phantom(root, settings)
@@ -420,14 +455,23 @@ def _audit_phantom(shortcut: str, strength: float, seed: int) -> dict[str, Audit
     return {
         "leak": audit_leak(pixels, split, groups, groups, table["image"].tolist()),
         "baselines": audit_baselines(
-            inputs, targets, groups, LABELS, fit_rows=fit, test_rows=test,
-            model_probs={"thumbnail": probs}, model="thumbnail",
+            inputs,
+            targets,
+            groups,
+            LABELS,
+            fit_rows=fit,
+            test_rows=test,
+            model_probs={"thumbnail": probs},
+            model="thumbnail",
         ),
         "subgroups": audit_subgroups(
-            targets[test], probs.argmax(axis=1), groups[test], LABELS,
+            targets[test],
+            probs.argmax(axis=1),
+            groups[test],
+            LABELS,
             {"sex": table["sex"].to_numpy(str)[test], "view": table["view"].to_numpy(str)[test]},
         ),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -1,17 +1,17 @@
-"""How prediction sets per class cover where patients have several films.
+"""How prediction sets per class cover where patients have several images.
 
     python benchmarks/conformal.py [--runs 2000]
     python benchmarks/conformal.py RUN...      (cross-fitted inside validation, test stays shut)
 
-Simulated: each patient has 1 to 10 films whose logits agree to 0.95; with ``harder`` a patient is
-the harder the more films there are. Coverage is that of a film of a new patient (a patient drawn,
-then a film), and of all films; ``in range`` is the share of validations whose coverage lies where
-``chance_range`` says (nominal 0.95), counting what the method counts. Methods: ``films`` as if
-each were a patient; ``one film`` drawn once per patient; ``2 x mean p`` over draws (Dunn et al.,
-1 - alpha by doubling); ``by patient``, which is used.
+Simulated: each patient has 1 to 10 images whose logits agree to 0.95; with ``harder`` a patient is
+the harder the more images there are. Coverage is that of an image of a new patient (a patient
+drawn, then an image), and of all images; ``in range`` is the share of validations whose coverage
+lies where ``chance_range`` says (nominal 0.95), counting what the method counts. Methods:
+``images`` as if each were a patient; ``one image`` drawn once per patient; ``2 x mean p`` over
+draws (Dunn et al., 1 - alpha by doubling); ``by patient``, which is used.
 A run's folder holds members/*/predictions.csv. Validation's patients are dealt to ten parts, nine
 fit temperatures, weights and sets, the tenth measures; mean over 20 deals. A class stands with
-its films and patients, and is covered by film / by patient.
+its images and patients, and is covered by image / by patient.
 """
 
 import argparse
@@ -42,17 +42,17 @@ Fit = Callable[[NDArray[Any], NDArray[Any], float, np.random.Generator], float]
 def simulated(
     patients: int, rng: np.random.Generator, *, harder: bool
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Draw films of one class: probabilities (N, 3), class 0 true, and patients (N,)."""
-    films = rng.integers(1, 11, patients)
-    names = np.repeat(np.arange(patients), films)
+    """Draw images of one class: probabilities (N, 3), class 0 true, and patients (N,)."""
+    images = rng.integers(1, 11, patients)
+    names = np.repeat(np.arange(patients), images)
     own, shared = rng.normal(size=(len(names), CLASSES)), rng.normal(size=(patients, CLASSES))
     logits = 2.2 * (np.sqrt(AGREE) * shared[names] + np.sqrt(1 - AGREE) * own)
-    logits[:, 0] += 3.3 - (0.5 * (films[names] - 5.5) if harder else 0)
+    logits[:, 0] += 3.3 - (0.5 * (images[names] - 5.5) if harder else 0)
     return softmax(logits), names
 
 
-def one_film(scores: Any, names: Any, level: float, rng: np.random.Generator) -> float:
-    """Draw a film of each patient, once."""
+def one_image(scores: Any, names: Any, level: float, rng: np.random.Generator) -> float:
+    """Draw an image of each patient, once."""
     order = rng.permutation(len(names))
     chosen = order[np.unique(names[order], return_index=True)[1]]
     return as_limit(conformal_threshold(scores[chosen], names[chosen], level))
@@ -64,10 +64,10 @@ def as_limit(limit: float | None) -> float:
 
 
 METHODS: dict[str, Fit] = {
-    "films": lambda scores, names, level, _: as_limit(
+    "images": lambda scores, names, level, _: as_limit(
         conformal_threshold(scores, np.arange(len(scores)), level)
     ),
-    "one film": one_film,
+    "one image": one_image,
     "2 x mean p": lambda scores, names, level, _: as_limit(
         conformal_threshold(scores, names, (1 + level) / 2)
     ),
@@ -85,31 +85,37 @@ def simulate(runs: int, *, harder: bool, level: float) -> list[dict[str, str]]:
     order = np.argsort(1 - probs[:, 0])
     scores = (1 - probs[:, 0])[order]
     by_patient = np.append(0, np.cumsum(weights[order]) / weights.sum())
-    by_film = np.arange(len(scores) + 1) / len(scores)
+    by_image = np.arange(len(scores) + 1) / len(scores)
     rows = []
     for patients in PATIENTS:
         limits: dict[str, list[float]] = {name: [] for name in METHODS}
-        films = 0
+        images = 0
         for _ in range(runs):
             drawn, owners = simulated(patients, rng, harder=harder)
-            films += len(drawn)
+            images += len(drawn)
             for name, fit in METHODS.items():
                 limits[name].append(fit(1 - drawn[:, 0], owners, level, rng))
         for name, found in limits.items():
             places = np.searchsorted(scores, found, side="right")
             held = by_patient[places]
-            low, high = chance_range(level, films // runs if name == "films" else patients)
-            sets = np.mean([
-                (weights[::20] @ (1 - probs[::20] <= limit)).sum() / weights[::20].sum()
-                for limit in found[:300]
-            ])  # fmt: skip
-            rows.append({
-                "patients": str(patients), "thresholds": name, "level": f"{level:.2f}",
-                "new patient": f"{held.mean():.4f} ± {held.std() / np.sqrt(runs):.4f}",
-                "all films": f"{by_film[places].mean():.4f}",
-                "in range": f"{np.mean((low <= held) & (held <= high)):.3f}",
-                "classes": f"{sets:.2f}",
-            })  # fmt: skip
+            low, high = chance_range(level, images // runs if name == "images" else patients)
+            sets = np.mean(
+                [
+                    (weights[::20] @ (1 - probs[::20] <= limit)).sum() / weights[::20].sum()
+                    for limit in found[:300]
+                ]
+            )
+            rows.append(
+                {
+                    "patients": str(patients),
+                    "thresholds": name,
+                    "level": f"{level:.2f}",
+                    "new patient": f"{held.mean():.4f} ± {held.std() / np.sqrt(runs):.4f}",
+                    "all images": f"{by_image[places].mean():.4f}",
+                    "in range": f"{np.mean((low <= held) & (held <= high)):.3f}",
+                    "classes": f"{sets:.2f}",
+                }
+            )
     return rows
 
 
@@ -123,9 +129,10 @@ def cross_fitted(folder: Path) -> list[dict[str, str]]:
     table = pd.read_csv(folder / info["prepared"] / "table.csv", dtype=str).set_index("image")
     groups = pd.factorize(table.loc[list(aligned.images), "group"])[0]
     kinds: dict[str, tuple[bool, bool]] = {
-        "one threshold, films": (False, False), "per class, films": (True, False),
+        "one threshold, images": (False, False),
+        "per class, images": (True, False),
         "per class, by patient": (True, True),
-    }  # fmt: skip
+    }
     found: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     rng, truth = np.random.default_rng(0), aligned.targets
     pairs = np.unique(np.stack([groups, truth]), axis=1, return_inverse=True)[1]
@@ -137,9 +144,12 @@ def cross_fitted(folder: Path) -> list[dict[str, str]]:
         for fold in range(FOLDS):
             out = fold_of[groups] == fold
             ensemble = fit_ensemble(
-                {name: z[~out] for name, z in aligned.logits.items()}, truth[~out], labels,
-                pool=LOGARITHMIC, weight_prior=100,
-            )  # fmt: skip
+                {name: z[~out] for name, z in aligned.logits.items()},
+                truth[~out],
+                labels,
+                pool=LOGARITHMIC,
+                weight_prior=100,
+            )
             probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
             for kind, (per_class, by_patient) in kinds.items():
                 units = (groups if by_patient else np.arange(len(groups)))[~out]
@@ -149,14 +159,19 @@ def cross_fitted(folder: Path) -> list[dict[str, str]]:
                 sets = prediction_sets(probs[out], limits)
                 hits[kind][:, out] = sets[np.arange(out.sum()), truth[out]], sets.sum(axis=1)
         for kind, (held, sizes) in hits.items():
-            shares = [(held[mine].mean(), np.average(held[mine], weights=weights[mine]))
-                      for mine in own]  # fmt: skip
+            shares = [
+                (held[mine].mean(), np.average(held[mine], weights=weights[mine])) for mine in own
+            ]
             found[kind].append([held.mean(), sizes.mean(), *np.ravel(shares)])
     rows = []
     for kind, values in found.items():
         coverage, size, *shares = np.mean(values, axis=0)
-        row = {"run": folder.name, "thresholds": kind, "coverage": f"{coverage:.3f}",
-               "classes": f"{size:.3f}"}  # fmt: skip
+        row = {
+            "run": folder.name,
+            "thresholds": kind,
+            "coverage": f"{coverage:.3f}",
+            "classes": f"{size:.3f}",
+        }
         for k, label in enumerate(labels):
             head = f"{label} ({own[k].sum()}, {len(np.unique(groups[own[k]]))})"
             row[head] = f"{shares[2 * k]:.3f} / {shares[2 * k + 1]:.3f}"
@@ -174,7 +189,7 @@ def main() -> None:
         print_table("Cross-fitted in validation, 0.90", cross_fitted(folder))
     for harder in (False, True) if not given.folders else ():
         rows = [row for level in LEVELS for row in simulate(given.runs, harder=harder, level=level)]
-        print_table(f"Simulated, {'harder with more films' if harder else 'alike'}", rows)
+        print_table(f"Simulated, {'harder with more images' if harder else 'alike'}", rows)
 
 
 if __name__ == "__main__":

@@ -138,8 +138,9 @@ def summary_covered(rng: np.random.Generator, patients: int, agreement: float) -
     accuracy = referral["at_coverage"]["accuracy"]
     pairs["aurc"] = (referral["aurc"], truth["aurc"])
     pairs["risk_at_80"] = (
-        {"low": 1 - accuracy["high"], "high": 1 - accuracy["low"]}, truth["risk_at_80"],
-    )  # fmt: skip
+        {"low": 1 - accuracy["high"], "high": 1 - accuracy["low"]},
+        truth["risk_at_80"],
+    )
     brier = mean_interval(image_losses(targets, probs)["brier"], groups, scale="log")
     pairs["brier"] = (brier, truth["brier"])
     weights = np.vstack([np.ones((1, len(prob))), resample_weights(groups, 200, rng)])

@@ -1,10 +1,10 @@
 """How the server answers 1, 8 and 32 clients at once, beside the predictor alone.
 
-    python benchmarks/load.py BUNDLE --films FOLDER [--seconds 60] [--clients 1 8 32]
+    python benchmarks/load.py BUNDLE --images FOLDER [--seconds 60] [--clients 1 8 32]
 
 Starts gunicorn with the application on a free port and an empty data folder, on loopback. Each
-client uploads films one after the other and, told 503, waits as long as Retry-After says.
-Without --films it uploads synthetic pictures of 1024 x 1024.
+client uploads images one after the other and, told 503, waits as long as Retry-After says.
+Without --images it uploads synthetic pictures of 1024 x 1024.
 """
 
 import argparse
@@ -36,9 +36,9 @@ import itertools, sys, time
 from pathlib import Path
 from cxr import Predictor
 bundle, seconds, threads, *paths = sys.argv[1:]
-films = [Path(path).read_bytes() for path in paths]
+images = [Path(path).read_bytes() for path in paths]
 predictor = Predictor(bundle, threads=int(threads))
-answers = predictor.predict_each(itertools.cycle(films), maps=True)
+answers = predictor.predict_each(itertools.cycle(images), maps=True)
 for _ in range(8):
     next(answers)
 count, began = 0, time.perf_counter()
@@ -67,7 +67,7 @@ class Phase:
         others = {key: n for key, n in self.statuses.items() if key != "201"}
         return {
             "clients": str(self.clients),
-            "films/s": f"{per_second:.1f}",
+            "images/s": f"{per_second:.1f}",
             "of the predictor alone": f"{per_second / alone:.0%}",
             "p50 ms": f"{1000 * np.median(times):.0f}",
             "p95 ms": f"{1000 * p95_s:.0f}",
@@ -86,7 +86,7 @@ class Target:
 
     port: int
     token: str
-    films: list[bytes]
+    images: list[bytes]
     master: int
 
 
@@ -97,13 +97,13 @@ def client(target: Target, phase: Phase, end: float, first: int) -> None:
         "Authorization": f"Bearer {target.token}",
         "Content-Type": "application/octet-stream",
     }
-    films = target.films
+    images = target.images
     for number in itertools.count(first):
         if time.perf_counter() >= end:
             break
         began = time.perf_counter()
         try:
-            connection.request("POST", "/api/v1/predictions", films[number % len(films)], headers)
+            connection.request("POST", "/api/v1/predictions", images[number % len(images)], headers)
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -155,10 +155,14 @@ def server(bundle: Path, folder: Path, processes: int, threads: int):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "CXR_BUNDLE": str(bundle), "CXR_DATA_FOLDER": str(folder), "CXR_THREADS": str(threads),
-        "CXR_BIND": f"127.0.0.1:{port}", "CXR_RATE_PER_MINUTE": "1000000",
-        "CXR_PROCESSES": str(processes), "TMPDIR": str(folder),
-    }  # fmt: skip
+        "CXR_BUNDLE": str(bundle),
+        "CXR_DATA_FOLDER": str(folder),
+        "CXR_THREADS": str(threads),
+        "CXR_BIND": f"127.0.0.1:{port}",
+        "CXR_RATE_PER_MINUTE": "1000000",
+        "CXR_PROCESSES": str(processes),
+        "TMPDIR": str(folder),
+    }
     flask = [sys.executable, "-m", "flask", "--app", "cxr.serve"]
     for words in (["users", "add", "load", "--generate"], ["tokens", "create", "load", "load"]):
         done = subprocess.run(
@@ -166,9 +170,18 @@ def server(bundle: Path, folder: Path, processes: int, threads: int):
         )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "python:cxr.serve.gunicorn_conf",
-             "cxr.serve:create_app()"], env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "gunicorn",
+                "--config",
+                "python:cxr.serve.gunicorn_conf",
+                "cxr.serve:create_app()",
+            ],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
     try:
         wait_until_ready(port)
         yield port, done.stdout.split()[-1], process.pid
@@ -188,7 +201,7 @@ def wait_until_ready(port: int) -> None:
     sys.exit("error: the server did not become ready")
 
 
-def synthetic_films(folder: Path) -> list[Path]:
+def synthetic_images(folder: Path) -> list[Path]:
     """Write smooth pictures of 1024 x 1024 as JPEG."""
     paths = []
     for seed in range(8):
@@ -202,7 +215,7 @@ def synthetic_films(folder: Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--films", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--processes", type=int, default=1)
@@ -210,10 +223,10 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cxr-load-") as name:
         folder = Path(name)
-        found = sorted(given.films.rglob("*")) if given.films else synthetic_films(folder)
+        found = sorted(given.images.rglob("*")) if given.images else synthetic_images(folder)
         paths = [path for path in found if path.suffix.lower() in SUFFIXES]
         paths = paths[:: max(1, len(paths) // 64)][:64]
-        films = [path.read_bytes() for path in paths]
+        images = [path.read_bytes() for path in paths]
 
         def alone(seconds: float) -> float:
             words = [str(given.bundle), str(seconds), str(given.threads), *map(str, paths)]
@@ -225,7 +238,7 @@ def main() -> None:
         data = folder / "data"
         data.mkdir()
         with server(given.bundle, data, given.processes, given.threads) as (port, token, master):
-            target = Target(port, token, films, master)
+            target = Target(port, token, images, master)
             run_phase(1, min(5, given.seconds), target)
             phases = [
                 run_phase(clients, given.seconds, target)
@@ -235,7 +248,7 @@ def main() -> None:
         after = alone(given.seconds)
         lone = float(np.median(phases[0].latencies_s))
         title = (
-            f"{len(films)} films, {given.seconds:g} s each; predictor alone: {before:.1f} films "
+            f"{len(images)} images, {given.seconds:g} s each; predictor alone: {before:.1f} images "
             f"a second before, {after:.1f} after"
         )
         print_table(title, [phase.row((before + after) / 2, lone) for phase in phases])

@@ -1,14 +1,14 @@
 """How the search for near copies grows from 5,000 to 50,000 hashes, and what it finds.
 
     python benchmarks/near_duplicates.py [--max-distance 8]
-    python benchmarks/near_duplicates.py recall outputs/cxr4/prepared/<name> [--films 2000]
+    python benchmarks/near_duplicates.py recall outputs/cxr4/prepared/<name> [--images 2000]
 
-``recall`` gives every film of a prepared set at most one altered copy, as many to each of the
-``ALTERATIONS``, and runs the search of ``prepare`` (or of the audit) on films and copies together.
+``recall`` gives every image of a prepared set at most one altered copy, as many to each of the
+``ALTERATIONS``, and runs the search of ``prepare`` (or of the audit) on images and copies together.
 
-Two kinds of hashes: random bits, and hashes that share bits as chest films do (a common
+Two kinds of hashes: random bits, and hashes that share bits as chest images do (a common
 shape of the thorax plus own variation, tuned so that about as large a part of all pairs lies
-within 8 bits as of 6,188 real films, 6 in 10,000). Pairs found among the latter grow with the
+within 8 bits as of 6,188 real images, 6 in 10,000). Pairs found among the latter grow with the
 square of their number, whatever finds them. A growth exponent of 1 is linear, 2 quadratic.
 """
 
@@ -36,11 +36,11 @@ def random_hashes(count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
     return rng.integers(0, 2**63, (count, 8), dtype=np.uint64) * np.uint64(2)
 
 
-def film_like_hashes(count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
+def image_like_hashes(count: int, rng: np.random.Generator) -> NDArray[np.uint64]:
     """Draw (N, 8) hashes of cosine coefficients around a common shape.
 
     Mirroring changes the sign of odd columns, a half turn of odd columns and rows, and a
-    quarter turn exchanges rows and columns, as in hashes of real films.
+    quarter turn exchanges rows and columns, as in hashes of real images.
     """
     scale = 1 / (1 + np.add.outer(np.arange(8), np.arange(8)))
     shape = 1.2 * rng.standard_normal((8, 8)) * scale
@@ -57,7 +57,7 @@ def film_like_hashes(count: int, rng: np.random.Generator) -> NDArray[np.uint64]
 
 
 def compare_all(hashes: NDArray[np.uint64], max_distance: int) -> int:
-    """Count close pairs by comparing every film with every orientation of every other."""
+    """Count close pairs by comparing every image with every orientation of every other."""
     pairs = 0
     for row in range(len(hashes) - 1):
         later = hashes[row + 1 :]
@@ -89,117 +89,120 @@ def measure(
     print(f"{name:10s} growth exponent {exponent:.2f}")
 
 
-Film = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-def cropped(film: Film, *shares: float) -> Film:
+def cropped(radiograph: Pixels, *shares: float) -> Pixels:
     """Cut shares of the side off: left, top, right, bottom; one share for all."""
-    side = len(film)
+    side = len(radiograph)
     left, top, right, bottom = (round(share * side) for share in (shares * 4)[:4])
-    image = Image.fromarray(film).crop((left, top, side - right, side - bottom))
+    image = Image.fromarray(radiograph).crop((left, top, side - right, side - bottom))
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def rotated(film: Film, angle_deg: float) -> Film:
+def rotated(image: Pixels, angle_deg: float) -> Pixels:
     """Rotate about the centre; corners become black."""
-    return np.asarray(Image.fromarray(film).rotate(angle_deg, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).rotate(angle_deg, Image.Resampling.BILINEAR))
 
 
-def padded(film: Film, rows: float, columns: float, gray: int = 0) -> Film:
+def padded(radiograph: Pixels, rows: float, columns: float, gray: int = 0) -> Pixels:
     """Shrink to what shares of rows and columns on each border leave, and fill these."""
-    side = len(film)
+    side = len(radiograph)
     down, right = round(rows * side), round(columns * side)
     image = Image.new("L", (side, side), gray)
-    small = Image.fromarray(film).resize((side - 2 * right, side - 2 * down), 2)
+    small = Image.fromarray(radiograph).resize((side - 2 * right, side - 2 * down), 2)
     image.paste(small, (right, down))
     return np.asarray(image)
 
 
-def framed(film: Film, share: float, gray: int) -> Film:
+def framed(image: Pixels, share: float, gray: int) -> Pixels:
     """Draw a frame over the border."""
-    inner, side = round(share * len(film)), len(film)
-    drawn = np.full_like(film, gray)
-    drawn[inner : side - inner, inner : side - inner] = film[inner : side - inner,
-                                                             inner : side - inner]  # fmt: skip
+    inner, side = round(share * len(image)), len(image)
+    drawn = np.full_like(image, gray)
+    drawn[inner : side - inner, inner : side - inner] = image[
+        inner : side - inner, inner : side - inner
+    ]
     return drawn
 
 
-def written_on(film: Film) -> Film:
-    """Write on a black box over 6 % of the film."""
-    image, side = Image.fromarray(film), len(film)
+def written_on(radiograph: Pixels) -> Pixels:
+    """Write on a black box over 6 % of the radiograph."""
+    image, side = Image.fromarray(radiograph), len(radiograph)
     draw = ImageDraw.Draw(image)
     draw.rectangle((side * 0.03, side * 0.03, side * 0.38, side * 0.2), fill=0)
     draw.text((side * 0.05, side * 0.06), "PORTABLE AP\n12:30", fill=255)
     return np.asarray(image)
 
 
-def outlined(film: Film) -> Film:
+def outlined(radiograph: Pixels) -> Pixels:
     """Draw a thin rectangle around the lungs, as a detector does."""
-    image, side = Image.fromarray(film), len(film)
+    image, side = Image.fromarray(radiograph), len(radiograph)
     box = (side * 0.2, side * 0.25, side * 0.8, side * 0.8)
     ImageDraw.Draw(image).rectangle(box, outline=255, width=max(1, side // 75))
     return np.asarray(image)
 
 
-def encoded(film: Film, quality: int) -> Film:
+def encoded(radiograph: Pixels, quality: int) -> Pixels:
     """Encode as JPEG."""
     stream = io.BytesIO()
-    Image.fromarray(film).save(stream, "JPEG", quality=quality)
+    Image.fromarray(radiograph).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream))
 
 
-ALTERATIONS: dict[str, Callable[[Film], Film]] = {
-    "JPEG quality 30": lambda film: encoded(film, 30),
-    "brighter": lambda film: np.clip(film * 1.3 + 20, 0, 255).astype(np.uint8),
-    "gamma 1.6": lambda film: np.asarray(255 * (film / 255) ** 1.6, np.uint8),
-    "mirrored": lambda film: film[:, ::-1],
+ALTERATIONS: dict[str, Callable[[Pixels], Pixels]] = {
+    "JPEG quality 30": lambda image: encoded(image, 30),
+    "brighter": lambda image: np.clip(image * 1.3 + 20, 0, 255).astype(np.uint8),
+    "gamma 1.6": lambda image: np.asarray(255 * (image / 255) ** 1.6, np.uint8),
+    "mirrored": lambda image: image[:, ::-1],
     "rotated 90": np.rot90,
-    "inverted": lambda film: 255 - film,
-    "letterboxed 4:3": lambda film: padded(film, 0.125, 0),
-    "white margin 8 %": lambda film: padded(film, 0.08, 0.08, 255),
-    "white frame 5 %": lambda film: framed(film, 0.05, 255),
+    "inverted": lambda image: 255 - image,
+    "letterboxed 4:3": lambda image: padded(image, 0.125, 0),
+    "white margin 8 %": lambda image: padded(image, 0.08, 0.08, 255),
+    "white frame 5 %": lambda image: framed(image, 0.05, 255),
     "text box": written_on,
     "outlined": outlined,
-    "cropped 3 %": lambda film: cropped(film, 0.03),
-    "cropped 5 %": lambda film: cropped(film, 0.05),
-    "cropped 10 %": lambda film: cropped(film, 0.10),
-    "cropped 15 %": lambda film: cropped(film, 0.15),
-    "cropped 20 %": lambda film: cropped(film, 0.20),
-    "corner cropped 10 %": lambda film: cropped(film, 0.1, 0.1, 0, 0),
-    "rotated 2": lambda film: rotated(film, 2),
-    "rotated 5": lambda film: rotated(film, -5),
-    "rotated 10": lambda film: rotated(film, 10),
-    "rotated 15": lambda film: rotated(film, -15),
-    "rotated 20": lambda film: rotated(film, 20),
-    "inverted, cropped 10 %": lambda film: 255 - cropped(film, 0.1),
-    "inverted, letterboxed": lambda film: padded(255 - film, 0.125, 0),
-    "mirrored, rotated 5, cropped 5 %": lambda film: cropped(
-        rotated(film[:, ::-1].copy(), 5), 0.05
+    "cropped 3 %": lambda image: cropped(image, 0.03),
+    "cropped 5 %": lambda image: cropped(image, 0.05),
+    "cropped 10 %": lambda image: cropped(image, 0.10),
+    "cropped 15 %": lambda image: cropped(image, 0.15),
+    "cropped 20 %": lambda image: cropped(image, 0.20),
+    "corner cropped 10 %": lambda image: cropped(image, 0.1, 0.1, 0, 0),
+    "rotated 2": lambda image: rotated(image, 2),
+    "rotated 5": lambda image: rotated(image, -5),
+    "rotated 10": lambda image: rotated(image, 10),
+    "rotated 15": lambda image: rotated(image, -15),
+    "rotated 20": lambda image: rotated(image, 20),
+    "inverted, cropped 10 %": lambda image: 255 - cropped(image, 0.1),
+    "inverted, letterboxed": lambda image: padded(255 - image, 0.125, 0),
+    "mirrored, rotated 5, cropped 5 %": lambda image: cropped(
+        rotated(image[:, ::-1].copy(), 5), 0.05
     ),
-    "text box, rotated 5": lambda film: rotated(written_on(film), 5),
+    "text box, rotated 5": lambda image: rotated(written_on(image), 5),
 }
 
 
 def measure_recall(folder: Path, *, most: int, audit: bool) -> None:
     """Print which share of altered copies is found, and how many pairs that are none."""
-    films = open_prepared(folder).pixels
-    films = films[np.sort(np.random.default_rng(1).permutation(len(films))[:most])]
-    each = min(150, len(films) // len(ALTERATIONS))
-    rows = np.random.default_rng(0).permutation(len(films))[: each * len(ALTERATIONS)]
+    images = open_prepared(folder).pixels
+    images = images[np.sort(np.random.default_rng(1).permutation(len(images))[:most])]
+    each = min(150, len(images) // len(ALTERATIONS))
+    rows = np.random.default_rng(0).permutation(len(images))[: each * len(ALTERATIONS)]
     kinds = np.repeat(list(ALTERATIONS), each)
-    copies = [ALTERATIONS[kind](films[row]) for row, kind in zip(rows, kinds, strict=True)]
-    squares = np.concatenate([films, np.stack(copies)])
+    copies = [ALTERATIONS[kind](images[row]) for row, kind in zip(rows, kinds, strict=True)]
+    squares = np.concatenate([images, np.stack(copies)])
     start = time.process_time()
     if audit:
-        pairs = find_leaks(squares, np.repeat(["train", "test"], [len(films), len(rows)])).pairs
+        pairs = find_leaks(squares, np.repeat(["train", "test"], [len(images), len(rows)])).pairs
     else:
         pairs = find_copies(np.arange(len(squares)).astype(object), squares).pairs
-    true = pairs[:, 0] == np.append(np.full(len(films), -1), rows)[pairs[:, 1]]
-    print(f"{len(films):,} films, {each} copies of each kind, {time.process_time() - start:.0f} s")
-    found = np.isin(np.arange(len(rows)) + len(films), pairs[true, 1])
+    true = pairs[:, 0] == np.append(np.full(len(images), -1), rows)[pairs[:, 1]]
+    print(
+        f"{len(images):,} images, {each} copies of each kind, {time.process_time() - start:.0f} s"
+    )
+    found = np.isin(np.arange(len(rows)) + len(images), pairs[true, 1])
     for kind in ALTERATIONS:
         print(f"{kind:34s} {found[kinds == kind].mean():6.1%}")
-    print(f"pairs of different films: {(~true).sum()} of {len(pairs)}")
+    print(f"pairs of different images: {(~true).sum()} of {len(pairs)}")
 
 
 def main() -> None:
@@ -208,17 +211,17 @@ def main() -> None:
     parser.add_argument("--max-distance", type=int, default=8)
     parser.add_argument("what", nargs="?", choices=("speed", "recall"), default="speed")
     parser.add_argument("prepared", nargs="?", type=Path, help="a prepared set, for recall")
-    parser.add_argument("--films", type=int, default=10_000, help="at most, for recall")
+    parser.add_argument("--images", type=int, default=10_000, help="at most, for recall")
     parser.add_argument("--audit", action="store_true", help="the audit's search, for recall")
     options = parser.parse_args()
     if options.what == "recall":
         if options.prepared is None:
             parser.error("recall needs the folder of a prepared set")
-        measure_recall(options.prepared, most=options.films, audit=options.audit)
+        measure_recall(options.prepared, most=options.images, audit=options.audit)
         return
     distance = options.max_distance
     measure("random", random_hashes, distance)
-    measure("film-like", film_like_hashes, distance)
+    measure("image-like", image_like_hashes, distance)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-r"""What a bundle refuses: shares and AUROC per kind of input that is no upright chest film.
+r"""What a bundle refuses: shares and AUROC per kind of input that is no upright chest image.
 
     python benchmarks/ood.py --bundle outputs/cxr4/patient/bundle \
-        --prepared outputs/cxr4/prepared/NAME --photographs FOLDER [--films 100] [--seed 0]
+        --prepared outputs/cxr4/prepared/NAME --photographs FOLDER [--images 100] [--seed 0]
 
 Photographs are read from a folder; noise, blanks, text and gradients are made; turned, mirrored
-and inverted films are the prepared set's test films. "refused" counts films that any test
+and inverted images are the prepared set's test images. "refused" counts images that any test
 refuses, and the columns behind it what each test alone does. AUROC is of the score (the
-distance), against the test films as they are; for turned and inverted films also of the test
+distance), against the test images as they are; for turned and inverted images also of the test
 that is meant for them. Crops of the photographs are counted by themselves: they are not ten times
 as many photographs.
 """
@@ -27,29 +27,29 @@ from cxr.imaging.colour import colourfulness
 from cxr.imaging.preprocess import PreprocessSpec, to_square
 from cxr.reliability.ood import OodReference, blocks, distance_tests
 
-Films = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 SENTENCE = (
-    "the film shows clear lungs and no effusion patient was seen on monday invoice total amount "
+    "the image shows clear lungs and no effusion patient was seen on monday invoice total amount "
     "due date name address of report ward results normal heart size left right page table figure"
 )
-WAYS: dict[str, Callable[[Films], Films]] = {
-    "film turned 90": lambda films: np.rot90(films, 1, axes=(1, 2)),
-    "film turned 180": lambda films: np.rot90(films, 2, axes=(1, 2)),
-    "film turned 270": lambda films: np.rot90(films, 3, axes=(1, 2)),
-    "film upside down": lambda films: films[:, ::-1],
-    "film inverted": lambda films: 255 - films,
-    "film mirrored (not tested for)": lambda films: films[:, :, ::-1],
+WAYS: dict[str, Callable[[Images], Images]] = {
+    "image turned 90": lambda images: np.rot90(images, 1, axes=(1, 2)),
+    "image turned 180": lambda images: np.rot90(images, 2, axes=(1, 2)),
+    "image turned 270": lambda images: np.rot90(images, 3, axes=(1, 2)),
+    "image upside down": lambda images: images[:, ::-1],
+    "image inverted": lambda images: 255 - images,
+    "image mirrored (not tested for)": lambda images: images[:, :, ::-1],
 }
 MEANT = {"turned": "turned", "upside": "turned", "inverted": "inverted"}
 
 
-def stretch(values: NDArray[Any]) -> Films:
+def stretch(values: NDArray[Any]) -> Images:
     """Bring (H, W) values to 0..255."""
     low, high = values.min(), values.max()
     return ((values - low) / max(high - low, 1e-9) * 255).astype(np.uint8)
 
 
-def noise(rng: np.random.Generator, count: int, side: int) -> Iterator[tuple[str, Films]]:
+def noise(rng: np.random.Generator, count: int, side: int) -> Iterator[tuple[str, Images]]:
     """Yield kinds of noise."""
     shape = (count, side, side)
     spread, middle = rng.uniform(5, 60, (count, 1, 1)), rng.uniform(60, 190, (count, 1, 1))
@@ -57,23 +57,32 @@ def noise(rng: np.random.Generator, count: int, side: int) -> Iterator[tuple[str
     yield "noise, normal", np.clip(rng.normal(middle, spread, shape), 0, 255).astype(np.uint8)
     share = rng.uniform(0.02, 0.5, (count, 1, 1))
     yield "noise, binary", ((rng.random(shape) < share) * 255).astype(np.uint8)
-    grain = [Image.fromarray(film) for film in rng.integers(0, 256, shape).astype(np.uint8)]
-    soft = [film.filter(ImageFilter.GaussianBlur(rng.uniform(1, side / 18))) for film in grain]
-    yield "noise, smooth", np.stack([stretch(np.asarray(film, float)) for film in soft])
+    grain = [Image.fromarray(image) for image in rng.integers(0, 256, shape).astype(np.uint8)]
+    soft = [image.filter(ImageFilter.GaussianBlur(rng.uniform(1, side / 18))) for image in grain]
+    yield "noise, smooth", np.stack([stretch(np.asarray(image, float)) for image in soft])
     waves = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
     waves[0, 0] = 1
-    clouds = [np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) / waves**power).real
-              for power in rng.uniform(0.5, 2, count)]  # fmt: skip
+    clouds = [
+        np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) / waves**power).real
+        for power in rng.uniform(0.5, 2, count)
+    ]
     yield "noise, 1/f^0.5 to 1/f^2", np.stack([stretch(cloud) for cloud in clouds])
-    tiles = [rng.integers(0, 256, (cells, cells)).astype(np.uint8)
-             for cells in rng.integers(4, 40, count)]  # fmt: skip
-    yield "noise, blocks", np.stack([
-        np.asarray(Image.fromarray(tile).resize((side, side), Image.Resampling.NEAREST))
-        for tile in tiles
-    ])  # fmt: skip
+    tiles = [
+        rng.integers(0, 256, (cells, cells)).astype(np.uint8)
+        for cells in rng.integers(4, 40, count)
+    ]
+    yield (
+        "noise, blocks",
+        np.stack(
+            [
+                np.asarray(Image.fromarray(tile).resize((side, side), Image.Resampling.NEAREST))
+                for tile in tiles
+            ]
+        ),
+    )
 
 
-def blanks(rng: np.random.Generator, count: int, side: int) -> Iterator[tuple[str, Films]]:
+def blanks(rng: np.random.Generator, count: int, side: int) -> Iterator[tuple[str, Images]]:
     """Yield kinds of images in which nothing is to be seen."""
     grays = np.linspace(0, 255, count).astype(np.uint8)
     yield "blank, flat", np.repeat(grays, side * side).reshape(count, side, side)
@@ -91,7 +100,7 @@ def blanks(rng: np.random.Generator, count: int, side: int) -> Iterator[tuple[st
 
 def pages(
     rng: np.random.Generator, count: int, spec: PreprocessSpec
-) -> Iterator[tuple[str, Films]]:
+) -> Iterator[tuple[str, Images]]:
     """Yield pages of text in the fonts that come with matplotlib."""
     fonts = sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("DejaVu*.ttf"))
     for kind, paper, ink in (("text, dark on light", 255, 0), ("text, light on dark", 0, 255)):
@@ -115,7 +124,7 @@ def pages(
 
 def photographs(
     rng: np.random.Generator, folder: Path, spec: PreprocessSpec, crops: int = 10
-) -> Iterator[tuple[str, Films]]:
+) -> Iterator[tuple[str, Images]]:
     """Yield photographs made gray, whole and as crops and flips."""
     whole, parts = [], []
     for path in sorted(folder.iterdir()):
@@ -157,7 +166,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--films", type=int, default=100, help="test films of each way shown")
+    parser.add_argument("--images", type=int, default=100, help="test images of each way shown")
     parser.add_argument("--made", type=int, default=25, help="images of each kind that is made")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
@@ -166,8 +175,8 @@ def main() -> None:
     prepared = open_prepared(given.prepared)
     spec = PreprocessSpec(**prepared.info["preprocess"])
     test = np.flatnonzero(prepared.table["split"] == "test")
-    shown = prepared.pixels[np.sort(rng.permutation(test)[: given.films])]
-    kinds = {"test films": np.asarray(prepared.pixels[test])}
+    shown = prepared.pixels[np.sort(rng.permutation(test)[: given.images])]
+    kinds = {"test images": np.asarray(prepared.pixels[test])}
     kinds |= {name: np.ascontiguousarray(way(shown)) for name, way in WAYS.items()}
     kinds |= dict(photographs(rng, given.photographs, spec))
     kinds |= dict(noise(rng, given.made, spec.size_px)) | dict(pages(rng, given.made, spec))
@@ -175,8 +184,8 @@ def main() -> None:
     reference, features_of = open_bundle(given.bundle, given.threads)
     values = {}
     with images_bar("features", sum(map(len, kinds.values()))) as done:
-        for name, films in kinds.items():
-            values[name] = reference.values(blocks(films), features_of(films, done))
+        for name, images in kinds.items():
+            values[name] = reference.values(blocks(images), features_of(images, done))
     print_table(f"Refused, limits {reference.info['note']}", rows_of(reference, values))
     flat = {path.name: colour_of(path) for path in sorted(given.photographs.iterdir())}
     over = sum(value > reference.limits["colour"] for value in flat.values())
@@ -185,7 +194,7 @@ def main() -> None:
 
 
 def open_bundle(folder: Path, threads: int) -> tuple[OodReference, Any]:
-    """Return a bundle's reference, and what makes features of films with its graph."""
+    """Return a bundle's reference, and what makes features of images with its graph."""
     import onnxruntime
 
     reference = OodReference.load(folder / "ood.npz")
@@ -194,10 +203,10 @@ def open_bundle(folder: Path, threads: int) -> tuple[OodReference, Any]:
     graph = onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
     members = [name.removeprefix("distance ") for name in distance_tests(reference.limits)]
 
-    def features_of(films: Films, done: Callable[[], None]) -> dict[str, NDArray[Any]]:
+    def features_of(images: Images, done: Callable[[], None]) -> dict[str, NDArray[Any]]:
         found = []
-        for start in range(0, len(films), 8):
-            batch = np.ascontiguousarray(films[start : start + 8, None])
+        for start in range(0, len(images), 8):
+            batch = np.ascontiguousarray(images[start : start + 8, None])
             found.append(graph.run([f"features_{name}" for name in members], {"pixels": batch}))
             for _ in batch:
                 done()
@@ -208,7 +217,7 @@ def open_bundle(folder: Path, threads: int) -> tuple[OodReference, Any]:
 
 def rows_of(reference: OodReference, values: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the table's rows, one a kind."""
-    inside = values["test films"]
+    inside = values["test images"]
     rows = []
     for name, found in values.items():
         tests = failed(reference, found)

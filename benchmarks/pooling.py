@@ -2,12 +2,12 @@
 
     python benchmarks/pooling.py RUN_FOLDER [RUN_FOLDER ...] [--deals 40] [--folds 5] [--seed 0]
 
-Each re-deal splits a run's validation films into folds by patient; temperatures and weights are
+Each re-deal splits a run's validation images into folds by patient; temperatures and weights are
 fitted on the other folds and measured on the fold left out. Everything is set beside equal
 probabilities: the mean of the members' calibrated probabilities with no temperature behind it.
-"better" counts re-deals in which the NLL is lower; re-deals share their films, so what it leaves
-open is the dealing alone. Brackets: 95 % intervals by patient of the paired difference, each film's
-figures averaged over re-deals. Test films are never read.
+"better" counts re-deals in which the NLL is lower; re-deals share their images, so what it leaves
+open is the dealing alone. Brackets: 95 % intervals by patient of the paired difference, each
+image's figures averaged over re-deals. Test images are never read.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def measure(folder: Path, deals: int, folds: int, seed: int) -> tuple[Scores, np
     targets = aligned.targets
     table = pd.DataFrame({"label": targets.astype(str), "group": groups})
     patients = len(np.unique(groups))
-    print(f"{folder}: {len(targets)} validation films of {patients} patients or groups")
+    print(f"{folder}: {len(targets)} validation images of {patients} patients or groups")
     found: Scores = {}
     for deal in range(deals):
         dealt = deal_folds(table, folds=folds, seed=seed + deal)
@@ -57,7 +57,7 @@ def measure(folder: Path, deals: int, folds: int, seed: int) -> tuple[Scores, np
 def one_fold(
     logits: dict[str, np.ndarray], targets: np.ndarray, out: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the probabilities of films left out, fitted on the others, per way of pooling."""
+    """Return the probabilities of images left out, fitted on the others, per way of pooling."""
     rest = ~out
     temperatures = {name: fit_temperature(z[rest], targets[rest]) for name, z in logits.items()}
     log_probs = member_log_probs(logits, temperatures)
@@ -80,18 +80,22 @@ def rows(found: Scores, groups: np.ndarray) -> list[dict[str, str]]:
     for name, values in found.items():
         each = [part.mean(axis=1) for part in (values[0], found[REFERENCE][0])]
         loss, right = (
-            paired_difference(one.mean(axis=0), other.mean(axis=0), groups,
-                              rng=np.random.default_rng(0), draws=1)
+            paired_difference(
+                one.mean(axis=0), other.mean(axis=0), groups, rng=np.random.default_rng(0), draws=1
+            )
             for one, other in zip(values, found[REFERENCE], strict=True)
-        )  # fmt: skip
+        )
         points = {key: 100 * right[key] for key in ("value", "low", "high")}
-        table.append({
-            "pool": name, "NLL": f"{values[0].mean():.4f}",
-            "difference": show_interval(loss, digits=4),
-            "better": f"{(each[0] < each[1]).mean():.0%}",
-            "accuracy": f"{values[1].mean():.4f}",
-            "points": show_interval(points, digits=2),
-        })  # fmt: skip
+        table.append(
+            {
+                "pool": name,
+                "NLL": f"{values[0].mean():.4f}",
+                "difference": show_interval(loss, digits=4),
+                "better": f"{(each[0] < each[1]).mean():.0%}",
+                "accuracy": f"{values[1].mean():.4f}",
+                "points": show_interval(points, digits=2),
+            }
+        )
     return table
 
 

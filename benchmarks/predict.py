@@ -1,4 +1,4 @@
-"""Milliseconds per film of a bundle, beside the same members in PyTorch; start and memory.
+"""Milliseconds per image of a bundle, beside the same members in PyTorch; start and memory.
 
     python benchmarks/predict.py BUNDLE [--run outputs/cxr4/patient] [--threads 2] [--rounds 9]
 
@@ -6,7 +6,7 @@ Every way is timed in turn within a round, so that a noisy machine hits all alik
 and the least of the rounds are shown, and ratios are those of the medians. The peers' way is
 PyTorch eager for the prediction and pytorch-grad-cam on both members for the maps. On a machine
 that is busy with other work give --busy: ratios are then those of processor time, which others
-hardly change. With --run, each way's accuracy on the run's test films is measured too.
+hardly change. With --run, each way's accuracy on the run's test images is measured too.
 """
 
 import argparse
@@ -38,10 +38,10 @@ from cxr import Predictor
 bundle, runtime, variant, threads, count = sys.argv[1:]
 predictor = Predictor(bundle, runtime=runtime, variant=variant, threads=int(threads))
 side = predictor.info["preprocess"]["size_px"]
-films = list(np.random.default_rng(0).integers(0, 256, (int(count), side, side), np.uint8))
-predictor.predict(films[0], maps=True).maps.overlay(predictor.labels[0])
+images = list(np.random.default_rng(0).integers(0, 256, (int(count), side, side), np.uint8))
+predictor.predict(images[0], maps=True).maps.overlay(predictor.labels[0])
 first = time.perf_counter() - began
-predictor.predict(films, maps=True)
+predictor.predict(images, maps=True)
 status = Path("/proc/self/status").read_text()
 peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
 print(f"{first} {int(peak) / 1024}")
@@ -66,15 +66,15 @@ def torch_ways(bundle: Path, threads: int) -> dict[str, Way]:
 
     @torch.inference_mode()
     def eager(pixels: np.ndarray) -> np.ndarray:
-        films = torch.from_numpy(pixels)
-        return mixed([member(member.prepare(films)) for member in members])
+        images = torch.from_numpy(pixels)
+        return mixed([member(member.prepare(images)) for member in members])
 
     @torch.inference_mode()
     def half(pixels: np.ndarray) -> np.ndarray:
-        films, found = torch.from_numpy(pixels), []
+        images, found = torch.from_numpy(pixels), []
         with torch.autocast("cpu", torch.bfloat16):
             for member in last:
-                inputs = member.prepare(films).contiguous(memory_format=torch.channels_last)
+                inputs = member.prepare(images).contiguous(memory_format=torch.channels_last)
                 found.append(member(inputs))
         return mixed([logits.float() for logits in found])
 
@@ -84,11 +84,11 @@ def torch_ways(bundle: Path, threads: int) -> dict[str, Way]:
 
     def peers(pixels: np.ndarray) -> np.ndarray:
         probs = eager(pixels)
-        films = torch.from_numpy(pixels)
+        images = torch.from_numpy(pixels)
         for member, layer in zip(members, layers, strict=True):
             # Its hooks would slow the plain way down, so they go again.
             with GradCAM(member, [layer]) as cam:
-                cam(input_tensor=member.prepare(films), targets=None)
+                cam(input_tensor=member.prepare(images), targets=None)
         return probs
 
     return {"eager f32": eager, PEERS: peers, "eager bf16 channels-last": half}
@@ -115,19 +115,19 @@ def bundle_ways(bundle: Path, threads: int) -> dict[str, Way]:
     return found
 
 
-def times(ways: dict[str, Way], films: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
-    """Return milliseconds per film of each way, (rounds, 2): by the clock, and of processors."""
+def times(ways: dict[str, Way], images: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
+    """Return milliseconds per image of each way, (rounds, 2): by the clock, and of processors."""
     found: dict[str, list[list[float]]] = {name: [] for name in ways}
     for way in ways.values():
-        way(films)
-    repeats = max(1, 4 // len(films))
+        way(images)
+    repeats = max(1, 4 // len(images))
     for _ in range(rounds):
         for name, way in ways.items():
             began = np.array([time.perf_counter(), time.process_time()])
             for _ in range(repeats):
-                way(films)
+                way(images)
             ended = np.array([time.perf_counter(), time.process_time()])
-            found[name].append(((ended - began) * 1e3 / repeats / len(films)).tolist())
+            found[name].append(((ended - began) * 1e3 / repeats / len(images)).tolist())
     return {name: np.array(values) for name, values in found.items()}
 
 
@@ -144,12 +144,13 @@ def show_times(
             f"{middle[base][kind] / middle[name][kind]:14.2f}" for base in bases.values()
         )
         clock, processor = middle[name]
-        print(f"{name:50}{clock:11.1f}{values[:, 0].min():8.1f}{processor:11.1f}{ratios}",
-              flush=True)  # fmt: skip
+        print(
+            f"{name:50}{clock:11.1f}{values[:, 0].min():8.1f}{processor:11.1f}{ratios}", flush=True
+        )
 
 
 def show_accuracy(ways: dict[str, Way], run: Path) -> None:
-    """Print each way's accuracy on the run's test films, its difference with an interval."""
+    """Print each way's accuracy on the run's test images, its difference with an interval."""
     from cxr.data.prepared import open_prepared
     from cxr.evaluation.bootstrap import bootstrap, interval
     from cxr.evaluation.evaluate import read_predictions
@@ -161,19 +162,29 @@ def show_accuracy(ways: dict[str, Way], run: Path) -> None:
     rows = [place[image] for image in table["image"]]
     targets = np.array(label_indices(table["label"], prepared.labels))
     base = table[[f"prob_ensemble_{label}" for label in prepared.labels]].to_numpy(float)
-    print(f"\n{len(rows)} test films\n{'way':52}{'accuracy':>10}{'difference':>12}"
-          f"{'interval, paired':>22}{'largest change':>16}")  # fmt: skip
+    print(
+        f"\n{len(rows)} test images\n{'way':52}{'accuracy':>10}{'difference':>12}"
+        f"{'interval, paired':>22}{'largest change':>16}"
+    )
     for name, way in ways.items():
-        parts = [way(np.asarray(prepared.pixels[rows[start : start + 16]])[:, None])
-                 for start in range(0, len(rows), 16)]  # fmt: skip
+        parts = [
+            way(np.asarray(prepared.pixels[rows[start : start + 16]])[:, None])
+            for start in range(0, len(rows), 16)
+        ]
         probs = np.concatenate(parts).astype(float)
         probs /= probs.sum(axis=1, keepdims=True)
-        draws = bootstrap(targets, {"base": base, "way": probs}, table["group"].to_numpy(str),
-                          rng=np.random.default_rng(0))  # fmt: skip
+        draws = bootstrap(
+            targets,
+            {"base": base, "way": probs},
+            table["group"].to_numpy(str),
+            rng=np.random.default_rng(0),
+        )
         gap = interval(draws["way"]["accuracy"] - draws["base"]["accuracy"])
-        print(f"{name:52}{draws['way']['accuracy'][0]:10.4f}{gap['value']:+12.4f}"
-              f"{gap['low']:+12.4f} to {gap['high']:+.4f}{np.abs(probs - base).max():16.4f}",
-              flush=True)  # fmt: skip
+        print(
+            f"{name:52}{draws['way']['accuracy'][0]:10.4f}{gap['value']:+12.4f}"
+            f"{gap['low']:+12.4f} to {gap['high']:+.4f}{np.abs(probs - base).max():16.4f}",
+            flush=True,
+        )
 
 
 def show_start(bundle: Path, threads: int, ways: dict[str, Way]) -> None:
@@ -201,9 +212,9 @@ def main() -> None:
     served = bundle_ways(given.bundle, given.threads)
     ways = torch_ways(given.bundle, given.threads) | served
     side = read_info(given.bundle)["preprocess"]["size_px"]
-    films = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 1, side, side), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 1, side, side), np.uint8)
     for batch in BATCHES:
-        table = times(ways, films[:batch], given.rounds)
+        table = times(ways, images[:batch], given.rounds)
         bases = {"peers": PEERS} if batch == 1 else {}
         bases |= {"eager f32": "eager f32", "eager bf16": "eager bf16 channels-last"}
         show_times(table, batch, bases, busy=given.busy)

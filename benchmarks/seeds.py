@@ -37,17 +37,21 @@ def metrics_rows(runs: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, str]
     models = list(runs[0]["models"])
     overall = [
         {"model": model}
-        | {metric: spread([run["models"][model][metric]["value"] for run in runs])
-           for metric in OVERALL}
+        | {
+            metric: spread([run["models"][model][metric]["value"] for run in runs])
+            for metric in OVERALL
+        }
         for model in models
-    ]  # fmt: skip
+    ]
     own = [run["models"]["ensemble"]["per_class"] for run in runs]
     classes = [
         {"class": label}
-        | {metric: spread([per_class[label][metric]["value"] for per_class in own])
-           for metric in PER_CLASS}
+        | {
+            metric: spread([per_class[label][metric]["value"] for per_class in own])
+            for metric in PER_CLASS
+        }
         for label in runs[0]["labels"]
-    ]  # fmt: skip
+    ]
     return overall, classes
 
 
@@ -60,12 +64,18 @@ def sets_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     rows = []
     for level in runs[0]["prediction_sets"]:
         sets = [run["prediction_sets"][level]["per_class"] for run in runs]
-        row = {"level": level, "all": spread([part["coverage"]["value"] for part in sets]),
-               "size": spread([part["size"]["value"] for part in sets])}  # fmt: skip
-        rows.append(row | {
-            label: spread([part["per_class"][label]["value"] for part in sets])
-            for label in sets[0]["per_class"]
-        })  # fmt: skip
+        row = {
+            "level": level,
+            "all": spread([part["coverage"]["value"] for part in sets]),
+            "size": spread([part["size"]["value"] for part in sets]),
+        }
+        rows.append(
+            row
+            | {
+                label: spread([part["per_class"][label]["value"] for part in sets])
+                for label in sets[0]["per_class"]
+            }
+        )
     return rows
 
 
@@ -76,12 +86,13 @@ def audit_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         {
             "test": name,
             "verdicts": ", ".join(part[name]["verdict"] for part in found),
-            "figures": ", ".join(f"{(part[name]['figure'] or {}).get('value', math.nan):.3f}"
-                                 for part in found),
+            "figures": ", ".join(
+                f"{(part[name]['figure'] or {}).get('value', math.nan):.3f}" for part in found
+            ),
             "of": str((found[0][name]["figure"] or {}).get("metric", "")),
         }
         for name in found[0]
-    ]  # fmt: skip
+    ]
 
 
 def read(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:

@@ -62,8 +62,11 @@ def main() -> None:
             freeze(member, frozen)
             rate = steps(member, frozen, bf16=bf16, seconds=options.seconds)
             words = ["kept" if kept else "returned", "bf16" if bf16 else "float32"]
-            print(f"{config.model.architecture:18}{words[0]:>10}{words[1]:>12}"
-                  f"{'yes' if frozen else 'no':>8}{rate:>10.1f}", flush=True)  # fmt: skip
+            print(
+                f"{config.model.architecture:18}{words[0]:>10}{words[1]:>12}"
+                f"{'yes' if frozen else 'no':>8}{rate:>10.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The command ``cxr``: predict any number of films, show what a bundle is. Without torch.
+"""The command ``cxr``: predict any number of images, show what a bundle is. Without torch.
 
-Exit status: 0 where the run came to its end, also with films that could not be read or were
+Exit status: 0 where the run came to its end, also with images that could not be read or were
 refused (their rows say so, and the last line counts them); 2 for a wrong call or input, with one
 line; 130 after Ctrl-C.
 """
@@ -54,12 +54,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="cxr", description="Chest X-ray classification. Research use only.", allow_abbrev=False
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_predict(commands.add_parser(
-        "predict", allow_abbrev=False, help="predict films and write a table",
-        description="Predict films and append a row per film to a table. The same command goes "
-        "on where a stopped one was.",
-        epilog="Research use only, not a medical device.",
-    ))  # fmt: skip
+    _add_predict(
+        commands.add_parser(
+            "predict",
+            allow_abbrev=False,
+            help="predict images and write a table",
+            description="Predict images and append a row per image to a table. The same command "
+            "goes on where a stopped one was.",
+            epilog="Research use only, not a medical device.",
+        )
+    )
     bundle = commands.add_parser("bundle", help="what a bundle is", allow_abbrev=False)
     show = bundle.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "show", help="print what a bundle is", allow_abbrev=False
@@ -75,11 +79,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="film, folder (to any depth), pattern in quotes, or a CSV with a column image",
+        help="image, folder (to any depth), pattern in quotes, or a CSV with a column image",
     )
     add("--out", type=Path, required=True, metavar="FILE", help="results.csv or results.parquet")
     add("--bundle", type=Path, metavar="DIR", help=f"the model; else {BUNDLE_VARIABLE} names it")
-    add("--maps", type=Path, metavar="DIR", help="write an overlay (PNG) per film there")
+    add("--maps", type=Path, metavar="DIR", help="write an overlay (PNG) per image there")
     add("--level", type=float, default=0.9, metavar="P", help="of the prediction sets (0.9)")
     add(
         "--runtime",
@@ -89,8 +93,8 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     )
     add("--variant", default="float32", metavar="NAME", help="float32, or int8 if in the bundle")
     add("--threads", type=int, default=0, metavar="N", help="of the runtime; 0: all processors")
-    add("--workers", type=int, default=2, metavar="N", help="chunks of films in work at once (2)")
-    parser.set_defaults(run=predict)  # fmt: skip
+    add("--workers", type=int, default=2, metavar="N", help="chunks of images in work at once (2)")
+    parser.set_defaults(run=predict)
 
 
 def predict(given: argparse.Namespace) -> None:
@@ -99,8 +103,8 @@ def predict(given: argparse.Namespace) -> None:
     Raises:
         InputError: a wrong option, nothing to predict, or a table of another run.
     """
-    from cxr.bundle.batch import column_types, predict_films
-    from cxr.bundle.inputs import find_films
+    from cxr.bundle.batch import column_types, predict_images
+    from cxr.bundle.inputs import find_images
     from cxr.bundle.predictor import Predictor
     from cxr.bundle.result_files import check_parquet, write_parquet
 
@@ -108,20 +112,28 @@ def predict(given: argparse.Namespace) -> None:
     if table != given.out:
         check_parquet()
     _check(given)
-    total = sum(1 for _ in find_films(given.paths))
+    total = sum(1 for _ in find_images(given.paths))
     if not total:
         raise InputError(
-            f"{', '.join(given.paths)} holds no film: JPEG, PNG, TIFF and DICOM are looked for"
+            f"{', '.join(given.paths)} holds no image: JPEG, PNG, TIFF and DICOM are looked for"
         )
     predictor = Predictor(
-        _bundle_path(given.bundle), runtime=given.runtime, threads=given.threads,
+        _bundle_path(given.bundle),
+        runtime=given.runtime,
+        threads=given.threads,
         variant=given.variant,
-    )  # fmt: skip
+    )
     with _progress(total) as done:
-        summary = predict_films(
-            predictor, find_films(given.paths), table, level=given.level, maps=given.maps,
-            runtime=f"{given.runtime} {given.variant}", workers=given.workers, on_film=done,
-        )  # fmt: skip
+        summary = predict_images(
+            predictor,
+            find_images(given.paths),
+            table,
+            level=given.level,
+            maps=given.maps,
+            runtime=f"{given.runtime} {given.variant}",
+            workers=given.workers,
+            on_image=done,
+        )
     if table != given.out:
         types = column_types(predictor.labels, predictor.members, maps=given.maps is not None)
         write_parquet(table, given.out, types)
@@ -182,7 +194,7 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         now = time.monotonic()
         if now - said > LINE_SECONDS:
             said = now
-            log.info("%d of %d films, %.1f images/s", count, total, count / (now - begun))
+            log.info("%d of %d images, %.1f images/s", count, total, count / (now - begun))
 
     yield one
 

@@ -18,9 +18,20 @@ from typing import IO, Any
 from cxr.errors import InputError, MissingInputError
 
 RECORDED_PACKAGES = (
-    "cxr", "torch", "torchvision", "timm", "lightning", "torchmetrics", "grad-cam",
-    "numpy", "pandas", "scikit-learn", "scipy", "pillow", "imagehash",
-)  # fmt: skip
+    "cxr",
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "torchmetrics",
+    "grad-cam",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "pillow",
+    "imagehash",
+)
 
 
 @contextlib.contextmanager
@@ -80,6 +91,23 @@ def write_json(path: Path, values: Any) -> None:
         file.write(text.encode())
 
 
+_RENAMED = {
+    "films": "images",
+    "train_films": "train_images",
+    "published_films": "published_images",
+    "films_per_patient": "images_per_patient",
+    "test_films_in_crossing_groups": "test_images_in_crossing_groups",
+}
+"""Keys of version 0.1's results, and what they are called since."""
+
+
+def current_keys(values: Any) -> Any:
+    """Return JSON values that version 0.1 wrote under today's keys; others as they are."""
+    if isinstance(values, dict):
+        return {_RENAMED.get(key, key): current_keys(value) for key, value in values.items()}
+    return [current_keys(value) for value in values] if isinstance(values, list) else values
+
+
 def read_json(path: Path, *, mend: str) -> Any:
     """Read a JSON file that an earlier stage wrote.
 
@@ -88,7 +116,7 @@ def read_json(path: Path, *, mend: str) -> Any:
         InputError: it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return current_keys(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise MissingInputError(f"{path} is missing: {mend}") from None
     except json.JSONDecodeError as error:

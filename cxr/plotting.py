@@ -71,9 +71,14 @@ def new_figure(width_in: float, height_in: float, *, title: str, note: str) -> F
     figure.set_layout_engine("constrained", rect=(0.0, foot, 1.0, 1 - foot), w_pad=0.08, h_pad=0.08)
     figure.suptitle(title, fontsize=12, fontweight="bold", color=INK)
     figure.text(
-        0.08 / width_in, foot / 2, footer_text(note),
-        fontsize=7.5, color="#555555", ha="left", va="center",
-    )  # fmt: skip
+        0.08 / width_in,
+        foot / 2,
+        footer_text(note),
+        fontsize=7.5,
+        color="#555555",
+        ha="left",
+        va="center",
+    )
     return figure
 
 

@@ -17,7 +17,7 @@
 # **Research use only, not a medical device.**
 #
 # A network ends in a stack of small pictures, its *last feature layer*: each of a thousand
-# or more channels says where on the film it has found something of its own kind. The
+# or more channels says where on the image it has found something of its own kind. The
 # network takes the mean of every channel and adds these means up, each with a weight per
 # class; the sum is the class's score. **Grad-CAM** undoes this last step only: it adds up the
 # pictures themselves with the weights of one class and keeps what is above zero. What lights
@@ -29,16 +29,16 @@
 #   made by enlarging it. A maximum can lie half a cell off by the grid alone.
 # - **not a reason.** It says where, not what. A network that learned to tell hospitals apart
 #   by their lead markers will light up the marker, or, worse, a lung for the wrong reason.
-# - **not a certificate.** A plausible map on a few films proves nothing; below, films are
+# - **not a certificate.** A plausible map on a few images proves nothing; below, images are
 #   drawn by rules, not picked because they look good.
 #
-# The same film is shown three times: as MobileNetV2 sees it, as InceptionV3 sees it, and
+# The same image is shown three times: as MobileNetV2 sees it, as InceptionV3 sees it, and
 # the average of both by the ensemble's weights.
 
 # %% [markdown]
 # ## What to look at
 # Change these lines, or set the environment variables of the same meaning. The run must have
-# been trained (`make train`). Films come from its test split if that was evaluated
+# been trained (`make train`). Images come from its test split if that was evaluated
 # (`make evaluate`), else from validation.
 
 # %% tags=["parameters"]
@@ -57,29 +57,29 @@ seed = 0
 import numpy as np
 
 from cxr.explain.map_plots import draw_examples, draw_maps
-from cxr.explain.selection import certainty, select_films
+from cxr.explain.selection import certainty, select_images
 from cxr.labels import label_indices
 from cxr.pipeline.config import RunConfig
 from cxr.pipeline.trained_run import open_explainer
 
 run = open_explainer(RunConfig(data=data, run=run_name, output_root=output_root))
 labels = run.ensemble.labels
-print(f"{len(run.rows)} films of the {run.split} split · {run.note}")
+print(f"{len(run.rows)} images of the {run.split} split · {run.note}")
 print("weights of the ensemble:", {k: round(w, 2) for k, w in run.ensemble.weights.items()})
 run.predictions.groupby(["label", "prediction"]).size().unstack(fill_value=0)
 
 
 # %% [markdown]
-# ## Films of one class, right and wrong
+# ## Images of one class, right and wrong
 # `order` is `"random"` (what is usual), `"most_certain"` or `"least_certain"` (what is
 # extreme). The maps explain the class that the ensemble *predicted*.
 
 
 # %%
 def show(chosen, title):
-    """Draw the chosen films with every map of the predicted class."""
+    """Draw the chosen images with every map of the predicted class."""
     if not len(chosen):
-        return f"no such film: {title}"
+        return f"no such image: {title}"
     classes = np.array(label_indices(run.predictions["prediction"].iloc[chosen], labels))
     maps = run.maps(chosen, classes)
     examples = run.examples(chosen, maps, run.masks("lesion_mask", chosen))
@@ -88,7 +88,7 @@ def show(chosen, title):
 
 label = labels[1]
 show(
-    select_films(
+    select_images(
         run.predictions, label=label, right=True, count=2, rng=np.random.default_rng(seed)
     ),
     f"{label}, rightly recognised, at random",
@@ -96,66 +96,80 @@ show(
 
 # %%
 show(
-    select_films(
+    select_images(
         run.predictions, label=label, right=False, count=2, rng=np.random.default_rng(seed)
     ),
     f"{label}, mistaken for another class, at random",
 )
 
 # %% [markdown]
-# ## The most certain mistakes, and the films that hang in the balance
+# ## The most certain mistakes, and the images that hang in the balance
 # A certain mistake is where a map can teach most: is the maximum on something that no
 # radiologist would look at?
 
 # %%
 show(
-    select_films(run.predictions, right=False, order="most_certain", count=2),
+    select_images(run.predictions, right=False, order="most_certain", count=2),
     "most certain mistakes",
 )
 
 # %%
-show(select_films(run.predictions, order="least_certain", count=2), "least certain")
+show(select_images(run.predictions, order="least_certain", count=2), "least certain")
 
 # %% [markdown]
-# ## One film, the case for every class
-# The same network, the same film, four questions. Maps of different classes are each scaled to
+# ## One image, the case for every class
+# The same network, the same image, four questions. Maps of different classes are each scaled to
 # their own maximum, so compare *where* they light up, not how brightly.
 
 # %%
-film = select_films(run.predictions, right=True, order="most_certain", count=1)
-if not len(film):
-    film = select_films(run.predictions, order="most_certain", count=1)
-lesions = run.masks("lesion_mask", film)
+image = select_images(run.predictions, right=True, order="most_certain", count=1)
+if not len(image):
+    image = select_images(run.predictions, order="most_certain", count=1)
+lesions = run.masks("lesion_mask", image)
 lesion = None if lesions is None else lesions[0]
-truth = run.predictions["label"].iloc[film[0]]
+truth = run.predictions["label"].iloc[image[0]]
 panels = {}
 for place, name in enumerate(labels):
-    maps = run.maps(film, np.array([place]))
+    maps = run.maps(image, np.array([place]))
     panels |= {f"{member}: {name}": values[0] for member, values in maps.items()}
 draw_maps(
-    run.films(film)[0], panels, title=f"true class {truth}, "
-    f"certainty {certainty(run.predictions)[film[0]]:.2f}", note=run.note, lesion=lesion,
-)  # fmt: skip
+    run.images(image)[0],
+    panels,
+    title=f"true class {truth}, certainty {certainty(run.predictions)[image[0]]:.2f}",
+    note=run.note,
+    lesion=lesion,
+)
 
 # %% [markdown]
 # ## Other methods
 # All are from the pytorch-grad-cam library; `GradCAM` there is what we compute in closed form, so
 # the first two panels must look alike (the library stretches each map to 0..1 as well).
 # `RandomCAM` mixes the channels at random: what still looks convincing there is the network's
-# general interest in the film, not evidence for a class. `EigenCAM` asks for no class at all.
+# general interest in the image, not evidence for a class. `EigenCAM` asks for no class at all.
 
 # %%
 target = np.array(label_indices([truth], labels))
-methods = ["closed_form", "GradCAM", "HiResCAM", "GradCAMPlusPlus", "XGradCAM", "EigenCAM",
-           "LayerCAM", "RandomCAM"]  # fmt: skip
-found = {method: run.maps(film, target, method=method) for method in methods}
+methods = [
+    "closed_form",
+    "GradCAM",
+    "HiResCAM",
+    "GradCAMPlusPlus",
+    "XGradCAM",
+    "EigenCAM",
+    "LayerCAM",
+    "RandomCAM",
+]
+found = {method: run.maps(image, target, method=method) for method in methods}
 draw_maps(
-    run.films(film)[0], {method: maps["ensemble"][0] for method, maps in found.items()},
-    title=f"ensemble's map of {truth} by different methods", note=run.note, lesion=lesion,
-)  # fmt: skip
+    run.images(image)[0],
+    {method: maps["ensemble"][0] for method, maps in found.items()},
+    title=f"ensemble's map of {truth} by different methods",
+    note=run.note,
+    lesion=lesion,
+)
 
 # %% [markdown]
 # ## Does the maximum lie in the lesion?
-# Only synthetic films come with the true outline of their disease. `make explain` counts, over
-# every film of the split, how often the maximum lies inside it, and what a random point would
+# Only synthetic images come with the true outline of their disease. `make explain` counts, over
+# every image of the split, how often the maximum lies inside it, and what a random point would
 # score; see `explain/explain.json` in the run's folder.

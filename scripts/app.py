@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path, help="folder that make export wrote")
     parser.add_argument(
-        "--data", type=Path, default=Path("outputs/app"), help="folder of accounts, films, results"
+        "--data", type=Path, default=Path("outputs/app"), help="folder of accounts, images, results"
     )
     parser.add_argument("--port", type=int, default=5000)
     given = parser.parse_args()
@@ -34,17 +34,27 @@ def main() -> None:
     where = "" if given.data == Path("outputs/app") else f" APP_DATA={given.data}"
     print(
         HELLO.format(
-            note=info["note"], bundle=given.bundle, classes=", ".join(info["labels"]),
-            data=given.data, port=given.port, where=where,
+            note=info["note"],
+            bundle=given.bundle,
+            classes=", ".join(info["labels"]),
+            data=given.data,
+            port=given.port,
+            where=where,
         ),
         flush=True,
-    )  # fmt: skip
+    )
     environment = os.environ | {
-        "CXR_BUNDLE": str(given.bundle), "CXR_DATA_FOLDER": str(given.data),
+        "CXR_BUNDLE": str(given.bundle),
+        "CXR_DATA_FOLDER": str(given.data),
         "CXR_BIND": f"127.0.0.1:{given.port}",
-    }  # fmt: skip
-    command = ["-m", "gunicorn", "--config", "python:cxr.serve.gunicorn_conf",
-               "cxr.serve:create_app()"]  # fmt: skip
+    }
+    command = [
+        "-m",
+        "gunicorn",
+        "--config",
+        "python:cxr.serve.gunicorn_conf",
+        "cxr.serve:create_app()",
+    ]
     os.execve(sys.executable, [sys.executable, *command], environment)
 
 

@@ -20,7 +20,7 @@ TINY = (
     "data.phantom.patients_per_class=8",
     "data.phantom.images_per_patient=[2,2]",
 )
-"""Overrides that make a phantom of 64 films; the rest is the real configuration."""
+"""Overrides that make a phantom of 64 images; the rest is the real configuration."""
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +55,15 @@ class TinyRun:
 def train_overrides(output_root: Path, *extra: str) -> list[str]:
     """Overrides that train a member on the tiny phantom within seconds."""
     return [
-        *TINY, f"output_root={output_root}", "run=tiny", "model.input_size=96",
-        "trainer.max_epochs=2", "trainer.batch_size=8",
-        "trainer.progress=false", *extra,
-    ]  # fmt: skip
+        *TINY,
+        f"output_root={output_root}",
+        "run=tiny",
+        "model.input_size=96",
+        "trainer.max_epochs=2",
+        "trainer.batch_size=8",
+        "trainer.progress=false",
+        *extra,
+    ]
 
 
 @pytest.fixture(scope="session")

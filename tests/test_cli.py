@@ -37,8 +37,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    folder = tmp_path / "films"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for index, value in enumerate((20, 90, 250)):
         Image.fromarray(np.full((40, 40), value, np.uint8)).save(folder / f"{index}.png")
@@ -55,14 +55,14 @@ def rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_bad_and_refused_films_do_not_make_the_run_a_failure(films, tmp_path, caplog, opened):
+def test_bad_and_refused_images_do_not_make_the_run_a_failure(images, tmp_path, caplog, opened):
     out = tmp_path / "out.csv"
     with caplog.at_level("INFO"):
-        status = run("predict", films, "--out", out, "--bundle", "b", "--threads", "2")
+        status = run("predict", images, "--out", out, "--bundle", "b", "--threads", "2")
     assert status == 0
     assert len(rows(out)) == 4
-    assert "4 films" in caplog.text
-    assert "2 predicted, 1 refused as not like the training films, 1 could not be read" in (
+    assert "4 images" in caplog.text
+    assert "2 predicted, 1 refused as not like the training images, 1 could not be read" in (
         caplog.text
     )
     assert fakes.NOTE in caplog.text
@@ -71,27 +71,27 @@ def test_bad_and_refused_films_do_not_make_the_run_a_failure(films, tmp_path, ca
     ]
 
 
-def test_the_bundle_may_be_named_by_the_environment(films, tmp_path, monkeypatch, opened):
+def test_the_bundle_may_be_named_by_the_environment(images, tmp_path, monkeypatch, opened):
     monkeypatch.setenv(cli.BUNDLE_VARIABLE, "from-environment")
-    assert run("predict", films, "--out", tmp_path / "out.csv") == 0
+    assert run("predict", images, "--out", tmp_path / "out.csv") == 0
     assert opened[0]["bundle"] == Path("from-environment")
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["films"], "no bundle is named"),
-        (["films", "--bundle", "b", "--out", "out.xlsx"], "must end in .csv or .parquet"),
+        (["images"], "no bundle is named"),
+        (["images", "--bundle", "b", "--out", "out.xlsx"], "must end in .csv or .parquet"),
         (["gone", "--bundle", "b"], "there is no gone"),
-        (["films/*.dcm", "--bundle", "b"], "nothing matches"),
-        (["empty", "--bundle", "b"], "holds no film"),
-        (["films", "--bundle", "b", "--workers", "0"], "--workers is 0: at least 1"),
-        (["films", "--bundle", "b", "--threads", "-1"], "--threads is -1: at least 0"),
-        (["films", "--bundle", "b", "--maps", "films/0.png"], "is a file: give a folder"),
-        (["films", "--bundle", "b", "--level", "0.5"], "level 0.5 is not in the bundle"),
+        (["images/*.dcm", "--bundle", "b"], "nothing matches"),
+        (["empty", "--bundle", "b"], "holds no image"),
+        (["images", "--bundle", "b", "--workers", "0"], "--workers is 0: at least 1"),
+        (["images", "--bundle", "b", "--threads", "-1"], "--threads is -1: at least 0"),
+        (["images", "--bundle", "b", "--maps", "images/0.png"], "is a file: give a folder"),
+        (["images", "--bundle", "b", "--level", "0.5"], "level 0.5 is not in the bundle"),
     ],
 )
-def test_a_wrong_call_is_one_line_and_status_2(films, tmp_path, monkeypatch, capsys, words, line):
+def test_a_wrong_call_is_one_line_and_status_2(images, tmp_path, monkeypatch, capsys, words, line):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     out = [] if "--out" in words else ["--out", "out.csv"]
@@ -103,8 +103,8 @@ def test_a_wrong_call_is_one_line_and_status_2(films, tmp_path, monkeypatch, cap
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_stopped_run_says_so_and_the_same_command_goes_on(films, tmp_path, monkeypatch, capsys):
-    words = ("predict", films, "--out", tmp_path / "out.csv", "--bundle", "b")
+def test_a_stopped_run_says_so_and_the_same_command_goes_on(images, tmp_path, monkeypatch, capsys):
+    words = ("predict", images, "--out", tmp_path / "out.csv", "--bundle", "b")
     broken = fakes.FakePredictor(stop_after=1)
     monkeypatch.setattr(cxr.bundle.predictor, "Predictor", lambda *_a, **_o: broken)
     assert run(*words) == 130
@@ -114,9 +114,9 @@ def test_a_stopped_run_says_so_and_the_same_command_goes_on(films, tmp_path, mon
     assert len(rows(tmp_path / "out.csv")) == 4
 
 
-def test_parquet_is_written_beside_its_csv(films, tmp_path):
+def test_parquet_is_written_beside_its_csv(images, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    assert run("predict", films, "--out", tmp_path / "out.parquet", "--bundle", "b") == 0
+    assert run("predict", images, "--out", tmp_path / "out.parquet", "--bundle", "b") == 0
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == 4
     assert (tmp_path / "out.csv").exists()
 

@@ -75,9 +75,13 @@ def test_a_file_in_the_folders_place_keeps_its_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.EDQUOT, "quota"), (errno.EFBIG, "file size"), (errno.EACCES, "permissions"),
-     (errno.EROFS, "output_root")],
-)  # fmt: skip
+    [
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "file size"),
+        (errno.EACCES, "permissions"),
+        (errno.EROFS, "output_root"),
+    ],
+)
 def test_storage_errors_say_what_to_do(number, words):
     with pytest.raises(InputError, match=words):
         raise_if_unwritable(OSError(number, "system words"), Path("x"))
@@ -89,13 +93,22 @@ def test_other_system_errors_are_left_alone():
 
 def test_json_takes_numpy_paths_and_undefined_numbers(tmp_path):
     values = {
-        "nan": float("nan"), "inf": np.float32("inf"), "array": np.arange(2), "path": Path("a/b"),
-        "tuple": (np.int64(3), np.bool_(True)), 7: "seven",
-    }  # fmt: skip
+        "nan": float("nan"),
+        "inf": np.float32("inf"),
+        "array": np.arange(2),
+        "path": Path("a/b"),
+        "tuple": (np.int64(3), np.bool_(True)),
+        7: "seven",
+    }
     write_json(tmp_path / "x.json", values)
     assert read_json(tmp_path / "x.json", mend="") == {
-        "nan": None, "inf": None, "array": [0, 1], "path": "a/b", "tuple": [3, True], "7": "seven",
-    }  # fmt: skip
+        "nan": None,
+        "inf": None,
+        "array": [0, 1],
+        "path": "a/b",
+        "tuple": [3, True],
+        "7": "seven",
+    }
 
 
 def test_json_array_with_nan_becomes_null(tmp_path):

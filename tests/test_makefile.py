@@ -32,9 +32,13 @@ def make(venv: Path, *words: str, fail: int = 0) -> tuple[int, list[str], str]:
     given = ("MAKE", "MFLAGS", "DATA", "RUN", "ARGS", "PRETRAINED", "FOLDS")  # by an outer make
     kept = {key: value for key, value in os.environ.items() if not key.startswith(given)}
     done = subprocess.run(
-        ["make", "-C", str(ROOT), *words, f"VENV={venv}"], capture_output=True, text=True,
-        env=kept | {"FAIL": str(fail)}, timeout=60, check=False,
-    )  # fmt: skip
+        ["make", "-C", str(ROOT), *words, f"VENV={venv}"],
+        capture_output=True,
+        text=True,
+        env=kept | {"FAIL": str(fail)},
+        timeout=60,
+        check=False,
+    )
     calls = venv.parent / "calls"
     lines = calls.read_text().splitlines() if calls.exists() else []
     return done.returncode, lines, done.stdout + done.stderr
@@ -56,18 +60,28 @@ def test_help_lists_every_target_with_a_line(venv, words):
 
 
 def test_train_trains_both_members_then_fits_the_ensemble(venv):
-    assert make(venv, "train")[:2] == (0, [
-        "python scripts/train.py data=phantom run=default make=true model=mobilenetv2",
-        "python scripts/train.py data=phantom run=default make=true model=inceptionv3",
-        "python scripts/ensemble.py data=phantom run=default make=true",
-    ])  # fmt: skip
+    assert make(venv, "train")[:2] == (
+        0,
+        [
+            "python scripts/train.py data=phantom run=default make=true model=mobilenetv2",
+            "python scripts/train.py data=phantom run=default make=true model=inceptionv3",
+            "python scripts/ensemble.py data=phantom run=default make=true",
+        ],
+    )
 
 
 def test_variables_become_overrides(venv):
     status, calls, _ = make(
-        venv, "train", "DATA=cxr4", "DATA_ROOT=../x", "RUN=first", "PRETRAINED=w",
-        "MEMBERS=mobilenetv2", "ARGS=trainer.max_epochs=3 seed=1", "ENSEMBLE=pool=linear",
-    )  # fmt: skip
+        venv,
+        "train",
+        "DATA=cxr4",
+        "DATA_ROOT=../x",
+        "RUN=first",
+        "PRETRAINED=w",
+        "MEMBERS=mobilenetv2",
+        "ARGS=trainer.max_epochs=3 seed=1",
+        "ENSEMBLE=pool=linear",
+    )
     assert status == 0
     assert calls == [
         "python scripts/train.py data=cxr4 run=first make=true data.root=../x model=mobilenetv2 "

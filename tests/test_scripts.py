@@ -66,8 +66,13 @@ class Runner:
         """Run a script in a process of its own."""
         done = subprocess.run(
             [sys.executable, str(SCRIPTS / f"{name}.py"), *overrides],
-            capture_output=True, text=True, cwd=self.folder, timeout=300, check=False, **options,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            timeout=300,
+            check=False,
+            **options,
+        )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -93,9 +98,9 @@ def save(path: Path, number: int, side: int = 40) -> None:
 
 
 @pytest.fixture
-def films(tmp_path) -> Path:
-    """Return a folder of two labels with six films each and their manifest."""
-    root = tmp_path / "films"
+def images(tmp_path) -> Path:
+    """Return a folder of two labels with six images each and their manifest."""
+    root = tmp_path / "images"
     rows = []
     for number in range(12):
         label = ("normal", "viral")[number % 2]
@@ -114,19 +119,20 @@ def of_manifest(root: Path) -> tuple[str, ...]:
     return ("data=cxr4", f"data.root={root}", "data.size=32", "data.labels=[normal,viral]")
 
 
-def test_prepare_needs_no_torch_and_ends_well(run, films):
+def test_prepare_needs_no_torch_and_ends_well(run, images):
     code = (
         "import sys, runpy\n"
-        f"sys.argv = ['prepare.py', 'data=folder', {'data.root=' + str(films)!r}, 'data.size=32']\n"
+        f"sys.argv = ['prepare.py', 'data=folder', "
+        f"{'data.root=' + str(images)!r}, 'data.size=32']\n"
         f"runpy.run_path({str(SCRIPTS / 'prepare.py')!r}, run_name='__main__')\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    (films / "manifest.csv").unlink()
+    (images / "manifest.csv").unlink()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=run.folder, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "12 films of 12 groups" in done.stderr
+    assert "12 images of 12 groups" in done.stderr
     assert len(list(run.folder.glob("outputs/folder/prepared/*/prepared.json"))) == 1
 
 
@@ -159,17 +165,17 @@ def test_empty_folder(run, tmp_path):
         ("normal/00.png", "/etc/passwd", "an absolute path"),
     ],
 )
-def test_bad_manifest(run, films, old, new, said):
-    path = films / "manifest.csv"
+def test_bad_manifest(run, images, old, new, said):
+    path = images / "manifest.csv"
     path.write_text(path.read_text().replace(old, new, 1))
-    assert said in run.here("prepare", *of_manifest(films)).line()
+    assert said in run.here("prepare", *of_manifest(images)).line()
     assert snapshot(run.folder) == {}
 
 
-def test_an_unknown_label_of_a_folder_set_is_told_by_file_and_folder(run, films):
-    save(films / "flu" / "99.png", 99)
-    line = run.here("prepare", *of_folder(films), "data.labels=[normal,viral]").line()
-    assert f"unknown label 'flu' of {films}/flu/99.png (films with it: 1)" in line
+def test_an_unknown_label_of_a_folder_set_is_told_by_file_and_folder(run, images):
+    save(images / "flu" / "99.png", 99)
+    line = run.here("prepare", *of_folder(images), "data.labels=[normal,viral]").line()
+    assert f"unknown label 'flu' of {images}/flu/99.png (images with it: 1)" in line
     assert "allowed are normal, viral; rename or move away the folder 'flu'" in line
     assert "or name the label in data.labels" in line
     assert snapshot(run.folder) == {}
@@ -192,7 +198,7 @@ def png_header(width: int, height: int) -> bytes:
     ("spoil", "said"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:700]), "cannot be decoded"),
-        (lambda path: path.write_text("no film"), "is no image"),
+        (lambda path: path.write_text("no image"), "is no image"),
         (lambda path: path.unlink(), "no image at"),
         (lambda path: save(path, 1, side=31), "is 31 x 31 pixels: at least 32 x 32"),
         (lambda path: path.write_bytes(png_header(10_001, 10_000)), "at most 100 megapixels"),
@@ -200,35 +206,35 @@ def png_header(width: int, height: int) -> bytes:
     ],
     ids=["truncated", "text", "missing", "small", "large", "bomb"],
 )
-def test_bad_film_is_named_or_skipped(run, films, spoil, said):
-    spoil(films / "viral/07.png")
-    line = run.here("prepare", *of_manifest(films)).line()
+def test_bad_image_is_named_or_skipped(run, images, spoil, said):
+    spoil(images / "viral/07.png")
+    line = run.here("prepare", *of_manifest(images)).line()
     assert "viral/07.png" in line
     assert said in line
     assert snapshot(run.folder) == {}
-    done = run.here("prepare", *of_manifest(films), "data.on_error=skip")
+    done = run.here("prepare", *of_manifest(images), "data.on_error=skip")
     assert done.status == 0, done
     prepared = next(run.folder.glob("outputs/cxr4/prepared/*/prepared.json")).read_text()
     assert '"dropped_unreadable": 1' in prepared
     assert '"image": "viral/07.png"' in prepared
 
 
-def test_films_left_out_on_purpose_are_listed(run, films):
-    overrides = (*of_manifest(films), "data.exclude=['0[67].png']")
+def test_images_left_out_on_purpose_are_listed(run, images):
+    overrides = (*of_manifest(images), "data.exclude=['0[67].png']")
     assert run.here("prepare", *overrides).status == 0
     prepared = next(run.folder.glob("outputs/cxr4/prepared/*/prepared.json")).read_text()
     found = json.loads(prepared)
     assert found["dropped"]["excluded"] == ["normal/06.png", "viral/07.png"]
     assert found["counts"]["kept"] == 10
-    line = run.here("prepare", *of_manifest(films), "data.exclude=['*']").line()
-    assert "leaves out all 12 films" in line
+    line = run.here("prepare", *of_manifest(images), "data.exclude=['*']").line()
+    assert "leaves out all 12 images" in line
 
 
-def test_class_with_fewer_groups_than_splits(run, films):
-    for path in sorted((films / "viral").iterdir())[2:]:
+def test_class_with_fewer_groups_than_splits(run, images):
+    for path in sorted((images / "viral").iterdir())[2:]:
         path.unlink()
-    (films / "manifest.csv").unlink()
-    line = run.here("prepare", *of_folder(films)).line()
+    (images / "manifest.csv").unlink()
+    line = run.here("prepare", *of_folder(images)).line()
     assert "class 'viral' has 2 group(s)" in line
     assert "data.fractions" in line
     assert snapshot(run.folder) == {}
@@ -236,13 +242,22 @@ def test_class_with_fewer_groups_than_splits(run, films):
 
 @pytest.mark.parametrize(
     ("override", "word"),
-    [("data.sise=64", "sise"), ("+data.sise=64", "data.sise"), ("++seed=1", "seed"),
-     ("data.size=big", "big"), ("data=x-ray", "x-ray"), ("data.size", "data.size"),
-     ("data.split=random", "random"), ("data.size=16", "32 to 2048"),
-     ("data.fractions=[0.5,0.5]", "three shares"), ("data.fractions=[0.5,0.1,0.1]", "sum to 1"),
-     ("data.phantom.patients_per_class=0", "at least one"), ("data.kind=video", "video"),
-     ("data.name=../x", "no slash")],
-)  # fmt: skip
+    [
+        ("data.sise=64", "sise"),
+        ("+data.sise=64", "data.sise"),
+        ("++seed=1", "seed"),
+        ("data.size=big", "big"),
+        ("data=x-ray", "x-ray"),
+        ("data.size", "data.size"),
+        ("data.split=random", "random"),
+        ("data.size=16", "32 to 2048"),
+        ("data.fractions=[0.5,0.5]", "three shares"),
+        ("data.fractions=[0.5,0.1,0.1]", "sum to 1"),
+        ("data.phantom.patients_per_class=0", "at least one"),
+        ("data.kind=video", "video"),
+        ("data.name=../x", "no slash"),
+    ],
+)
 def test_wrong_override(run, override, word):
     assert word in run.here("prepare", override).line()
     assert not list(run.folder.rglob("*.npy"))
@@ -295,9 +310,12 @@ def test_weights_of_another_architecture(run, tiny_run):
 @pytest.mark.slow
 def test_unreachable_hub_is_one_quick_line(run, tiny_run):
     environment = os.environ | {
-        "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HOME": str(run.folder / "hub"),
-    }  # fmt: skip
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_ETAG_TIMEOUT": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "HF_HOME": str(run.folder / "hub"),
+    }
     began = time.monotonic()
     outcome = run.apart(
         "train", *tiny(tiny_run, "run=scratch", "model.pretrained=hub"), env=environment
@@ -315,10 +333,14 @@ def test_unreachable_hub_is_one_quick_line(run, tiny_run):
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("folds=1", "folds is 1: at least 2 are needed"), ("folds=9", "too few for 9 folds"),
-     ("data.fractions=[0.8,0,0.2]", "gives validation 0 of what is not test"),
-     ("members=[inceptionv3]", "lacks 'mobilenetv2'"), ("trainer.lr=0", "trainer.lr is 0")],
-)  # fmt: skip
+    [
+        ("folds=1", "folds is 1: at least 2 are needed"),
+        ("folds=9", "too few for 9 folds"),
+        ("data.fractions=[0.8,0,0.2]", "gives validation 0 of what is not test"),
+        ("members=[inceptionv3]", "lacks 'mobilenetv2'"),
+        ("trainer.lr=0", "trainer.lr is 0"),
+    ],
+)
 def test_cross_validation_that_cannot_be(run, tiny_run, override, said):
     outcome = run.here("cv", *tiny(tiny_run, "run=folds", override))
     assert outcome.status == 2
@@ -330,9 +352,13 @@ def test_cross_validation_that_cannot_be(run, tiny_run, override, said):
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("copies=0", "copies is 0: allowed are 1 to 20"), ("test_share=0.6", "test_share is 0.6"),
-     ("+copy=1", "copy"), ("model.name=../x", "no slash")],
-)  # fmt: skip
+    [
+        ("copies=0", "copies is 0: allowed are 1 to 20"),
+        ("test_share=0.6", "test_share is 0.6"),
+        ("+copy=1", "copy"),
+        ("model.name=../x", "no slash"),
+    ],
+)
 def test_leak_experiment_that_cannot_be(run, override, said):
     assert said in run.here("leak", override).line()
     assert snapshot(run.folder) == {}
@@ -345,8 +371,8 @@ def test_stages_before_training(run, name):
     assert snapshot(run.folder) == {}
 
 
-def test_measuring_a_run_that_is_not_there(run, films):
-    line = run.here("evaluate_on", *of_folder(films), "run=cxr4/first").line()
+def test_measuring_a_run_that_is_not_there(run, images):
+    line = run.here("evaluate_on", *of_folder(images), "run=cxr4/first").line()
     assert "there is no run cxr4/first under outputs: give RUN=data/run" in line
     assert "none is trained yet: make train" in line
     assert snapshot(run.folder) == {}
@@ -376,9 +402,9 @@ def small_files() -> None:
 
 
 @pytest.mark.parametrize("data", ["folder", "phantom"])
-def test_full_disk_while_preparing_in_a_process_of_its_own(run, films, data):
-    (films / "manifest.csv").unlink()
-    overrides = [*of_folder(films), "data.size=64"]
+def test_full_disk_while_preparing_in_a_process_of_its_own(run, images, data):
+    (images / "manifest.csv").unlink()
+    overrides = [*of_folder(images), "data.size=64"]
     if data == "phantom":
         overrides = ["data.phantom.patients_per_class=2", "data.phantom.size_px=160"]
     outcome = run.apart("prepare", *overrides, preexec_fn=small_files)
@@ -388,15 +414,15 @@ def test_full_disk_while_preparing_in_a_process_of_its_own(run, films, data):
     assert not list(run.folder.rglob(".*"))
 
 
-def test_full_disk_while_preparing_keeps_what_was_prepared(run, films, monkeypatch):
-    assert run.here("prepare", *of_manifest(films)).status == 0
+def test_full_disk_while_preparing_keeps_what_was_prepared(run, images, monkeypatch):
+    assert run.here("prepare", *of_manifest(images)).status == 0
     before = snapshot(run.folder)
 
     def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    line = run.here("prepare", *of_manifest(films), "data.split_seed=2").line()
+    line = run.here("prepare", *of_manifest(images), "data.split_seed=2").line()
     assert "the disk is full: free some space, then give the same command again" in line
     assert snapshot(run.folder) == before
 
@@ -441,8 +467,9 @@ def test_full_disk_while_writing_results_keeps_the_old_ones(run, tiny_run, monke
     def full(*_args: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil if name == "export" else os, "copyfile" if name == "export" else
-                        "fsync", full)  # fmt: skip
+    monkeypatch.setattr(
+        shutil if name == "export" else os, "copyfile" if name == "export" else "fsync", full
+    )
     outcome = run.here(name, "run=tiny")
     monkeypatch.undo()
     last = outcome.err.splitlines()[-1]

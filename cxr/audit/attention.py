@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr.audit.attention_plots import draw_attention
-from cxr.audit.context import Films, draw_per_class
+from cxr.audit.context import Images, draw_per_class
 from cxr.audit.heat_inside import Cascade, Inside, follow_cascade, heat_inside
 from cxr.audit.limits import too_few
 from cxr.audit.result import AuditResult, Verdict, figure_of, worst
@@ -21,13 +21,13 @@ from cxr.plotting import save_figure
 
 NAME, TITLE = "attention", "Where the maps look"
 WHAT = (
-    "The heat map of each film's true class is laid over the lungs: how much of its heat lies "
-    "inside them, against the share of the film that they fill? Then the networks' weights are "
-    "replaced by random ones, layer by layer: a map that does not change shows the film and not "
+    "The heat map of each image's true class is laid over the lungs: how much of its heat lies "
+    "inside them, against the share of the image that they fill? Then the networks' weights are "
+    "replaced by random ones, layer by layer: a map that does not change shows the image and not "
     "what was learned."
 )
 NO_FINDING = "normal"
-"""A healthy film has no place to point at, so this class takes no part in the verdict."""
+"""A healthy image has no place to point at, so this class takes no part in the verdict."""
 STILL_SIMILAR = 0.5
 """Rank correlation with the trained network's map above which a network without any learned
 weight still draws the same picture."""
@@ -42,14 +42,14 @@ COARSE = 0.1
 """Where even a map of the lungs themselves would hold no more than this above an even map, the
 cells are too coarse to say anything."""
 MOST_MAPS, MOST_RANDOM = 100, 8
-"""Films of a class whose maps are measured, and that pass through the randomised networks."""
+"""Images of a class whose maps are measured, and that pass through the randomised networks."""
 RESAMPLES = 2000
 
 
 def audit_attention(
     members: Mapping[str, Member],
     ensemble: Ensemble,
-    films: Films,
+    images: Images,
     *,
     rng: np.random.Generator,
     folder: Path | None = None,
@@ -66,16 +66,16 @@ def audit_attention(
     Args:
         members: the trained networks.
         ensemble: their weights.
-        films: only those with a mask take part, if any has one; without masks only the
+        images: only those with a mask take part, if any has one; without masks only the
             randomisation is done.
-        rng: draws films, weights and resamples.
+        rng: draws images, weights and resamples.
         folder: receives ``attention.png``; no figure without it.
-        note: what the films are.
-        most_maps: films of a class whose maps are measured.
-        most_random: films of a class that pass through the randomised networks.
+        note: what the images are.
+        most_maps: images of a class whose maps are measured.
+        most_random: images of a class that pass through the randomised networks.
         stages: steps of the randomisation.
         resamples: of groups, for the intervals.
-        batch_size: films at once.
+        batch_size: images at once.
         progress: see ``ShowProgress``.
 
     Returns:
@@ -86,25 +86,37 @@ def audit_attention(
 
     Source: Wang et al. 2020, Score-CAM, section 4.3 (energy); Adebayo et al. 2018 (weights).
     """
-    masked = films.masked(films.test_rows)
-    rows = films.with_lungs(draw_per_class(masked, films.targets, most_maps, rng))
+    masked = images.masked(images.test_rows)
+    rows = images.with_lungs(draw_per_class(masked, images.targets, most_maps, rng))
     inside: dict[tuple[str, str], Inside] = {}
     if len(rows):
         inside = heat_inside(
-            members, ensemble, films, rows,
-            rng=rng, resamples=resamples, batch_size=batch_size, progress=progress,
-        )  # fmt: skip
-    few = draw_per_class(rows if len(rows) else films.test_rows, films.targets, most_random, rng)
+            members,
+            ensemble,
+            images,
+            rows,
+            rng=rng,
+            resamples=resamples,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    few = draw_per_class(rows if len(rows) else images.test_rows, images.targets, most_random, rng)
     cascades = {}
     for name, member in members.items():
         with progress(f"weights randomised, {name}", len(few) * (stages + 1)) as done:
             cascades[name] = follow_cascade(
-                member, films, few, rng=rng, stages=stages, resamples=resamples,
-                batch_size=batch_size, on_image=done,
-            )  # fmt: skip
-    result = _judge(films, inside, cascades)
+                member,
+                images,
+                few,
+                rng=rng,
+                stages=stages,
+                resamples=resamples,
+                batch_size=batch_size,
+                on_image=done,
+            )
+    result = _judge(images, inside, cascades)
     if folder is not None:
-        figure = draw_attention(inside, cascades, labels=films.labels, note=note)
+        figure = draw_attention(inside, cascades, labels=images.labels, note=note)
         save_figure(figure, folder / f"{NAME}.png")
         result.figures.append(f"{NAME}.png")
     return result
@@ -137,12 +149,13 @@ def judge_cascade(found: Cascade) -> Verdict:
 
 
 def _judge(
-    films: Films, inside: Mapping[tuple[str, str], Inside], cascades: Mapping[str, Cascade]
+    images: Images, inside: Mapping[tuple[str, str], Inside], cascades: Mapping[str, Cascade]
 ) -> AuditResult:
     judged = {
-        label: part for (model, label), part in inside.items()
+        label: part
+        for (model, label), part in inside.items()
         if model == WEIGHTED and label != NO_FINDING and not part.short
-    }  # fmt: skip
+    }
     verdicts = [judge_inside(part) for part in judged.values()]
     verdicts += [judge_cascade(part) for part in cascades.values()]
     parts, figure = [], None
@@ -158,9 +171,10 @@ def _judge(
         ]
         weakest = min(judged, key=lambda label: np.nan_to_num(way_to_lungs(judged[label])))
         figure = figure_of(
-            judged[weakest].energy, metric=f"share of the heat inside the lungs, {weakest}",
+            judged[weakest].energy,
+            metric=f"share of the heat inside the lungs, {weakest}",
             chance=judged[weakest].area["value"],
-        )  # fmt: skip
+        )
     ends = [
         f"{part.similarity[-1]['value']:.2f} ({name})".replace("nan", "no map at all")
         for name, part in cascades.items()
@@ -170,13 +184,18 @@ def _judge(
         f"from 1 to {list_words(ends)}, so they show what was learned."
         if "suspicious" not in map(judge_cascade, cascades.values())
         else f"With every weight at random the maps still correlate with the trained ones, by "
-        f"{list_words(ends)}: they show the film more than what was learned."
+        f"{list_words(ends)}: they show the image more than what was learned."
     )
     return AuditResult(
-        NAME, TITLE, WHAT, worst(verdicts), " ".join(parts), figure,
+        NAME,
+        TITLE,
+        WHAT,
+        worst(verdicts),
+        " ".join(parts),
+        figure,
         [*_inside_tables(inside), *_cascade_tables(cascades)],
-        _reason(films, inside, list(judged)),
-    )  # fmt: skip
+        _reason(images, inside, list(judged)),
+    )
 
 
 def _meaning(judged: Mapping[str, Inside]) -> str:
@@ -197,19 +216,20 @@ def _meaning(judged: Mapping[str, Inside]) -> str:
     return "The maps look at the lungs."
 
 
-def _reason(films: Films, inside: Mapping[tuple[str, str], Inside], judged: list[str]) -> str:
+def _reason(images: Images, inside: Mapping[tuple[str, str], Inside], judged: list[str]) -> str:
     if not inside:
-        return "no test film has a lung mask, so only the weights were randomised"
+        return "no test image has a lung mask, so only the weights were randomised"
     thin = {
-        label: inside[WEIGHTED, label].short if (WEIGHTED, label) in inside else "0 films"
-        for label in films.labels if label not in (*judged, NO_FINDING)
-    }  # fmt: skip
-    without = len(films.test_rows) - len(films.masked(films.test_rows))
-    reasons = too_few(thin, "films with a mask")
+        label: inside[WEIGHTED, label].short if (WEIGHTED, label) in inside else "0 images"
+        for label in images.labels
+        if label not in (*judged, NO_FINDING)
+    }
+    without = len(images.test_rows) - len(images.masked(images.test_rows))
+    reasons = too_few(thin, "images with a mask")
     coarse = [label for label in judged if judge_inside(inside[WEIGHTED, label]) == "skipped"]
     if coarse:
         reasons.append(f"the maps' cells are too coarse to judge {list_words(coarse)}")
-    reasons += [f"{without} test films without a mask take no part"] if without else []
+    reasons += [f"{without} test images without a mask take no part"] if without else []
     return "; ".join(reasons)
 
 
@@ -217,13 +237,30 @@ def _inside_tables(inside: Mapping[tuple[str, str], Inside]) -> list[Table]:
     if not inside:
         return []
     rows: list[tuple[Cell, ...]] = [
-        (model, label, part.films, show_interval(part.energy, digits=2),
-         show_interval(part.area, digits=2), show_interval(part.excess, digits=2),
-         f"{way_to_lungs(part):.0%}", f"{part.ceiling['value']:.2f}", part.blank)
+        (
+            model,
+            label,
+            part.images,
+            show_interval(part.energy, digits=2),
+            show_interval(part.area, digits=2),
+            show_interval(part.excess, digits=2),
+            f"{way_to_lungs(part):.0%}",
+            f"{part.ceiling['value']:.2f}",
+            part.blank,
+        )
         for (model, label), part in inside.items()
-    ]  # fmt: skip
-    heads = ("map", "class", "films", "heat inside", "lungs' share of the film", "difference",
-             "of the way to the lungs", "a map of the lungs themselves", "blank maps")  # fmt: skip
+    ]
+    heads = (
+        "map",
+        "class",
+        "images",
+        "heat inside",
+        "lungs' share of the image",
+        "difference",
+        "of the way to the lungs",
+        "a map of the lungs themselves",
+        "blank maps",
+    )
     return [Table("Heat inside the lungs", heads, tuple(rows))]
 
 
@@ -232,15 +269,22 @@ def _cascade_tables(cascades: Mapping[str, Cascade]) -> list[Table]:
     for name, part in cascades.items():
         energy = [show_interval(value, digits=2) for value in part.energy]
         rows: list[tuple[Cell, ...]] = [
-            (stage, show_interval(part.similarity[k], digits=2), energy[k] if energy else None,
-             part.blank[k])
+            (
+                stage,
+                show_interval(part.similarity[k], digits=2),
+                energy[k] if energy else None,
+                part.blank[k],
+            )
             for k, stage in enumerate(part.stages)
-        ]  # fmt: skip
-        rows.append(("another film of the class", show_interval(part.other_film, digits=2),
-                     None, None))  # fmt: skip
-        tables.append(Table(
-            f"{name}, weights at random from the head down to this layer, {part.films} films",
-            ("down to", "rank correlation with the trained map", "heat inside", "blank maps"),
-            tuple(rows),
-        ))  # fmt: skip
+        ]
+        rows.append(
+            ("another image of the class", show_interval(part.other_image, digits=2), None, None)
+        )
+        tables.append(
+            Table(
+                f"{name}, weights at random from the head down to this layer, {part.images} images",
+                ("down to", "rank correlation with the trained map", "heat inside", "blank maps"),
+                tuple(rows),
+            )
+        )
     return tables

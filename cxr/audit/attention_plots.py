@@ -29,13 +29,15 @@ def draw_attention(
         inside: per model and class; empty where there are no masks.
         cascades: per member.
         labels: the classes.
-        note: what the films are.
+        note: what the images are.
     """
     panels = 1 + bool(inside)
     figure = new_figure(
-        5.0 * panels, 4.4, title="Where the maps look, and whether they show what was learned",
+        5.0 * panels,
+        4.4,
+        title="Where the maps look, and whether they show what was learned",
         note=note,
-    )  # fmt: skip
+    )
     if inside:
         _draw_inside(figure.add_subplot(1, panels, 1), inside, labels)
     _draw_cascades(figure.add_subplot(1, panels, panels), cascades)
@@ -57,21 +59,31 @@ def _draw_inside(
             error = [[abs(value - part.energy["low"])], [abs(part.energy["high"] - value)]]
             whole = model == WEIGHTED
             axes.errorbar(
-                x, value, yerr=error, fmt="os^DvP"[order % 6], markersize=6 if whole else 4.5,
-                color=colours[label] if whole else GRAYS[order % len(GRAYS)], linewidth=1.4,
+                x,
+                value,
+                yerr=error,
+                fmt="os^DvP"[order % 6],
+                markersize=6 if whole else 4.5,
+                color=colours[label] if whole else GRAYS[order % len(GRAYS)],
+                linewidth=1.4,
                 label=model if place == 0 else "_",
-            )  # fmt: skip
+            )
         part = inside[WEIGHTED, label]
         for value, style, name in (
-            (part.area["value"], "-", "lungs' share of the film (an even map)"),
+            (part.area["value"], "-", "lungs' share of the image (an even map)"),
             (part.ceiling["value"], ":", "a map of the lungs themselves"),
         ):
             axes.hlines(
-                value, place - 0.38, place + 0.38, color=INK, linestyle=style, linewidth=1.3,
+                value,
+                place - 0.38,
+                place + 0.38,
+                color=INK,
+                linestyle=style,
+                linewidth=1.3,
                 label=name if place == 0 else "_",
-            )  # fmt: skip
+            )
     axes.set_xticks(
-        range(len(shown)), [f"{label}\n(n = {inside[WEIGHTED, label].films})" for label in shown]
+        range(len(shown)), [f"{label}\n(n = {inside[WEIGHTED, label].images})" for label in shown]
     )
     axes.set(xlim=(-0.6, len(shown) - 0.4), ylim=(0, 1))
     axes.legend(fontsize=7, loc="upper left", framealpha=0.9, edgecolor="none", ncols=2)
@@ -79,10 +91,11 @@ def _draw_inside(
 
 def _draw_cascades(axes: Axes, cascades: Mapping[str, Cascade]) -> None:
     style_axes(
-        axes, title="weights at random, from the head down",
+        axes,
+        title="weights at random, from the head down",
         x_label="share of the steps done (0: as trained, 1: nothing learned is left)",
         y_label="rank correlation with the trained map [95 %]",
-    )  # fmt: skip
+    )
     axes.axhline(0, color=EDGE, linewidth=0.8)
     for order, (name, part) in enumerate(cascades.items()):
         values, low, high = (
@@ -93,9 +106,12 @@ def _draw_cascades(axes: Axes, cascades: Mapping[str, Cascade]) -> None:
         axes.plot(steps, values, color=colour, marker="os^D"[order % 4], markersize=4, label=name)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.axhline(
-            part.other_film["value"], color=colour, linewidth=1.0, linestyle=DASHES[order % 4],
-            label=f"{name}, another film of the class",
-        )  # fmt: skip
+            part.other_image["value"],
+            color=colour,
+            linewidth=1.0,
+            linestyle=DASHES[order % 4],
+            label=f"{name}, another image of the class",
+        )
     axes.set_ylim(-0.45, 1.05)
     axes.legend(fontsize=7, loc="upper right", framealpha=0.9, edgecolor="none")
 
@@ -106,23 +122,25 @@ def draw_faithfulness(
     fractions: Sequence[float],
     *,
     baselines: Sequence[str],
-    films: int,
+    images: int,
     note: str,
 ) -> Figure:
-    """Draw the probability against the share of the film shown or covered, and the scores.
+    """Draw the probability against the share of the image shown or covered, and the scores.
 
     Args:
         curves: per map, and mode of perturbation, the mean probabilities (L,).
         scores: per map insertion - deletion.
-        fractions: L shares of the film.
+        fractions: L shares of the image.
         baselines: those of the maps that no network had a part in.
-        films: how many.
+        images: how many.
         note: what they are.
     """
     figure = new_figure(
-        11.5, 3.9, title=f"Does the prediction hang on what the maps mark? ({films} test films)",
+        11.5,
+        3.9,
+        title=f"Does the prediction hang on what the maps mark? ({images} test images)",
         note=note,
-    )  # fmt: skip
+    )
     panels = figure.subplots(1, 3, width_ratios=[1, 1, 0.8])
     methods = [name for name in curves if name not in baselines]
     style = {
@@ -132,13 +150,15 @@ def draw_faithfulness(
         name: {"color": GRAYS[order % 4], "linestyle": DASHES[order % 4], "linewidth": 1.5}
         for order, name in enumerate(baselines)
     }
-    words = {"insertion": "shown on the blurred film", "deletion": "covered with gray"}
+    words = {"insertion": "shown on the blurred image", "deletion": "covered with gray"}
     for axes, (mode, done) in zip(panels, words.items(), strict=False):
         better = "higher is better" if mode == "insertion" else "lower is better"
         style_axes(
-            axes, title=f"{mode} ({better})", x_label=f"share of the film {done}",
+            axes,
+            title=f"{mode} ({better})",
+            x_label=f"share of the image {done}",
             y_label="probability of the class",
-        )  # fmt: skip
+        )
         for name, by_mode in curves.items():
             axes.plot(fractions, by_mode[mode], label=name, marker=".", **style[name])
         axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -1,4 +1,4 @@
-"""Figures of films with hidden lungs and of changed films."""
+"""Figures of images with hidden lungs and of changed images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,26 +24,28 @@ def draw_lungs(
     labels: Sequence[str],
     note: str,
 ) -> Figure:
-    """Draw one film in every variant, and below it per class what models tell from each.
+    """Draw one image in every variant, and below it per class what models tell from each.
 
     Args:
-        example: per variant a film (S, S) uint8.
+        example: per variant an image (S, S) uint8.
         aurocs: per model, variant and class ``value``, ``low``, ``high``.
         labels: the classes, a panel each.
-        note: what the films are.
+        note: what the images are.
     """
     variants, columns = list(example), min(2, len(labels)) if len(labels) != 3 else 3
     panel_rows = math.ceil(len(labels) / columns)
     figure = new_figure(
-        9.0, 2.8 + 2.6 * panel_rows, note=note,
+        9.0,
+        2.8 + 2.6 * panel_rows,
+        note=note,
         title="What can be told with the lungs hidden (AUROC, one class against the rest)",
-    )  # fmt: skip
+    )
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.7, 2.4 * panel_rows])
     strip, below = halves[:, 0]
-    for axes, (variant, film) in zip(
+    for axes, (variant, image) in zip(
         strip.subplots(1, len(variants)), example.items(), strict=True
     ):
-        axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(variant, fontsize=9, color=INK)
         axes.set_axis_off()
     panels = below.subplots(panel_rows, columns, squeeze=False)
@@ -53,9 +55,12 @@ def draw_lungs(
         axes = panels.flat[index]
         _draw_class(axes, label, aurocs, variants)
     below.legend(
-        *panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-        fontsize=8, edgecolor="none",
-    )  # fmt: skip
+        *panels.flat[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=8,
+        edgecolor="none",
+    )
     return figure
 
 
@@ -76,11 +81,15 @@ def _draw_class(
         low, high = (np.array([part[key] for part in found]) for key in ("low", "high"))
         lowest = min(lowest, *(value - 0.03 for value in low if not math.isnan(value)), 0.45)
         axes.errorbar(
-            values, np.arange(len(variants)) + offset,
-            xerr=np.maximum([values - low, high - values], 0), label=model,
-            fmt=MARKERS[order % 4], markersize=4, linewidth=1.1,
+            values,
+            np.arange(len(variants)) + offset,
+            xerr=np.maximum([values - low, high - values], 0),
+            label=model,
+            fmt=MARKERS[order % 4],
+            markersize=4,
+            linewidth=1.1,
             color=(*OKABE_ITO[2:4], OKABE_ITO[4], INK)[order % 4],
-        )  # fmt: skip
+        )
     axes.set_yticks(range(len(variants)), variants)
     axes.set(xlim=(max(lowest, 0), 1.01), ylim=(len(variants) - 0.4, -0.6))
 
@@ -91,26 +100,28 @@ def draw_robustness(
     *,
     units: Mapping[str, str],
     chance: float,
-    films: int,
+    images: int,
     note: str,
 ) -> Figure:
     """Draw accuracy against severity, a panel per change.
 
     Args:
-        clean: accuracy of the films as they are.
+        clean: accuracy of the images as they are.
         curves: per change its levels: severity in words, accuracy, whether the loss is more
             than chance explains.
         units: per change what its severity counts.
         chance: accuracy of always naming the most frequent class.
-        films: how many.
+        images: how many.
         note: what they are.
     """
     columns = min(5, len(curves))
     rows = math.ceil(len(curves) / columns)
     figure = new_figure(
-        2.35 * columns + 0.4, 2.5 * rows + 0.9, note=note,
-        title=f"Accuracy of the ensemble on changed films ({films} test films)",
-    )  # fmt: skip
+        2.35 * columns + 0.4,
+        2.5 * rows + 0.9,
+        note=note,
+        title=f"Accuracy of the ensemble on changed images ({images} test images)",
+    )
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(curves) :]:
         axes.set_axis_off()
@@ -120,9 +131,12 @@ def draw_robustness(
         side = "accuracy [95 %]" if index % columns == 0 else ""
         style_axes(axes, title=change, x_label=units[change], y_label=side)
         axes.axhspan(
-            clean["low"], clean["high"], color="#DDDDDD", linewidth=0,
-            label="films as they are [95 %]",
-        )  # fmt: skip
+            clean["low"],
+            clean["high"],
+            color="#DDDDDD",
+            linewidth=0,
+            label="images as they are [95 %]",
+        )
         axes.axhline(clean["value"], color=CHANCE_GRAY, linewidth=1)
         axes.axhline(
             chance, color=CHANCE_GRAY, linewidth=1, linestyle=":", label="most frequent class"
@@ -138,15 +152,22 @@ def draw_robustness(
 def _draw_levels(axes: Axes, levels: Sequence[tuple[str, Interval, bool]]) -> None:
     places = np.arange(len(levels))
     values = np.array([found["value"] for _, found, _ in levels])
-    error = np.abs([
-        [found["value"] - found["low"] for _, found, _ in levels],
-        [found["high"] - found["value"] for _, found, _ in levels],
-    ])  # fmt: skip
+    error = np.abs(
+        [
+            [found["value"] - found["low"] for _, found, _ in levels],
+            [found["high"] - found["value"] for _, found, _ in levels],
+        ]
+    )
     axes.errorbar(places, values, yerr=error, color=ONE_COLOUR, linewidth=1.3)
     for place, (_, found, worse) in zip(places, levels, strict=True):
         axes.plot(
-            place, found["value"], "o", markersize=5, markeredgecolor=ONE_COLOUR,
-            color=WORSE_COLOUR if worse else "white", zorder=4,
-        )  # fmt: skip
+            place,
+            found["value"],
+            "o",
+            markersize=5,
+            markeredgecolor=ONE_COLOUR,
+            color=WORSE_COLOUR if worse else "white",
+            zorder=4,
+        )
     axes.set_xticks(places, [words for words, _, _ in levels])
     axes.set_xlim(-0.5, max(len(levels) - 0.5, 0.5))

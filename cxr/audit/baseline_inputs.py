@@ -1,6 +1,6 @@
-"""The trivial inputs of test 2, gathered for every film, with what cannot be had.
+"""The trivial inputs of test 2, gathered for every image, with what cannot be had.
 
-N films, F features, S side of prepared pixels.
+N images, F features, S side of prepared pixels.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ SIZE, FILE = "width, height, aspect of the original", "file size and compression
 TRIVIAL = (GRAY, HISTOGRAM, SIZE, FILE, BORDER, THUMBNAIL)
 """In the order shown."""
 UNSEEN = (SIZE, FILE)
-"""Not in the pixels that a network gets: they tell that films came by different ways."""
+"""Not in the pixels that a network gets: they tell that images came by different ways."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Inputs:
     """What the linear models are given.
 
     Attributes:
-        features: per name (N, F), for all films.
+        features: per name (N, F), for all images.
         missing: per name that cannot be had, the reason.
     """
 
@@ -51,7 +51,7 @@ def read_inputs(
     names: Sequence[str],
     progress: ShowProgress = no_progress,
 ) -> Inputs:
-    """Gather the trivial inputs of every film.
+    """Gather the trivial inputs of every image.
 
     Args:
         pixels: (N, S, S) uint8.
@@ -64,9 +64,11 @@ def read_inputs(
     rows = np.arange(len(pixels))
     thumbs = thumbnails(pixels, rows)
     found: dict[str, NDArray[np.floating]] = {
-        GRAY: gray_spread(pixels, rows), HISTOGRAM: gray_histogram(pixels, rows),
-        BORDER: outer_rings(thumbs), THUMBNAIL: thumbs.reshape(len(rows), -1),
-    }  # fmt: skip
+        GRAY: gray_spread(pixels, rows),
+        HISTOGRAM: gray_histogram(pixels, rows),
+        BORDER: outer_rings(thumbs),
+        THUMBNAIL: thumbs.reshape(len(rows), -1),
+    }
     missing = {}
     if (sizes := original_size(width, height)) is None:
         missing[SIZE] = "the manifest does not give every original's width and height"

@@ -1,6 +1,6 @@
 """Test 2: what a straight line tells from inputs that hold little or no anatomy.
 
-N films, n test films, F features, K classes.
+N images, n test images, F features, K classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,24 +28,27 @@ from cxr.labels import list_words
 
 NAME, TITLE = "baselines", "What needs no diagnosis"
 WHAT = (
-    "Plain linear models were given only what no radiologist would diagnose from: the film's "
+    "Plain linear models were given only what no radiologist would diagnose from: the image's "
     "brightness, its border, the size of the original, the file. What they tell of the class, a "
     "network can learn too, without looking at a lung."
 )
 LIMITS: dict[str, tuple[float, float]] = {
-    BORDER: (0.65, 0.80), SIZE: (0.65, 0.80), FILE: (0.65, 0.80),
-    GRAY: (0.80, 0.90), HISTOGRAM: (0.80, 0.90),
-}  # fmt: skip
+    BORDER: (0.65, 0.80),
+    SIZE: (0.65, 0.80),
+    FILE: (0.65, 0.80),
+    GRAY: (0.80, 0.90),
+    HISTOGRAM: (0.80, 0.90),
+}
 """Lower limit of the AUROC (at 1 - 0.05 / comparisons, one-sided) from which an input is
 suspicious, and a shortcut. What
-cannot show a lung should tell nothing, and 0.80 puts four pairs of films of five in the right
+cannot show a lung should tell nothing, and 0.80 puts four pairs of images of five in the right
 order. Gray may tell a little, since disease whitens lungs. A thumbnail shows the lungs, coarsely,
 so it is not judged: it stands there for what a network adds to it."""
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The n test films and what every model makes of them.
+    """The n test images and what every model makes of them.
 
     Attributes:
         targets: (n,) class positions.
@@ -62,7 +65,7 @@ class Tested:
         return auroc_interval(self.targets == k, self.probs[name][:, k], self.groups)
 
     def hits(self, name: str) -> NDArray[np.bool_]:
-        """Return (n,) which films a model has right."""
+        """Return (n,) which images a model has right."""
         return np.asarray(self.probs[name].argmax(axis=1) == self.targets)
 
 
@@ -86,20 +89,19 @@ def audit_baselines(
         targets: (N,) class positions.
         groups: (N,) patient or group names.
         labels: K class names.
-        fit_rows: films to fit on, train and validation.
-        test_rows: n films to measure on.
-        model_probs: per trained model (n, K) probabilities of the test films.
+        fit_rows: images to fit on, train and validation.
+        test_rows: n images to measure on.
+        model_probs: per trained model (n, K) probabilities of the test images.
         model: the one of these that is set beside the best baseline.
         seed: of inner folds.
         progress: see ``ShowProgress``.
 
     Returns:
         The verdict of the worst input and class, by ``LIMITS``, among classes with
-        ``MIN_FILMS`` of ``MIN_PATIENTS`` in test and in fit, and as many of the others.
+        ``MIN_IMAGES`` of ``MIN_PATIENTS`` in test and in fit, and as many of the others.
     """
-    parts = {"films to fit on": fit_rows, "test films": test_rows}
-    short = {where: shortages(targets[rows], groups[rows], labels)
-             for where, rows in parts.items()}  # fmt: skip
+    parts = {"images to fit on": fit_rows, "test images": test_rows}
+    short = {where: shortages(targets[rows], groups[rows], labels) for where, rows in parts.items()}
     shown = [k for k, label in enumerate(labels) if not any(part[label] for part in short.values())]
     thin = [reason for where, part in short.items() for reason in too_few(part, where)]
     if not shown:
@@ -108,9 +110,12 @@ def audit_baselines(
     with progress("baselines: fit linear models", len(inputs.features)) as done:
         for name, features in inputs.features.items():
             fitted = fit_linear(
-                features[fit_rows], targets[fit_rows], groups[fit_rows],
-                n_classes=len(labels), seed=seed,
-            )  # fmt: skip
+                features[fit_rows],
+                targets[fit_rows],
+                groups[fit_rows],
+                n_classes=len(labels),
+                seed=seed,
+            )
             probs[name] = fitted.probs(features[test_rows])
             done()
     tested = Tested(targets[test_rows], groups[test_rows], probs | dict(model_probs))
@@ -126,11 +131,15 @@ def audit_baselines(
     reasons = [f"{name}: {reason}" for name, reason in inputs.missing.items()] + thin
     metric = f"AUROC of {labels[decided[2]]} against the rest, {decided[1]}"
     return AuditResult(
-        NAME, TITLE, WHAT, verdict, _sentence(verdict, judged, gains, labels, tested, model),
+        NAME,
+        TITLE,
+        WHAT,
+        verdict,
+        _sentence(verdict, judged, gains, labels, tested, model),
         figure_of(decided[3], metric=metric, chance=0.5),
         [_table(tested, labels), _gain_table(gains, labels, model)],
         "; ".join(reasons),
-    )  # fmt: skip
+    )
 
 
 Judged = tuple[Verdict, str, int, Interval]
@@ -154,7 +163,7 @@ def _judge(tested: Tested, shown: Sequence[int], names: Sequence[str]) -> list[J
 
 
 def _gains(tested: Tested, names: Sequence[str], model: str, shown: Sequence[int]) -> list[Gain]:
-    """Return, per class, what the network has beyond the best baseline; the films are paired."""
+    """Return, per class, what the network has beyond the best baseline; the images are paired."""
     gains = []
     for k in shown:
         best = max(names, key=lambda name: tested.auroc(name, k)["value"])
@@ -180,19 +189,21 @@ def _sentence(
         key=lambda name: float(tested.hits(name).mean()),
     )
     ours, theirs = (share_interval(tested.hits(name), tested.groups) for name in (model, best))
-    added = [f"{labels[k]} {_signed(gain['value'])} [{_signed(gain['low'])}, "
-             f"{_signed(gain['high'])}]" for k, _, _, _, gain in gains]  # fmt: skip
+    added = [
+        f"{labels[k]} {_signed(gain['value'])} [{_signed(gain['low'])}, {_signed(gain['high'])}]"
+        for k, _, _, _, gain in gains
+    ]
     start = {
         "shortcut": "The class can be told without a lung in sight",
         "suspicious": "Something of the class shows where no disease can be",
         "clear": "Brightness, border, size and file tell little of the class",
         "skipped": "No figure is defined",
     }[verdict]
-    file = f" Without even opening the film: {list_words(from_file)}." if from_file else ""
+    file = f" Without even opening the image: {list_words(from_file)}." if from_file else ""
     return (
         f"{start}. AUROC against the rest of the best linear model on brightness or border (0.50 "
         f"is guessing): {list_words(from_pixels)}.{file} A linear model on the {best} is right on "
-        f"{show_interval(theirs, digits=2)} of the test films, the trained {model} on "
+        f"{show_interval(theirs, digits=2)} of the test images, the trained {model} on "
         f"{show_interval(ours, digits=2)}. Beyond the best linear model the {model} adds, in "
         f"AUROC: {list_words(added)}."
     )
@@ -216,16 +227,20 @@ def _best_of(judged: Sequence[Judged], labels: Sequence[str]) -> list[str]:
 
 def _table(tested: Tested, labels: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (name, show_interval(share_interval(tested.hits(name), tested.groups)),
-         show_interval(balanced_interval(tested.hits(name), tested.targets, tested.groups)),
-         *(show_interval(tested.auroc(name, k)) for k in range(len(labels))))
+        (
+            name,
+            show_interval(share_interval(tested.hits(name), tested.groups)),
+            show_interval(balanced_interval(tested.hits(name), tested.targets, tested.groups)),
+            *(show_interval(tested.auroc(name, k)) for k in range(len(labels))),
+        )
         for name in tested.probs
-    ]  # fmt: skip
+    ]
     heads = ("input of the model", "accuracy", "balanced accuracy")
     return Table(
-        "Linear models on trivial inputs, and the trained models, on the test films",
-        (*heads, *(f"AUROC {label}" for label in labels)), tuple(rows),
-    )  # fmt: skip
+        "Linear models on trivial inputs, and the trained models, on the test images",
+        (*heads, *(f"AUROC {label}" for label in labels)),
+        tuple(rows),
+    )
 
 
 def _gain_table(gains: Sequence[Gain], labels: Sequence[str], model: str) -> Table:
@@ -234,6 +249,7 @@ def _gain_table(gains: Sequence[Gain], labels: Sequence[str], model: str) -> Tab
         for k, best, theirs, ours, gain in gains
     ]
     return Table(
-        f"What the {model} adds to the best linear model, in AUROC (same films)",
-        ("class", "best input", "its AUROC", f"AUROC of the {model}", "difference"), tuple(rows),
-    )  # fmt: skip
+        f"What the {model} adds to the best linear model, in AUROC (same images)",
+        ("class", "best input", "its AUROC", f"AUROC of the {model}", "difference"),
+        tuple(rows),
+    )

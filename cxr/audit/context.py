@@ -1,6 +1,6 @@
-"""The films that an audit test looks at, and how it draws from them.
+"""The images that an audit test looks at, and how it draws from them.
 
-N films, S side of prepared pixels, K classes, R resamples, J columns.
+N images, S side of prepared pixels, K classes, R resamples, J columns.
 """
 
 from collections.abc import Callable
@@ -15,21 +15,21 @@ Rows = NDArray[np.int64]
 Masks = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 CHUNK = 256
-"""Films whose masks are held in memory at once."""
+"""Images whose masks are held in memory at once."""
 
 
 @dataclass(frozen=True)
-class Films:
-    """The films of a run with what is known of them.
+class Images:
+    """The images of a run with what is known of them.
 
     Attributes:
-        pixels: (N, S, S) uint8, all films of the prepared set.
+        pixels: (N, S, S) uint8, all images of the prepared set.
         targets: (N,) class positions.
         groups: (N,) patient or group names.
         labels: K class names.
-        fit_rows: films that a linear model may learn from (train).
-        test_rows: films on which everything is measured.
-        has_mask: (N,) whether the film's lungs are outlined.
+        fit_rows: images that a linear model may learn from (train).
+        test_rows: images on which everything is measured.
+        has_mask: (N,) whether the image's lungs are outlined.
         read_masks: from rows to their (n, S, S) lung masks. A function, since the masks of a
             large set do not fit in memory.
     """
@@ -62,7 +62,7 @@ class Films:
         return rows[np.concatenate(found)] if found else rows
 
     def counts(self, rows: Rows) -> dict[str, int]:
-        """Count the films of each class."""
+        """Count the images of each class."""
         found = np.bincount(self.targets[rows], minlength=len(self.labels))
         return {label: int(found[k]) for k, label in enumerate(self.labels)}
 
@@ -70,12 +70,12 @@ class Films:
 def draw_per_class(
     rows: Rows, targets: NDArray[np.int64], most: int, rng: np.random.Generator
 ) -> Rows:
-    """Draw at most so many films of each class, in the rows' order.
+    """Draw at most so many images of each class, in the rows' order.
 
     Args:
         rows: to draw from.
-        targets: (N,) class positions of all films.
-        most: films of a class.
+        targets: (N,) class positions of all images.
+        most: images of a class.
         rng: source of the draw.
     """
     drawn = [rng.permutation(rows[targets[rows] == k])[:most] for k in np.unique(targets[rows])]
@@ -85,12 +85,12 @@ def draw_per_class(
 def draw_alike(
     rows: Rows, targets: NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> Rows:
-    """Draw films so that the classes keep their shares, and each class at least one film.
+    """Draw images so that the classes keep their shares, and each class at least one image.
 
     Args:
         rows: to draw from.
-        targets: (N,) class positions of all films.
-        count: films wanted, to the rounding of the shares; all where there are no more.
+        targets: (N,) class positions of all images.
+        count: images wanted, to the rounding of the shares; all where there are no more.
         rng: source of the draw.
     """
     share = min(1.0, count / max(len(rows), 1))
@@ -104,18 +104,18 @@ def draw_alike(
 def mean_intervals(
     values: ArrayLike, groups: ArrayLike, *, rng: np.random.Generator, resamples: int
 ) -> list[dict[str, float]]:
-    """Average columns over films, with intervals from resampled groups.
+    """Average columns over images, with intervals from resampled groups.
 
     All columns see the same resamples.
 
     Args:
-        values: (N, J) or (N,); NaN where a film has no value, which then does not count.
+        values: (N, J) or (N,); NaN where an image has no value, which then does not count.
         groups: (N,) patient or group names.
         rng: source of the resamples.
         resamples: R.
 
     Returns:
-        Per column ``value``, ``low``, ``high``; NaN where no film has a value.
+        Per column ``value``, ``low``, ``high``; NaN where no image has a value.
     """
     table = np.asarray(values, np.float64)
     table = table[:, None] if table.ndim == 1 else table

@@ -1,8 +1,8 @@
-"""Films of different splits that show the same exposure, found from pixels and files.
+"""Images of different splits that show the same exposure, found from pixels and files.
 
 Two searches propose pairs, the perceptual hash in all eight flips and right-angle turns and,
-where the set is small enough, the films of another split that look most alike through any view;
-laying one film on the other decides. N films, S side of prepared pixels, P pairs.
+where the set is small enough, the images of another split that look most alike through any view;
+laying one image on the other decides. N images, S side of prepared pixels, P pairs.
 """
 
 import concurrent.futures
@@ -31,7 +31,7 @@ Pairs = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Copies:
-    """Pairs of films of two splits that show the same exposure.
+    """Pairs of images of two splits that show the same exposure.
 
     Attributes:
         pairs: (P, 2) rows, first below second.
@@ -66,7 +66,7 @@ def find_leaks(
     digests: NDArray[np.str_] | None = None,
     progress: ShowProgress = no_progress,
 ) -> Copies:
-    """Find pairs of films of different splits that show the same exposure.
+    """Find pairs of images of different splits that show the same exposure.
 
     Args:
         pixels: (N, S, S) uint8.
@@ -76,11 +76,11 @@ def find_leaks(
     """
     count = len(pixels)
     found = [np.empty((0, 2), np.int64)]
-    squares = [digest(np.ascontiguousarray(film).tobytes()) for film in pixels]
+    squares = [digest(np.ascontiguousarray(image).tobytes()) for image in pixels]
     same = [pair_equal(np.asarray(squares))] + ([] if digests is None else [pair_equal(digests)])
     hashes = perceptual_hashes(pixels)
     found.append(_across(near_pairs(hashes, max_distance=MAX_DISTANCE + EXTRA_BITS), split))
-    with progress("leak: look for the most alike films", count) as done:
+    with progress("leak: look for the most alike images", count) as done:
         found.append(alike_pairs(describe(pixels), apart=split, on_progress=done))
     candidates = np.unique(np.concatenate([*found, _across(np.concatenate(same), split)]), axis=0)
     with progress("leak: lay candidates on each other", len(candidates)) as done:
@@ -102,10 +102,10 @@ def read_files(
     workers: int = 2,
     progress: ShowProgress = no_progress,
 ) -> FileCheck | None:
-    """Decode the original films again and compare them with the prepared pixels.
+    """Decode the original images again and compare them with the prepared pixels.
 
     Args:
-        root: folder of the films.
+        root: folder of the images.
         names: (N,) paths below it.
         pixels: (N, S, S) uint8, what ``prepare`` made of them.
         spec: how.
@@ -120,11 +120,11 @@ def read_files(
 
     def one(row: int) -> tuple[str, bool]:
         try:
-            film = read_gray(root / names[row], name=names[row])
+            image = read_gray(root / names[row], name=names[row])
         except InputError:
             return "", False
-        key = digest(np.asarray(film.shape, np.int64).tobytes(), film.tobytes())
-        return key, bool(np.array_equal(to_square(film, spec), pixels[row]))
+        key = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
+        return key, bool(np.array_equal(to_square(image, spec), pixels[row]))
 
     digests, differing = [], []
     pool = concurrent.futures.ThreadPoolExecutor(workers)

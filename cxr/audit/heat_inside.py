@@ -1,6 +1,6 @@
 """Heat inside the lungs, and maps of networks whose weights are randomised.
 
-N films, S side of prepared pixels, h w a map's cells.
+N images, S side of prepared pixels, h w a map's cells.
 """
 
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cxr.audit.context import Films, Floats, Masks, Rows, mean_intervals
+from cxr.audit.context import Floats, Images, Masks, Rows, mean_intervals
 from cxr.audit.limits import corrected, shortage
 from cxr.data.decode import ShowProgress
 from cxr.evaluation.intervals import cluster_interval
@@ -31,17 +31,17 @@ class Inside:
     """What the maps of one class and one model hold inside the lungs.
 
     Attributes:
-        films: how many.
+        images: how many.
         blank: maps without any heat, which have no share.
         energy: share of the heat inside the lungs.
-        area: share of the film that the lungs fill; what an even map would score.
+        area: share of the image that the lungs fill; what an even map would score.
         excess: energy - area, paired.
         ceiling: energy of a map that follows the lungs as closely as its cells allow.
         short: what the class lacks to be judged, in words.
         judged: excess at the confidence of all classes together.
     """
 
-    films: int
+    images: int
     blank: int
     energy: Interval
     area: Interval
@@ -58,18 +58,18 @@ class Cascade:
     Attributes:
         stages: lowest layer that is random; the trained network first.
         similarity: to the trained network's maps, per stage.
-        other_film: similarity of the trained network's maps of different films of a class.
+        other_image: similarity of the trained network's maps of different images of a class.
         energy: share of the heat inside the lungs, per stage; empty without masks.
         blank: maps without any heat, per stage.
-        films: how many.
+        images: how many.
     """
 
     stages: list[str]
     similarity: list[Interval]
-    other_film: Interval
+    other_image: Interval
     energy: list[Interval] = field(default_factory=list)
     blank: list[int] = field(default_factory=list)
-    films: int = 0
+    images: int = 0
 
 
 def energy_inside(maps: Maps, masks: Masks) -> Floats:
@@ -92,7 +92,7 @@ def energy_inside(maps: Maps, masks: Masks) -> Floats:
 def heat_inside(
     members: Mapping[str, Member],
     ensemble: Ensemble,
-    films: Films,
+    images: Images,
     rows: Rows,
     *,
     rng: np.random.Generator,
@@ -105,51 +105,62 @@ def heat_inside(
     Args:
         members: the trained networks.
         ensemble: their weights.
-        films: where the rows' pixels and masks are.
-        rows: films with a mask.
+        images: where the rows' pixels and masks are.
+        rows: images with a mask.
         rng: of the resamples.
         resamples: of groups.
-        batch_size: films at once.
+        batch_size: images at once.
         progress: see ``ShowProgress``.
     """
-    side, targets = films.side_px, films.targets[rows]
+    side, targets = images.side_px, images.targets[rows]
     raw: dict[str, Maps] = {}
     with progress("maps and lungs", len(rows) * len(members)) as done:
         for name, member in members.items():
             raw[name] = member_maps(
-                member, films.pixels, rows, targets, batch_size=batch_size, on_image=done
+                member, images.pixels, rows, targets, batch_size=batch_size, on_image=done
             )
-    masks = films.read_masks(rows)
+    masks = images.read_masks(rows)
     solid = masks.astype(np.float32)
     lungs = {name: to_cells(solid, maps.shape[1:]) for name, maps in raw.items()}
     columns = {
-        name: (energy_inside(resize_maps(raw[name], side), masks),
-               energy_inside(resize_maps(lungs[name], side), masks))
+        name: (
+            energy_inside(resize_maps(raw[name], side), masks),
+            energy_inside(resize_maps(lungs[name], side), masks),
+        )
         for name in members
-    } | {WEIGHTED: (energy_inside(ensemble_cam(raw, ensemble.weights, side), masks),
-                    energy_inside(ensemble_cam(lungs, ensemble.weights, side), masks))}  # fmt: skip
+    } | {
+        WEIGHTED: (
+            energy_inside(ensemble_cam(raw, ensemble.weights, side), masks),
+            energy_inside(ensemble_cam(lungs, ensemble.weights, side), masks),
+        )
+    }
     area = masks.mean(axis=(1, 2))
     found = {}
     for model, (energy, ceiling) in columns.items():
-        for k, label in enumerate(films.labels):
+        for k, label in enumerate(images.labels):
             own = targets == k
             if not own.any():
                 continue
             if blank := int(np.isnan(energy[own]).sum()):
                 logger.warning(
                     "%d maps of %s by %s hold no heat: their share is undefined (NaN) and takes "
-                    "no part", blank, label, model,
-                )  # fmt: skip
+                    "no part",
+                    blank,
+                    label,
+                    model,
+                )
             table = np.stack([energy, area, energy - area, ceiling], axis=1)[own]
-            means = mean_intervals(table, films.groups[rows][own], rng=rng, resamples=resamples)
-            groups, gap = films.groups[rows][own], (energy - area)[own]
+            means = mean_intervals(table, images.groups[rows][own], rng=rng, resamples=resamples)
+            groups, gap = images.groups[rows][own], (energy - area)[own]
             known = ~np.isnan(gap)
             mean = float(gap[known].mean()) if known.any() else np.nan
             judged = cluster_interval(
-                mean, (gap[known] - mean) / max(known.sum(), 1), groups[known],
-                confidence=corrected(len(films.labels)),
-            )  # fmt: skip
-            short = shortage(own, films.groups[rows])
+                mean,
+                (gap[known] - mean) / max(known.sum(), 1),
+                groups[known],
+                confidence=corrected(len(images.labels)),
+            )
+            short = shortage(own, images.groups[rows])
             inside, fills, excess, most = means
             found[model, label] = Inside(
                 int(own.sum()), blank, inside, fills, excess, most, short, judged
@@ -159,7 +170,7 @@ def heat_inside(
 
 def follow_cascade(
     member: Member,
-    films: Films,
+    images: Images,
     rows: Rows,
     *,
     rng: np.random.Generator,
@@ -172,20 +183,20 @@ def follow_cascade(
 
     Args:
         member: stays as it is.
-        films: masks are used where all the chosen films have one.
-        rows: the chosen films; the map of each one's true class is followed.
+        images: masks are used where all the chosen images have one.
+        rows: the chosen images; the map of each one's true class is followed.
         rng: draws weights and resamples.
         stages: steps of the randomisation.
         resamples: of groups.
-        batch_size: films at once.
-        on_image: called once a film and step, ``stages`` + 1 times for each film.
+        batch_size: images at once.
+        on_image: called once an image and step, ``stages`` + 1 times for each image.
     """
-    targets, groups = films.targets[rows], films.groups[rows]
-    masks = films.read_masks(rows) if films.has_mask[rows].all() else None
+    targets, groups = images.targets[rows], images.groups[rows]
+    masks = images.read_masks(rows) if images.has_mask[rows].all() else None
 
     def maps_of(network: Member) -> NDArray[np.float32]:
         return member_maps(
-            network, films.pixels, rows, targets, batch_size=batch_size, on_image=on_image
+            network, images.pixels, rows, targets, batch_size=batch_size, on_image=on_image
         )
 
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -193,7 +204,7 @@ def follow_cascade(
     for name, network in randomise_cascade(member, generator=generator, stages=stages):
         steps[name] = maps_of(network)
     trained = steps["none"]
-    # Each film's map beside that of the next film of its class.
+    # Each image's map beside that of the next image of its class.
     order = np.argsort(targets, kind="stable")
     after = np.roll(order, -1)
     other = np.where(
@@ -201,11 +212,15 @@ def follow_cascade(
     )
     columns = [map_similarity(trained, maps) for maps in steps.values()]
     if masks is not None:
-        enlarged = [resize_maps(maps, films.side_px) for maps in steps.values()]
+        enlarged = [resize_maps(maps, images.side_px) for maps in steps.values()]
         columns += [energy_inside(maps, masks) for maps in enlarged]
     means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
     between = mean_intervals(other, groups[order], rng=rng, resamples=resamples)[0]
     return Cascade(
-        list(steps), means[: len(steps)], between, means[len(steps) :],
-        [int((maps.max(axis=(1, 2)) <= 0).sum()) for maps in steps.values()], len(rows),
-    )  # fmt: skip
+        list(steps),
+        means[: len(steps)],
+        between,
+        means[len(steps) :],
+        [int((maps.max(axis=(1, 2)) <= 0).sum()) for maps in steps.values()],
+        len(rows),
+    )

@@ -1,7 +1,7 @@
-"""Test 1: the same film, or the same patient, on both sides of a split.
+"""Test 1: the same image, or the same patient, on both sides of a split.
 
 Everything is counted again from the pixels and the files; what ``prepare`` stored is only
-compared with it. N films, S side of prepared pixels.
+compared with it. N images, S side of prepared pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ from cxr.data.near_duplicates import ORIENTATIONS
 from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import Cell, Table, show_interval
 
-NAME, TITLE = "leak", "The same film or patient on both sides"
+NAME, TITLE = "leak", "The same image or patient on both sides"
 WHAT = (
-    "Every film was compared with every film of the other splits, from the pixels, also rotated, "
+    "Every image was compared with every image of the other splits, from the pixels, also rotated, "
     "mirrored, inverted, cropped and padded: a network that has trained on a copy of a test "
-    "film, or on another film of the same patient, need not diagnose it, only recognise it."
+    "image, or on another image of the same patient, need not diagnose it, only recognise it."
 )
 SHORTCUT_SHARE = 0.01
-"""Of test films with a copy outside test; one in a hundred moves an accuracy by as much as a
+"""Of test images with a copy outside test; one in a hundred moves an accuracy by as much as a
 good idea does. A single copy is suspicious."""
 PATIENT_SHARE = 0.05
-"""Of test films with their patient outside test; a second film of a patient is no copy."""
+"""Of test images with their patient outside test; a second image of a patient is no copy."""
 _SHOWN = 20
 
 
@@ -51,12 +51,12 @@ def audit_leak(
         split: (N,) train, val or test.
         patients: (N,) patient ids of the manifest, "" where unknown.
         stored_groups: (N,) the groups that ``prepare`` made, for comparison alone.
-        names: (N,) the films' names.
+        names: (N,) the images' names.
         files: what ``read_files`` found, or None where the originals are not at hand.
         progress: see ``ShowProgress``.
 
     Returns:
-        ``shortcut`` where over ``SHORTCUT_SHARE`` of the test films have a copy, or over
+        ``shortcut`` where over ``SHORTCUT_SHARE`` of the test images have a copy, or over
         ``PATIENT_SHARE`` their patient, outside test; ``suspicious`` where one has.
     """
     parts = np.asarray(split, str)
@@ -67,22 +67,30 @@ def audit_leak(
     with_copy = _touched(copies.pairs, len(parts)) & test
     crossing = _crossing(group, parts)
     with_patient = np.isin(group, crossing) & test
-    # Two films of one patient in val and train cross too, but no test figure suffers.
+    # Two images of one patient in val and train cross too, but no test figure suffers.
     with_patient &= np.isin(group, np.unique(group[~test]))
     shares = {
         "copy": share_interval(with_copy[test], group[test]),
         "patient": share_interval(with_patient[test], group[test]),
     }
-    counts = {"copy": int(with_copy.sum()), "patient": int(with_patient.sum()),
-              "test": int(test.sum()), "crossing": len(crossing)}  # fmt: skip
+    counts = {
+        "copy": int(with_copy.sum()),
+        "patient": int(with_patient.sum()),
+        "test": int(test.sum()),
+        "crossing": len(crossing),
+    }
     verdict = _verdict(shares, counts, len(copies.pairs))
     known = int((np.asarray(patients, str) != "").sum())
     return AuditResult(
-        NAME, TITLE, WHAT, verdict, _sentence(copies, counts, shares, group, parts, known),
+        NAME,
+        TITLE,
+        WHAT,
+        verdict,
+        _sentence(copies, counts, shares, group, parts, known),
         _figure(shares),
         _tables(copies, counts, shares, group, parts, np.asarray(stored_groups, str), names, files),
         _reason(files, known, len(parts), np.asarray(names, str)),
-    )  # fmt: skip
+    )
 
 
 def _components(count: int, pairs: Pairs) -> NDArray[np.int64]:
@@ -112,19 +120,21 @@ def _verdict(
             return "shortcut"
         return "suspicious" if any_at_all else "clear"
 
-    return worst([
-        one(shares["copy"]["value"], SHORTCUT_SHARE, pairs > 0),
-        one(shares["patient"]["value"], PATIENT_SHARE, counts["crossing"] > 0),
-    ])  # fmt: skip
+    return worst(
+        [
+            one(shares["copy"]["value"], SHORTCUT_SHARE, pairs > 0),
+            one(shares["patient"]["value"], PATIENT_SHARE, counts["crossing"] > 0),
+        ]
+    )
 
 
 def _figure(shares: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Return the share of copies, or where there is none that of known patients if any."""
     if shares["copy"]["value"] == 0 < shares["patient"]["value"]:
-        metric = "share of test films whose patient is outside test"
+        metric = "share of test images whose patient is outside test"
         return figure_of(shares["patient"], metric=metric, chance=0)
     return figure_of(
-        shares["copy"], metric="share of test films with a copy outside test", chance=0
+        shares["copy"], metric="share of test images with a copy outside test", chance=0
     )
 
 
@@ -138,19 +148,19 @@ def _sentence(
 ) -> str:
     groups = len(np.unique(group))
     who = "patients or groups of copies" if known else "groups of copies (no patient is named)"
-    start = f"{len(split):,} films of {groups:,} {who}, counted again: "
+    start = f"{len(split):,} images of {groups:,} {who}, counted again: "
     if not len(copies.pairs) and not counts["crossing"]:
         return (
-            f"{start}as far as this search sees, no film of one split is a copy of a film of "
+            f"{start}as far as this search sees, no image of one split is a copy of an image of "
             f"another, and no patient lies on both sides ({describe_limits(len(split))})."
         )
     return (
-        f"{start}{counts['copy']} of {counts['test']} test films "
+        f"{start}{counts['copy']} of {counts['test']} test images "
         f"({show_interval(shares['copy'])}) have a copy outside test "
         f"({int(copies.identical.sum())} identical and {int((~copies.identical).sum())} "
         f"near-identical pairs over all splits), and {counts['patient']} "
         f"({show_interval(shares['patient'])}) show a patient who is also outside test; "
-        f"{counts['crossing']} groups lie on both sides of a split. Figures on such test films "
+        f"{counts['crossing']} groups lie on both sides of a split. Figures on such test images "
         "are not those of unseen patients."
     )
 
@@ -169,16 +179,18 @@ def _tables(
         ("groups, counted again", len(np.unique(group))),
         ("groups, as prepare stored them", len(np.unique(stored))),
         ("groups on both sides of a split, counted again", counts["crossing"]),
-        ("groups on both sides of a split, as stored",
-         len(_crossing(np.unique(stored, return_inverse=True)[1], split))),
+        (
+            "groups on both sides of a split, as stored",
+            len(_crossing(np.unique(stored, return_inverse=True)[1], split)),
+        ),
         ("identical pairs across splits", int(copies.identical.sum())),
         ("near-identical pairs across splits", int((~copies.identical).sum())),
         ("of these turned or mirrored", int((copies.turns > 0).sum())),
-        ("test films with a copy outside test", counts["copy"]),
+        ("test images with a copy outside test", counts["copy"]),
         ("their share", show_interval(shares["copy"])),
-        ("test films whose patient is outside test", counts["patient"]),
+        ("test images whose patient is outside test", counts["patient"]),
         ("their share", show_interval(shares["patient"])),
-    ]  # fmt: skip
+    ]
     if files is not None:
         rows += [
             ("original files read again", int((files.digests != "").sum())),
@@ -187,13 +199,19 @@ def _tables(
     tables = [Table("Counted from the pixels", ("what", "count"), tuple(rows))]
     if len(copies.pairs):
         listed = [
-            (names[a], str(split[a]), names[b], str(split[b]),
-             "identical" if copies.identical[i] else "near", ORIENTATIONS[copies.turns[i]],
-             round(float(copies.correlation[i]), 3))
+            (
+                names[a],
+                str(split[a]),
+                names[b],
+                str(split[b]),
+                "identical" if copies.identical[i] else "near",
+                ORIENTATIONS[copies.turns[i]],
+                round(float(copies.correlation[i]), 3),
+            )
             for i, (a, b) in enumerate(copies.pairs[:_SHOWN].tolist())
-        ]  # fmt: skip
+        ]
         title = f"Copies across splits, {len(listed)} of {len(copies.pairs)}"
-        heads = ("film", "split", "copy", "its split", "kind", "orientation", "correlation")
+        heads = ("image", "split", "copy", "its split", "kind", "orientation", "correlation")
         tables.append(Table(title, heads, tuple(listed)))
     return tables
 
@@ -208,7 +226,7 @@ def _reason(files: FileCheck | None, known: int, count: int, names: NDArray[np.s
             f"{names[files.differing[0]]}: prepare the data again"
         )
     if not known:
-        reasons.append("no film names its patient, so patients were not counted")
+        reasons.append("no image names its patient, so patients were not counted")
     elif known < count:
-        reasons.append(f"{count - known} of {count} films name no patient")
+        reasons.append(f"{count - known} of {count} images name no patient")
     return "; ".join(reasons)

@@ -3,7 +3,7 @@
     if not shortage(targets == k, groups):
         verdict = judge(auroc_limit(targets == k, scores, groups, confidence=corrected(m)), ...)
 
-N films, K classes.
+N images, K classes.
 """
 
 from collections.abc import Sequence
@@ -22,30 +22,30 @@ from cxr.evaluation.intervals import (
 
 Interval = dict[str, float]
 
-MIN_FILMS, MIN_PATIENTS = 10, 10
-"""Below which a class, or a source, is not judged: with two films of a class in test, random
-features gave a false alarm in 8 of 40 runs, with one film of a source in 27 of 60."""
+MIN_IMAGES, MIN_PATIENTS = 10, 10
+"""Below which a class, or a source, is not judged: with two images of a class in test, random
+features gave a false alarm in 8 of 40 runs, with one image of a source in 27 of 60."""
 TOO_FEW = 20
-"""Films below which nothing is said about a share: at 19 of 20 the interval already reaches
+"""Images below which nothing is said about a share: at 19 of 20 the interval already reaches
 from 0.76 to 0.99."""
 FAMILY_ERROR = 0.05
 """Of all comparisons of a test together: how often it may alarm where nothing is to be found."""
 
 
 def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
-    """Count what the chosen films lack to be judged.
+    """Count what the chosen images lack to be judged.
 
     Args:
-        chosen: (N,) the films of a class, of a source, or of all others.
+        chosen: (N,) the images of a class, of a source, or of all others.
         groups: (N,) patient or group names.
 
     Returns:
-        "" where there are ``MIN_FILMS`` of ``MIN_PATIENTS``, else how many there are, in words.
+        "" where there are ``MIN_IMAGES`` of ``MIN_PATIENTS``, else how many there are, in words.
     """
-    films, patients = int(chosen.sum()), len(np.unique(np.asarray(groups)[chosen]))
-    if films >= MIN_FILMS and patients >= MIN_PATIENTS:
+    images, patients = int(chosen.sum()), len(np.unique(np.asarray(groups)[chosen]))
+    if images >= MIN_IMAGES and patients >= MIN_PATIENTS:
         return ""
-    return f"{films} films of {patients} patients"
+    return f"{images} images of {patients} patients"
 
 
 def shortages(
@@ -64,10 +64,10 @@ def too_few(shortages: dict[str, str], where: str) -> list[str]:
 
     Args:
         shortages: per class, see ``shortage``; those of "" are judged.
-        where: which films were counted, "test films".
+        where: which images were counted, "test images".
     """
     thin = [f"{label} ({count})" for label, count in shortages.items() if count]
-    needed = f"{MIN_FILMS} films of {MIN_PATIENTS} patients are needed"
+    needed = f"{MIN_IMAGES} images of {MIN_PATIENTS} patients are needed"
     return [f"too few {where} to judge {', '.join(thin)}: {needed}"] if thin else []
 
 
@@ -124,7 +124,7 @@ def balanced_interval(hits: NDArray[np.bool_], targets: ArrayLike, groups: Array
 def auroc_gain(
     positive: ArrayLike, scores: ArrayLike, baseline: ArrayLike, groups: ArrayLike
 ) -> Interval:
-    """Return the AUROC of scores minus that of a baseline's on the same films, by patient.
+    """Return the AUROC of scores minus that of a baseline's on the same images, by patient.
 
     Source: DeLong, DeLong, Clarke-Pearson 1988; by cluster, Obuchowski 1997.
     """
@@ -156,7 +156,7 @@ def auroc_excess(
 
     Returns:
         ``value``, ``low``, ``high``, 1 at most; NaN where the control is perfect, or one side
-        has no film. A control below 0.5 counts as 0.5, which is what no control would have.
+        has no image. A control below 0.5 counts as 0.5, which is what no control would have.
 
     Source: the skill score, Murphy 1988, Mon. Weather Rev. 116:2417-2424; its interval from the
     influences of both AUROCs (DeLong et al. 1988), on the logarithm of what is left open.

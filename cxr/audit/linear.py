@@ -6,8 +6,8 @@ Used by every audit test that asks "is the class already in this input?":
     probs = model.probs(features[test])                       # (N, K)
     draws = bootstrap(targets[test], {"thumbnail": probs}, groups[test], rng=rng)
 
-``out_of_fold`` gives probabilities of films that no fit has seen where there is no test part.
-N films, F features, K classes, R rank.
+``out_of_fold`` gives probabilities of images that no fit has seen where there is no test part.
+N images, F features, K classes, R rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.float32]
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
-"""Weights of half the squared coefficients, beside the mean loss of a film; at a thousand
-films 1e-3 is scikit-learn's C = 1. From strong to weak."""
+"""Weights of half the squared coefficients, beside the mean loss of an image; at a thousand
+images 1e-3 is scikit-learn's C = 1. From strong to weak."""
 INNER_FOLDS = 3
 MIN_SPREAD = 1e-6
 """Share of the largest spread below which a feature is constant and says nothing."""
@@ -79,7 +79,7 @@ def fit_linear(
     equals; with one penalty, or too few groups for folds, the first is taken.
 
     Args:
-        features: (N, F), finite. Only the films that the model may see.
+        features: (N, F), finite. Only the images that the model may see.
         targets: (N,) class positions; classes that do not occur get no probability to speak of.
         groups: (N,) patient or group names.
         n_classes: K.
@@ -93,7 +93,7 @@ def fit_linear(
     if not np.isfinite(values).all():
         raise InputError("a feature of a linear model is not finite: allowed are finite numbers")
     if len(np.unique(classes)) < 2:
-        raise InputError("a linear model needs films of two classes at least: one was given")
+        raise InputError("a linear model needs images of two classes at least: one was given")
     mean, spread = values.mean(axis=0), values.std(axis=0)
     scale = np.where(spread > MIN_SPREAD * max(spread.max(initial=0), 1e-12), spread, np.inf)
     scaled = (values - mean) / scale
@@ -120,7 +120,7 @@ def out_of_fold(
     penalties: Sequence[float] = PENALTIES,
     on_fold: Callable[[], None] | None = None,
 ) -> Floats:
-    """Return (N, K) probabilities of each film by a model that has not seen its group.
+    """Return (N, K) probabilities of each image by a model that has not seen its group.
 
     Args:
         features: (N, F), finite.
@@ -145,9 +145,13 @@ def out_of_fold(
     probs = np.full((len(values), n_classes), np.nan)
     for fit, held in parts:
         model = fit_linear(
-            values[fit], classes[fit], names[fit],
-            n_classes=n_classes, seed=seed, penalties=penalties,
-        )  # fmt: skip
+            values[fit],
+            classes[fit],
+            names[fit],
+            n_classes=n_classes,
+            seed=seed,
+            penalties=penalties,
+        )
         probs[held] = model.probs(values[held])
         if on_fold:
             on_fold()
@@ -183,8 +187,8 @@ def _principal_axes(scaled: Floats) -> Floats:
     A rotation leaves the penalty and so the solution as it is, and no solution leaves the
     span of the rows; but along these axes the problem is easy to condition.
     """
-    n_films, n_features = scaled.shape
-    if n_features <= n_films:
+    n_images, n_features = scaled.shape
+    if n_features <= n_images:
         values, axes = np.linalg.eigh(scaled.T @ scaled)
         return np.asarray(axes[:, values > 1e-10 * values[-1]])
     values, left = np.linalg.eigh(scaled @ scaled.T)
@@ -242,7 +246,10 @@ def _solve(rotated: Rows, classes: NDArray[np.int64], start: Floats, penalty: fl
         return float(value), slope.ravel()
 
     result = minimize(
-        loss, (start / stretch).ravel(), jac=True, method="L-BFGS-B",
+        loss,
+        (start / stretch).ravel(),
+        jac=True,
+        method="L-BFGS-B",
         options={"maxiter": MAX_STEPS, "gtol": TOLERANCE, "maxcor": 20},
-    )  # fmt: skip
+    )
     return np.asarray(result.x.reshape(-1, n_classes) * stretch)

@@ -1,4 +1,4 @@
-"""Test 7: does the prediction hang on what the maps mark? N films, L fractions of the film."""
+"""Test 7: does the prediction hang on what the maps mark? N images, L fractions of the image."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.audit.attention_plots import draw_faithfulness
-from cxr.audit.context import Films, Floats, Rows, draw_per_class, mean_intervals
+from cxr.audit.context import Floats, Images, Rows, draw_per_class, mean_intervals
 from cxr.audit.result import AuditResult, Verdict, figure_of, skipped
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.evaluation.tables import Cell, Table, show_interval
@@ -35,16 +35,16 @@ from cxr.training.inference import predict_logits
 NAME, TITLE = "faithfulness", "Do the maps tell what the prediction hangs on"
 WHAT = (
     "The places that a map marks most are covered first (deletion), or shown first on a blurred "
-    "film (insertion), and the probability of the predicted class is followed. A map that tells "
+    "image (insertion), and the probability of the predicted class is followed. A map that tells "
     "what the prediction hangs on makes it fall, or rise, sooner than a random map does, and "
-    "than the mere edges of the film."
+    "than the mere edges of the image."
 )
 METHODS = (CLOSED_FORM, "LayerCAM", "GradCAMPlusPlus")
 RANDOM, EDGES = "random", "edges"
-FILMS = 48
-"""Test films, as many of each class. Each passes through the networks 75 times."""
+IMAGES = 48
+"""Test images, as many of each class. Each passes through the networks 75 times."""
 FEWEST = 16
-"""Films below which the interval would be too wide to say anything."""
+"""Images below which the interval would be too wide to say anything."""
 RESAMPLES = 2000
 MODES: tuple[Mode, ...] = ("insertion", "deletion")
 Interval = dict[str, float]
@@ -72,12 +72,12 @@ class Faith:
 def audit_faithfulness(
     members: Mapping[str, Member],
     ensemble: Ensemble,
-    films: Films,
+    images: Images,
     *,
     rng: np.random.Generator,
     folder: Path | None = None,
     note: str = "",
-    count: int = FILMS,
+    count: int = IMAGES,
     methods: tuple[str, ...] = METHODS,
     resamples: int = RESAMPLES,
     batch_size: int = 32,
@@ -93,14 +93,14 @@ def audit_faithfulness(
     Args:
         members: the trained networks.
         ensemble: their temperatures and weights.
-        films: test films are drawn from these.
-        rng: draws films, random maps and resamples.
+        images: test images are drawn from these.
+        rng: draws images, random maps and resamples.
         folder: receives ``faithfulness.png``; no figure without it.
-        note: what the films are.
-        count: test films drawn.
+        note: what the images are.
+        count: test images drawn.
         methods: ``closed_form`` or a method of pytorch-grad-cam; the first decides.
         resamples: of groups, for the intervals.
-        batch_size: films at once.
+        batch_size: images at once.
         progress: see ``ShowProgress``.
 
     Returns:
@@ -110,14 +110,14 @@ def audit_faithfulness(
     Raises:
         InputError: an unknown method.
     """
-    rows = draw_per_class(films.test_rows, films.targets, -(-count // len(films.labels)), rng)
+    rows = draw_per_class(images.test_rows, images.targets, -(-count // len(images.labels)), rng)
     if len(rows) < FEWEST:
-        reason = f"{len(rows)} test films are too few, {FEWEST} are needed"
+        reason = f"{len(rows)} test images are too few, {FEWEST} are needed"
         return skipped(NAME, TITLE, WHAT, reason)
     names = (*methods, RANDOM, EDGES)
     passes = 5 + 2 * (len(FRACTIONS) - 2) * len(names)
     with progress("maps put to the test", len(rows) * len(members) * passes) as done:
-        pixels, everyone = np.asarray(films.pixels[rows]), np.arange(len(rows))
+        pixels, everyone = np.asarray(images.pixels[rows]), np.arange(len(rows))
 
         def probs(shown: NDArray[np.uint8]) -> Floats:
             logits = {
@@ -128,15 +128,24 @@ def audit_faithfulness(
 
         classes = probs(pixels).argmax(axis=1)
         maps = _maps(members, ensemble, pixels, classes, methods, rng=rng, batch_size=batch_size)
-        found = _measure(lambda shown: probs(shown)[everyone, classes], pixels, maps,
-                         films.groups[rows], rng=rng, resamples=resamples)  # fmt: skip
+        found = _measure(
+            lambda shown: probs(shown)[everyone, classes],
+            pixels,
+            maps,
+            images.groups[rows],
+            rng=rng,
+            resamples=resamples,
+        )
     result = _judge(found, methods[0], len(rows))
     if folder is not None:
         figure = draw_faithfulness(
             {name: part.curves for name, part in found.items()},
-            {name: part.score for name, part in found.items()}, FRACTIONS,
-            baselines=(RANDOM, EDGES), films=len(rows), note=note,
-        )  # fmt: skip
+            {name: part.score for name, part in found.items()},
+            FRACTIONS,
+            baselines=(RANDOM, EDGES),
+            images=len(rows),
+            note=note,
+        )
         save_figure(figure, folder / f"{NAME}.png")
         result.figures.append(f"{NAME}.png")
     return result
@@ -168,10 +177,11 @@ def _maps(
     grids = {name: values.shape[1:] for name, values in by(CLOSED_FORM).items()}
     edges = edge_maps(pixels)
     raw = {method: by(method) for method in methods} | {
-        RANDOM: {name: rng.random((len(pixels), *grid), dtype=np.float32)
-                 for name, grid in grids.items()},
+        RANDOM: {
+            name: rng.random((len(pixels), *grid), dtype=np.float32) for name, grid in grids.items()
+        },
         EDGES: {name: to_cells(edges, grid) for name, grid in grids.items()},
-    }  # fmt: skip
+    }
     return {name: ensemble_cam(parts, ensemble.weights, side) for name, parts in raw.items()}
 
 
@@ -186,27 +196,38 @@ def _measure(
 ) -> dict[str, Faith]:
     ends = {mode: end_points(predict, pixels, mode) for mode in MODES}
     curves = {
-        name: {mode: perturbation_curve(predict, pixels, values, mode, rng=rng, ends=ends[mode])
-               for mode in MODES}
+        name: {
+            mode: perturbation_curve(predict, pixels, values, mode, rng=rng, ends=ends[mode])
+            for mode in MODES
+        }
         for name, values in maps.items()
-    }  # fmt: skip
-    areas = {name: {mode: area_under(part[mode]) for mode in MODES}
-             for name, part in curves.items()}  # fmt: skip
+    }
+    areas = {
+        name: {mode: area_under(part[mode]) for mode in MODES} for name, part in curves.items()
+    }
     score = {name: part["insertion"] - part["deletion"] for name, part in areas.items()}
     columns = [
-        column for name in maps for column in (
-            areas[name]["insertion"], areas[name]["deletion"], score[name],
-            score[name] - score[RANDOM], score[name] - score[EDGES],
+        column
+        for name in maps
+        for column in (
+            areas[name]["insertion"],
+            areas[name]["deletion"],
+            score[name],
+            score[name] - score[RANDOM],
+            score[name] - score[EDGES],
         )
-    ]  # fmt: skip
+    ]
     means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
     found = {}
     for place, name in enumerate(maps):
         inserted, deleted, difference, over_random, over_edges = means[5 * place : 5 * place + 5]
         found[name] = Faith(
-            inserted, deleted, difference, {RANDOM: over_random, EDGES: over_edges},
+            inserted,
+            deleted,
+            difference,
+            {RANDOM: over_random, EDGES: over_edges},
             {mode: values.mean(axis=0) for mode, values in curves[name].items()},
-        )  # fmt: skip
+        )
     return found
 
 
@@ -224,24 +245,39 @@ def _judge(found: Mapping[str, Faith], method: str, count: int) -> AuditResult:
     }[len(better)]
     sentence = (
         f"Insertion minus deletion of the maps that users see is "
-        f"{show_interval(first.score, digits=2)} on {count} test films; a random map has "
+        f"{show_interval(first.score, digits=2)} on {count} test images; a random map has "
         f"{found[RANDOM].score['value']:.2f} (difference "
-        f"{show_interval(first.over[RANDOM], digits=2)}), the film's edges "
+        f"{show_interval(first.over[RANDOM], digits=2)}), the image's edges "
         f"{found[EDGES].score['value']:.2f} (difference "
         f"{show_interval(first.over[EDGES], digits=2)}). {ending}"
     )
     rows: list[tuple[Cell, ...]] = [
         (
-            name, *(show_interval(value, digits=2) for value in
-                    (part.insertion, part.deletion, part.score, part.over[RANDOM],
-                     part.over[EDGES])),
+            name,
+            *(
+                show_interval(value, digits=2)
+                for value in (
+                    part.insertion,
+                    part.deletion,
+                    part.score,
+                    part.over[RANDOM],
+                    part.over[EDGES],
+                )
+            ),
         )
         for name, part in found.items()
-    ]  # fmt: skip
+    ]
     heads = ("map", "insertion", "deletion", "insertion - deletion", "over random", "over edges")
     return AuditResult(
-        NAME, TITLE, WHAT, verdict, sentence,
-        figure_of(first.score, metric=f"insertion - deletion, {method}",
-                  chance=found[RANDOM].score["value"]),
-        [Table(f"Area under the curves, {count} films", heads, tuple(rows))],
-    )  # fmt: skip
+        NAME,
+        TITLE,
+        WHAT,
+        verdict,
+        sentence,
+        figure_of(
+            first.score,
+            metric=f"insertion - deletion, {method}",
+            chance=found[RANDOM].score["value"],
+        ),
+        [Table(f"Area under the curves, {count} images", heads, tuple(rows))],
+    )

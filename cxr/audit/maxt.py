@@ -56,8 +56,9 @@ def permuted_gaps(
             donors[0], shift[0] = np.arange(len(sizes)), 0
         donor = donors[:, patient]
         labels = values[starts[donor] + (place + shift[:, patient]) % sizes[donor]]
-        found.append(np.stack([_below(labels == value, hits, starts, likeness)
-                               for value in wanted], axis=1))  # fmt: skip
+        found.append(
+            np.stack([_below(labels == value, hits, starts, likeness) for value in wanted], axis=1)
+        )
     return np.concatenate(found)
 
 

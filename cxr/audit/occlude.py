@@ -1,4 +1,4 @@
-"""Films with their lungs hidden, or with nothing but their lungs. N films, S side."""
+"""Images with their lungs hidden, or with nothing but their lungs. N images, S side."""
 
 from typing import Literal, get_args
 
@@ -10,7 +10,7 @@ from cxr.errors import InputError
 Variant = Literal["whole", "lungs only", "lungs black", "lungs gray", "box black", "box alone"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 HIDDEN: tuple[Variant, ...] = ("lungs black", "lungs gray", "box black")
-"""Those in which no lung is to be seen. Black is what the literature does and what a film's
+"""Those in which no lung is to be seen. Black is what the literature does and what an image's
 border is; but a black hole is a strange thing to a network that never saw one, so gray shows
 whether the finding hangs on that. In both the hole has the lungs' outline, and a mask that
 leaves out a consolidated part draws the disease; the box shows four edges and no outline. But
@@ -23,15 +23,15 @@ BOX_MARGIN = 0.04
 
 
 def occlude(
-    films: NDArray[np.uint8], masks: NDArray[np.bool_], variant: Variant
+    images: NDArray[np.uint8], masks: NDArray[np.bool_], variant: Variant
 ) -> NDArray[np.uint8]:
-    """Hide a part of each film.
+    """Hide a part of each image.
 
     Args:
-        films: (N, S, S).
+        images: (N, S, S).
         masks: (N, S, S), lungs.
         variant: ``whole`` hides nothing; ``lungs only`` blackens all but the lungs; ``lungs
-            black`` and ``lungs gray`` fill the lungs, gray being the film's mean outside of
+            black`` and ``lungs gray`` fill the lungs, gray being the image's mean outside of
             them, so that the fill tells nothing of the lungs; ``box black`` fills the
             upright rectangle around both lungs and a margin; ``box alone`` is that black
             rectangle on an even gray, so that nothing is left but where it lies.
@@ -40,27 +40,27 @@ def occlude(
         (N, S, S) uint8, new.
 
     Raises:
-        InputError: arrays of different films, an unknown variant, or a film without a mask.
+        InputError: arrays of different images, an unknown variant, or an image without a mask.
     """
-    if films.shape != masks.shape:
-        raise InputError(f"films are {films.shape}, masks {masks.shape}: use the same films")
+    if images.shape != masks.shape:
+        raise InputError(f"images are {images.shape}, masks {masks.shape}: use the same images")
     if variant not in VARIANTS:
         raise InputError(f"variant is {variant!r}: allowed are {', '.join(VARIANTS)}")
     if not masks.any(axis=(1, 2)).all():
-        raise InputError("a film without a mask cannot be occluded: leave such films out")
+        raise InputError("an image without a mask cannot be occluded: leave such images out")
     if variant == "lungs only":
-        return np.where(masks, films, 0).astype(np.uint8)
+        return np.where(masks, images, 0).astype(np.uint8)
     if variant == "lungs black":
-        return np.where(masks, 0, films).astype(np.uint8)
+        return np.where(masks, 0, images).astype(np.uint8)
     if variant == "lungs gray":
         outside = np.maximum((~masks).sum(axis=(1, 2)), 1)
-        mean = np.where(masks, 0, films).sum(axis=(1, 2), dtype=np.int64) / outside
-        return np.where(masks, np.rint(mean)[:, None, None], films).astype(np.uint8)
+        mean = np.where(masks, 0, images).sum(axis=(1, 2), dtype=np.int64) / outside
+        return np.where(masks, np.rint(mean)[:, None, None], images).astype(np.uint8)
     if variant == "box black":
-        return np.where(boxes(masks), 0, films).astype(np.uint8)
+        return np.where(boxes(masks), 0, images).astype(np.uint8)
     if variant == "box alone":
         return np.where(boxes(masks), 0, EVEN_GRAY).astype(np.uint8)
-    return np.array(films)
+    return np.array(images)
 
 
 def boxes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -80,7 +80,7 @@ def boxes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def visible_share(masks: NDArray[np.bool_], variant: Variant) -> float:
-    """Return the mean share of a film that a variant leaves to see; NaN without films."""
+    """Return the mean share of an image that a variant leaves to see; NaN without images."""
     if not len(masks):
         return float("nan")
     if variant in ("whole", "box alone"):

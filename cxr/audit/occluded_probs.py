@@ -1,6 +1,6 @@
-"""Measure networks and linear models on films whose lungs are hidden.
+"""Measure networks and linear models on images whose lungs are hidden.
 
-N films, F features, K classes, S side of prepared pixels.
+N images, F features, K classes, S side of prepared pixels.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.audit.context import CHUNK, Films, Floats, Masks, Rows
+from cxr.audit.context import CHUNK, Floats, Images, Masks, Rows
 from cxr.audit.limits import Interval, auroc_excess
 from cxr.audit.linear import fit_linear
 from cxr.audit.occlude import VARIANTS, Variant, occlude
@@ -29,10 +29,10 @@ CONTROL: Variant = "box alone"
 
 @dataclass(frozen=True)
 class Known:
-    """Pooled features of films as they are, from an earlier pass.
+    """Pooled features of images as they are, from an earlier pass.
 
     Attributes:
-        rows: (n,) rising; of which films.
+        rows: (n,) rising; of which images.
         features: per member (n, F).
     """
 
@@ -42,7 +42,7 @@ class Known:
     def of(self, member: str, rows: Rows) -> NDArray[np.float32]:
         """Return (m, F) of rows that are all among the known ones."""
         places = np.searchsorted(self.rows, rows)
-        assert (self.rows[places] == rows).all(), "features of a film that was not passed"
+        assert (self.rows[places] == rows).all(), "features of an image that was not passed"
         return np.asarray(self.features[member][places])
 
 
@@ -51,15 +51,15 @@ class Hidden:
     """What every model makes of every variant.
 
     Attributes:
-        films: their targets and groups.
-        probs: per variant and model (n, K), of ``few`` test films, or of ``every`` one by
+        images: their targets and groups.
+        probs: per variant and model (n, K), of ``few`` test images, or of ``every`` one by
             ``THUMBNAIL``.
-        few: rows of the drawn test films, ascending and all among ``every``.
-        every: rows of all test films with lungs, ascending.
-        visible: per variant the mean share of a film that is left to see.
+        few: rows of the drawn test images, ascending and all among ``every``.
+        every: rows of all test images with lungs, ascending.
+        visible: per variant the mean share of an image that is left to see.
     """
 
-    films: Films
+    images: Images
     probs: dict[tuple[Variant, str], Floats]
     few: Rows
     every: Rows
@@ -71,31 +71,33 @@ class Hidden:
         return list(dict.fromkeys(model for _, model in self.probs))
 
     def rows(self, model: str) -> Rows:
-        """Return the test films of a model."""
+        """Return the test images of a model."""
         return self.every if model == THUMBNAIL else self.few
 
     def hits(self, variant: Variant, model: str) -> Masks:
-        """Return (n,) which films a model has right."""
+        """Return (n,) which images a model has right."""
         found = self.probs[variant, model].argmax(axis=1)
-        return np.asarray(found == self.films.targets[self.rows(model)])
+        return np.asarray(found == self.images.targets[self.rows(model)])
 
     def auroc(self, variant: Variant, model: str, k: int) -> Interval:
         """Return a model's AUROC of a class against the rest."""
         rows = self.rows(model)
         return auroc_interval(
-            self.films.targets[rows] == k, self.probs[variant, model][:, k], self.films.groups[rows]
+            self.images.targets[rows] == k,
+            self.probs[variant, model][:, k],
+            self.images.groups[rows],
         )
 
     def control(self, model: str, k: int) -> tuple[str, Floats]:
         """Return which linear model tells most of a class from the box alone, and its scores.
 
-        They are of the same films as the model's. To the thumbnail model its like is set, which
+        They are of the same images as the model's. To the thumbnail model its like is set, which
         sees the same but what lies around the box; to networks the better of both.
         """
         thumbs = self.probs[CONTROL, THUMBNAIL][:, k]
         if model == THUMBNAIL:
             return THUMBNAIL, thumbs
-        positive = self.films.targets[self.few] == k
+        positive = self.images.targets[self.few] == k
         found = {
             THUMBNAIL: thumbs[np.searchsorted(self.every, self.few)],
             FEATURES: self.probs[CONTROL, FEATURES][:, k],
@@ -107,15 +109,18 @@ class Hidden:
         """Return the share of what the box alone leaves open that a model tells beside it."""
         rows = self.rows(model)
         return auroc_excess(
-            self.films.targets[rows] == k, self.probs[DECIDES, model][:, k],
-            self.control(model, k)[1], self.films.groups[rows], confidence=confidence,
-        )  # fmt: skip
+            self.images.targets[rows] == k,
+            self.probs[DECIDES, model][:, k],
+            self.control(model, k)[1],
+            self.images.groups[rows],
+            confidence=confidence,
+        )
 
 
 def network_probs(
     members: Mapping[str, Member],
     ensemble: Ensemble,
-    films: Films,
+    images: Images,
     rows: tuple[Rows, Rows],
     *,
     known: Known | None,
@@ -127,10 +132,10 @@ def network_probs(
     Args:
         members: the trained networks.
         ensemble: their temperatures and weights.
-        films: where the rows' pixels and masks are.
-        rows: films to fit the linear model on, and films to test.
-        known: pooled features of the films as they are, where they are there; spares a pass.
-        batch_size: films at once.
+        images: where the rows' pixels and masks are.
+        rows: images to fit the linear model on, and images to test.
+        known: pooled features of the images as they are, where they are there; spares a pass.
+        batch_size: images at once.
         progress: see ``ShowProgress``.
 
     Returns:
@@ -138,7 +143,7 @@ def network_probs(
     """
     fit, test = rows
     both = np.concatenate([fit, test])
-    pixels, masks = np.asarray(films.pixels[both]), films.read_masks(both)
+    pixels, masks = np.asarray(images.pixels[both]), images.read_masks(both)
     found: dict[tuple[Variant, str], Floats] = {}
     passes = [v for v in VARIANTS if v != "whole" or known is None]
     with progress("lungs hidden", len(both) * len(passes) * len(members)) as done:
@@ -149,21 +154,25 @@ def network_probs(
                 changed = occlude(pixels, masks, variant)
                 pooled = {
                     name: pooled_features(
-                        member, changed, np.arange(len(both)), batch_size=batch_size,
-                        on_image=done,
+                        member, changed, np.arange(len(both)), batch_size=batch_size, on_image=done
                     )
                     for name, member in members.items()
-                }  # fmt: skip
+                }
             trained = all_probs(
-                {name: _logits(members[name], values[len(fit) :])
-                 for name, values in pooled.items()}, ensemble
-            )  # fmt: skip
+                {
+                    name: _logits(members[name], values[len(fit) :])
+                    for name, values in pooled.items()
+                },
+                ensemble,
+            )
             found |= {(variant, name): part for name, part in trained.items() if name != EQUAL}
             joined = np.concatenate([pooled[name] for name in members], axis=1)
             model = fit_linear(
-                joined[: len(fit)], films.targets[fit], films.groups[fit],
-                n_classes=len(films.labels),
-            )  # fmt: skip
+                joined[: len(fit)],
+                images.targets[fit],
+                images.groups[fit],
+                n_classes=len(images.labels),
+            )
             found[variant, FEATURES] = model.probs(joined[len(fit) :])
     return found
 
@@ -176,14 +185,14 @@ def _logits(member: Member, pooled: NDArray[np.float32]) -> Floats:
 
 
 def thumbnail_probs(
-    films: Films, fit: Rows, test: Rows, progress: ShowProgress
+    images: Images, fit: Rows, test: Rows, progress: ShowProgress
 ) -> dict[Variant, Floats]:
     """Return test probabilities (n, K) per variant of a linear model on thumbnails.
 
     Args:
-        films: where the rows' pixels and masks are.
-        fit: films with a mask to fit on.
-        test: films with a mask to test.
+        images: where the rows' pixels and masks are.
+        fit: images with a mask to fit on.
+        test: images with a mask to test.
         progress: see ``ShowProgress``.
     """
     both = np.concatenate([fit, test])
@@ -191,7 +200,7 @@ def thumbnail_probs(
     with progress("thumbnails, lungs hidden", len(both)) as done:
         for start in range(0, len(both), CHUNK):
             rows = both[start : start + CHUNK]
-            pixels, masks = np.asarray(films.pixels[rows]), films.read_masks(rows)
+            pixels, masks = np.asarray(images.pixels[rows]), images.read_masks(rows)
             for variant, kept in parts.items():
                 small = thumbnails(occlude(pixels, masks, variant), np.arange(len(rows)))
                 kept.append(small.reshape(len(rows), -1))
@@ -201,7 +210,10 @@ def thumbnail_probs(
     for variant, kept in parts.items():
         values = np.concatenate(kept)
         model = fit_linear(
-            values[: len(fit)], films.targets[fit], films.groups[fit], n_classes=len(films.labels)
+            values[: len(fit)],
+            images.targets[fit],
+            images.groups[fit],
+            n_classes=len(images.labels),
         )
         found[variant] = model.probs(values[len(fit) :])
     return found

@@ -1,6 +1,6 @@
-"""Where each class comes from: films, patients, ages, sexes and views per class and source.
+"""Where each class comes from: images, patients, ages, sexes and views per class and source.
 
-N films, K classes.
+N images, K classes.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from cxr.labels import list_words
 POPULATIONS = {
     "kermany": "children aged one to five, one hospital in Guangzhou",
     "hannover": "covid patients of Hannover Medical School",
-    "cohen": "films out of publications from many hospitals, mostly adults",
+    "cohen": "images out of publications from many hospitals, mostly adults",
 }
 """What the public sources say of themselves where their tables do not.
 
@@ -26,7 +26,7 @@ UNKNOWN = "unknown"
 
 
 def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> Table:
-    """Count films and patients of each class and source, with what is known of the patients.
+    """Count images and patients of each class and source, with what is known of the patients.
 
     Args:
         table: N rows of the prepared table.
@@ -35,13 +35,29 @@ def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for label in labels:
         of_class = table[table["label"] == label]
-        for source, films in of_class.groupby(of_class["source"].replace("", UNKNOWN)):
-            rows.append((
-                label, str(source), len(films), int(films["group"].nunique()), ages_of(films),
-                _counts(films["sex"]), _counts(films["view"]), POPULATIONS.get(str(source), ""),
-            ))  # fmt: skip
-    heads = ("class", "source", "films", "patients or groups", "age in years", "sex", "view",
-             "as the source says")  # fmt: skip
+        for source, images in of_class.groupby(of_class["source"].replace("", UNKNOWN)):
+            rows.append(
+                (
+                    label,
+                    str(source),
+                    len(images),
+                    int(images["group"].nunique()),
+                    ages_of(images),
+                    _counts(images["sex"]),
+                    _counts(images["view"]),
+                    POPULATIONS.get(str(source), ""),
+                )
+            )
+    heads = (
+        "class",
+        "source",
+        "images",
+        "patients or groups",
+        "age in years",
+        "sex",
+        "view",
+        "as the source says",
+    )
     return Table("Where each class comes from", heads, tuple(rows))
 
 
@@ -53,11 +69,12 @@ def origin_sentences(table: pd.DataFrame, labels: Sequence[str]) -> str:
         theirs, others = set(own["source"]) - {""}, set(rest["source"]) - {""}
         if not theirs or not others or theirs & others:
             continue
-        films = [f"{source} ({int((own['source'] == source).sum())} films)"
-                 for source in sorted(theirs)]  # fmt: skip
+        images = [
+            f"{source} ({int((own['source'] == source).sum())} images)" for source in sorted(theirs)
+        ]
         said.append(
-            f"Every {label} film comes from other hospitals than the rest: from "
-            f"{list_words(films)}, and no other class has a film from there."
+            f"Every {label} image comes from other hospitals than the rest: from "
+            f"{list_words(images)}, and no other class has an image from there."
         )
         said.append(_ages_sentence(label, own, rest))
     return " ".join(part for part in said if part)
@@ -75,26 +92,27 @@ def _ages_sentence(label: str, own: pd.DataFrame, rest: pd.DataFrame) -> str:
         return ""
     first = (
         f"It also comes from other ages: in years, {label} patients have the {ages_of(own)} "
-        f"(known of {len(known_own)} of {len(own)} films)"
+        f"(known of {len(known_own)} of {len(own)} images)"
     )
     if len(known_rest):
         return f"{first}, the others {ages_of(rest)} (of {len(known_rest)} of {len(rest)})."
     if described:
-        words = list_words([f"{source} describes its films as {said}"
-                            for source, said in described.items()])  # fmt: skip
-        return f"{first}; of the others no film's age is known, but {words}."
-    return f"{first}; of the others no film's age is known."
+        words = list_words(
+            [f"{source} describes its images as {said}" for source, said in described.items()]
+        )
+        return f"{first}; of the others no image's age is known, but {words}."
+    return f"{first}; of the others no image's age is known."
 
 
-def ages(films: pd.DataFrame) -> NDArray[np.float64]:
+def ages(images: pd.DataFrame) -> NDArray[np.float64]:
     """Return the known ages in years."""
-    found = pd.to_numeric(films["age"], errors="coerce").to_numpy(np.float64)
+    found = pd.to_numeric(images["age"], errors="coerce").to_numpy(np.float64)
     return np.asarray(found[np.isfinite(found)])
 
 
-def ages_of(films: pd.DataFrame) -> str:
+def ages_of(images: pd.DataFrame) -> str:
     """Write the median age and the range, or that none is known."""
-    known = ages(films)
+    known = ages(images)
     if not len(known):
         return UNKNOWN
     return f"median {np.median(known):.0f}, {known.min():.0f} to {known.max():.0f}"

@@ -1,4 +1,4 @@
-"""What may differ between one machine's films and another's. S side of prepared pixels."""
+"""What may differ between one machine's images and another's. S side of prepared pixels."""
 
 import io
 from collections.abc import Callable
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-Film = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 WHITE = 255
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of films at several levels.
+    """A change of images at several levels.
 
     Attributes:
         name: for people.
         levels: from mild to strong.
         unit: how a level is written, with {} in the number's place.
-        apply: from film (S, S), level and a generator to the changed film. The generator is
-            the same for every level of a film, so that its direction is.
+        apply: from image (S, S), level and a generator to the changed image. The generator is
+            the same for every level of an image, so that its direction is.
         axis: what a figure's axis counts.
-        usual: films come that way, so that the mildest level must do no harm.
+        usual: images come that way, so that the mildest level must do no harm.
     """
 
     name: str
     levels: tuple[float, ...]
     unit: str
-    apply: Callable[[Film, float, np.random.Generator], Film]
+    apply: Callable[[Pixels, float, np.random.Generator], Pixels]
     axis: str
     usual: bool = True
 
@@ -44,86 +44,88 @@ class Change:
         return f"{short}{self.levels[number]:g}"
 
 
-def change_films(films: Film, name: str, level: int, *, seed: int) -> Film:
-    """Change films.
+def change_images(images: Pixels, name: str, level: int, *, seed: int) -> Pixels:
+    """Change images.
 
     Args:
-        films: (N, S, S) uint8.
+        images: (N, S, S) uint8.
         name: of one of ``CHANGES``.
         level: position among its levels.
-        seed: with a film's place, of its direction and noise.
+        seed: with an image's place, of its direction and noise.
 
     Returns:
         (N, S, S) uint8.
     """
     change = next(change for change in CHANGES if change.name == name)
-    return np.stack([
-        change.apply(film, change.levels[level], np.random.default_rng([seed, row]))
-        for row, film in enumerate(films)
-    ])  # fmt: skip
+    return np.stack(
+        [
+            change.apply(image, change.levels[level], np.random.default_rng([seed, row]))
+            for row, image in enumerate(images)
+        ]
+    )
 
 
 def _sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def _to_gray(values: NDArray[np.floating]) -> Film:
+def _to_gray(values: NDArray[np.floating]) -> Pixels:
     """Round; what is brighter than white or darker than black is cut off, as in a detector."""
     return np.asarray(np.rint(np.clip(values, 0, WHITE)), np.uint8)
 
 
-def _rotate(film: Film, level: float, rng: np.random.Generator) -> Film:
-    turned = Image.fromarray(film).rotate(_sign(rng) * level, Image.Resampling.BILINEAR)
+def _rotate(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
+    turned = Image.fromarray(image).rotate(_sign(rng) * level, Image.Resampling.BILINEAR)
     return np.asarray(turned)
 
 
-def _shift(film: Film, level: float, rng: np.random.Generator) -> Film:
-    pixels = round(level / 100 * film.shape[0])
+def _shift(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
+    pixels = round(level / 100 * image.shape[0])
     turns = int(rng.integers(4))
-    # Down, on a film turned by quarters: any of the four directions.
-    turned = np.rot90(film, turns)
+    # Down, on an image turned by quarters: any of the four directions.
+    turned = np.rot90(image, turns)
     moved = np.zeros_like(turned)
     moved[pixels:] = turned[: len(turned) - pixels]
     return np.rot90(moved, -turns)
 
 
-def _brightness(film: Film, level: float, rng: np.random.Generator) -> Film:
-    return _to_gray(film + _sign(rng) * level * WHITE)
+def _brightness(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
+    return _to_gray(image + _sign(rng) * level * WHITE)
 
 
-def _contrast(film: Film, level: float, _rng: np.random.Generator) -> Film:
-    mean = film.mean()
-    return _to_gray(mean + (film - mean) * level)
+def _contrast(image: Pixels, level: float, _rng: np.random.Generator) -> Pixels:
+    mean = image.mean()
+    return _to_gray(mean + (image - mean) * level)
 
 
-def _gamma(film: Film, level: float, rng: np.random.Generator) -> Film:
-    return _to_gray(WHITE * (film / WHITE) ** (level ** _sign(rng)))
+def _gamma(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
+    return _to_gray(WHITE * (image / WHITE) ** (level ** _sign(rng)))
 
 
-def _blur(film: Film, level: float, _rng: np.random.Generator) -> Film:
-    return _to_gray(gaussian_filter(film.astype(np.float32), level / 100 * film.shape[0]))
+def _blur(image: Pixels, level: float, _rng: np.random.Generator) -> Pixels:
+    return _to_gray(gaussian_filter(image.astype(np.float32), level / 100 * image.shape[0]))
 
 
-def _noise(film: Film, level: float, rng: np.random.Generator) -> Film:
-    return _to_gray(film + level * WHITE * rng.standard_normal(film.shape, dtype=np.float32))
+def _noise(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
+    return _to_gray(image + level * WHITE * rng.standard_normal(image.shape, dtype=np.float32))
 
 
-def _jpeg(film: Film, level: float, _rng: np.random.Generator) -> Film:
+def _jpeg(radiograph: Pixels, level: float, _rng: np.random.Generator) -> Pixels:
     stream = io.BytesIO()
-    Image.fromarray(film).save(stream, "JPEG", quality=int(level))
+    Image.fromarray(radiograph).save(stream, "JPEG", quality=int(level))
     with Image.open(stream, formats=("JPEG",)) as image:
         return np.asarray(image.convert("L"))
 
 
-def _resolution(film: Film, level: float, _rng: np.random.Generator) -> Film:
-    side = film.shape[0]
+def _resolution(radiograph: Pixels, level: float, _rng: np.random.Generator) -> Pixels:
+    side = radiograph.shape[0]
     small = max(1, round(side / level))
-    image = Image.fromarray(film).resize((small, small), Image.Resampling.BOX)
+    image = Image.fromarray(radiograph).resize((small, small), Image.Resampling.BOX)
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _invert(film: Film, _level: float, _rng: np.random.Generator) -> Film:
-    return (WHITE - film).astype(np.uint8)
+def _invert(image: Pixels, _level: float, _rng: np.random.Generator) -> Pixels:
+    return (WHITE - image).astype(np.uint8)
 
 
 CHANGES = (

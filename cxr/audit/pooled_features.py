@@ -3,7 +3,7 @@
     features = pooled_features(member, pixels, rows, batch_size=32, on_image=done)   # (N, F)
 
 The stage keeps them in ``audit/features-<member>.npy``, so that tests share them.
-N films, F features, S side of prepared pixels.
+N images, F features, S side of prepared pixels.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ def pooled_features(
     batch_size: int = 32,
     on_image: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return a member's last feature layer, averaged over the film.
+    """Return a member's last feature layer, averaged over the image.
 
     Args:
         member: trained.
         pixels: (M, S, S) uint8.
         rows: (N,) which of them, in order.
-        batch_size: films at once.
-        on_image: called once a film.
+        batch_size: images at once.
+        on_image: called once an image.
 
     Returns:
         (N, F) float32; the member's logits are linear in it.

@@ -89,12 +89,15 @@ def figure_of(
         metric: what it is, "AUROC of covid against the rest".
         chance: the value of guessing, where there is one.
     """
-    return {"metric": metric, **{key: found[key] for key in ("value", "low", "high")},
-            "chance": chance}  # fmt: skip
+    return {
+        "metric": metric,
+        **{key: found[key] for key in ("value", "low", "high")},
+        "chance": chance,
+    }
 
 
 def judge(low: float, *, suspicious: float, shortcut: float) -> Verdict:
-    """Judge a figure by the lower end of its interval, so that few films cannot alarm alone.
+    """Judge a figure by the lower end of its interval, so that few images cannot alarm alone.
 
     Args:
         low: lower end of the interval; NaN, an undefined figure, is ``skipped``.
@@ -117,8 +120,12 @@ def headline(results: Sequence[AuditResult]) -> str:
     """Return the audit in a sentence: how many tests, and which found what."""
     if not results:
         return "No audit test was done."
-    words = {"shortcut": "found a shortcut", "suspicious": "suspicious", "clear": "clear",
-             "skipped": "skipped"}  # fmt: skip
+    words = {
+        "shortcut": "found a shortcut",
+        "suspicious": "suspicious",
+        "clear": "clear",
+        "skipped": "skipped",
+    }
     parts = []
     for verdict in reversed(SEVERITY):
         names = [result.title for result in results if result.verdict == verdict]

@@ -1,4 +1,4 @@
-"""Test 6: films as other machines and hands would have made them. N films, S side, L levels."""
+"""Test 6: images as other machines and hands would have made them. N images, S side, L levels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.audit.audit_plots import draw_robustness
-from cxr.audit.context import Films, Floats, Masks, Rows, draw_alike, mean_intervals
+from cxr.audit.context import Floats, Images, Masks, Rows, draw_alike, mean_intervals
 from cxr.audit.limits import corrected
-from cxr.audit.perturbations import CHANGES, change_films
+from cxr.audit.perturbations import CHANGES, change_images
 from cxr.audit.result import AuditResult, Verdict, figure_of, skipped
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.evaluation.intervals import paired_difference
@@ -21,20 +21,20 @@ from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 from cxr.plotting import save_figure
 from cxr.training.inference import predict_logits
 
-NAME, TITLE = "robustness", "Films of other machines and hands"
+NAME, TITLE = "robustness", "Images of other machines and hands"
 WHAT = (
-    "Test films are turned, shifted, brightened, blurred and so on, a little and then more, and "
-    "classified again. A doctor reads such films as before; a network that leans on exposure or "
+    "Test images are turned, shifted, brightened, blurred and so on, a little and then more, and "
+    "classified again. A doctor reads such images as before; a network that leans on exposure or "
     "position does not."
 )
-FILMS = 160
-"""Test films, drawn with the classes' shares. Each passes through the networks 38 times."""
+IMAGES = 160
+"""Test images, drawn with the classes' shares. Each passes through the networks 38 times."""
 MILD_LOSS = 0.05
 """Accuracy that may go at the mildest level, which is no more than two machines differ by."""
 COLLAPSE = 0.5
 """Share of the accuracy above chance whose loss at the mildest level is a collapse."""
 FEWEST = 30
-"""Films below which no loss could be told from chance."""
+"""Images below which no loss could be told from chance."""
 RESAMPLES = 2000
 Interval = dict[str, float]
 
@@ -47,9 +47,9 @@ class Level:
         change: what was done.
         severity: how strongly, in words.
         accuracy: with interval.
-        loss: accuracy lost against the same films unchanged, paired.
+        loss: accuracy lost against the same images unchanged, paired.
         members: each member's accuracy.
-        mild: the mildest level of a change that a film may well have.
+        mild: the mildest level of a change that an image may well have.
         p: of a mild level's loss, by swapping patients' images changed and not; else 1.
     """
 
@@ -70,32 +70,32 @@ class Level:
 def audit_robustness(
     members: Mapping[str, Member],
     ensemble: Ensemble,
-    films: Films,
+    images: Images,
     *,
     rng: np.random.Generator,
     folder: Path | None = None,
     note: str = "",
-    count: int = FILMS,
+    count: int = IMAGES,
     resamples: int = RESAMPLES,
     batch_size: int = 32,
     progress: ShowProgress = no_progress,
 ) -> AuditResult:
-    """Measure accuracy against the severity of ten changes to the films.
+    """Measure accuracy against the severity of ten changes to the images.
 
     A severity counts as worse from the first level at which the 95 % interval of the loss lies
-    above 0. The loss is paired: the same films, changed and not, which sees smaller losses
+    above 0. The loss is paired: the same images, changed and not, which sees smaller losses
     than two intervals laid side by side.
 
     Args:
         members: the trained networks.
         ensemble: their temperatures and weights.
-        films: test films are drawn from these.
-        rng: draws films, directions, noise and resamples.
+        images: test images are drawn from these.
+        rng: draws images, directions, noise and resamples.
         folder: receives ``robustness.png``; no figure without it.
-        note: what the films are.
-        count: test films drawn.
+        note: what the images are.
+        count: test images drawn.
         resamples: of groups, for the intervals.
-        batch_size: films at once.
+        batch_size: images at once.
         progress: see ``ShowProgress``.
 
     Returns:
@@ -103,16 +103,21 @@ def audit_robustness(
         chance explains at so many changes (``corrected``); a shortcut where it costs
         ``COLLAPSE`` of all that is above chance.
     """
-    rows = draw_alike(films.test_rows, films.targets, count, rng)
+    rows = draw_alike(images.test_rows, images.targets, count, rng)
     if len(rows) < FEWEST:
-        reason = f"{len(rows)} test films are too few, {FEWEST} are needed"
+        reason = f"{len(rows)} test images are too few, {FEWEST} are needed"
         return skipped(NAME, TITLE, WHAT, reason)
     right = _measure(
-        members, ensemble, films, rows,
-        seed=int(rng.integers(2**31)), batch_size=batch_size, progress=progress,
-    )  # fmt: skip
-    clean, levels = _levels(right, films.groups[rows], rng=rng, resamples=resamples)
-    chance = float(np.bincount(films.targets[rows]).max() / len(rows))
+        members,
+        ensemble,
+        images,
+        rows,
+        seed=int(rng.integers(2**31)),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    clean, levels = _levels(right, images.groups[rows], rng=rng, resamples=resamples)
+    chance = float(np.bincount(images.targets[rows]).max() / len(rows))
     result = _judge(clean, levels, len(rows), chance)
     if folder is not None:
         curves = {
@@ -123,9 +128,13 @@ def audit_robustness(
             for change in CHANGES
         }
         figure = draw_robustness(
-            clean, curves, units={change.name: change.axis for change in CHANGES},
-            chance=chance, films=len(rows), note=note,
-        )  # fmt: skip
+            clean,
+            curves,
+            units={change.name: change.axis for change in CHANGES},
+            chance=chance,
+            images=len(rows),
+            note=note,
+        )
         save_figure(figure, folder / f"{NAME}.png")
         result.figures.append(f"{NAME}.png")
     return result
@@ -134,20 +143,20 @@ def audit_robustness(
 def _measure(
     members: Mapping[str, Member],
     ensemble: Ensemble,
-    films: Films,
+    images: Images,
     rows: Rows,
     *,
     seed: int,
     batch_size: int,
     progress: ShowProgress,
 ) -> dict[tuple[str, int], dict[str, Masks]]:
-    """Return, per change and level, which films each model has right; ("", 0) is unchanged."""
-    pixels, everyone = np.asarray(films.pixels[rows]), np.arange(len(rows))
+    """Return, per change and level, which images each model has right; ("", 0) is unchanged."""
+    pixels, everyone = np.asarray(images.pixels[rows]), np.arange(len(rows))
     todo = [("", 0)] + [(c.name, k) for c in CHANGES for k in range(len(c.levels))]
     found = {}
-    with progress("changed films", len(rows) * len(todo) * len(members)) as done:
+    with progress("changed images", len(rows) * len(todo) * len(members)) as done:
         for name, level in todo:
-            changed = change_films(pixels, name, level, seed=seed) if name else pixels
+            changed = change_images(pixels, name, level, seed=seed) if name else pixels
             logits = {
                 member: predict_logits(
                     network, changed, everyone, batch_size=batch_size, on_image=done
@@ -156,9 +165,10 @@ def _measure(
             }
             probs = all_probs(logits, ensemble)
             found[name, level] = {
-                model: values.argmax(axis=1) == films.targets[rows]
-                for model, values in probs.items() if model != EQUAL
-            }  # fmt: skip
+                model: values.argmax(axis=1) == images.targets[rows]
+                for model, values in probs.items()
+                if model != EQUAL
+            }
     return found
 
 
@@ -182,11 +192,17 @@ def _levels(
         for number, level in enumerate(change.levels):
             models, mild = right[change.name, number], number == 0 and change.usual
             p = paired_difference(clean, models[WEIGHTED], groups, rng=rng)["p"] if mild else 1.0
-            found.append(Level(
-                change.name, change.words(level), means[place], means[place + 1],
-                {name: float(hit.mean()) for name, hit in models.items() if name != WEIGHTED},
-                mild, p,
-            ))  # fmt: skip
+            found.append(
+                Level(
+                    change.name,
+                    change.words(level),
+                    means[place],
+                    means[place + 1],
+                    {name: float(hit.mean()) for name, hit in models.items() if name != WEIGHTED},
+                    mild,
+                    p,
+                )
+            )
             place += 2
     return means[0], found
 
@@ -199,8 +215,11 @@ def first_worse(levels: list[Level], change: str) -> Level | None:
 def _judge(clean: Interval, levels: list[Level], count: int, chance: float) -> AuditResult:
     mild = [level for level in levels if level.mild]
     # By each level's own interval 12 % of networks that bear them all alarm (docs/audit.md).
-    hurt = [level for level in mild
-            if level.loss["value"] > MILD_LOSS and level.p < 1 - corrected(len(mild))]  # fmt: skip
+    hurt = [
+        level
+        for level in mild
+        if level.loss["value"] > MILD_LOSS and level.p < 1 - corrected(len(mild))
+    ]
     above = clean["value"] - chance
     fallen = [level for level in mild if above > 0 and level.loss["low"] > COLLAPSE * above]
     verdict: Verdict = "shortcut" if fallen else "suspicious" if hurt else "clear"
@@ -209,9 +228,12 @@ def _judge(clean: Interval, levels: list[Level], count: int, chance: float) -> A
     firm = [name for name in names if first[name] is None]
     falls = [
         f"{name} ({level.severity}: {level.accuracy['value']:.2f})"
-        for name in names if (level := first[name]) is not None
-    ]  # fmt: skip
-    parts = [f"On {count} test films the accuracy is {show_interval(clean, digits=2)} as they are."]
+        for name in names
+        if (level := first[name]) is not None
+    ]
+    parts = [
+        f"On {count} test images the accuracy is {show_interval(clean, digits=2)} as they are."
+    ]
     if falls:
         parts.append(f"It first falls by more than chance under {list_words(falls)}.")
     if firm:
@@ -224,20 +246,28 @@ def _judge(clean: Interval, levels: list[Level], count: int, chance: float) -> A
     worst_mild = max(mild, key=lambda level: level.loss["value"])
     metric = f"accuracy lost, {worst_mild.change} {worst_mild.severity}"
     return AuditResult(
-        NAME, TITLE, WHAT, verdict, " ".join(parts),
-        figure_of(worst_mild.loss, metric=metric, chance=0.0), [_table(levels)],
-    )  # fmt: skip
+        NAME,
+        TITLE,
+        WHAT,
+        verdict,
+        " ".join(parts),
+        figure_of(worst_mild.loss, metric=metric, chance=0.0),
+        [_table(levels)],
+    )
 
 
 def _table(levels: list[Level]) -> Table:
     members = list(levels[0].members)
     rows: list[tuple[Cell, ...]] = [
         (
-            level.change, level.severity, show_interval(level.accuracy, digits=2),
-            show_interval(level.loss, digits=2), "yes" if level.worse else "",
+            level.change,
+            level.severity,
+            show_interval(level.accuracy, digits=2),
+            show_interval(level.loss, digits=2),
+            "yes" if level.worse else "",
             *(f"{level.members[name]:.2f}" for name in members),
         )
         for level in levels
-    ]  # fmt: skip
+    ]
     heads = ("change", "severity", "accuracy", "loss", "worse")
-    return Table("Accuracy of the ensemble on changed films", (*heads, *members), tuple(rows))
+    return Table("Accuracy of the ensemble on changed images", (*heads, *members), tuple(rows))

@@ -1,6 +1,6 @@
 """Sources inside one class: told apart by the features, and left out of the learning.
 
-N films, F features, K classes, R rows whose features are known.
+N images, F features, K classes, R rows whose features are known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,7 +65,12 @@ def tell_apart(
     shown = [f"{name} {count}" for name, count in zip(names.tolist(), counts, strict=True)]
     groups = part["group"].to_numpy(str)[here]
     if counts.min() < TOO_FEW or any(shortage(targets == k, groups) for k in range(len(names))):
-        return [], [], [], [f"too few {label} films to tell its sources apart ({', '.join(shown)})"]
+        return (
+            [],
+            [],
+            [],
+            [f"too few {label} images to tell its sources apart ({', '.join(shown)})"],
+        )
     cells: list[tuple[Cell, ...]] = []
     verdicts, told = [], []
     for member, values in features.items():
@@ -77,14 +82,18 @@ def tell_apart(
             cells.append((member, f"{names[k]} against {against}", show_interval(auroc)))
             verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
             told.append(f"{show_interval(auroc, digits=2)} ({member})")
-    title = f"Sources inside {label} by frozen features ({', '.join(shown)} films), out of fold"
+    title = f"Sources inside {label} by frozen features ({', '.join(shown)} images), out of fold"
     sentence = (
         f"Inside {label}, where the diagnosis is the same, the network's features tell "
         f"{list_words(names.tolist())} apart with AUROC {list_words(told)}: "
         + ("they carry the hospital." if worst(verdicts) != "clear" else "little of the hospital.")
     )
-    return [Table(title, ("features of", "told apart", "AUROC"), tuple(cells))], verdicts, \
-        [sentence], []  # fmt: skip
+    return (
+        [Table(title, ("features of", "told apart", "AUROC"), tuple(cells))],
+        verdicts,
+        [sentence],
+        [],
+    )
 
 
 def leave_out(
@@ -114,7 +123,7 @@ def leave_out(
         thin = shortage(of_source & unseen, groups) or shortage(others, groups)
         if len(held) < TOO_FEW or others.sum() < TOO_FEW or thin:
             reasons.append(
-                f"too few films to say whether {label} of {source} is recognised unseen "
+                f"too few images to say whether {label} of {source} is recognised unseen "
                 f"({len(held)} outside train, {int(others.sum())} of other sources to learn from)"
             )
             continue
@@ -133,10 +142,18 @@ def leave_out(
             any_lost = cluster_interval(*parts, confidence=confidence)["low"] > 0
             low = loss["low"] if any_lost else min(loss["low"], 0.0)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
-            cells.append((
-                source, member, len(held), int(hits["with"].sum()), show_interval(both["with"]),
-                int(hits["without"].sum()), show_interval(both["without"]), show_interval(loss),
-            ))  # fmt: skip
+            cells.append(
+                (
+                    source,
+                    member,
+                    len(held),
+                    int(hits["with"].sum()),
+                    show_interval(both["with"]),
+                    int(hits["without"].sum()),
+                    show_interval(both["without"]),
+                    show_interval(loss),
+                )
+            )
             told.append(
                 f"{source} {int(hits['without'].sum())} of {len(held)} instead of "
                 f"{int(hits['with'].sum())} ({member})"
@@ -144,12 +161,18 @@ def leave_out(
     if not cells:
         return [], verdicts, [], reasons
     heads = (
-        "source left out", "features of", "films outside train", "right with it",
-        "sensitivity with it", "right without it", "sensitivity without it", "loss",
-    )  # fmt: skip
+        "source left out",
+        "features of",
+        "images outside train",
+        "right with it",
+        "sensitivity with it",
+        "right without it",
+        "sensitivity without it",
+        "loss",
+    )
     title = f"{label}: a linear model on frozen features that has not seen one source"
     sentence = (
-        f"Learned again without one source, {label} films from there are recognised: "
+        f"Learned again without one source, {label} images from there are recognised: "
         f"{list_words(told)}. (The features themselves were trained with all sources, so a network "
         "that has really never seen the hospital may lose more.)"
     )

@@ -132,11 +132,17 @@ def audit_subgroups(
             parts += found
             if wanted := [group.value for group in found if group.gap]:
                 inside = own & (values != UNKNOWN)
-                statistics.append(permuted_gaps(
-                    right[inside], values[inside], groups[inside], wanted,
-                    # Attributes known of the same images of a class are permuted together.
-                    rng=np.random.default_rng([seed, k]), permutations=resamples,
-                ))  # fmt: skip
+                statistics.append(
+                    permuted_gaps(
+                        right[inside],
+                        values[inside],
+                        groups[inside],
+                        wanted,
+                        # Attributes known of the same images of a class are permuted together.
+                        rng=np.random.default_rng([seed, k]),
+                        permutations=resamples,
+                    )
+                )
     compared = [group for group in parts if group.gap]
     for group, p in zip(compared, adjusted_p(np.concatenate(statistics, axis=1)), strict=True):
         group.p = float(p)
@@ -157,8 +163,9 @@ def _groups(
         rest = ~here & (values != UNKNOWN)
         gap = {}
         if value and all(_enough(right[part], patients[part]) for part in (here, rest)):
-            gap = _gap_interval(*(share_interval(right[part], patients[part])
-                                  for part in (here, rest)))  # fmt: skip
+            gap = _gap_interval(
+                *(share_interval(right[part], patients[part]) for part in (here, rest))
+            )
         found.append(Group(label, attribute, value, right[here], patients[here], gap))
     return found
 
@@ -201,24 +208,43 @@ def _judge(parts: Sequence[Group], compared: Sequence[Group], reason: str) -> Au
     if lower:
         sentence = "Sensitivity is lower than in the rest of the class for "
         sentence += f"{list_words([group.words for group in lower])}."
-    few = [f"{group.where} ({len(group.right)})" for group in parts
-           if group.value and not _enough(group.right, group.patients)]  # fmt: skip
+    few = [
+        f"{group.where} ({len(group.right)})"
+        for group in parts
+        if group.value and not _enough(group.right, group.patients)
+    ]
     sentence += f" Too few to say: {list_words(few)}." if few else ""
     return AuditResult(NAME, TITLE, WHAT, verdict, sentence, figure, [_table(parts)], reason)
 
 
 def _table(parts: Sequence[Group]) -> Table:
     rows: list[tuple[Cell, ...]] = [
-        (group.label, group.attribute, group.value or "unknown", len(group.right),
-         len(np.unique(group.patients)), int(group.right.sum()),
-         show_interval(share_interval(group.right, group.patients))
-         if _enough(group.right, group.patients) else FEW_WORDS,
-         show_interval(group.gap) if group.gap else None,
-         f"{group.p:.3f}" if group.gap else None)
+        (
+            group.label,
+            group.attribute,
+            group.value or "unknown",
+            len(group.right),
+            len(np.unique(group.patients)),
+            int(group.right.sum()),
+            show_interval(share_interval(group.right, group.patients))
+            if _enough(group.right, group.patients)
+            else FEW_WORDS,
+            show_interval(group.gap) if group.gap else None,
+            f"{group.p:.3f}" if group.gap else None,
+        )
         for group in parts
-    ]  # fmt: skip
-    heads = ("class", "by", "group", "images", "patients or groups", "right", "sensitivity",
-             "less the rest of the class", "adjusted p")  # fmt: skip
+    ]
+    heads = (
+        "class",
+        "by",
+        "group",
+        "images",
+        "patients or groups",
+        "right",
+        "sensitivity",
+        "less the rest of the class",
+        "adjusted p",
+    )
     return Table("Sensitivity of each group, test images", heads, tuple(rows))
 
 
@@ -247,9 +273,13 @@ def _reason(
     """Say which attributes are unknown, wholly or for some classes."""
     reasons = [f"no test image's {name} is known" for name in missing]
     for name, values in known.items():
-        blank = [label for k, label in enumerate(labels)
-                 if (targets == k).any() and (values[targets == k] == UNKNOWN).all()]  # fmt: skip
+        blank = [
+            label
+            for k, label in enumerate(labels)
+            if (targets == k).any() and (values[targets == k] == UNKNOWN).all()
+        ]
         if blank:
-            reasons.append(f"{name} is known of no {list_words(blank).replace(' and ', ' or ')} "
-                           "image")  # fmt: skip
+            reasons.append(
+                f"{name} is known of no {list_words(blank).replace(' and ', ' or ')} image"
+            )
     return "; ".join(reasons)

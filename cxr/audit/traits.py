@@ -1,6 +1,6 @@
-"""Inputs that a linear model can have beside the film's findings: thumbnails, gray, file, size.
+"""Inputs that a linear model can have beside the image's findings: thumbnails, gray, file, size.
 
-N films, S side of prepared pixels, s side of a thumbnail.
+N images, S side of prepared pixels, s side of a thumbnail.
 """
 
 import warnings
@@ -26,7 +26,7 @@ _BLOCK = 256
 def thumbnails(
     pixels: NDArray[np.uint8], rows: NDArray[np.int64], *, side_px: int = THUMB_PX
 ) -> NDArray[np.float32]:
-    """Shrink films by averaging.
+    """Shrink images by averaging.
 
     Args:
         pixels: (M, S, S) uint8, may be a memory map.
@@ -51,16 +51,16 @@ def outer_rings(thumbs: NDArray[np.float32], *, rings: int = RINGS) -> NDArray[n
 
 
 def gray_spread(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> Floats:
-    """Return the mean and the standard deviation of each film's gray, (N, 2)."""
+    """Return the mean and the standard deviation of each image's gray, (N, 2)."""
     found = [np.empty((0, 2))]
     for start in range(0, len(rows), _BLOCK):
-        films = np.asarray(pixels[rows[start : start + _BLOCK]]).reshape(-1, pixels[0].size)
-        found.append(np.stack([films.mean(axis=1), films.std(axis=1, dtype=np.float32)], axis=1))
+        images = np.asarray(pixels[rows[start : start + _BLOCK]]).reshape(-1, pixels[0].size)
+        found.append(np.stack([images.mean(axis=1), images.std(axis=1, dtype=np.float32)], axis=1))
     return np.concatenate(found)
 
 
 def gray_histogram(pixels: NDArray[np.uint8], rows: NDArray[np.int64], bins: int = BINS) -> Floats:
-    """Return the share of each film's pixels in equal bins of gray, (N, bins)."""
+    """Return the share of each image's pixels in equal bins of gray, (N, bins)."""
     shares = np.empty((len(rows), bins))
     for place, row in enumerate(rows):
         counts = np.bincount(np.asarray(pixels[row]).ravel(), minlength=256)
@@ -85,7 +85,7 @@ def original_size(width: ArrayLike, height: ArrayLike) -> Floats | None:
 
 
 def file_traits(paths: list[Path], *, on_file: Callable[[], None] | None = None) -> Floats | None:
-    """Return what a film's file tells before it is decoded, or None where one is missing.
+    """Return what an image's file tells before it is decoded, or None where one is missing.
 
     Args:
         paths: N files.
@@ -100,7 +100,7 @@ def file_traits(paths: list[Path], *, on_file: Callable[[], None] | None = None)
         try:
             size = path.stat().st_size
             with warnings.catch_warnings():
-                # Only the header is read here, so a large film is no danger.
+                # Only the header is read here, so a large image is no danger.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(path) as image:
                     quantisation = getattr(image, "quantization", None) or {}

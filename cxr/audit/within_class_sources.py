@@ -1,6 +1,6 @@
 """Test 5: whether the hospital tells the class, and the features tell the hospital.
 
-N films, F features, K classes, n test films of a source.
+N images, F features, K classes, n test images of a source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ WHAT = (
 )
 NAME_SUSPICIOUS, NAME_SHORTCUT = 0.65, 0.80
 """Lower limit of the AUROC with which the source's name alone tells the class."""
-FIT_FILMS = 300
-"""Films of each class outside test on which the linear heads are fitted, beside all films of
+FIT_IMAGES = 300
+"""Images of each class outside test on which the linear heads are fitted, beside all images of
 the classes with several sources."""
 
 
 def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed: int = 0) -> Rows:
-    """Choose the films whose features this test needs.
+    """Choose the images whose features this test needs.
 
     Args:
         split: (N,) train, val or test.
@@ -42,7 +42,7 @@ def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed
         seed: of the choice.
 
     Returns:
-        All films of classes with several sources, and ``FIT_FILMS`` of the others outside
+        All images of classes with several sources, and ``FIT_IMAGES`` of the others outside
         test, ascending; none where no class has several.
     """
     parts, names, origin = (np.asarray(column, str) for column in (split, labels, sources))
@@ -54,7 +54,7 @@ def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed
     for label in np.unique(names).tolist():
         if label not in several:
             here = np.flatnonzero((names == label) & (parts != "test"))
-            chosen.append(rng.permutation(here)[:FIT_FILMS])
+            chosen.append(rng.permutation(here)[:FIT_IMAGES])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
@@ -86,7 +86,7 @@ def audit_sources(
     if not (sources != "").any():
         return skipped(NAME, TITLE, WHAT, "the manifest names no source")
     if len(np.unique(sources)) == 1:
-        reason = f"all films come from one source, {sources[0]}"
+        reason = f"all images come from one source, {sources[0]}"
         return skipped(NAME, TITLE, WHAT, reason)
     # Names of all classes and, per network, sources told apart and left out: one family.
     inside = comparisons(table["label"].to_numpy(str), sources)
@@ -105,9 +105,15 @@ def audit_sources(
                 for _ in features:
                     done()
     return AuditResult(
-        NAME, TITLE, WHAT, worst(verdicts), " ".join(part for part in sentences if part),
-        figure, tables, "; ".join(dict.fromkeys(reasons)),
-    )  # fmt: skip
+        NAME,
+        TITLE,
+        WHAT,
+        worst(verdicts),
+        " ".join(part for part in sentences if part),
+        figure,
+        tables,
+        "; ".join(dict.fromkeys(reasons)),
+    )
 
 
 def _name_scores(
@@ -115,9 +121,9 @@ def _name_scores(
 ) -> tuple[dict[str, Interval], dict[str, float], list[str]]:
     """Return, per class, the AUROC of guessing by the source's name, and what is judged of it.
 
-    These are the lower limits of the classes with enough films, and who has too few.
+    These are the lower limits of the classes with enough images, and who has too few.
 
-    A test film's score for a class is the class's share among the fit films of its source.
+    A test image's score for a class is the class's share among the fit images of its source.
     """
     test = (table["split"] == "test").to_numpy()
     names = list(labels)
@@ -125,22 +131,23 @@ def _name_scores(
     sources, place = np.unique(table["source"].to_numpy(str), return_inverse=True)
     counts = np.zeros((len(sources), len(names)))
     np.add.at(counts, (place[~test], targets[~test]), 1)
-    # A source without fit films says nothing, so each class keeps its overall share there.
+    # A source without fit images says nothing, so each class keeps its overall share there.
     overall = counts.sum(axis=0) / max(counts.sum(), 1)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.where(total > 0, counts / np.maximum(total, 1), overall)
     scores, groups = shares[place[test]], table["group"].to_numpy(str)
     short = {
         label: shortages(targets[test], groups[test], names)[label]
-        or shortages(targets[~test], groups[~test], names)[label] for label in names
-    }  # fmt: skip
+        or shortages(targets[~test], groups[~test], names)[label]
+        for label in names
+    }
     found, lows = {}, {}
     for k, label in enumerate(names):
         parts = (targets[test] == k, scores[:, k], groups[test])
         found[label] = auroc_interval(*parts)
         if not short[label]:
             lows[label] = auroc_limit(*parts, confidence=confidence)
-    return found, lows, too_few(short, "films outside or inside test")
+    return found, lows, too_few(short, "images outside or inside test")
 
 
 def _figure_by_name(
@@ -160,17 +167,22 @@ def _by_name(table: pd.DataFrame, labels: Sequence[str], confidence: float) -> P
     verdicts = [
         judge(low, suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT) for low in lows.values()
     ]
-    told = [f"{label} {show_interval(found[label], digits=2)}" for label, low in lows.items()
-            if low >= NAME_SUSPICIOUS]  # fmt: skip
+    told = [
+        f"{label} {show_interval(found[label], digits=2)}"
+        for label, low in lows.items()
+        if low >= NAME_SUSPICIOUS
+    ]
     sentence = origin_sentences(table, labels)
     sentence += (
         f" Who knows the source's name alone tells the class with AUROC {list_words(told)} "
         "(0.50 is guessing)."
-        if told else " The source's name alone tells little of the class."
-    )  # fmt: skip
+        if told
+        else " The source's name alone tells little of the class."
+    )
     rows: list[tuple[Cell, ...]] = [(label, show_interval(score)) for label, score in found.items()]
     names = Table(
-        "What the source's name alone tells, test films", ("class", "AUROC against the rest"),
+        "What the source's name alone tells, test images",
+        ("class", "AUROC against the rest"),
         tuple(rows),
-    )  # fmt: skip
+    )
     return [origin_table(table, labels), names], verdicts, [sentence.strip()], thin

@@ -1,7 +1,7 @@
-"""Predict any number of films in constant memory, and go on where a stopped run was.
+"""Predict any number of images in constant memory, and go on where a stopped run was.
 
 A few small chunks are in work at once, each in its own thread: while one is in the network,
-another is decoded. A film's pixels and maps are gone before its chunk's rows are written.
+another is decoded. An image's pixels and maps are gone before its chunk's rows are written.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cxr.bundle.inputs import FilmFile
+from cxr.bundle.inputs import ImageFile
 from cxr.bundle.overlays import overlay_path, save_overlay
 from cxr.bundle.result_files import KEY, Results
 from cxr.errors import InputError
@@ -24,7 +24,8 @@ from cxr.errors import InputError
 log = logging.getLogger(__name__)
 
 CHUNK = 8
-"""Films of a chunk: a film of 10 megapixels takes 10 MB, and the network gains nothing beyond."""
+"""Images of a chunk: an image of 10 megapixels takes 10 MB, and the network gains nothing
+beyond."""
 WORKERS = 2
 """Chunks in work at once; one more waits for each."""
 SETS = "per class"
@@ -42,7 +43,7 @@ class PredictorLike(Protocol):
     note: str
 
     def predict_each(self, images: Any, *, level: float, maps: bool, names: Any) -> Iterator[Any]:
-        """Yield a prediction, or the error of a bad film, for each image."""
+        """Yield a prediction, or the error of a bad image, for each image."""
         ...
 
 
@@ -51,10 +52,10 @@ class Summary:
     """What a run did.
 
     Attributes:
-        predicted: films that got a prediction.
-        refused: films that an out-of-distribution test refused.
+        predicted: images that got a prediction.
+        refused: images that an out-of-distribution test refused.
         failed: files that could not be read.
-        skipped: films that an earlier run had done.
+        skipped: images that an earlier run had done.
         seconds: the run took.
     """
 
@@ -66,14 +67,14 @@ class Summary:
 
     @property
     def done(self) -> int:
-        """Films of this run."""
+        """Images of this run."""
         return self.predicted + self.refused + self.failed
 
     def sentence(self) -> str:
         """Say it in one line."""
         rate = f", {self.done / self.seconds:.1f} images/s" if self.seconds and self.done else ""
-        parts = [f"{self.done} films in {self.seconds:.1f} s{rate}: {self.predicted} predicted"]
-        parts += [f"{self.refused} refused as not like the training films"] if self.refused else []
+        parts = [f"{self.done} images in {self.seconds:.1f} s{rate}: {self.predicted} predicted"]
+        parts += [f"{self.refused} refused as not like the training images"] if self.refused else []
         parts += [f"{self.failed} could not be read"] if self.failed else []
         parts += [f"{self.skipped} were done before"] if self.skipped else []
         return ", ".join(parts)
@@ -92,39 +93,52 @@ def column_types(labels: Sequence[str], members: Sequence[str], *, maps: bool) -
     return (
         {"image": "text", "label": "text"}
         | dict.fromkeys(probs, "number")
-        | {"set": "text", "refer": "truth", "ood_score": "number", "refused": "truth",
-           "reason": "text", "warning": "text", "error": "text"}
+        | {
+            "set": "text",
+            "refer": "truth",
+            "ood_score": "number",
+            "refused": "truth",
+            "reason": "text",
+            "warning": "text",
+            "error": "text",
+        }
         | ({"map": "text"} if maps else {})
-        | {"level": "number", "set_thresholds": "text", "bundle": "text", "runtime": "text",
-           KEY: "text", "note": "text"}
-    )  # fmt: skip
+        | {
+            "level": "number",
+            "set_thresholds": "text",
+            "bundle": "text",
+            "runtime": "text",
+            KEY: "text",
+            "note": "text",
+        }
+    )
 
 
-def predict_films(
+def predict_images(
     predictor: PredictorLike,
-    films: Iterable[FilmFile],
+    images: Iterable[ImageFile],
     table: Path,
     *,
     level: float = 0.9,
     maps: Path | None = None,
     runtime: str = "onnxruntime float32",
     workers: int = WORKERS,
-    on_film: Callable[[], None] | None = None,
+    on_image: Callable[[], None] | None = None,
 ) -> Summary:
-    """Append a row per film to a table; films that it holds already are left out.
+    """Append a row per image to a table; images that it holds already are left out.
 
-    A film that cannot be read is a row with its error. A refused film has no prediction in
-    its row, and the reason why. Rows come in the order of the films.
+    An image that cannot be read is a row with its error. A refused image has no prediction in
+    its row, and the reason why. Rows come in the order of the images.
 
     Args:
         predictor: thread-safe.
-        films: in any number; pulled one at a time, from this thread.
+        images: in any number; pulled one at a time, from this thread.
         table: CSV, begun or gone on with.
         level: of the prediction sets, 0 to 1.
-        maps: folder that receives an overlay per predicted film.
+        maps: folder that receives an overlay per predicted image.
         runtime: what runs the network, for the table.
         workers: chunks in work at once.
-        on_film: called once a film, in this thread.
+        on_image: called once an image, in this thread.
 
     Raises:
         InputError: a level that the bundle does not have, a table that is another run's, or
@@ -133,10 +147,12 @@ def predict_films(
     begun, summary = time.perf_counter(), Summary()
     columns = list(column_types(predictor.labels, predictor.members, maps=maps is not None))
     constant = {
-        "level": f"{level:g}", "set_thresholds": SETS, "bundle": predictor.fingerprint,
+        "level": f"{level:g}",
+        "set_thresholds": SETS,
+        "bundle": predictor.fingerprint,
         "runtime": runtime,
         "note": predictor.note or "Research use only, not a medical device",
-    }  # fmt: skip
+    }
     list(predictor.predict_each([], level=level, maps=maps is not None, names=[]))
     with Results(table, columns, constant) as results:
 
@@ -145,13 +161,13 @@ def predict_films(
             results.append(constant | row for row in rows)
             for row in rows:
                 _count(summary, row)
-                if on_film:
-                    on_film()
+                if on_image:
+                    on_image()
 
         waiting: deque[Future[list[Row]]] = deque()
         pool = ThreadPoolExecutor(max(1, workers))
         try:
-            for chunk in _chunks(_not_done(films, results, summary, on_film), CHUNK):
+            for chunk in _chunks(_not_done(images, results, summary, on_image), CHUNK):
                 waiting.append(pool.submit(_chunk_rows, predictor, chunk, level, maps))
                 if len(waiting) > 2 * workers:
                     take(waiting.popleft())
@@ -164,25 +180,25 @@ def predict_films(
 
 
 def _not_done(
-    films: Iterable[FilmFile],
+    images: Iterable[ImageFile],
     results: Results,
     summary: Summary,
-    on_film: Callable[[], None] | None,
-) -> Iterator[tuple[FilmFile, int]]:
-    for film in films:
-        key = film.key()
+    on_image: Callable[[], None] | None,
+) -> Iterator[tuple[ImageFile, int]]:
+    for image in images:
+        key = image.key()
         if results.has(key):
             summary.skipped += 1
-            if on_film:
-                on_film()
+            if on_image:
+                on_image()
         else:
-            yield film, key
+            yield image, key
 
 
-def _chunks(films: Iterable[tuple[FilmFile, int]], size: int) -> Iterator[dict[int, FilmFile]]:
-    """Deal films to chunks, by key: a film that is named twice in a row counts once."""
-    rest = iter(films)
-    while chunk := {key: film for film, key in islice(rest, size)}:
+def _chunks(images: Iterable[tuple[ImageFile, int]], size: int) -> Iterator[dict[int, ImageFile]]:
+    """Deal images to chunks, by key: an image that is named twice in a row counts once."""
+    rest = iter(images)
+    while chunk := {key: image for image, key in islice(rest, size)}:
         yield chunk
 
 
@@ -196,58 +212,68 @@ def _count(summary: Summary, row: Mapping[str, str]) -> None:
 
 
 def _chunk_rows(
-    predictor: PredictorLike, chunk: Mapping[int, FilmFile], level: float, maps: Path | None
+    predictor: PredictorLike, chunk: Mapping[int, ImageFile], level: float, maps: Path | None
 ) -> list[Row]:
-    readable = [film for film in chunk.values() if not film.error]
+    readable = [image for image in chunk.values() if not image.error]
     answers = _answers(predictor, readable, level, maps is not None)
     rows = []
-    for key, film in chunk.items():
-        answer = InputError(film.error) if film.error else next(answers)
-        rows.append(_row(film, answer, maps) | {KEY: f"{key:016x}"})
+    for key, image in chunk.items():
+        answer = InputError(image.error) if image.error else next(answers)
+        rows.append(_row(image, answer, maps) | {KEY: f"{key:016x}"})
     return rows
 
 
 def _answers(
-    predictor: PredictorLike, films: Sequence[FilmFile], level: float, maps: bool
+    predictor: PredictorLike, images: Sequence[ImageFile], level: float, maps: bool
 ) -> Iterator[Any]:
-    """Yield a prediction or an error for each film, whatever one of them does."""
+    """Yield a prediction or an error for each image, whatever one of them does."""
     try:
-        yield from list(predictor.predict_each(
-            [film.path for film in films], names=[film.name for film in films], level=level,
-            maps=maps,
-        ))  # fmt: skip
+        yield from list(
+            predictor.predict_each(
+                [image.path for image in images],
+                names=[image.name for image in images],
+                level=level,
+                maps=maps,
+            )
+        )
         return
     except InputError:
         raise
-    except Exception as error:  # a defect that one film brings out must not cost the others
-        if len(films) == 1:
-            log.debug("%s", films[0].name, exc_info=True)
+    except Exception as error:  # a defect that one image brings out must not cost the others
+        if len(images) == 1:
+            log.debug("%s", images[0].name, exc_info=True)
             yield InputError(
-                f"{films[0].name} could not be predicted, by a defect of cxr and not of yours "
+                f"{images[0].name} could not be predicted, by a defect of cxr and not of yours "
                 f"({type(error).__name__}: {error})"
             )
             return
-    for film in films:
-        yield from _answers(predictor, [film], level, maps)
+    for image in images:
+        yield from _answers(predictor, [image], level, maps)
 
 
-def _row(film: FilmFile, answer: Any, maps: Path | None) -> Row:
+def _row(image: ImageFile, answer: Any, maps: Path | None) -> Row:
     if isinstance(answer, Exception):
-        return {"image": film.name, "error": str(answer)}
+        return {"image": image.name, "error": str(answer)}
     row = {
-        "image": film.name, "error": "", "ood_score": _number(answer.ood_score),
-        "refused": str(bool(answer.refused)).lower(), "reason": " ".join(answer.refusals),
+        "image": image.name,
+        "error": "",
+        "ood_score": _number(answer.ood_score),
+        "refused": str(bool(answer.refused)).lower(),
+        "reason": " ".join(answer.refusals),
         "warning": "; ".join(getattr(answer, "warnings", ())),
-    }  # fmt: skip
+    }
     if answer.refused:
         return row
-    row |= {"label": answer.label, "set": "|".join(answer.prediction_set),
-            "refer": str(bool(answer.refer)).lower()}  # fmt: skip
+    row |= {
+        "label": answer.label,
+        "set": "|".join(answer.prediction_set),
+        "refer": str(bool(answer.refer)).lower(),
+    }
     row |= {f"prob_{label}": _number(p) for label, p in answer.probs.items()}
     for member, probs in answer.member_probs.items():
         row |= {f"prob_{member}_{label}": _number(p) for label, p in probs.items()}
     if maps is not None:
-        target = overlay_path(maps, film.name)
+        target = overlay_path(maps, image.name)
         save_overlay(answer, target)
         row["map"] = target.as_posix()
     return row

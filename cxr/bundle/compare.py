@@ -1,6 +1,6 @@
-"""Compare what an exported graph answers with what PyTorch answered, film by film.
+"""Compare what an exported graph answers with what PyTorch answered, image by image.
 
-N films, K classes.
+N images, K classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ PROBS_LIMIT = 1e-5
 FLOAT32_LEAST = 1e-36
 """Below it float32 has no full precision left."""
 METRICS_LIMIT = 1e-4
-"""Largest difference of a metric: less than one film among ten thousand."""
+"""Largest difference of a metric: less than one image among ten thousand."""
 
 
 class GateError(InputError):
@@ -33,7 +33,7 @@ def largest_gap(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> fl
 def check_classes(
     found: NDArray[np.floating], wanted: NDArray[np.floating], images: Sequence[str], split: str
 ) -> dict[str, float]:
-    """Check that the graph's most probable class is PyTorch's on every film of a split.
+    """Check that the graph's most probable class is PyTorch's on every image of a split.
 
     Args:
         found: (N, K) of the graph.
@@ -42,12 +42,12 @@ def check_classes(
         split: val or test.
 
     Returns:
-        ``films``, ``largest_difference`` of a probability, and ``ties``: films whose two most
+        ``images``, ``largest_difference`` of a probability, and ``ties``: images whose two most
         probable classes PyTorch holds to be equal within twice the limit, where no order is
         right.
 
     Raises:
-        GateError: another class, which the message names with its film.
+        GateError: another class, which the message names with its image.
     """
     tied = _ties(wanted)
     other = np.flatnonzero((found.argmax(axis=1) != wanted.argmax(axis=1)) & ~tied)
@@ -56,11 +56,11 @@ def check_classes(
         first = images[int(other[0])] if len(other) else "all"
         raise GateError(
             f"the exported graph gives another class than PyTorch on {len(other)} of "
-            f"{len(wanted)} {split} films (first {first}; probabilities differ by up to "
+            f"{len(wanted)} {split} images (first {first}; probabilities differ by up to "
             f"{gap:.2g}). The former bundle stays; evaluate the run again (make evaluate) if its "
             "members were trained anew"
         )
-    return {"films": len(wanted), "largest_difference": gap, "ties": int(tied.sum())}
+    return {"images": len(wanted), "largest_difference": gap, "ties": int(tied.sum())}
 
 
 def check_metrics(
@@ -104,7 +104,7 @@ def tie_slack(
 ) -> dict[str, float]:
     """Return how far metrics may move when equal probabilities are told apart at random.
 
-    Probabilities within twice the limit count as equal. With many films hardly any are; with
+    Probabilities within twice the limit count as equal. With many images hardly any are; with
     sixteen, one swapped pair moves an AUROC by percents.
 
     Args:
@@ -113,7 +113,7 @@ def tie_slack(
         labels: K names.
 
     Returns:
-        Metric to slack: infinite for what counts classes where two classes tie on a film.
+        Metric to slack: infinite for what counts classes where two classes tie on an image.
     """
     found: dict[str, float] = {}
     each = []
@@ -137,6 +137,6 @@ def tie_slack(
 
 
 def _ties(probs: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Tell on which films the two most probable classes are equal within twice the limit."""
+    """Tell on which images the two most probable classes are equal within twice the limit."""
     order = np.sort(probs, axis=1)
     return np.asarray(order[:, -1] - order[:, -2] <= 2 * PROBS_LIMIT, np.bool_)

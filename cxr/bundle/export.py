@@ -31,15 +31,22 @@ def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> N
         size_px: S.
         note: stands in the file's own description.
     """
-    # Two films: a batch of 1 would be taken for a constant.
-    films = torch.zeros(2, 1, size_px, size_px, dtype=torch.uint8)
+    # Two images: a batch of 1 would be taken for a constant.
+    images = torch.zeros(2, 1, size_px, size_px, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     with _quiet():
         torch.onnx.export(
-            graph, (films,), str(path), dynamo=True, opset_version=OPSET, external_data=False,
-            input_names=[INPUT], output_names=graph.outputs, dynamic_shapes=({0: batch},),
+            graph,
+            (images,),
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=False,
+            input_names=[INPUT],
+            output_names=graph.outputs,
+            dynamic_shapes=({0: batch},),
             verbose=False,
-        )  # fmt: skip
+        )
     model = onnx.load(path)
     model.doc_string = note
     model.producer_name = "cxr"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import InputError, MissingInputError
-from cxr.files import digest_of, write_json
+from cxr.files import current_keys, digest_of, write_json
 
 FORMAT = 2
 """Number of this layout; raised when a reader of an older number would misread it: one of 1
@@ -23,9 +23,18 @@ CARD_FILE = "MODEL_CARD.md"
 MODEL_FILES = {"float32": "model.onnx", "int8": "model-int8.onnx"}
 """Graph of each variant; bfloat16 is computed from the float32 one."""
 REQUIRED = (
-    "labels", "members", "weights", "preprocess", "data", "synthetic", "note", "uncertainty",
-    "models", "files", "fingerprint",
-)  # fmt: skip
+    "labels",
+    "members",
+    "weights",
+    "preprocess",
+    "data",
+    "synthetic",
+    "note",
+    "uncertainty",
+    "models",
+    "files",
+    "fingerprint",
+)
 MEND = "export the run again (make export), or copy the whole folder again"
 
 
@@ -63,7 +72,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} lacks {', '.join(missing)}: {MEND}")
     if fingerprint_of(info) != info["fingerprint"]:
         raise BundleError(f"{path} was changed after the export: {MEND}")
-    return info
+    return dict(current_keys(info))
 
 
 def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
@@ -111,10 +120,12 @@ def write_info(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {
         path.relative_to(folder).as_posix(): {
-            "sha256": file_digest(path), "bytes": path.stat().st_size,
+            "sha256": file_digest(path),
+            "bytes": path.stat().st_size,
         }
-        for path in paths if path.name != INFO_FILE
-    }  # fmt: skip
+        for path in paths
+        if path.name != INFO_FILE
+    }
     info: dict[str, Any] = {"format": FORMAT, **values, "files": files}
     info["fingerprint"] = fingerprint_of(info)
     write_json(folder / INFO_FILE, info)

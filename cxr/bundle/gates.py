@@ -1,6 +1,6 @@
 """What an exported graph must do before it may be handed on. Needs torch, the measure of it.
 
-B batch, N films, M members, K classes, S side of prepared pixels.
+B batch, N images, M members, K classes, S side of prepared pixels.
 """
 
 import copy
@@ -45,7 +45,7 @@ def check_outputs(
         runtime: the exported graph.
         members: as trained, on the processor, in inference mode.
         ensemble: temperatures and weights.
-        pixels: (N, S, S) real films, at least one.
+        pixels: (N, S, S) real images, at least one.
         rng: draws the random pixels.
 
     Returns:
@@ -62,12 +62,12 @@ def check_outputs(
     for batch in BATCHES:
         real = pixels[np.arange(batch) % len(pixels)]
         noise = rng.integers(0, 256, real.shape, np.uint8)
-        for kind, films in (("real", real), ("random", noise)):
-            wanted = _answers(members, ensemble, films)
-            roundings = _gaps(wanted, _answers(exact_members, ensemble, films))
-            found = _exported(runtime, list(members), films)
+        for kind, images in (("real", real), ("random", noise)):
+            wanted = _answers(members, ensemble, images)
+            roundings = _gaps(wanted, _answers(exact_members, ensemble, images))
+            found = _exported(runtime, list(members), images)
             gaps = _gaps(found, wanted)
-            gaps["maps"] = max(gaps["maps"], _ensemble_gap(found, ensemble, films))
+            gaps["maps"] = max(gaps["maps"], _ensemble_gap(found, ensemble, images))
             for name, gap in gaps.items():
                 allowed = max(limits[name], ROUNDINGS * roundings[name])
                 # A NaN is refused too.
@@ -86,19 +86,21 @@ def check_outputs(
                 "the exported %s differ from PyTorch's by up to %.1g, and PyTorch's own are exact "
                 "to %.1g only: hardly trained networks are so; train longer, or from pretrained "
                 "weights",
-                name, kept["largest_difference"], kept["pytorch_rounding"],
-            )  # fmt: skip
+                name,
+                kept["largest_difference"],
+                kept["pytorch_rounding"],
+            )
     return worst
 
 
 @torch.no_grad()
 def _answers(
-    members: Mapping[str, Member], ensemble: Ensemble, films: NDArray[np.uint8]
+    members: Mapping[str, Member], ensemble: Ensemble, images: NDArray[np.uint8]
 ) -> dict[str, list[NDArray[np.floating]]]:
     """Return what PyTorch answers, in the arithmetic of the members' weights."""
     logits, maps, features = {}, [], []
     for name, member in members.items():
-        inputs = member.prepare(torch.from_numpy(films)[:, None]).to(member.head.weight.dtype)
+        inputs = member.prepare(torch.from_numpy(images)[:, None]).to(member.head.weight.dtype)
         logits[name] = member(inputs).numpy()
         layer = member.features(inputs)
         maps.append(closed_form_cam(layer, member.head.weight).numpy())
@@ -109,12 +111,12 @@ def _answers(
 
 
 def _exported(
-    runtime: Runtime, members: Sequence[str], films: NDArray[np.uint8]
+    runtime: Runtime, members: Sequence[str], images: NDArray[np.uint8]
 ) -> dict[str, list[NDArray[np.floating]]]:
     """Return what the graph answers, in the same order; its ensemble's map comes last."""
     maps, features = ([f"{kind}_{name}" for name in members] for kind in ("map", "features"))
     names = ["probs", "member_probs", *maps, *features, "map_ensemble"]
-    found = runtime.run(films[:, None], names)
+    found = runtime.run(images[:, None], names)
     return {
         "probs": [found["probs"], found["member_probs"]],
         "maps": [found[name] for name in [*maps, "map_ensemble"]],
@@ -140,7 +142,7 @@ def _gaps(
 def _ensemble_gap(
     found: Mapping[str, Sequence[NDArray[np.floating]]],
     ensemble: Ensemble,
-    films: NDArray[np.uint8],
+    images: NDArray[np.uint8],
 ) -> float:
     """Compare the ensemble's map with the one made of the members' exported maps.
 
@@ -148,7 +150,7 @@ def _ensemble_gap(
     a rounding error into any difference at all.
     """
     *own, together = found["maps"]
-    side = grid_of(films.shape[-1])
+    side = grid_of(images.shape[-1])
     gaps = []
     for place in range(len(ensemble.labels)):
         cells = {name: maps[:, place] for name, maps in zip(ensemble.members, own, strict=True)}
@@ -156,7 +158,7 @@ def _ensemble_gap(
     return max(gaps)
 
 
-def run_films(
+def run_images(
     runtime: Runtime,
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64],
@@ -165,20 +167,20 @@ def run_films(
     batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> Arrays:
-    """Return outputs of many films.
+    """Return outputs of many images.
 
     Args:
         runtime: a graph.
         pixels: (P, S, S) uint8.
         rows: (N,) which of them, at least one.
         outputs: names.
-        batch_size: films at once.
-        on_image: called once a film.
+        batch_size: images at once.
+        on_image: called once an image.
     """
     parts = []
-    for films in _batches(pixels, rows, batch_size):
-        parts.append(runtime.run(films, outputs))
-        for _ in range(len(films) if on_image else 0):
+    for images in _batches(pixels, rows, batch_size):
+        parts.append(runtime.run(images, outputs))
+        for _ in range(len(images) if on_image else 0):
             on_image()  # type: ignore[misc]
     return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 

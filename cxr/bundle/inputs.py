@@ -1,6 +1,6 @@
-"""Which films a prediction run takes: files, folders, globs, manifests. One at a time.
+"""Which images a prediction run takes: files, folders, globs, manifests. One at a time.
 
-Nothing here holds a list of all films, so that a million of them need no more memory than ten.
+Nothing here holds a list of all images, so that a million of them need no more memory than ten.
 """
 
 import csv
@@ -21,8 +21,8 @@ Source: DICOM PS3.10, section 7.1."""
 
 
 @dataclass(frozen=True)
-class FilmFile:
-    """A film to predict.
+class ImageFile:
+    """An image to predict.
 
     Attributes:
         path: where it is.
@@ -49,8 +49,8 @@ class FilmFile:
         return int.from_bytes(found.digest(), "big")
 
 
-def find_films(sources: Sequence[str]) -> Iterator[FilmFile]:
-    """Yield the films that the sources name, in their order, folders by alphabet.
+def find_images(sources: Sequence[str]) -> Iterator[ImageFile]:
+    """Yield the images that the sources name, in their order, folders by alphabet.
 
     Args:
         sources: files of any name; folders, searched to any depth for JPEG, PNG, TIFF and
@@ -75,7 +75,7 @@ def find_films(sources: Sequence[str]) -> Iterator[FilmFile]:
             elif path.suffix.lower() == ".csv":
                 yield from _in_manifest(path)
             else:
-                yield FilmFile(path, path.as_posix())
+                yield ImageFile(path, path.as_posix())
 
 
 def _paths(source: str) -> Iterator[Path]:
@@ -85,12 +85,12 @@ def _paths(source: str) -> Iterator[Path]:
         return
     if not glob.has_magic(source):
         raise MissingInputError(
-            f"there is no {source}: give a film, a folder, a pattern in quotes such as "
-            "'films/**/*.dcm', or a manifest.csv"
+            f"there is no {source}: give an image, a folder, a pattern in quotes such as "
+            "'images/**/*.dcm', or a manifest.csv"
         )
     found = False
     for match in sorted(glob.iglob(source, recursive=True)):
-        # A pattern with ** names folders too, whose films it names itself.
+        # A pattern with ** names folders too, whose images it names itself.
         if not ("**" in source and os.path.isdir(match)):
             found = True
             yield Path(match)
@@ -98,16 +98,16 @@ def _paths(source: str) -> Iterator[Path]:
         raise MissingInputError(f"nothing matches the pattern {source}: mend it")
 
 
-def _in_folder(folder: Path) -> Iterator[FilmFile]:
+def _in_folder(folder: Path) -> Iterator[ImageFile]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(place, name)
-            if not name.startswith(".") and _is_film(path):
-                yield FilmFile(path, path.as_posix())
+            if not name.startswith(".") and _is_image(path):
+                yield ImageFile(path, path.as_posix())
 
 
-def _is_film(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES or suffix in DICOM_SUFFIXES:
         return True
@@ -122,21 +122,21 @@ def _is_film(path: Path) -> bool:
     return False
 
 
-def _in_manifest(path: Path) -> Iterator[FilmFile]:
+def _in_manifest(path: Path) -> Iterator[ImageFile]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         try:
             if "image" not in (rows.fieldnames or ()):
                 raise InputError(
                     f"{path} has no column 'image': it has {', '.join(rows.fieldnames or ())}; "
-                    "name the column of the films' paths so"
+                    "name the column of the images' paths so"
                 )
             for row in rows:
                 name = row["image"] or ""
                 if _leaves(name):
-                    yield FilmFile(path, name, f"{name!r} is no path inside the folder of {path}")
+                    yield ImageFile(path, name, f"{name!r} is no path inside the folder of {path}")
                 else:
-                    yield FilmFile(path.parent / name, (path.parent / name).as_posix())
+                    yield ImageFile(path.parent / name, (path.parent / name).as_posix())
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as CSV in UTF-8 ({error})") from None
 

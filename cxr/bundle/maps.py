@@ -1,6 +1,6 @@
-"""Heat maps at a film's own size, and their overlay, in numpy alone.
+"""Heat maps at an image's own size, and their overlay, in numpy alone.
 
-K classes, h w last feature layer of a member, H W pixels of the film as read.
+K classes, h w last feature layer of a member, H W pixels of the image as read.
 """
 
 from collections.abc import Mapping
@@ -18,37 +18,53 @@ OPACITY = 0.5
 OPACITY_POWER = 0.7
 """Opacity rises as this power of the map, as in the figures of ``make explain``."""
 INFERNO = (
-    "000004", "0A0722", "1E0C45", "380962", "510E6C", "69166E", "801F6C", "982766", "B0315B",
-    "C63D4D", "D94D3D", "E9612B", "F47918", "FA9407", "FCB014", "F8CD37", "F2EA69", "FCFFA4",
-)  # fmt: skip
+    "000004",
+    "0A0722",
+    "1E0C45",
+    "380962",
+    "510E6C",
+    "69166E",
+    "801F6C",
+    "982766",
+    "B0315B",
+    "C63D4D",
+    "D94D3D",
+    "E9612B",
+    "F47918",
+    "FA9407",
+    "FCB014",
+    "F8CD37",
+    "F2EA69",
+    "FCFFA4",
+)
 """Every fifteenth colour of matplotlib's inferno (van der Walt and Smith 2015, CC0), which rises
 in lightness throughout; between them colours are interpolated, off by at most 5 of 255."""
 DARKEST = 0.15
-"""Share of the colour map that is left out at its dark end: invisible on a film."""
+"""Share of the colour map that is left out at its dark end: invisible on an image."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class HeatMaps:
-    """Class activation maps of one film.
+    """Class activation maps of one image.
 
     Attributes:
         classes: the K class names.
         members: per member (K, h, w) float32, 0 and above, in units of the logit.
         weights: per member, summing to 1.
-        film: (H, W) uint8, as read.
-        spec: how the film became the prepared square.
+        image: (H, W) uint8, as read.
+        spec: how the image became the prepared square.
     """
 
     classes: tuple[str, ...]
     members: Mapping[str, Floats]
     weights: Mapping[str, float]
-    film: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     spec: PreprocessSpec
 
     def of(self, label: str, member: str | None = None) -> Floats:
-        """Return a map at the film's own size.
+        """Return a map at the image's own size.
 
         A member's map is divided by its maximum; the ensemble's is the weighted mean of those,
         so its maximum tells how far the members agree.
@@ -76,18 +92,18 @@ class HeatMaps:
         cells = self.members[member][self.classes.index(label)]
         peak = float(cells.max())
         if peak <= 0:
-            return np.zeros(self.film.shape, np.float32)
-        return enlarge(cells / np.float32(peak), self.film.shape, self.spec)
+            return np.zeros(self.image.shape, np.float32)
+        return enlarge(cells / np.float32(peak), self.image.shape, self.spec)
 
     def overlay(
         self, label: str, member: str | None = None, opacity: float = OPACITY
     ) -> NDArray[np.uint8]:
-        """Lay a map over the film.
+        """Lay a map over the image.
 
         Args:
             label: the class explained.
             member: a member's name; the ensemble by default.
-            opacity: 0 to 1, where the map is 1; where it is 0 the film shows unchanged.
+            opacity: 0 to 1, where the map is 1; where it is 0 the image shows unchanged.
 
         Returns:
             (H, W, 3) uint8.
@@ -95,20 +111,20 @@ class HeatMaps:
         Raises:
             InputError: an unknown class or member, or an opacity outside 0 to 1.
         """
-        return overlay(self.film, self.of(label, member), opacity)
+        return overlay(self.image, self.of(label, member), opacity)
 
 
 def enlarge(cells: Floats, shape: tuple[int, int], spec: PreprocessSpec) -> Floats:
-    """Enlarge a map bilinearly to the film's own size, undoing stretch or letterbox.
+    """Enlarge a map bilinearly to the image's own size, undoing stretch or letterbox.
 
     Args:
         cells: (h, w) over the prepared square.
-        shape: H, W of the film.
-        spec: how the film became the square.
+        shape: H, W of the image.
+        spec: how the image became the square.
 
     Returns:
         (H, W) float32; as torch's interpolate with ``align_corners=False`` where the whole
-        square is the film.
+        square is the image.
     """
     side = spec.size_px
     extents = (side, side)
@@ -117,15 +133,16 @@ def enlarge(cells: Floats, shape: tuple[int, int], spec: PreprocessSpec) -> Floa
         scale = side / max(shape)
         extents = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
     rows, columns = (
-        _interpolation(length, cells.shape[axis], extents[axis] / side,
-                       (side - extents[axis]) // 2 / side)
+        _interpolation(
+            length, cells.shape[axis], extents[axis] / side, (side - extents[axis]) // 2 / side
+        )
         for axis, length in enumerate(shape)
-    )  # fmt: skip
+    )
     return np.asarray(rows @ cells @ columns.T, np.float32)
 
 
-def overlay(film: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray[np.uint8]:
-    """Lay a map (H, W), 0 to 1, over a film (H, W) uint8; return (H, W, 3) uint8.
+def overlay(image: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray[np.uint8]:
+    """Lay a map (H, W), 0 to 1, over an image (H, W) uint8; return (H, W, 3) uint8.
 
     Raises:
         InputError: an opacity outside 0 to 1.
@@ -135,9 +152,9 @@ def overlay(film: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray[
     shades = np.linspace(0, 1, 256, dtype=np.float32)
     alpha = np.float32(opacity) * shades ** np.float32(OPACITY_POWER)
     level = np.rint(values * 255).astype(np.uint8)
-    under = film * (1 - alpha)[level]
-    result = np.empty((*film.shape, 3), np.uint8)
-    # A channel at a time: a film may have 100 megapixels.
+    under = image * (1 - alpha)[level]
+    result = np.empty((*image.shape, 3), np.uint8)
+    # A channel at a time: an image may have 100 megapixels.
     for channel, shade in enumerate(heat_colours().T):
         result[..., channel] = np.rint(under + (shade * alpha)[level])
     return result

@@ -1,4 +1,4 @@
-"""A film under the heat map of its class, as a picture file with the words that belong to it."""
+"""An image under the heat map of its class, as a picture file with the words that belong to it."""
 
 import math
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,7 @@ from cxr.files import atomic_write
 
 
 def overlay_path(folder: Path, name: str) -> Path:
-    """Return where a film's overlay lies: the film's own path below ``folder``, and ``.png``."""
+    """Return where an image's overlay lies: the image's own path below ``folder``, and ``.png``."""
     parts = [
         part.replace(":", "_") for part in PurePosixPath(name).parts if part not in ("/", "..")
     ]
@@ -20,7 +20,7 @@ def overlay_path(folder: Path, name: str) -> Path:
 
 
 def save_overlay(prediction: Any, path: Path) -> None:
-    """Write the film under the heat map of its predicted class, with what it is below it.
+    """Write the image under the heat map of its predicted class, with what it is below it.
 
     Args:
         prediction: with maps.
@@ -35,7 +35,7 @@ def save_overlay(prediction: Any, path: Path) -> None:
     # A letter is about half as wide as high.
     size = max(10.0, min(width / 30, 1.8 * width / max(map(len, lines))))
     font = ImageFont.load_default(size)
-    # Words that would not be legible in a small film's width get the width that they need.
+    # Words that would not be legible in a small image's width get the width that they need.
     wide = max(width, *(math.ceil(font.getlength(line) + size) for line in lines))
     shown = Image.new("RGB", (wide, height + round(3 * size)))
     shown.paste(Image.fromarray(pixels))

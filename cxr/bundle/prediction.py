@@ -1,6 +1,6 @@
 """What a prediction is, and what may be given to predict.
 
-H W pixels of a film as read.
+H W pixels of an image as read.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from cxr.bundle.maps import HeatMaps
 from cxr.errors import InputError
-from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, Film, eight_bits, read_film
+from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, DecodedImage, eight_bits, read_image
 
-Image = Path | str | bytes | NDArray[Any] | Film
-"""A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_film`` returned."""
+Image = Path | str | bytes | NDArray[Any] | DecodedImage
+"""A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_image`` returned."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says about one film.
+    """What the model says about one image.
 
     Attributes:
         label: the most probable class. Not to be shown where ``refused``.
@@ -29,13 +29,13 @@ class Prediction:
         level: coverage in each class that the prediction set was fitted for.
         prediction_set: classes that the set holds, in the labels' order.
         refer: whether a human should decide: the largest probability is below the threshold.
-        ood_score: how far the film lies from the training films; NaN where the bundle has no
+        ood_score: how far the image lies from the training images; NaN where the bundle has no
             reference.
-        refused: whether a test found that the model was not trained for such a film.
+        refused: whether a test found that the model was not trained for such an image.
         refusals: a sentence for each test that failed.
-        film: (H, W) uint8, as read.
+        image: (H, W) uint8, as read.
         maps: heat maps, where they were asked for.
-        name: what the film is called.
+        name: what the image is called.
         note: what the bundle says about itself; to be shown with the prediction.
         warnings: what was odd about the file.
     """
@@ -49,7 +49,7 @@ class Prediction:
     ood_score: float
     refused: bool
     refusals: tuple[str, ...]
-    film: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     maps: HeatMaps | None
     name: str
     note: str
@@ -58,19 +58,24 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without pixels; an undefined score is None."""
         return {
-            "name": self.name, "label": self.label, "probs": dict(self.probs),
+            "name": self.name,
+            "label": self.label,
+            "probs": dict(self.probs),
             "member_probs": {name: dict(probs) for name, probs in self.member_probs.items()},
-            "level": self.level, "prediction_set": list(self.prediction_set),
+            "level": self.level,
+            "prediction_set": list(self.prediction_set),
             "refer": self.refer,
             "ood_score": self.ood_score if np.isfinite(self.ood_score) else None,
-            "refused": self.refused, "refusals": list(self.refusals),
-            "warnings": list(self.warnings), "note": self.note,
-        }  # fmt: skip
+            "refused": self.refused,
+            "refusals": list(self.refusals),
+            "warnings": list(self.warnings),
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True, eq=False)
-class ReadFilm:
-    """A film that was read."""
+class ReadImage:
+    """An image that was read."""
 
     pixels: NDArray[np.uint8]
     name: str
@@ -80,11 +85,13 @@ class ReadFilm:
 
 def is_single(images: Any) -> bool:
     """Tell one image from a sequence of them."""
-    return isinstance(images, str | Path | bytes | bytearray | memoryview | np.ndarray | Film)
+    return isinstance(
+        images, str | Path | bytes | bytearray | memoryview | np.ndarray | DecodedImage
+    )
 
 
-def read_image(image: Any, name: str | None) -> ReadFilm | InputError:
-    """Read a film, or return what is wrong with it.
+def prepare_input(image: Any, name: str | None) -> ReadImage | InputError:
+    """Read an image, or return what is wrong with it.
 
     Args:
         image: a path, bytes, or gray pixels.
@@ -96,17 +103,17 @@ def read_image(image: Any, name: str | None) -> ReadFilm | InputError:
             return _from_file(Path(image), shown, shown)
         if isinstance(image, bytes | bytearray | memoryview):
             return _from_file(bytes(image), name, name or "")
-        if isinstance(image, Film):
-            return ReadFilm(image.pixels, name or "", image.warnings, image.colour)
+        if isinstance(image, DecodedImage):
+            return ReadImage(image.pixels, name or "", image.warnings, image.colour)
         pixels, notes = _gray_array(image, name or "the array")
-        return ReadFilm(pixels, name or "", notes)
+        return ReadImage(pixels, name or "", notes)
     except InputError as error:
         return error
 
 
-def _from_file(source: Path | bytes, shown: str | None, name: str) -> ReadFilm:
-    film = read_film(source, name=shown)
-    return ReadFilm(film.pixels, name, film.warnings, film.colour)
+def _from_file(source: Path | bytes, shown: str | None, name: str) -> ReadImage:
+    image = read_image(source, name=shown)
+    return ReadImage(image.pixels, name, image.warnings, image.colour)
 
 
 def _gray_array(image: Any, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -121,7 +128,7 @@ def _gray_array(image: Any, shown: str) -> tuple[NDArray[np.uint8], tuple[str, .
         raise InputError(
             f"{shown} has shape {image.shape}: allowed are gray pixels (H, W), at least "
             f"{MIN_SIDE_PX} on a side and at most {MAX_PIXELS // 1_000_000} megapixels; give "
-            "several films as a list"
+            "several images as a list"
         )
     if image.dtype == np.uint16:
         return eight_bits(image, shown)

@@ -1,6 +1,6 @@
-"""Predict films with a bundle: probabilities, sets, referral, refusal, heat maps. No torch.
+"""Predict images with a bundle: probabilities, sets, referral, refusal, heat maps. No torch.
 
-B batch, M members, K classes, H W pixels of a film as read, S side of the prepared square.
+B batch, M members, K classes, H W pixels of an image as read, S side of the prepared square.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.format import OOD_FILE, check_files, read_info
 from cxr.bundle.maps import HeatMaps
-from cxr.bundle.prediction import Image, Prediction, ReadFilm, is_single, read_image
+from cxr.bundle.prediction import Image, Prediction, ReadImage, is_single, prepare_input
 from cxr.bundle.runtimes import Arrays, check_runtime, open_runtime
 from cxr.errors import InputError
 from cxr.imaging.preprocess import PreprocessSpec, to_square
@@ -29,7 +29,7 @@ from cxr.reliability.ood import OodReference, Refusal
 __all__ = ["Prediction", "Predictor"]
 
 BATCH = 8
-"""Films in one run of the graph; larger batches are no faster on a processor."""
+"""Images in one run of the graph; larger batches are no faster on a processor."""
 
 
 class Predictor:
@@ -55,9 +55,13 @@ class Predictor:
     """
 
     def __init__(
-        self, bundle: Path | str, *, runtime: str = "onnxruntime", threads: int = 0,
+        self,
+        bundle: Path | str,
+        *,
+        runtime: str = "onnxruntime",
+        threads: int = 0,
         variant: str = "float32",
-    ) -> None:  # fmt: skip
+    ) -> None:
         folder = Path(bundle)
         self.info: dict[str, Any] = read_info(folder)
         model = _model_file(self.info, runtime, variant)
@@ -68,7 +72,7 @@ class Predictor:
         self.note: str = self.info["note"]
         self._spec = PreprocessSpec(**self.info["preprocess"])
         self._referral = referral_threshold(self.info["uncertainty"])
-        # Too few training films give no reference; bundle.json then says so.
+        # Too few training images give no reference; bundle.json then says so.
         self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
         self._runtime = open_runtime(
             folder / model, runtime=runtime, variant=variant, threads=threads
@@ -82,55 +86,67 @@ class Predictor:
 
     @overload
     def predict(
-        self, images: Iterable[Image], *, level: float = ..., maps: bool = ...,
+        self,
+        images: Iterable[Image],
+        *,
+        level: float = ...,
+        maps: bool = ...,
         names: Iterable[str] | None = ...,
-    ) -> list[Prediction]: ...  # fmt: skip
+    ) -> list[Prediction]: ...
 
     def predict(
-        self, images: Image | Iterable[Image], *, level: float = 0.9, maps: bool = False,
+        self,
+        images: Image | Iterable[Image],
+        *,
+        level: float = 0.9,
+        maps: bool = False,
         names: Iterable[str] | str | None = None,
-    ) -> Prediction | list[Prediction]:  # fmt: skip
-        """Predict one film, or several.
+    ) -> Prediction | list[Prediction]:
+        """Predict one radiograph, or several.
 
         Args:
             images: a path, bytes or gray pixels (H, W) uint8 or uint16; or a sequence of them.
             level: coverage of the prediction set in each class; one of those that the bundle was
                 fitted for.
             maps: whether to offer heat maps.
-            names: what films are called in results and errors; paths by default.
+            names: what radiographs are called in results and errors; paths by default.
 
         Returns:
             A ``Prediction``, or a list of them where a sequence was given.
 
         Raises:
-            InputError: a film that cannot be read, or a level that was not fitted.
+            InputError: a radiograph that cannot be read, or a level that was not fitted.
         """
         single = is_single(images)
-        films = cast(Iterable[Image], [images] if single else images)
+        radiographs = cast(Iterable[Image], [images] if single else images)
         named = [names] if isinstance(names, str) else names
         found: list[Prediction] = []
-        for answer in self.predict_each(films, level=level, maps=maps, names=named):
+        for answer in self.predict_each(radiographs, level=level, maps=maps, names=named):
             if isinstance(answer, InputError):
                 raise answer
             found.append(answer)
         return found[0] if single else found
 
     def predict_each(
-        self, images: Iterable[Image], *, level: float = 0.9, maps: bool = False,
+        self,
+        images: Iterable[Image],
+        *,
+        level: float = 0.9,
+        maps: bool = False,
         names: Iterable[str] | None = None,
-    ) -> Iterator[Prediction | InputError]:  # fmt: skip
-        """Predict films one after the other; a bad one yields its error and stops nothing.
+    ) -> Iterator[Prediction | InputError]:
+        """Predict radiographs one after the other; a bad one yields its error and stops nothing.
 
-        Films are pulled and predicted a few at a time, so any number takes constant memory.
+        Images are pulled and predicted a few at a time, so any number takes constant memory.
 
         Args:
             images: paths, bytes or gray pixels.
             level: coverage of the prediction sets.
             maps: whether to offer heat maps.
-            names: what each film is called.
+            names: what each radiograph is called.
 
         Yields:
-            A prediction, or the error of a film that cannot be read, in order.
+            A prediction, or the error of a radiograph that cannot be read, in order.
 
         Raises:
             InputError: a level that was not fitted.
@@ -139,16 +155,16 @@ class Predictor:
         called = iter(names) if names is not None else None
         todo = iter(images)
         while batch := list(islice(todo, BATCH)):
-            read = [read_image(image, next(called, None) if called else None) for image in batch]
-            good = [film for film in read if isinstance(film, ReadFilm)]
+            read = [prepare_input(image, next(called, None) if called else None) for image in batch]
+            good = [radiograph for radiograph in read if isinstance(radiograph, ReadImage)]
             answers = iter(self._predict(good, level, thresholds, maps) if good else [])
-            for film in read:
-                yield film if isinstance(film, InputError) else next(answers)
+            for radiograph in read:
+                yield radiograph if isinstance(radiograph, InputError) else next(answers)
 
     def _predict(
-        self, films: Sequence[ReadFilm], level: float, thresholds: Sequence[Threshold], maps: bool
+        self, images: Sequence[ReadImage], level: float, thresholds: Sequence[Threshold], maps: bool
     ) -> list[Prediction]:
-        squares = np.stack([to_square(film.pixels, self._spec) for film in films])[:, None]
+        squares = np.stack([to_square(image.pixels, self._spec) for image in images])[:, None]
         wanted = ["probs", "member_probs"]
         wanted += [f"map_{name}" for name in self.members] if maps else []
         wanted += [f"features_{name}" for name in self.members] if self._ood else []
@@ -156,7 +172,7 @@ class Predictor:
         probs = np.asarray(arrays["probs"], np.float64)
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
-        checks = self._checks(films, squares, arrays)
+        checks = self._checks(images, squares, arrays)
         return [
             Prediction(
                 label=self.labels[int(probs[row].argmax())],
@@ -173,30 +189,30 @@ class Predictor:
                 ood_score=checks[row][0],
                 refused=bool(checks[row][1]),
                 refusals=tuple(refusal.sentence for refusal in checks[row][1]),
-                film=film.pixels,
-                maps=self._maps(film, arrays, row) if maps else None,
-                name=film.name,
+                image=image.pixels,
+                maps=self._maps(image, arrays, row) if maps else None,
+                name=image.name,
                 note=self.note,
-                warnings=film.warnings,
+                warnings=image.warnings,
             )
-            for row, film in enumerate(films)
+            for row, image in enumerate(images)
         ]
 
     def _checks(
-        self, films: Sequence[ReadFilm], squares: NDArray[np.uint8], arrays: Arrays
+        self, images: Sequence[ReadImage], squares: NDArray[np.uint8], arrays: Arrays
     ) -> list[tuple[float, list[Refusal]]]:
-        """Test whether the model was trained for such films."""
+        """Test whether the model was trained for such images."""
         if self._ood is None:
-            return [(float("nan"), [])] * len(films)
+            return [(float("nan"), [])] * len(images)
         features = {name: arrays[f"features_{name}"] for name in self.members}
-        return self._ood.check(squares[:, 0], features, colours=[film.colour for film in films])
+        return self._ood.check(squares[:, 0], features, colours=[image.colour for image in images])
 
     def _named(self, values: NDArray[Any]) -> dict[str, float]:
         return dict(zip(self.labels, map(float, values), strict=True))
 
-    def _maps(self, film: ReadFilm, arrays: Arrays, row: int) -> HeatMaps:
+    def _maps(self, image: ReadImage, arrays: Arrays, row: int) -> HeatMaps:
         members = {name: np.array(arrays[f"map_{name}"][row]) for name in self.members}
-        return HeatMaps(self.labels, members, self.info["weights"], film.pixels, self._spec)
+        return HeatMaps(self.labels, members, self.info["weights"], image.pixels, self._spec)
 
 
 def _model_file(info: Mapping[str, Any], runtime: str, variant: str) -> str:

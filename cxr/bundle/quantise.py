@@ -1,7 +1,7 @@
-"""An 8-bit variant of a graph: static quantisation calibrated on validation films.
+"""An 8-bit variant of a graph: static quantisation calibrated on validation images.
 
 Weights per channel, activations per tensor, in the QDQ form that onnxruntime and OpenVINO both
-compute in integers. N films, S side of prepared pixels.
+compute in integers. N images, S side of prepared pixels.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def settings_for(sizes: Mapping[str, int]) -> list[Setting]:
 def quantise(
     source: Path,
     target: Path,
-    films: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     setting: Setting,
     *,
     on_image: Callable[[], None] | None = None,
@@ -70,16 +70,11 @@ def quantise(
     Args:
         source: the float32 graph.
         target: written or replaced.
-        films: (N, S, S) validation films, over which activations' ranges are taken.
+        images: (N, S, S) validation images, over which activations' ranges are taken.
         setting: what to quantise.
-        on_image: called once a film.
+        on_image: called once an image.
     """
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
@@ -89,12 +84,18 @@ def quantise(
         quant_pre_process(str(source), str(plain), skip_symbolic_shape=True)
         nodes = quantisable(onnx.load(plain), setting)
         quantize_static(
-            str(plain), str(target), _Films(films, on_image), quant_format=QuantFormat.QDQ,
-            nodes_to_quantize=nodes, op_types_to_quantize=list(OPERATORS), per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            str(plain),
+            str(target),
+            _Images(images, on_image),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=nodes,
+            op_types_to_quantize=list(OPERATORS),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
             calibrate_method=methods[setting.method],
             extra_options={"CalibPercentile": 99.99},
-        )  # fmt: skip
+        )
 
 
 def quantisable(model: onnx.ModelProto, setting: Setting) -> list[str]:
@@ -116,9 +117,10 @@ def quantisable(model: onnx.ModelProto, setting: Setting) -> list[str]:
                 reached |= set(node.output)
                 chosen.append(node)
         found += [
-            node.name for node in chosen
+            node.name
+            for node in chosen
             if node.op_type in OPERATORS and not (node is first and setting.keep_first)
-        ]  # fmt: skip
+        ]
     return found
 
 
@@ -134,19 +136,19 @@ def _ancestors(makers: dict[str, onnx.NodeProto], output: str) -> set[str]:
     return found
 
 
-class _Films:
-    """What onnxruntime's calibration reads, a film at a time."""
+class _Images:
+    """What onnxruntime's calibration reads, an image at a time."""
 
-    def __init__(self, films: NDArray[np.uint8], on_image: Callable[[], None] | None) -> None:
-        self._films, self._on_image = iter(films), on_image
+    def __init__(self, images: NDArray[np.uint8], on_image: Callable[[], None] | None) -> None:
+        self._images, self._on_image = iter(images), on_image
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        film = next(self._films, None)
-        if film is None:
+        image = next(self._images, None)
+        if image is None:
             return None
         if self._on_image:
             self._on_image()
-        return {INPUT: np.asarray(film)[None, None]}
+        return {INPUT: np.asarray(image)[None, None]}
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from cxr.errors import InputError
 from cxr.files import atomic_write, raise_if_unwritable
 
 KEY = "key"
-"""Column that tells a film at its place, size and time of change from every other."""
+"""Column that tells an image at its place, size and time of change from every other."""
 SYNC_SECONDS = 2.0
 """Rows reach the file at once, and the disk at least this often."""
 
@@ -69,7 +69,7 @@ class Results:
         self._file.close()
 
     def has(self, key: int) -> bool:
-        """Tell whether a film was done before this run began."""
+        """Tell whether an image was done before this run began."""
         place = int(np.searchsorted(self.done, np.uint64(key)))
         return place < len(self.done) and int(self.done[place]) == key
 
@@ -210,13 +210,18 @@ def write_parquet(table: Path, target: Path, types: Mapping[str, str]) -> None:
     from pyarrow import parquet
 
     known: dict[str, Any] = {
-        "number": pyarrow.float64(), "truth": pyarrow.bool_(), "text": pyarrow.string(),
-    }  # fmt: skip
+        "number": pyarrow.float64(),
+        "truth": pyarrow.bool_(),
+        "text": pyarrow.string(),
+    }
     schema = pyarrow.schema([(name, known[kind]) for name, kind in types.items()])
     options = arrow_csv.ConvertOptions(
-        column_types=schema, null_values=[""], strings_can_be_null=True,
-        true_values=["true"], false_values=["false"],
-    )  # fmt: skip
+        column_types=schema,
+        null_values=[""],
+        strings_can_be_null=True,
+        true_values=["true"],
+        false_values=["false"],
+    )
     reader = arrow_csv.open_csv(
         table, read_options=arrow_csv.ReadOptions(use_threads=False), convert_options=options
     )

@@ -81,7 +81,7 @@ class _OnnxRuntime:
         options.inter_op_num_threads = 1
         # Warnings about how a graph could be smaller are not the caller's business.
         options.log_severity_level = 3
-        # The arena never shrinks: a batch of films would stay reserved for good.
+        # The arena never shrinks: a batch of images would stay reserved for good.
         options.enable_cpu_mem_arena = False
         try:
             self._session = onnxruntime.InferenceSession(
@@ -106,10 +106,15 @@ class _OpenVino:
             ) from None
         precision = "bf16" if variant == "bfloat16" else "f32"
         try:
-            self._model = openvino.Core().compile_model(str(path), "CPU", {
-                "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-            })  # fmt: skip
+            self._model = openvino.Core().compile_model(
+                str(path),
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": precision,
+                    "INFERENCE_NUM_THREADS": threads,
+                    "PERFORMANCE_HINT": "LATENCY",
+                },
+            )
         except RuntimeError as error:
             raise BundleError(f"openvino cannot load {path} ({_line(error)})") from None
         # A request holds the results of one run, so each thread has its own.

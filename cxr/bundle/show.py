@@ -39,15 +39,17 @@ def summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("classes", ", ".join(info["labels"])),
         ("members", ", ".join(weights)),
         ("input", f"{preprocess['size_px']} px, {preprocess['fit']}"),
-        *[(f"sets {name}", _sets(info, float(name)))
-          for name in info["uncertainty"]["conformal"]["levels"]],
+        *[
+            (f"sets {name}", _sets(info, float(name)))
+            for name in info["uncertainty"]["conformal"]["levels"]
+        ],
         ("referral", f"below {info['uncertainty']['referral']['threshold']:.3f}"),
         *_tests(info["test"]),
         *[("variant", f"{name}: {_variant(values)}") for name, values in info["models"].items()],
         ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
         ("exported", str(info["environment"]["time_utc"])),
         ("note", info["note"]),
-    ]  # fmt: skip
+    ]
 
 
 def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:
@@ -58,7 +60,7 @@ def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, A
         level: of the prediction sets.
 
     Returns:
-        Label to ``value``, ``low``, ``high``, ``films``, ``patients``; empty where it was not
+        Label to ``value``, ``low``, ``high``, ``images``, ``patients``; empty where it was not
         measured for these sets, as in every bundle of version 0.1.
     """
     test = info.get("test")
@@ -88,14 +90,18 @@ def _tests(test: Any) -> list[tuple[str, str]]:
     if isinstance(test, str):
         return [("test", test)]
     shown = [("accuracy", "accuracy"), ("balanced_accuracy", "balanced"), ("macro_auroc", "AUROC")]
-    return [(
-        "test",
-        f"{test['n']} films: " + ", ".join(
-            f"{head} {test['ensemble'][key]['value']:.3f} "
-            f"({_number(test['ensemble'][key]['low'])} to {_number(test['ensemble'][key]['high'])})"
-            for key, head in shown
-        ),
-    )]  # fmt: skip
+    return [
+        (
+            "test",
+            f"{test['n']} images: "
+            + ", ".join(
+                f"{head} {test['ensemble'][key]['value']:.3f} "
+                f"({_number(test['ensemble'][key]['low'])} to "
+                f"{_number(test['ensemble'][key]['high'])})"
+                for key, head in shown
+            ),
+        )
+    ]
 
 
 def _variant(values: Mapping[str, Any]) -> str:

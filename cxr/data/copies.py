@@ -1,9 +1,9 @@
-"""Turned and mirrored copies of films as files of their own, split at random: a leak on purpose.
+"""Turned and mirrored copies of images as files of their own, split at random: a leak on purpose.
 
 What an application does that augments its folder first and splits afterwards. Here it serves to
 measure what that is worth; nothing that is to be believed is trained on it.
 
-N films, C copies of each, S side of a square.
+N images, C copies of each, S side of a square.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ MAX_COPIES = 20
 
 @dataclass(frozen=True)
 class CopySettings:
-    """How films are copied and split.
+    """How images are copied and split.
 
     Attributes:
-        copies: C, of each film.
+        copies: C, of each image.
         rotation_deg: largest turn of a copy, to either side.
         test_share: of all rows, copies included; validation gets as many.
         seed: of the turns and of the split.
@@ -41,8 +41,10 @@ class CopySettings:
 
     def __post_init__(self) -> None:
         for key, low, high in (
-            ("copies", 1, MAX_COPIES), ("rotation_deg", 0.0, 180.0), ("test_share", 0.01, 0.4),
-        ):  # fmt: skip
+            ("copies", 1, MAX_COPIES),
+            ("rotation_deg", 0.0, 180.0),
+            ("test_share", 0.01, 0.4),
+        ):
             if not low <= getattr(self, key) <= high:
                 raise InputError(f"{key} is {getattr(self, key)}: allowed are {low:g} to {high:g}")
 
@@ -55,18 +57,18 @@ def copy_then_split(
     *,
     progress: ShowProgress | None = None,
 ) -> Prepared:
-    """Copy films, then split films and copies at random, blind to what is a copy of what.
+    """Copy images, then split images and copies at random, blind to what is a copy of what.
 
     Args:
         prepared: a prepared set.
-        rows: (N,) which of its films.
-        folder: receives the new set; one of the same films and settings is reused.
+        rows: (N,) which of its images.
+        folder: receives the new set; one of the same images and settings is reused.
         settings: how.
         progress: see cxr.data.decode.ShowProgress.
 
     Returns:
-        A prepared set of N (1 + C) rows: each film, followed by its copies. ``image`` of a copy
-        ends in ``#1`` to ``#C``, column ``copy_of`` names the film, and ``group`` is the film's.
+        A prepared set of N (1 + C) rows: each image, followed by its copies. ``image`` of a copy
+        ends in ``#1`` to ``#C``, column ``copy_of`` names the image, and ``group`` is the image's.
 
     Raises:
         InputError: the disk is full.
@@ -84,33 +86,39 @@ def copy_then_split(
     pixels = allocate(folder / "pixels.npy", (len(rows) * each, *prepared.pixels.shape[1:]))
     with (progress or no_progress)("turned and mirrored copies", len(rows)) as done:
         for place, row in enumerate(rows):
-            film = np.asarray(prepared.pixels[row])
+            image = np.asarray(prepared.pixels[row])
             turns = random.uniform(-settings.rotation_deg, settings.rotation_deg, each)
-            pixels[place * each] = film
+            pixels[place * each] = image
             for number in range(1, each):
-                pixels[place * each + number] = turned(film, turns[number], mirror=number % 2 == 1)
+                pixels[place * each + number] = turned(image, turns[number], mirror=number % 2 == 1)
             done()
     pixels.flush()
     copied = _copied_table(table, settings, random)
     with atomic_write(folder / "table.csv") as file:
         file.write(copied.to_csv(index=False, lineterminator="\n").encode())
     kept = ("labels", "synthetic", "preprocess", "settings")
-    write_json(folder / "prepared.json", {key: prepared.info[key] for key in kept} | {
-        "fingerprint": key, "copies": asdict(settings), "counts": {"kept": len(copied)},
-        "leaky": "copies of one film lie on both sides of the split, on purpose",
-    })  # fmt: skip
+    write_json(
+        folder / "prepared.json",
+        {key: prepared.info[key] for key in kept}
+        | {
+            "fingerprint": key,
+            "copies": asdict(settings),
+            "counts": {"kept": len(copied)},
+            "leaky": "copies of one image lie on both sides of the split, on purpose",
+        },
+    )
     return open_prepared(folder)
 
 
-def turned(film: NDArray[np.uint8], angle_deg: float, *, mirror: bool) -> NDArray[np.uint8]:
-    """Return a film turned about its centre, black where nothing was, and mirrored.
+def turned(radiograph: NDArray[np.uint8], angle_deg: float, *, mirror: bool) -> NDArray[np.uint8]:
+    """Return a radiograph turned about its centre, black where nothing was, and mirrored.
 
     Args:
-        film: (S, S) uint8.
+        radiograph: (S, S) uint8.
         angle_deg: counter-clockwise.
         mirror: left and right are swapped first.
     """
-    image = Image.fromarray(np.ascontiguousarray(film[:, ::-1]) if mirror else film)
+    image = Image.fromarray(np.ascontiguousarray(radiograph[:, ::-1]) if mirror else radiograph)
     return np.asarray(image.rotate(angle_deg, Image.Resampling.BILINEAR), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Decode films once, in parallel, into a memory map. N films, S side in pixels."""
+"""Decode images once, in parallel, into a memory map. N images, S side in pixels."""
 
 import concurrent.futures
 import contextlib
@@ -20,7 +20,7 @@ ShowProgress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[
 """From (description, total) to a context that yields a function which counts one."""
 
 
-def decode_films(
+def decode_images(
     manifest: pd.DataFrame,
     root: Path,
     folder: Path,
@@ -30,14 +30,14 @@ def decode_films(
     workers: int = 0,
     progress: ShowProgress | None = None,
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], list[dict[str, str]]]:
-    """Decode every film once, in threads (Pillow releases the interpreter while it decodes).
+    """Decode every image once, in threads (Pillow releases the interpreter while it decodes).
 
     Args:
         manifest: N rows; paths relative to ``root``.
-        root: folder of the films.
+        root: folder of the images.
         folder: receives ``all.npy``, the working copy.
         spec: side and fit.
-        skip_errors: list films that cannot be read instead of stopping at the first.
+        skip_errors: list images that cannot be read instead of stopping at the first.
         workers: threads; 0 takes one a processor.
         progress: see ``ShowProgress``.
 
@@ -47,7 +47,7 @@ def decode_films(
         ``image`` and ``reason``.
 
     Raises:
-        InputError: a film that cannot be read, or none that can.
+        InputError: an image that cannot be read, or none that can.
     """
     side = spec.size_px
     squares = allocate(folder / "all.npy", (len(manifest), side, side))
@@ -57,10 +57,10 @@ def decode_films(
     images = manifest["image"].tolist()
 
     def one(row: int) -> None:
-        film = read_gray(root / images[row], name=images[row])
-        shas[row] = digest(np.asarray(film.shape, np.int64).tobytes(), film.tobytes())
-        sizes[row] = film.shape
-        squares[row] = to_square(film, spec)
+        image = read_gray(root / images[row], name=images[row])
+        shas[row] = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
+        sizes[row] = image.shape
+        squares[row] = to_square(image, spec)
 
     show = progress or no_progress
     count = workers or os.cpu_count() or 1
@@ -85,7 +85,7 @@ def decode_films(
         table[column] = table[column].where(known, [str(size[axis]) for size in sizes])
     readable = np.flatnonzero([bool(sha) for sha in shas])
     if not len(readable):
-        raise InputError(f"none of the {len(images)} films under {root} could be read")
+        raise InputError(f"none of the {len(images)} images under {root} could be read")
     if len(readable) < len(images):
         return table.iloc[readable].reset_index(drop=True), squares[readable], unreadable
     return table, squares, unreadable

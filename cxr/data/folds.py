@@ -1,6 +1,6 @@
-"""Other splits of films that are prepared: the folds of a cross-validation.
+"""Other splits of images that are prepared: the folds of a cross-validation.
 
-N films. The pixels are shared, only the column ``split`` differs.
+N images. The pixels are shared, only the column ``split`` differs.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ def check_folds(folds: int) -> None:
 
 
 def deal_folds(table: pd.DataFrame, *, folds: int, seed: int) -> NDArray[np.int64]:
-    """Deal films to folds of like size, stratified by label and disjoint by group.
+    """Deal images to folds of like size, stratified by label and disjoint by group.
 
     Args:
         table: N rows with columns ``label`` and ``group``.
@@ -34,7 +34,7 @@ def deal_folds(table: pd.DataFrame, *, folds: int, seed: int) -> NDArray[np.int6
         seed: of the order in which groups are dealt.
 
     Returns:
-        (N,) fold of each film, counted from 1.
+        (N,) fold of each image, counted from 1.
 
     Raises:
         InputError: fewer than two folds, or a label with too few groups for each fold to have
@@ -55,12 +55,7 @@ def deal_folds(table: pd.DataFrame, *, folds: int, seed: int) -> NDArray[np.int6
 
 
 def fold_split(
-    table: pd.DataFrame,
-    dealt: NDArray[np.int64],
-    fold: int,
-    *,
-    val_share: float,
-    seed: int,
+    table: pd.DataFrame, dealt: NDArray[np.int64], fold: int, *, val_share: float, seed: int
 ) -> NDArray[np.object_]:
     """Make one fold the test split and take validation from the others by group.
 
@@ -90,10 +85,10 @@ def fold_split(
 
 
 def with_split(prepared: Prepared, split: NDArray[np.object_]) -> Prepared:
-    """Return the same films under another split, with a fingerprint of its own.
+    """Return the same images under another split, with a fingerprint of its own.
 
     Args:
-        prepared: N films; nothing of it is written or copied.
+        prepared: N images; nothing of it is written or copied.
         split: (N,) what the column ``split`` is to hold.
     """
     table = prepared.table.assign(split=split)

@@ -1,7 +1,7 @@
-"""Which films belong together, and which are copies of another.
+"""Which images belong together, and which are copies of another.
 
-A group is what must stay on one side of a split: the films of one patient and every copy of
-a film, identical or near. Of a set of copies one film stays. N films, S side of a square.
+A group is what must stay on one side of a split: the images of one patient and every copy of
+an image, identical or near. Of a set of copies one image stays. N images, S side of a square.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from cxr.data.superposition import confirm_pairs
 
 _COLUMNS = ("image", "label", "sha256")
 MAX_DISTANCE = 8
-"""Bits: of films cropped by up to 1 % a side 98 % stay within, by 2 % 82 %, and few films of
+"""Bits: of images cropped by up to 1 % a side 98 % stay within, by 2 % 82 %, and few images of
 different children come this near."""
 MIN_CORRELATION = 0.92
 """Of the 25,000 most alike pairs of cxr4 the 36 copies reach 0.985 and more, second exposures of
@@ -34,21 +34,21 @@ RECALL = {
     "rotated by 10 degrees": 0.974,
     "rotated by 20 degrees": 0.013,
 }
-"""Share of copies found, 76 a kind in a gallery of 2,000 films of cxr4 and 1,976 copies, at 224 px
+"""Share of copies found, 76 a kind in a gallery of 2,000 images of cxr4 and 1,976 copies, at 224 px
 (95 %: 76 of 76 is 0.95 to 1, 16 of 76 is 0.13 to 0.32); at 128 px up to 4 points lower. The audit's
 search contains this one (two more bits, neighbours among other splits) and found no fewer.
-Source: benchmarks/near_duplicates.py recall <prepared cxr4, 224 px> --films 2000 [--audit]"""
+Source: benchmarks/near_duplicates.py recall <prepared cxr4, 224 px> --images 2000 [--audit]"""
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Pairs of films that show the same exposure.
+    """Pairs of images that show the same exposure.
 
     Attributes:
         pairs: (P, 2) rows of the table.
         identical: (P,) whether the decoded pixels are equal.
-        orientation: (P,) index into ``ORIENTATIONS`` of the second film on the first.
-        correlation: (P,) of fine detail, 1 for identical films.
+        orientation: (P,) index into ``ORIENTATIONS`` of the second image on the first.
+        correlation: (P,) of fine detail, 1 for identical images.
     """
 
     pairs: NDArray[np.int64]
@@ -63,8 +63,8 @@ class GroupResult:
 
     Attributes:
         group: (N,) group name of each row, also of dropped ones.
-        keep: (N,) False for a film to drop.
-        copies: dropped films with ``image``, ``copy_of``, ``kind`` (identical or near),
+        keep: (N,) False for an image to drop.
+        copies: dropped images with ``image``, ``copy_of``, ``kind`` (identical or near),
             ``orientation`` and ``correlation``.
         conflicts: sets of copies with different labels, dropped whole: ``images`` and
             ``labels`` in the same order.
@@ -77,10 +77,10 @@ class GroupResult:
 
 
 def describe_limits(count: int) -> str:
-    """Say in a sentence what the search finds among so many films, and what it does not see."""
+    """Say in a sentence what the search finds among so many images, and what it does not see."""
     if count**2 > MAX_COMPARED:
         return (
-            f"{count:,} films are too many to compare each with each, so hashes alone searched: "
+            f"{count:,} images are too many to compare each with each, so hashes alone searched: "
             "copies inverted, letterboxed, rotated by 5 degrees or cropped by 5 % are missed"
         )
     found = ", ".join(f"{kind} {share:.0%}" for kind, share in RECALL.items())
@@ -96,19 +96,19 @@ def find_copies(
     min_correlation: float = MIN_CORRELATION,
     on_progress: Callable[[], None] | None = None,
 ) -> Copies:
-    """Find identical and near-identical films.
+    """Find identical and near-identical images.
 
     Args:
-        digests: (N,) of the decoded pixels, equal for identical films.
+        digests: (N,) of the decoded pixels, equal for identical images.
         squares: (N, S, S) uint8.
-        near: also look for near copies: by hash, and among the films that look most alike.
+        near: also look for near copies: by hash, and among the images that look most alike.
         max_distance: most differing bits of 64 between the perceptual hashes.
         min_correlation: lowest correlation of fine detail of a near copy.
-        on_progress: called after each film of ``squares``.
+        on_progress: called after each image of ``squares``.
 
     Returns:
-        The pairs. Identical films appear once per film, paired with the first of their kind;
-        near copies are pairs among these first films.
+        The pairs. Identical images appear once per image, paired with the first of their kind;
+        near copies are pairs among these first images.
     """
     _, first, inverse = np.unique(digests.astype(str), return_index=True, return_inverse=True)
     representative = first[inverse]
@@ -130,7 +130,7 @@ def find_copies(
     return Copies(pairs, identical, turn, correlation)
 
 
-def group_films(
+def group_images(
     table: pd.DataFrame,
     squares: NDArray[np.uint8],
     *,
@@ -140,18 +140,18 @@ def group_films(
     min_correlation: float = MIN_CORRELATION,
     on_progress: Callable[[], None] | None = None,
 ) -> GroupResult:
-    """Group films by patient and copy, and choose which copies to drop.
+    """Group images by patient and copy, and choose which copies to drop.
 
     Args:
         table: N rows with columns ``image``, ``label``, ``patient_id`` and ``sha256``; an
             empty patient id says nothing.
         squares: (N, S, S) uint8, row i of the table.
         near: also look for near copies.
-        keep_order: (N,) int; of a set of copies the film with the lowest stays, equals by
+        keep_order: (N,) int; of a set of copies the image with the lowest stays, equals by
             image name. By image name alone by default.
         max_distance: most differing bits of 64 between the hashes of near copies.
         min_correlation: lowest correlation of fine detail of a near copy.
-        on_progress: called after each film of ``squares`` that is looked at.
+        on_progress: called after each image of ``squares`` that is looked at.
 
     Returns:
         Groups, named after their alphabetically first image, and what to drop.
@@ -166,16 +166,16 @@ def group_films(
         on_progress=on_progress,
     )
     images = table["image"].to_numpy(np.object_)
-    same_film = _components(len(table), found.pairs)
+    same_image = _components(len(table), found.pairs)
     patients = _patient_pairs(table["patient_id"].to_numpy(np.object_))
     together = _components(len(table), np.concatenate([found.pairs, patients]))
     group = pd.Series(images).groupby(together).transform("min").to_numpy(np.object_)
     result = GroupResult(group, np.ones(len(table), np.bool_))
     order = np.zeros(len(table), np.int64) if keep_order is None else np.asarray(keep_order)
-    sizes = np.bincount(same_film)
+    sizes = np.bincount(same_image)
     members: dict[int, list[int]] = {}
-    for row in np.flatnonzero(sizes[same_film] > 1):
-        members.setdefault(int(same_film[row]), []).append(int(row))
+    for row in np.flatnonzero(sizes[same_image] > 1):
+        members.setdefault(int(same_image[row]), []).append(int(row))
     for rows in members.values():
         rows.sort(key=lambda row: (order[row], images[row]))
         _resolve(rows, table, squares, result)
@@ -199,7 +199,7 @@ def _resolve(
         if digests[place] == digests[0]:
             record |= {"kind": "identical", "orientation": ORIENTATIONS[0], "correlation": 1.0}
         else:
-            # Copies of copies may have met through a third film, so the pair is measured.
+            # Copies of copies may have met through a third image, so the pair is measured.
             pair = np.array([[rows[0], rows[place]]])
             _, turns, values = confirm_pairs(squares, pair, min_correlation=-2)
             value = round(float(values[0]), 4)
@@ -209,7 +209,7 @@ def _resolve(
 
 
 def _patient_pairs(patients: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Pair each film with the first of its patient; films without a patient id stay out."""
+    """Pair each image with the first of its patient; images without a patient id stay out."""
     known = np.flatnonzero(patients != "")
     _, first, inverse = np.unique(
         patients[known].astype(str), return_index=True, return_inverse=True

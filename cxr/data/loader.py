@@ -81,7 +81,7 @@ class BatchLoader:
         sampler: which rows, in which order.
         batch_size: B, per process.
         shard: (rank, world size), settable; every process sees its share of each global batch.
-        drop_last: leave out the films that do not fill a global batch.
+        drop_last: leave out the images that do not fill a global batch.
     """
 
     batch_sampler = None
@@ -103,8 +103,8 @@ class BatchLoader:
         self.batches_done = 0
 
     def __len__(self) -> int:
-        films, size = len(self.sampler), self._batch_size * self.shard[1]
-        return films // size if self._drop_last else -(-films // size)
+        images, size = len(self.sampler), self._batch_size * self.shard[1]
+        return images // size if self._drop_last else -(-images // size)
 
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
@@ -140,7 +140,7 @@ class BatchLoader:
 def balancing_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """Return the (K,) weight of each class that makes all classes count alike.
 
-    n / (K n_k), the weights that scikit-learn calls balanced; their mean over films is 1.
+    n / (K n_k), the weights that scikit-learn calls balanced; their mean over images is 1.
     """
     counts = np.bincount(targets, minlength=classes)
     return len(targets) / (classes * np.maximum(counts, 1))

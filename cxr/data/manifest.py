@@ -1,4 +1,4 @@
-"""The manifest: one row per film, and what a row may not say.
+"""The manifest: one row per image, and what a row may not say.
 
 In memory a manifest is a table whose columns are all strings, with "" for what is unknown.
 """
@@ -22,9 +22,18 @@ REQUIRED = ("image", "label")
 """Columns without which a manifest is refused."""
 COLUMNS = (
     *REQUIRED,
-    "patient_id", "source", "published_split", "view", "sex", "age", "license",
-    "width", "height", "mask", "lesion_mask",
-)  # fmt: skip
+    "patient_id",
+    "source",
+    "published_split",
+    "view",
+    "sex",
+    "age",
+    "license",
+    "width",
+    "height",
+    "mask",
+    "lesion_mask",
+)
 """Every column, in the order of the file; ``lesion_mask`` only where lesions are known."""
 PATH_COLUMNS = ("image", "mask", "lesion_mask")
 """Columns that hold paths, relative to the manifest's folder."""
@@ -43,7 +52,7 @@ def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.Data
         labels: class names that are allowed; any non-empty name by default.
 
     Returns:
-        A row per film with the columns of ``COLUMNS``, all strings, "" where unknown.
+        A row per image with the columns of ``COLUMNS``, all strings, "" where unknown.
 
     Raises:
         MissingInputError: no such file or folder.
@@ -126,7 +135,7 @@ def check_manifest(
 
 
 def patients_unknown(table: pd.DataFrame) -> str:
-    """Return what films without a patient id mean for splits and intervals; nothing if all have.
+    """Return what images without a patient id mean for splits and intervals; nothing if all have.
 
     Args:
         table: rows with or without the column ``patient_id``, empty where unknown.
@@ -135,9 +144,11 @@ def patients_unknown(table: pd.DataFrame) -> str:
     missing = int((ids == "").sum())
     if not missing:
         return ""
-    which = "no film has" if missing == len(table) else f"{missing:,} of {len(table):,} films lack"
+    which = (
+        "no image has" if missing == len(table) else f"{missing:,} of {len(table):,} images lack"
+    )
     return (
-        f"{which} a patient id: such a film counts as a patient of its own, so films of one "
+        f"{which} a patient id: such an image counts as a patient of its own, so images of one "
         "patient may lie on both sides of a split, and intervals may be too narrow"
     )
 

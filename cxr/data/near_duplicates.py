@@ -1,7 +1,7 @@
-"""Perceptual hashes of films, and the search for near ones.
+"""Perceptual hashes of images, and the search for near ones.
 
-Chest films all look alike, so that hashes only propose pairs, and ``overlay`` decides.
-N films, S side of their squares, P pairs.
+Chest images all look alike, so that hashes only propose pairs, and ``overlay`` decides.
+N images, S side of their squares, P pairs.
 """
 
 import itertools
@@ -38,13 +38,13 @@ def orient(images: NDArray[Any], index: int) -> NDArray[Any]:
 def perceptual_hashes(
     squares: NDArray[np.uint8], *, on_progress: Callable[[], None] | None = None
 ) -> NDArray[np.uint64]:
-    """Hash the eight orientations of each film.
+    """Hash the eight orientations of each image.
 
-    The film is shrunk once; its orientations are exact permutations of the small image.
+    The image is shrunk once; its orientations are exact permutations of the small image.
 
     Args:
         squares: (N, S, S) uint8.
-        on_progress: called after each film.
+        on_progress: called after each image.
 
     Returns:
         (N, 8) uint64, in the order of ``ORIENTATIONS``: which of the 8 x 8 lowest cosine
@@ -71,18 +71,18 @@ def perceptual_hashes(
 
 
 def near_pairs(hashes: NDArray[np.uint64], *, max_distance: int) -> NDArray[np.int64]:
-    """Find the pairs whose hashes differ in few bits, whichever way one film is turned.
+    """Find the pairs whose hashes differ in few bits, whichever way one image is turned.
 
     By the pigeonhole principle, hashes cut into m chunks that differ in at most d bits agree
-    in m - d chunks: for each choice of m - d chunks, films are bucketed by these bits, and
-    only films of a bucket are compared. m grows with N, so that buckets stay small.
+    in m - d chunks: for each choice of m - d chunks, images are bucketed by these bits, and
+    only images of a bucket are compared. m grows with N, so that buckets stay small.
 
     Args:
-        hashes: (N, 8) uint64, column 0 the film as it is.
+        hashes: (N, 8) uint64, column 0 the image as it is.
         max_distance: most bits in which a pair differs, 0 to 12.
 
     Returns:
-        (P, 2) int64, first below second, sorted: column 0 of one film lies within
+        (P, 2) int64, first below second, sorted: column 0 of one image lies within
         ``max_distance`` of any column of the other.
 
     Raises:
@@ -119,7 +119,7 @@ def near_pairs(hashes: NDArray[np.uint64], *, max_distance: int) -> NDArray[np.i
 def _check_pair_count(pairs: int, max_distance: int) -> None:
     if pairs > MAX_PAIRS:
         raise InputError(
-            f"over {MAX_PAIRS:,} pairs of films lie within {max_distance} bits: most films "
+            f"over {MAX_PAIRS:,} pairs of images lie within {max_distance} bits: most images "
             "look the same; remove blank ones, or use data.near_duplicates=false"
         )
 
@@ -131,7 +131,7 @@ def _choose_chunks(count: int, max_distance: int) -> tuple[int, int]:
         chunks = max_distance + agreeing
         tables = math.comb(chunks, agreeing)
         key_bits = min(HASH_BITS * agreeing / chunks, _MAX_KEY_BITS)
-        # Films share bits: by measurement a fifth of the bits tell nothing.
+        # Images share bits: by measurement a fifth of the bits tell nothing.
         compared = 8 * count**2 / 2 ** (0.8 * key_bits)
         work = tables * (8 * count + 2**key_bits + 2 * compared)
         if work < best:

@@ -1,6 +1,6 @@
-"""Which films of one prepared set are films of another, identical or near.
+"""Which images of one prepared set are images of another, identical or near.
 
-N films of the new set, M of the known one, S side of their squares, Q pairs.
+N images of the new set, M of the known one, S side of their squares, Q pairs.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ BLOCK_PAIRS = 4096
 
 @dataclass(frozen=True)
 class Overlap:
-    """Films that both sets hold.
+    """Images that both sets hold.
 
     Attributes:
         row: (Q,) row of the new set.
         known: (Q,) row of the known set.
         identical: (Q,) whether the decoded pixels are equal.
-        correlation: (Q,) of fine detail, 1 for identical films.
+        correlation: (Q,) of fine detail, 1 for identical images.
     """
 
     row: NDArray[np.int64]
@@ -44,7 +44,7 @@ def find_overlap(
     near: bool = True,
     on_progress: Callable[[], None] | None = None,
 ) -> Overlap:
-    """Find the films of a set that are also in a known one, altered ones too.
+    """Find the images of a set that are also in a known one, altered ones too.
 
     Args:
         squares: (N, S, S) uint8.
@@ -52,10 +52,10 @@ def find_overlap(
         known_squares: (M, S, S) uint8.
         known_digests: (M,).
         near: also look for near copies.
-        on_progress: called after each of the N + M films.
+        on_progress: called after each of the N + M images.
 
     Returns:
-        The pairs, sorted by row; a film may have several.
+        The pairs, sorted by row; an image may have several.
     """
     pairs = _identical(np.asarray(digests, str), np.asarray(known_digests, str))
     identical, correlation = np.ones(len(pairs), np.bool_), np.ones(len(pairs))
@@ -81,7 +81,7 @@ def find_overlap(
 
 
 def _identical(digests: NDArray[np.str_], known: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Pair each film with the first known film of the same digest."""
+    """Pair each image with the first known image of the same digest."""
     place: dict[str, int] = {}
     for row, value in enumerate(known.tolist()):
         place.setdefault(value, row)
@@ -102,9 +102,9 @@ def _confirm(
         block = candidates[start : start + BLOCK_PAIRS]
         mine, first = np.unique(block[:, 0], return_inverse=True)
         theirs, second = np.unique(block[:, 1], return_inverse=True)
-        films = np.concatenate([squares[mine], known_squares[theirs]])
+        images = np.concatenate([squares[mine], known_squares[theirs]])
         local = np.stack([first, second + len(mine)], axis=1).astype(np.int64)
-        found, _, value = confirm_pairs(films, local, min_correlation=MIN_CORRELATION)
+        found, _, value = confirm_pairs(images, local, min_correlation=MIN_CORRELATION)
         kept.append(np.stack([mine[found[:, 0]], theirs[found[:, 1] - len(mine)]], axis=1))
         values.append(value)
     return np.concatenate(kept), np.concatenate(values)

@@ -1,6 +1,6 @@
-"""The prepared set: films decoded once, grouped, without copies, split, as a memory map.
+"""The prepared set: images decoded once, grouped, without copies, split, as a memory map.
 
-N films kept, S side in pixels.
+N images kept, S side in pixels.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.data.decode import ShowProgress, allocate, decode_films, no_progress
-from cxr.data.groups import group_films
+from cxr.data.decode import ShowProgress, allocate, decode_images, no_progress
+from cxr.data.groups import group_images
 from cxr.data.splits import (
     SplitKind,
     check_disjoint,
@@ -39,24 +39,24 @@ from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import check_labels, label_indices, order_labels
 
 VERSION = 1
-"""Raised when the same settings would give other films."""
+"""Raised when the same settings would give other images."""
 OnError = Literal["stop", "skip"]
 SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What a preparation depends on beside the films.
+    """What a preparation depends on beside the images.
 
     Attributes:
         labels: classes in order; None takes those that occur.
         spec: side and fit.
-        split: patient, published, or whole (every film is test).
+        split: patient, published, or whole (every image is test).
         fractions: shares of train, val and test.
         seed: of the split.
-        near_duplicates: search near-identical films too.
-        on_error: stop at a film that cannot be read, or skip it.
-        synthetic: the films are made, not taken; said wherever a number of them appears.
+        near_duplicates: search near-identical images too.
+        on_error: stop at an image that cannot be read, or skip it.
+        synthetic: the images are made, not taken; said wherever a number of them appears.
     """
 
     labels: tuple[str, ...] | None = None
@@ -103,7 +103,7 @@ class Prepared:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """(N,) class index of every film."""
+        """(N,) class index of every image."""
         return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
 
 
@@ -117,7 +117,7 @@ def prepare(
     workers: int = 0,
     progress: ShowProgress | None = None,
 ) -> Prepared:
-    """Read, check, group, split and decode the films of a manifest.
+    """Read, check, group, split and decode the images of a manifest.
 
     The folder's name states the settings; the same preparation of the same files is reused,
     and an interrupted one leaves nothing half-written.
@@ -127,7 +127,7 @@ def prepare(
         root: folder that the manifest's paths are relative to.
         parent: folder that receives the prepared set's folder.
         settings: what it depends on.
-        excluded: films that were left out on purpose before, to be listed.
+        excluded: images that were left out on purpose before, to be listed.
         workers: threads that decode; 0 takes one a processor.
         progress: context manager from (description, total) to a function that counts one.
 
@@ -135,7 +135,7 @@ def prepare(
         The opened prepared set.
 
     Raises:
-        InputError: an unreadable film (unless skipped), an unknown label, a class with too
+        InputError: an unreadable image (unless skipped), an unknown label, a class with too
             few groups, a full disk.
     """
     labels = settings.labels or order_labels(manifest["label"])
@@ -176,7 +176,7 @@ def open_prepared(folder: Path) -> Prepared:
         raise InputError(f"{folder} is damaged ({error}): remove it and {mend}") from None
     if len(table) != len(pixels) or len(table) != info["counts"]["kept"]:
         raise InputError(
-            f"{folder} is damaged: {len(table)} rows, {len(pixels)} films, "
+            f"{folder} is damaged: {len(table)} rows, {len(pixels)} images, "
             f"{info['counts']['kept']} stated; remove it and {mend}"
         )
     return Prepared(folder, table, pixels, info)
@@ -189,7 +189,7 @@ def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) ->
         image, label = unknown[["image", "label"]].iloc[0]
         count = int((unknown["label"] == label).sum())
         raise InputError(
-            f"unknown label {label!r} of {root / image} (films with it: {count}): allowed are "
+            f"unknown label {label!r} of {root / image} (images with it: {count}): allowed are "
             f"{', '.join(labels)}; rename or move away the folder {label!r} (with a manifest: "
             "mend its rows), or name the label in data.labels"
         )
@@ -205,18 +205,23 @@ def _write(
     progress: ShowProgress | None,
 ) -> dict[str, Any]:
     """Write table and pixels into a folder and return what ``prepared.json`` says."""
-    table, squares, unreadable = decode_films(
-        manifest, root, folder, settings.spec,
-        skip_errors=settings.on_error == "skip", workers=workers, progress=progress,
-    )  # fmt: skip
+    table, squares, unreadable = decode_images(
+        manifest,
+        root,
+        folder,
+        settings.spec,
+        skip_errors=settings.on_error == "skip",
+        workers=workers,
+        progress=progress,
+    )
     split_kind = settings.split
-    # With a published test split its own films stay, and their copies leave the train part.
+    # With a published test split its own images stay, and their copies leave the train part.
     order = np.where(
         (table["published_split"] == "test") & (split_kind == "published"), 0, 1
     ).astype(np.int64)
     show = progress or no_progress
     with show("look for copies", len(table)) as done:
-        found = group_films(
+        found = group_images(
             table, squares, near=settings.near_duplicates, keep_order=order, on_progress=done
         )
     table["group"] = found.group
@@ -224,16 +229,18 @@ def _write(
     table = table.iloc[keep].reset_index(drop=True)
     if missing := [label for label in labels if not (table["label"] == label).any()]:
         raise InputError(
-            f"no film of class {', '.join(missing)} is left after dropping copies and "
-            f"unreadable files, of {len(manifest)} rows: add films or mend data.labels"
+            f"no image of class {', '.join(missing)} is left after dropping copies and "
+            f"unreadable files, of {len(manifest)} rows: add images or mend data.labels"
         )
     table["split"] = SPLITTERS[split_kind](table, fractions=settings.fractions, seed=settings.seed)
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, squares, keep)
     with atomic_write(folder / "table.csv") as file:
         file.write(table.to_csv(index=False, lineterminator="\n").encode())
-    fingerprint = digest(*sorted(table["sha256"] + table["label"] + table["split"]),
-                         digest_of(_settings_values(settings)))  # fmt: skip
+    fingerprint = digest(
+        *sorted(table["sha256"] + table["label"] + table["split"]),
+        digest_of(_settings_values(settings)),
+    )
     counts = pd.crosstab(table["label"], table["split"]).reindex(labels)
     return {
         "version": VERSION,
@@ -250,21 +257,17 @@ def _write(
             "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
             "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
             "dropped_unreadable": len(unreadable),
-            "films": {label: counts.loc[label].to_dict() for label in labels},
+            "images": {label: counts.loc[label].to_dict() for label in labels},
             "patients_or_groups": int(table["group"].nunique()),
         },
         "disjoint": proof,
-        "dropped": {
-            "copies": found.copies,
-            "conflicts": found.conflicts,
-            "unreadable": unreadable,
-        },
+        "dropped": {"copies": found.copies, "conflicts": found.conflicts, "unreadable": unreadable},
         "environment": environment(),
     }
 
 
 def _keep_pixels(folder: Path, squares: NDArray[np.uint8], keep: NDArray[np.int64]) -> None:
-    """Write the kept films as ``pixels.npy`` and let the working copy go."""
+    """Write the kept images as ``pixels.npy`` and let the working copy go."""
     kept = allocate(folder / "pixels.npy", (len(keep), *squares.shape[1:]))
     for start in range(0, len(keep), 1024):
         kept[start : start + 1024] = squares[keep[start : start + 1024]]

@@ -1,9 +1,9 @@
-"""The films that look most alike, whichever way one was rotated, cropped, padded or inverted.
+"""The images that look most alike, whichever way one was rotated, cropped, padded or inverted.
 
-A perceptual hash forgives little more than another encoding. Here each film is seen through
-some hundred windows (``VIEWS``) and compared with every other film as it is, by detail alone:
+A perceptual hash forgives little more than another encoding. Here each image is seen through
+some hundred windows (``VIEWS``) and compared with every other image as it is, by detail alone:
 the sign of a correlation tells a negative. What comes nearest is a candidate, no more; laying
-one film on the other (``overlay``) decides. N films, S side of their squares, P pairs,
+one image on the other (``overlay``) decides. N images, S side of their squares, P pairs,
 T = 32 side of a thumbnail, D = T * T, V views.
 """
 
@@ -19,12 +19,12 @@ from scipy import ndimage
 from cxr.data.near_duplicates import ORIENTATIONS, orient
 
 NEIGHBOURS = 2
-"""Most alike films that become candidates, of every film as seen and as a target."""
+"""Most alike images that become candidates, of every image as seen and as a target."""
 MAX_COMPARED = 400_000_000
-"""Ordered pairs of films (20,000 films, some five minutes); beyond, the hashes search alone."""
+"""Ordered pairs of images (20,000 images, some five minutes); beyond, the hashes search alone."""
 _SIDE = 32
 _WINDOW = 0.76
-"""Of the side: what is compared, so that frames and the corners of a rotated film are not."""
+"""Of the side: what is compared, so that frames and the corners of a rotated image are not."""
 _SAMPLES = 16
 _COMPONENTS = 96
 _BLOCK = 1024
@@ -38,7 +38,7 @@ Pairs = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class View:
-    """A window on a film.
+    """A window on an image.
 
     Attributes:
         orientation: index into ``ORIENTATIONS``, applied first.
@@ -74,7 +74,7 @@ def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
         square: (S, S) uint8.
 
     Returns:
-        (h, w), a view; the whole film where less than a quarter would be left of a side.
+        (h, w), a view; the whole image where less than a quarter would be left of a side.
     """
     border = (square[0], square[-1], square[:, 0], square[:, -1])
     if all(line.std() > _FLAT for line in border):
@@ -88,7 +88,7 @@ def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
-    """Resize the chosen rows of (N, S, S) films, without their bars, to (M, side, side)."""
+    """Resize the chosen rows of (N, S, S) images, without their bars, to (M, side, side)."""
     small = np.empty((len(rows), side, side), np.float32)
     for place, row in enumerate(rows):
         image = Image.fromarray(np.ascontiguousarray(without_bars(squares[row])))
@@ -97,14 +97,14 @@ def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Ma
 
 
 def describe(squares: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = None) -> Matrix:
-    """Shrink films, without their bars, to detail at even local strength.
+    """Shrink images, without their bars, to detail at even local strength.
 
     Args:
         squares: (M, S, S) uint8.
         rows: (N,) which of them; all by default.
 
     Returns:
-        (N, D) float32 within 2.5 of 0; the negative of a film has the negative values.
+        (N, D) float32 within 2.5 of 0; the negative of an image has the negative values.
     """
     small = shrink(squares, np.arange(len(squares)) if rows is None else rows, _SIDE)
     fine, coarse = (
@@ -123,15 +123,15 @@ def alike_pairs(
     apart: NDArray[np.str_] | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> Pairs:
-    """Pair each film with those that look most alike through any view.
+    """Pair each image with those that look most alike through any view.
 
-    Every view of every film is compared with every film as it is, so time grows with the
+    Every view of every image is compared with every image as it is, so time grows with the
     square of N, and memory with N.
 
     Args:
         thumbs: (N, D), of ``describe``.
-        apart: (N,) only films that differ in this are paired.
-        on_progress: called after each film.
+        apart: (N,) only images that differ in this are paired.
+        on_progress: called after each image.
 
     Returns:
         (P, 2), first below second, sorted; none beyond ``MAX_COMPARED``.
@@ -164,7 +164,7 @@ def alike_pairs(
 
 
 def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], Matrix]:
-    """Find through which view one film of a pair looks most like the other.
+    """Find through which view one image of a pair looks most like the other.
 
     Args:
         thumbs: (N, D), of ``describe``.
@@ -205,7 +205,7 @@ def _sampling(view: View) -> Matrix:
     for down, right in itertools.product((0, 1), repeat=2):
         weight = np.abs(1 - down - part[0]) * np.abs(1 - right - part[1])
         read[low[0] + down, low[1] + right, np.arange(len(y))] = weight
-    # An orientation moves pixels; its inverse on the weights is the same on the film.
+    # An orientation moves pixels; its inverse on the weights is the same on the image.
     place = orient(np.arange(_SIDE**2).reshape(_SIDE, _SIDE), view.orientation).ravel()
     turned = np.empty((_SIDE**2, len(y)), np.float32)
     turned[place] = read.reshape(_SIDE**2, -1)
@@ -213,7 +213,7 @@ def _sampling(view: View) -> Matrix:
 
 
 def _whitening(seen: Matrix) -> Matrix:
-    """Return (n, c): what all films share counts less, without a mean so that signs stay."""
+    """Return (n, c): what all images share counts less, without a mean so that signs stay."""
     power, axes = np.linalg.eigh(seen.T @ seen / len(seen))
     power, axes = power[::-1][:_COMPONENTS], axes[:, ::-1][:, :_COMPONENTS]
     scale = np.sqrt(np.maximum(power, 0) + 0.3 * power.mean() + 1e-12)

@@ -1,6 +1,6 @@
 """Splits that are disjoint by group.
 
-N films. A group is what must stay together: one patient, and every copy of a film.
+N images. A group is what must stay together: one patient, and every copy of an image.
 """
 
 from collections.abc import Sequence
@@ -38,10 +38,10 @@ def check_fractions(fractions: Sequence[float]) -> None:
 def patient_split(
     table: pd.DataFrame, *, fractions: Sequence[float], seed: int
 ) -> NDArray[np.object_]:
-    """Split films into train, val and test, stratified by label and disjoint by group.
+    """Split images into train, val and test, stratified by label and disjoint by group.
 
     Groups are dealt in random order, each to the split that relative to its share lacks most
-    films of the labels that the group brings.
+    images of the labels that the group brings.
 
     Args:
         table: N rows with columns ``label`` and ``group``.
@@ -65,7 +65,7 @@ def published_split(
 ) -> NDArray[np.object_]:
     """Keep the source's own test split and take validation from its train part by group.
 
-    Films whose source publishes no split are split as ``patient_split`` does.
+    Images whose source publishes no split are split as ``patient_split`` does.
 
     Args:
         table: N rows with columns ``label``, ``group`` and ``published_split``.
@@ -78,13 +78,13 @@ def published_split(
 
     Raises:
         InputError: fractions as in ``patient_split``, a label with too few groups, or no
-            film of the table has a published test split.
+            image of the table has a published test split.
     """
     check_fractions(fractions)
     published = table["published_split"].to_numpy(dtype=object)
     if not (published == "test").any():
         raise InputError(
-            "data.split=published, but no film is marked published_split=test: "
+            "data.split=published, but no image is marked published_split=test: "
             "use data.split=patient or fill the column"
         )
     split = np.full(len(table), "test", dtype=object)
@@ -103,7 +103,7 @@ def published_split(
 def whole_split(
     table: pd.DataFrame, *, fractions: Sequence[float], seed: int
 ) -> NDArray[np.object_]:
-    """Make every film a test film, for a set that only measures what was trained elsewhere.
+    """Make every image a test image, for a set that only measures what was trained elsewhere.
 
     Args:
         table: N rows.
@@ -117,13 +117,13 @@ def whole_split(
 
 
 def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """List the groups that have films in more than one split.
+    """List the groups that have images in more than one split.
 
     Args:
         table: N rows with columns ``group`` and ``split``.
 
     Returns:
-        One row a crossing group, columns ``train``, ``val``, ``test`` with its films in each.
+        One row a crossing group, columns ``train``, ``val``, ``test`` with its images in each.
     """
     counts = pd.crosstab(table["group"], table["split"]).reindex(columns=list(SPLITS), fill_value=0)
     return counts[(counts > 0).sum(axis=1) > 1]
@@ -151,7 +151,7 @@ def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
         "groups": int(table["group"].nunique()),
         "crossing_groups": len(crossing),
         "crossing_forced_by_published_split": bool(len(crossing)),
-        "test_films_in_crossing_groups": int((touched & (table["split"] == "test")).sum()),
+        "test_images_in_crossing_groups": int((touched & (table["split"] == "test")).sum()),
         "crossing_group_names": sorted(map(str, crossing.index)),
     }
 
@@ -205,11 +205,11 @@ def _check_enough(sizes: pd.DataFrame, names: list[str]) -> None:
 def _fill_gaps(
     chosen: NDArray[np.int64], counts: NDArray[np.float64], names: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Give each part a group of every label by moving as few films as can be.
+    """Give each part a group of every label by moving as few images as can be.
 
     Args:
         chosen: (G,) part of each group.
-        counts: (G, K) its films of each label.
+        counts: (G, K) its images of each label.
         names: of the parts.
 
     Raises:
@@ -247,7 +247,7 @@ def _fill_gaps(
 def _mend_free_groups(
     groups: NDArray[np.object_], split: NDArray[np.object_], free: NDArray[np.bool_]
 ) -> NDArray[np.object_]:
-    """Let films without a published split follow the films of their group that have one."""
+    """Let images without a published split follow the images of their group that have one."""
     fixed = pd.Series(split[~free], index=groups[~free])
     for row in np.flatnonzero(free & np.isin(groups, fixed.index)):
         split[row] = fixed.loc[[groups[row]]].iloc[0]

@@ -1,8 +1,8 @@
-"""Whether two films show the same exposure, by laying one on the other.
+"""Whether two images show the same exposure, by laying one on the other.
 
-A film that was encoded, resized, brightened, inverted, letterboxed, framed, written on, cropped,
+An image that was encoded, resized, brightened, inverted, letterboxed, framed, written on, cropped,
 rotated or mirrored again is a near copy; a second exposure of the same child is not.
-N films, S side of their squares, P pairs, s side of a thumbnail, D = s * s.
+N images, S side of their squares, P pairs, s side of a thumbnail, D = s * s.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from cxr.data.registration import VIEWS, best_views, describe, shrink
 _SIDES = (32, 64, 112)
 """Thumbnails in pixels, coarse to fine."""
 _BLOCKS = (4, 8, 7)
-"""To a side of each thumbnail; their median forgives what covers less than half of a film."""
+"""To a side of each thumbnail; their median forgives what covers less than half of an image."""
 _STEPS = (8, 4, 3)
 """Gauss-Newton steps on each."""
 _SLACK = (0.07, 0.04, 0.0)
@@ -27,7 +27,7 @@ _FIRM = 1.5
 """Difference, in standard deviations, beyond which a pixel pulls no harder: it was drawn over."""
 _MIN_BLOCKS = 0.4
 _BLANK = 0.05
-"""Share of the mean power below which a block of both films is background."""
+"""Share of the mean power below which a block of both images is background."""
 _BLOCK = 256
 
 Matrix = NDArray[np.float32]
@@ -45,8 +45,8 @@ def confirm_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Keep the pairs that show the same exposure by their pixels.
 
-    One film of a pair is laid on the other as the best view of it says, then by a small affine
-    motion, coarse before fine, so that another crop or rotation of a film still fits while a
+    One image of a pair is laid on the other as the best view of it says, then by a small affine
+    motion, coarse before fine, so that another crop or rotation of an image still fits while a
     second exposure of the same child does not. Bars at the border are cut off first.
 
     Args:
@@ -56,15 +56,15 @@ def confirm_pairs(
         on_progress: called after each pair.
 
     Returns:
-        The kept pairs (Q, 2) in their order; the orientation (Q,) of the second film that
+        The kept pairs (Q, 2) in their order; the orientation (Q,) of the second image that
         fits the first, an index into ``ORIENTATIONS``; the correlation (Q,) of fine detail,
-        the median over parts of the film.
+        the median over parts of the image.
     """
     rows, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(pairs.shape).astype(np.int64)
     thumbs = describe(squares, rows=rows)
     ordered, view, likeness = best_views(thumbs, places)
-    # float16 keeps 2 kB per film, so that films of many pairs are shrunk once.
+    # float16 keeps 2 kB per image, so that images of many pairs are shrunk once.
     coarse = np.empty((len(rows), _SIDES[0], _SIDES[0]), np.float16)
     for start in range(0, len(rows), _BLOCK):
         coarse[start : start + _BLOCK] = _detail(squares, rows[start : start + _BLOCK], _SIDES[0])
@@ -89,14 +89,14 @@ def confirm_pairs(
         for _ in range(len(pairs[start : start + _BLOCK]) if on_progress else 0):
             on_progress()  # type: ignore[misc]
     chosen = np.concatenate(kept)
-    # The second film is the seen one or the target: the other way round is the inverse.
+    # The second image is the seen one or the target: the other way round is the inverse.
     swapped = ordered[chosen, 1] != places[chosen, 1]
     turn = np.where(swapped, _INVERSE[turn[chosen]], turn[chosen])
     return pairs[chosen], turn, np.concatenate(values)
 
 
 def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
-    """Take what differs between films: detail without shading, at even local strength."""
+    """Take what differs between images: detail without shading, at even local strength."""
     small = shrink(squares, rows, side)
     detail = small - ndimage.gaussian_filter(small, (0, 4, 4), mode="nearest")
     power = ndimage.gaussian_filter(detail**2, (0, 8, 8), mode="nearest")
@@ -107,21 +107,21 @@ def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> M
     return np.asarray(detail / np.maximum(spread, 1e-6), np.float32)
 
 
-def _turned(films: Matrix, turns: NDArray[np.int64]) -> Matrix:
-    turned = np.empty_like(films)
+def _turned(images: Matrix, turns: NDArray[np.int64]) -> Matrix:
+    turned = np.empty_like(images)
     for place, turn in enumerate(turns):
-        turned[place] = orient(films[place], int(turn))
+        turned[place] = orient(images[place], int(turn))
     return turned
 
 
 def _align(
     first: Matrix, second: Matrix, motion: Vector, steps: int, blocks: int
 ) -> tuple[Vector, Vector]:
-    """Move second films onto the first; return the motions and the correlations there.
+    """Move second images onto the first; return the motions and the correlations there.
 
     A motion (shift of y, its stretch with y and shear with x, then the same of x, as parts
     of the side) follows from Gauss-Newton steps on the difference, with the gradient of the
-    first film; large differences weigh as Huber's loss has them.
+    first image; large differences weigh as Huber's loss has them.
 
     Source: Hager, Belhumeur 1998, Efficient region tracking with parametric models of
     geometry and illumination, with its section on occlusion.
@@ -149,16 +149,16 @@ def _align(
     return best_motion, best
 
 
-def _sample(films: Matrix, at: Matrix) -> tuple[Matrix, Matrix]:
-    """Read films (P, s, s) between pixels at (P, 2, D), and where that lies inside (0 or 1)."""
-    side = films.shape[1]
+def _sample(images: Matrix, at: Matrix) -> tuple[Matrix, Matrix]:
+    """Read images (P, s, s) between pixels at (P, 2, D), and where that lies inside (0 or 1)."""
+    side = images.shape[1]
     inside = ((at >= 0) & (at <= side - 1)).all(axis=1).astype(np.float32)
     at = np.clip(at, 0, np.float32(side - 1.001))
     low = at.astype(np.int32)
     part = at - low.astype(np.float32)
     part_y, part_x = part[:, 0], part[:, 1]
-    flat = films.ravel()
-    corner = (np.arange(len(films), dtype=np.int32) * side**2)[:, None]
+    flat = images.ravel()
+    corner = (np.arange(len(images), dtype=np.int32) * side**2)[:, None]
     corner = corner + low[:, 0] * side + low[:, 1]
     upper = flat[corner] * (1 - part_x) + flat[corner + 1] * part_x
     lower = flat[corner + side] * (1 - part_x) + flat[corner + side + 1] * part_x

@@ -20,17 +20,17 @@ from cxr.evaluation.summary import mean_interval
 
 BINS = 15
 """Equal-mass bins of the calibration error, the number that Guo et al. 2017 use."""
-FILMS_PER_BIN = 10
-"""Fewest films of a bin on average; fewer films give fewer bins."""
+IMAGES_PER_BIN = 10
+"""Fewest images of a bin on average; fewer images give fewer bins."""
 CURVE_BINS = 10
 """Equal-width bins of a reliability curve, so that a rare class has more than one point."""
-CURVE_FILMS = 10
-"""Bins with fewer films are joined with the next: their frequency says nothing."""
+CURVE_IMAGES = 10
+"""Bins with fewer images are joined with the next: their frequency says nothing."""
 PROPER = ("nll", "brier")
 
 
 def equal_mass_bins(values: ArrayLike, bins: int) -> NDArray[np.int64]:
-    """Deal films to bins of equal size by their value; equal values share a bin.
+    """Deal images to bins of equal size by their value; equal values share a bin.
 
     Args:
         values: (N,).
@@ -45,8 +45,8 @@ def equal_mass_bins(values: ArrayLike, bins: int) -> NDArray[np.int64]:
 
 
 def bins_for(n_samples: int) -> int:
-    """Return how many bins so many films allow, 0 where even two would be too thin."""
-    bins = min(BINS, n_samples // FILMS_PER_BIN)
+    """Return how many bins so many images allow, 0 where even two would be too thin."""
+    bins = min(BINS, n_samples // IMAGES_PER_BIN)
     return bins if bins > 1 else 0
 
 
@@ -55,9 +55,9 @@ class BinGaps:
     """How far the frequency of an event lies from its probability, bin by bin.
 
     Attributes:
-        share: (R, B) of the films; NaN where there are no bins.
+        share: (R, B) of the images; NaN where there are no bins.
         gap: (R, B) frequency less mean probability; 0 in an empty bin.
-        spread: (R, B) standard error of the frequency, films taken as independent.
+        spread: (R, B) standard error of the frequency, images taken as independent.
     """
 
     share: Floats
@@ -68,7 +68,7 @@ class BinGaps:
     def error(self) -> Floats:
         """The expected calibration error, (R,).
 
-        The mean over films of the absolute gap of their bin.
+        The mean over images of the absolute gap of their bin.
 
         Source: Naeini et al. 2015; equal mass: Nixon et al. 2019.
         """
@@ -99,7 +99,7 @@ def bin_gaps(prob: ArrayLike, truth: ArrayLike, weights: ArrayLike, *, bins: int
         prob: (N,) said probability of the event.
         truth: (N,) bool, whether it is so.
         weights: (R, N), 0 or above.
-        bins: B, of equal mass by the unweighted films; 0 leaves every error NaN.
+        bins: B, of equal mass by the unweighted images; 0 leaves every error NaN.
     """
     said, event = np.asarray(prob, np.float64), np.asarray(truth, np.float64)
     counts = np.asarray(weights, np.float64)
@@ -107,11 +107,11 @@ def bin_gaps(prob: ArrayLike, truth: ArrayLike, weights: ArrayLike, *, bins: int
         blank = np.full((len(counts), 1), np.nan)
         return BinGaps(blank, blank, blank)
     member = np.eye(bins)[equal_mass_bins(said, bins)]
-    films = counts @ member
-    some = np.where(films > 0, films, 1)
+    images = counts @ member
+    some = np.where(images > 0, images, 1)
     frequency = np.clip((counts @ (member * event[:, None])) / some, 0, 1)
     gap = frequency - (counts @ (member * said[:, None])) / some
-    share = films / films.sum(axis=1, keepdims=True)
+    share = images / images.sum(axis=1, keepdims=True)
     return BinGaps(share, gap, np.sqrt(frequency * (1 - frequency) / some))
 
 
@@ -131,7 +131,7 @@ def error_interval(gaps: BinGaps) -> tuple[float, float]:
         Lower and upper limit, which always enclose the debiased error; NaN without resamples.
 
     Source: inversion of a test, Casella and Berger 2002, section 9.2.1, along the family of
-    scaled gaps. In simulations of 1,200 films and 15 bins the interval held true errors of 0
+    scaled gaps. In simulations of 1,200 images and 15 bins the interval held true errors of 0
     to 0.09 in 117 of 120 cases each, percentiles those up to 0.02 in none of 150.
     """
     seen, gap, share = float(gaps.error[0]), gaps.gap[0], gaps.share[0]
@@ -184,7 +184,7 @@ def image_losses(y_true: ArrayLike, y_prob: ArrayLike) -> dict[str, Floats]:
 def events(y_true: ArrayLike, y_prob: ArrayLike) -> list[tuple[Floats, NDArray[np.bool_]]]:
     """Return what calibration is asked of: probability and truth, each (N,), of K + 1 events.
 
-    First that the named class is right, then of each class that the film is of it.
+    First that the named class is right, then of each class that the image is of it.
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
     named = (probs.max(axis=1), probs.argmax(axis=1) == targets)
@@ -200,10 +200,10 @@ def reliability_curve(
         prob: (N,) said probability of the event.
         truth: (N,) bool.
         groups: (N,) patient or group names.
-        bins: B, equal width; neighbours are joined until ``CURVE_FILMS`` films are in each.
+        bins: B, equal width; neighbours are joined until ``CURVE_IMAGES`` images are in each.
 
     Returns:
-        A row a bin: ``from``, ``to``, ``films``, ``groups``, ``mean_prob``,
+        A row a bin: ``from``, ``to``, ``images``, ``groups``, ``mean_prob``,
         ``frequency`` and its interval ``low``, ``high``, see ``share_interval``.
     """
     said, event, names = np.asarray(prob, np.float64), np.asarray(truth, bool), np.asarray(groups)
@@ -213,27 +213,33 @@ def reliability_curve(
     for first, last in _joined(np.bincount(place, minlength=bins)):
         inside = (place >= first) & (place <= last)
         found = share_interval(event[inside], names[inside])
-        rows.append({
-            "from": float(edges[first]), "to": float(edges[last + 1]),
-            "films": int(inside.sum()), "groups": len(np.unique(names[inside])),
-            "mean_prob": float(said[inside].mean()),
-            "frequency": found["value"], "low": found["low"], "high": found["high"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "from": float(edges[first]),
+                "to": float(edges[last + 1]),
+                "images": int(inside.sum()),
+                "groups": len(np.unique(names[inside])),
+                "mean_prob": float(said[inside].mean()),
+                "frequency": found["value"],
+                "low": found["low"],
+                "high": found["high"],
+            }
+        )
     return rows
 
 
-def _joined(films: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return first and last bin of each run that holds enough films; the rest goes to the last."""
+def _joined(images: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return first and last bin of each run that holds enough images; the rest goes to the last."""
     runs: list[tuple[int, int]] = []
     start, held = 0, 0
-    for index, count in enumerate(films):
+    for index, count in enumerate(images):
         held += int(count)
-        if held >= CURVE_FILMS:
+        if held >= CURVE_IMAGES:
             runs.append((start, index))
             start, held = index + 1, 0
     if held and runs:
-        runs[-1] = (runs[-1][0], len(films) - 1)
-    return runs or [(0, len(films) - 1)]
+        runs[-1] = (runs[-1][0], len(images) - 1)
+    return runs or [(0, len(images) - 1)]
 
 
 def measure_calibration(
@@ -283,9 +289,12 @@ def measure_calibration(
 
 def _summarise(parts: Sequence[BinGaps]) -> dict[str, dict[str, float]]:
     """Return both calibration errors of an event with their interval."""
-    gaps = BinGaps(*(
-        np.concatenate([getattr(part, key) for part in parts]) for key in ("share", "gap", "spread")
-    ))  # fmt: skip
+    gaps = BinGaps(
+        *(
+            np.concatenate([getattr(part, key) for part in parts])
+            for key in ("share", "gap", "spread")
+        )
+    )
     low, high = error_interval(gaps)
     values = {"ece": gaps.error[0], "ece_debiased": gaps.debiased[0]}
     return {key: {"value": float(value), "low": low, "high": high} for key, value in values.items()}

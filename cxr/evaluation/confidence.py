@@ -15,7 +15,7 @@ import pandas as pd
 from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES
 from cxr.evaluation.calibration import (
     BINS,
-    FILMS_PER_BIN,
+    IMAGES_PER_BIN,
     bins_for,
     measure_calibration,
     reliability_curve,
@@ -35,7 +35,7 @@ TOP = "named class"
 KIND_SHOWN = {"plain": "one threshold", "per_class": "per class"}
 
 CALIBRATION_METHOD = {
-    "shares": "Wilson's score interval of as many films as the patients are worth",
+    "shares": "Wilson's score interval of as many images as the patients are worth",
     "nll, brier, aurc, accuracy at a coverage": "Student's t by patient from influences, on the "
     "log or logit scale",
     "calibration errors": "whole groups resampled, inverted",
@@ -63,9 +63,11 @@ def probs_before_and_after(
         for name in ensemble.members
     }
     plain = replace(
-        ensemble, temperatures=dict.fromkeys(ensemble.members, 1.0),
-        temperature=1.0, equal_temperature=1.0,
-    )  # fmt: skip
+        ensemble,
+        temperatures=dict.fromkeys(ensemble.members, 1.0),
+        temperature=1.0,
+        equal_temperature=1.0,
+    )
     before, after = all_probs(logits, plain), all_probs(logits, ensemble)
     return {name: {"before": before[name], "after": after[name]} for name in after}
 
@@ -113,11 +115,7 @@ def measure_certainty(
         "n_groups": len(np.unique(groups)),
         "counts": counts,
         "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
-        "interval": {
-            "level": CONFIDENCE,
-            "method": CALIBRATION_METHOD,
-            **draw,
-        },
+        "interval": {"level": CONFIDENCE, "method": CALIBRATION_METHOD, **draw},
         "temperatures": dict(ensemble.temperatures),
         "bins": bins_for(len(targets)),
         "calibration": {
@@ -133,7 +131,9 @@ def measure_certainty(
         ),
         "referral": {
             name: measure_selective(
-                targets, stages["after"], groups,
+                targets,
+                stages["after"],
+                groups,
                 threshold=uncertainty["referral"]["threshold"] if name == WEIGHTED else None,
             )
             for name, stages in models.items()
@@ -142,7 +142,7 @@ def measure_certainty(
             key: uncertainty[key]
             for key in ("fitted_on", "n", "n_patients", "counts", "patients", "warning")
         },
-    }  # fmt: skip
+    }
     result["skipped"] = _skip(result, uncertainty)
     return result
 
@@ -175,10 +175,13 @@ def sets_table(found: Mapping[str, Any]) -> list[Row]:
                 "coverage": show_interval(values["coverage"]),
                 "mean size": show_interval(values["size"], digits=2),
             }
-            rows.append(row | {
-                _class_head(label, value): show_interval(value)
-                for label, value in values["per_class"].items()
-            })  # fmt: skip
+            rows.append(
+                row
+                | {
+                    _class_head(label, value): show_interval(value)
+                    for label, value in values["per_class"].items()
+                }
+            )
     return rows
 
 
@@ -188,13 +191,13 @@ def _class_head(label: str, value: Mapping[str, Any]) -> str:
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Say what referring the least certain films to a human gives, for the ensemble."""
+    """Say what referring the least certain images to a human gives, for the ensemble."""
     values = found["referral"][WEIGHTED]
     share = values["at_coverage"]["coverage"]
     sentences = [
-        f"when the ensemble answers the {share:.0%} of films that it is surest of and the rest "
+        f"when the ensemble answers the {share:.0%} of images that it is surest of and the rest "
         f"goes to a human, it is right on {show_interval(values['at_coverage']['accuracy'])} of "
-        f"those answered (on all films: {show_interval(values['accuracy_all'])}); area under the "
+        f"those answered (on all images: {show_interval(values['accuracy_all'])}); area under the "
         f"risk-coverage curve {show_interval(values['aurc'])}"
     ]
     if fixed := values.get("at_threshold"):
@@ -221,12 +224,12 @@ def _skip(result: dict[str, Any], uncertainty: Mapping[str, Any]) -> dict[str, s
     skipped = {}
     if not result["bins"]:
         skipped["calibration error"] = (
-            f"{result['n']} films are too few for two bins of {FILMS_PER_BIN}, so it is NaN"
+            f"{result['n']} images are too few for two bins of {IMAGES_PER_BIN}, so it is NaN"
         )
     elif result["bins"] < BINS:
-        skipped[f"{BINS} bins"] = f"{result['n']} films allow {result['bins']}"
+        skipped[f"{BINS} bins"] = f"{result['n']} images allow {result['bins']}"
     for label in (label for label, count in result["counts"].items() if not count):
-        skipped[f"class {label}"] = "no film of it, so no coverage and no calibration of its own"
+        skipped[f"class {label}"] = "no image of it, so no coverage and no calibration of its own"
         for values in result["calibration"].values():
             for stage in ("before", "after"):
                 del values[stage]["per_class"][label]

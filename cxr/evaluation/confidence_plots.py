@@ -20,15 +20,7 @@ from cxr.evaluation.set_coverage import KINDS
 from cxr.evaluation.tables import show_interval
 from cxr.labels import label_indices
 from cxr.models.ensemble import WEIGHTED, Ensemble
-from cxr.plotting import (
-    DASHES,
-    GRAYS,
-    INK,
-    class_colours,
-    new_figure,
-    save_figure,
-    style_axes,
-)
+from cxr.plotting import DASHES, GRAYS, INK, class_colours, new_figure, save_figure, style_axes
 
 PALE = "#9A9A9A"
 MARKERS = "osD^vPX*"
@@ -47,9 +39,11 @@ def draw_reliability(found: Mapping[str, Any]) -> Figure:
     columns = min(3, len(names) + 1)
     rows = math.ceil((len(names) + 1) / columns)
     figure = new_figure(
-        3.7 * columns, 3.75 * rows + 0.6, note=found["note"],
-        title=f"Reliability of the ensemble's probabilities on {found['n']} test films",
-    )  # fmt: skip
+        3.7 * columns,
+        3.75 * rows + 0.6,
+        note=found["note"],
+        title=f"Reliability of the ensemble's probabilities on {found['n']} test images",
+    )
     colours = class_colours(found["labels"]) | {TOP: INK}
     for index, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
@@ -57,9 +51,11 @@ def draw_reliability(found: Mapping[str, Any]) -> Figure:
         title = "the class it names" if name == TOP else name
         error = f"{_number(own['ece'])}, debiased {show_interval(own['ece_debiased'])}"
         style_axes(
-            axes, title=f"{title}\nerror {error}", x_label="predicted probability",
+            axes,
+            title=f"{title}\nerror {error}",
+            x_label="predicted probability",
             y_label="share that was so" if name != TOP else "share that was right",
-        )  # fmt: skip
+        )
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
         axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
         _draw_curve(axes, curves["before"][name], colour=PALE, filled=False)
@@ -72,7 +68,7 @@ def draw_reliability(found: Mapping[str, Any]) -> Figure:
 def draw_risk_coverage(
     predictions: pd.DataFrame, found: Mapping[str, Any], ensemble: Ensemble
 ) -> Figure:
-    """Draw the error among the films that are answered against their share.
+    """Draw the error among the images that are answered against their share.
 
     Args:
         predictions: the evaluation's predictions table.
@@ -80,35 +76,48 @@ def draw_risk_coverage(
         ensemble: what it was made with.
     """
     figure = new_figure(
-        6.6, 4.9, note=found["note"],
-        title=f"Error when the least certain of {found['n']} films go to a human",
-    )  # fmt: skip
+        6.6,
+        4.9,
+        note=found["note"],
+        title=f"Error when the least certain of {found['n']} images go to a human",
+    )
     axes = figure.add_subplot()
-    style_axes(axes, x_label="share of films that the model answers",
-               y_label="error among those it answers")  # fmt: skip
+    style_axes(
+        axes,
+        x_label="share of images that the model answers",
+        y_label="error among those it answers",
+    )
     targets = np.asarray(label_indices(predictions["label"], ensemble.labels), np.int64)
     models = probs_before_and_after(predictions, ensemble)
     for order, name in enumerate((*found["members"], WEIGHTED)):
         probs = models[name]["after"]
         curve = risk_curve(probs.max(axis=1), probs.argmax(axis=1) != targets)
         area = show_interval(found["referral"][name]["aurc"])
-        style: dict[str, Any] = {"color": GRAYS[order % len(GRAYS)], "linewidth": 1.4,
-                                 "linestyle": DASHES[order % len(DASHES)]}  # fmt: skip
+        style: dict[str, Any] = {
+            "color": GRAYS[order % len(GRAYS)],
+            "linewidth": 1.4,
+            "linestyle": DASHES[order % len(DASHES)],
+        }
         if name == WEIGHTED:
             style = {"color": "#0072B2", "linewidth": 2.2}
         axes.plot(*curve, label=f"{name}, area {area}", zorder=3 + order, **style)
     referral = found["referral"][WEIGHTED]
     points = referral["curve"]
     axes.fill_between(
-        [row["coverage"] for row in points], [row["low"] for row in points],
-        [row["high"] for row in points], color="#0072B2", alpha=0.15, linewidth=0,
+        [row["coverage"] for row in points],
+        [row["low"] for row in points],
+        [row["high"] for row in points],
+        color="#0072B2",
+        alpha=0.15,
+        linewidth=0,
         label="ensemble, 95 % interval",
-    )  # fmt: skip
+    )
     everyone = 1 - referral["accuracy_all"]["value"]
-    axes.axhline(everyone, color=PALE, linewidth=1, linestyle=DASHES[1],
-                 label="referring films at random")  # fmt: skip
+    axes.axhline(
+        everyone, color=PALE, linewidth=1, linestyle=DASHES[1], label="referring images at random"
+    )
     _mark_referral(axes, referral)
-    # The few surest films swing between extremes and would set the scale.
+    # The few surest images swing between extremes and would set the scale.
     top = max(row["high"] for row in points if row["coverage"] >= 0.2)
     axes.set(xlim=(0, 1.01), ylim=(0, max(1.25 * top, 0.02)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -127,14 +136,20 @@ def draw_coverage(found: Mapping[str, Any]) -> Figure:
     sets = found["prediction_sets"]
     levels = list(sets)
     figure = new_figure(
-        10.6, 4.5, note=found["note"],
+        10.6,
+        4.5,
+        note=found["note"],
         title="Prediction sets on test: do they hold the true class as often as promised?",
-    )  # fmt: skip
+    )
     panels = [figure.add_subplot(1, 3, place) for place in (1, 2, 3)]
     lowest = 1.0
     for axes, kind in zip(panels, KINDS, strict=False):
-        style_axes(axes, title=KIND_NAMES[kind], x_label="promised coverage",
-                   y_label="share of films whose set holds the true class")  # fmt: skip
+        style_axes(
+            axes,
+            title=KIND_NAMES[kind],
+            x_label="promised coverage",
+            y_label="share of images whose set holds the true class",
+        )
         lowest = min(lowest, _draw_coverages(axes, sets, kind, class_colours(found["labels"])))
         axes.set_xticks(range(len(levels)), [f"{float(level):.0%}" for level in levels])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -175,16 +190,24 @@ def save_uncertainty_figures(
 
 
 def _draw_curve(axes: Axes, rows: list[dict[str, float]], *, colour: str, filled: bool) -> None:
-    """Draw a curve's points, their area by the number of films; intervals only when filled."""
+    """Draw a curve's points, their area by the number of images; intervals only when filled."""
     said, came = [row["mean_prob"] for row in rows], [row["frequency"] for row in rows]
-    films = np.array([row["films"] for row in rows], float)
-    area = 12 + 110 * np.sqrt(films / max(films.max(initial=1), 1))
+    images = np.array([row["images"] for row in rows], float)
+    area = 12 + 110 * np.sqrt(images / max(images.max(initial=1), 1))
     if filled:
         # Above and below, never negative: at a frequency of 0 or 1 rounding may cross it.
         low = [max(0.0, row["frequency"] - row["low"]) for row in rows]
         high = [max(0.0, row["high"] - row["frequency"]) for row in rows]
-        axes.errorbar(said, came, yerr=[low, high], fmt="none", ecolor=colour, elinewidth=1,
-                      alpha=0.7, zorder=3)  # fmt: skip
+        axes.errorbar(
+            said,
+            came,
+            yerr=[low, high],
+            fmt="none",
+            ecolor=colour,
+            elinewidth=1,
+            alpha=0.7,
+            zorder=3,
+        )
         axes.plot(said, came, color=colour, linewidth=1.2, zorder=3)
         axes.scatter(said, came, s=area, color=colour, edgecolor="white", linewidth=0.6, zorder=4)
     else:
@@ -201,7 +224,7 @@ def _draw_key(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.plot([0.01, 0.11], [0.6, 0.6], color="#BBBBBB")
     scores = found["calibration"][WEIGHTED]
     lines = {
-        0.9: "with temperatures; the larger, the more\nfilms; bars: 95 % interval by patient",
+        0.9: "with temperatures; the larger, the more\nimages; bars: 95 % interval by patient",
         0.75: "without temperatures",
         0.6: "as it should be; below it the model is\ntoo sure, above it too modest",
         0.47: "error: mean distance from that line over\nbins of equal size; debiased: less what\n"
@@ -223,26 +246,40 @@ def _number(found: Mapping[str, float | None]) -> str:
 
 
 def _mark_referral(axes: Axes, referral: Mapping[str, Any]) -> None:
-    """Mark where the threshold of validation ends up on these films."""
+    """Mark where the threshold of validation ends up on these images."""
     fixed = referral.get("at_threshold")
     if not fixed or not fixed["accuracy"]["value"] >= 0:
         return
     share, error = fixed["coverage"]["value"], 1 - fixed["accuracy"]["value"]
-    axes.scatter([share], [error], s=60, color="#D55E00", edgecolor="white", zorder=12,
-                 label=f"threshold from validation for {fixed['wished_coverage']:.0%}: answers "
-                       f"{share:.0%}, error {error:.1%}")  # fmt: skip
+    axes.scatter(
+        [share],
+        [error],
+        s=60,
+        color="#D55E00",
+        edgecolor="white",
+        zorder=12,
+        label=f"threshold from validation for {fixed['wished_coverage']:.0%}: answers "
+        f"{share:.0%}, error {error:.1%}",
+    )
 
 
 def _draw_coverages(
     axes: Axes, sets: Mapping[str, Any], kind: str, colours: Mapping[str, str]
 ) -> float:
-    """Draw coverage of all films and of each class at each level; return the lowest shown."""
+    """Draw coverage of all images and of each class at each level; return the lowest shown."""
     lowest = 1.0
     for place, level in enumerate(sets):
         values = sets[level][kind]
         shown = {"all": values["coverage"]} | values["per_class"]
-        axes.hlines(float(level), place - 0.42, place + 0.42, color=INK, linewidth=1.2,
-                    linestyle=DASHES[0], label="_" if place else "promised")  # fmt: skip
+        axes.hlines(
+            float(level),
+            place - 0.42,
+            place + 0.42,
+            color=INK,
+            linewidth=1.2,
+            linestyle=DASHES[0],
+            label="_" if place else "promised",
+        )
         for index, (name, share) in enumerate(shown.items()):
             at = place + (index - (len(shown) - 1) / 2) * 0.7 / len(shown)
             colour = INK if name == "all" else colours[name]
@@ -251,23 +288,34 @@ def _draw_coverages(
                 continue
             lowest = min(lowest, low, float(level))
             axes.errorbar(
-                [at], [value], yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
-                fmt=MARKERS[index % len(MARKERS)], color=colour, markersize=5.5, elinewidth=1.3,
+                [at],
+                [value],
+                yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
+                fmt=MARKERS[index % len(MARKERS)],
+                color=colour,
+                markersize=5.5,
+                elinewidth=1.3,
                 label=None if place else name,
-            )  # fmt: skip
+            )
     return lowest
 
 
 def _draw_sizes(axes: Axes, sets: Mapping[str, Any], n_classes: int) -> None:
     """Draw the mean number of classes in a set."""
-    style_axes(axes, title="size of the sets", x_label="promised coverage",
-               y_label="classes in a set, mean")  # fmt: skip
-    for offset, (kind, colour, hatch) in enumerate(zip(KINDS, ("#0072B2", "#E69F00"), ("", "///"),
-                                                      strict=True)):  # fmt: skip
+    style_axes(
+        axes,
+        title="size of the sets",
+        x_label="promised coverage",
+        y_label="classes in a set, mean",
+    )
+    for offset, (kind, colour, hatch) in enumerate(
+        zip(KINDS, ("#0072B2", "#E69F00"), ("", "///"), strict=True)
+    ):
         at = np.arange(len(sets)) + (offset - 0.5) * 0.36
         sizes = [sets[level][kind]["size"]["value"] for level in sets]
-        axes.bar(at, sizes, 0.34, color=colour, hatch=hatch, edgecolor="white",
-                 label=KIND_NAMES[kind])  # fmt: skip
+        axes.bar(
+            at, sizes, 0.34, color=colour, hatch=hatch, edgecolor="white", label=KIND_NAMES[kind]
+        )
         for x, size in zip(at, sizes, strict=True):
             axes.text(x, size + 0.03, f"{size:.2f}", ha="center", fontsize=7.5, color=INK)
     axes.set_xticks(range(len(sets)), [f"{float(level):.0%}" for level in sets])

@@ -1,6 +1,6 @@
 """Cross-validation: predictions of all folds pooled, and what differs from fold to fold.
 
-N films, K classes.
+N images, K classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ class FoldResult:
     """What one fold gave.
 
     Attributes:
-        predictions: of its test films, see cxr.evaluation.evaluate.build_predictions.
+        predictions: of its test images, see cxr.evaluation.evaluate.build_predictions.
         ensemble: fitted on the fold's validation.
         validation: per member and average the point values of the overall metrics there.
-        sizes: films of ``train``, ``val`` and ``test``.
+        sizes: images of ``train``, ``val`` and ``test``.
     """
 
     predictions: pd.DataFrame
@@ -36,19 +36,15 @@ class FoldResult:
 
 
 def cross_validation(
-    results: Sequence[FoldResult],
-    images: NDArray[np.object_],
-    *,
-    seed: int,
-    note: str,
+    results: Sequence[FoldResult], images: NDArray[np.object_], *, seed: int, note: str
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Pool the folds and measure.
 
     Args:
         results: of each fold, all of the same members and labels.
-        images: (N,) all films in the order wanted; each is in one fold's test.
+        images: (N,) all images in the order wanted; each is in one fold's test.
         seed: of the paired test's permutations.
-        note: what the films are.
+        note: what the images are.
 
     Returns:
         The pooled predictions with a column ``fold``, and the content of cv.json: what
@@ -57,14 +53,14 @@ def cross_validation(
         compares probabilities of different members, so a pooled AUROC may lie below each fold's.
 
     Raises:
-        InputError: a film that no fold has tested, or more than one.
+        InputError: an image that no fold has tested, or more than one.
     """
     first = results[0].ensemble
     parts = [result.predictions.assign(fold=n) for n, result in enumerate(results, start=1)]
     pooled = pd.concat(parts, ignore_index=True)
     if len(pooled) != len(images) or set(pooled["image"]) != set(images):
         raise InputError(
-            f"the folds predict {len(pooled)} films, {len(images)} were dealt: remove the folder "
+            f"the folds predict {len(pooled)} images, {len(images)} were dealt: remove the folder "
             "of the cross-validation and run it again"
         )
     pooled = pooled.set_index("image", drop=False).loc[list(images)].reset_index(drop=True)
@@ -77,9 +73,12 @@ def cross_validation(
         for name in names
     }
     options: dict[str, Any] = {
-        "labels": first.labels, "members": names, "best_member": best_member(means, names),
-        "seed": seed, "note": note,
-    }  # fmt: skip
+        "labels": first.labels,
+        "members": names,
+        "best_member": best_member(means, names),
+        "seed": seed,
+        "note": note,
+    }
     found = evaluate(pooled, **options)
     per_fold = [
         _of_fold(number, result, evaluate(result.predictions, **options))
@@ -105,14 +104,14 @@ def fold_table(found: Mapping[str, Any], model: str = WEIGHTED) -> list[Row]:
         model: a member, "equal" or "ensemble".
     """
     rows = [
-        {"fold": str(fold["fold"]), "test films": str(fold["n"])}
+        {"fold": str(fold["fold"]), "test images": str(fold["n"])}
         | {NAMES.get(key, key): f"{fold['models'][model][key]:.3f}" for key in OVERALL_SHOWN}
         for fold in found["per_fold"]
     ]
     spread = found["across_folds"][model]
     for head, show in (("mean", "{mean:.3f}"), ("range", "{min:.3f} to {max:.3f}")):
         rows.append(
-            {"fold": head, "test films": ""}
+            {"fold": head, "test images": ""}
             | {NAMES.get(key, key): show.format(**spread[key]) for key in OVERALL_SHOWN}
         )
     return rows
@@ -124,7 +123,7 @@ def _of_fold(number: int, result: FoldResult, scores: Mapping[str, Any]) -> dict
         "n": scores["n"],
         "n_groups": scores["n_groups"],
         "counts": scores["counts"],
-        "films": dict(result.sizes),
+        "images": dict(result.sizes),
         "ensemble": result.ensemble.to_dict(),
         "models": {
             model: {metric: values[metric]["value"] for metric in OVERALL}
@@ -137,6 +136,8 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     """Return mean, standard deviation (of one fold), lowest and highest."""
     found = np.asarray(values, np.float64)
     return {
-        "mean": float(found.mean()), "sd": float(found.std(ddof=1)),
-        "min": float(found.min()), "max": float(found.max()),
-    }  # fmt: skip
+        "mean": float(found.mean()),
+        "sd": float(found.std(ddof=1)),
+        "min": float(found.min()),
+        "max": float(found.max()),
+    }

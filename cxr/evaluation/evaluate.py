@@ -125,8 +125,8 @@ def evaluate(
             here.
         seed: of the paired test's permutations.
         note: what the images are, such as "synthetic phantom"; stands in the result.
-        classes: take only films of these classes, drop the other classes' probabilities and
-            renormalise the rest. ``as_they_are`` then holds what the films score with every
+        classes: take only images of these classes, drop the other classes' probabilities and
+            renormalise the rest. ``as_they_are`` then holds what the images score with every
             class still in the running.
 
     Returns:
@@ -138,7 +138,7 @@ def evaluate(
 
     Raises:
         InputError: a missing column, an unknown label or class, a member that is not there,
-            or no film left.
+            or no image left.
     """
     names = (*members, EQUAL, WEIGHTED)
     if best_member not in members:
@@ -149,8 +149,11 @@ def evaluate(
     kept = _restrict(predictions, labels, classes)
     full = {name: _probs_of(kept, name, labels) for name in names}
     shown = check_labels(classes or labels)
-    probs = full if classes is None else {name: _renormalise(full[name], labels, shown)
-                                          for name in names}  # fmt: skip
+    probs = (
+        full
+        if classes is None
+        else {name: _renormalise(full[name], labels, shown) for name in names}
+    )
     y_true = np.asarray(label_indices(kept["label"], shown), np.int64)
     groups = kept["group"].to_numpy(str)
     models = {name: summarise(y_true, values, groups, shown) for name, values in probs.items()}
@@ -171,12 +174,13 @@ def evaluate(
             for name, scores in models.items()
         },
         "ensemble_minus": {
-            name: compare(y_true, probs[WEIGHTED], probs[name], groups,
-                          rng=np.random.default_rng(seed))
+            name: compare(
+                y_true, probs[WEIGHTED], probs[name], groups, rng=np.random.default_rng(seed)
+            )
             for name in (best_member, EQUAL)
         },
         "undefined": _undefined(models),
-    }  # fmt: skip
+    }
     if classes is not None:
         y_full = np.asarray(label_indices(kept["label"], labels), np.int64)
         again = {name: summarise(y_full, values, groups, labels) for name, values in full.items()}
@@ -208,7 +212,7 @@ def _restrict(
         kept = predictions[predictions["label"].isin(list(classes))]
     if kept.empty:
         raise InputError(
-            f"the test split has no film of {', '.join(classes or labels)}: nothing to "
+            f"the test split has no image of {', '.join(classes or labels)}: nothing to "
             "evaluate; prepare the data with a larger test share"
         )
     return kept
@@ -237,11 +241,14 @@ def _undefined(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for label, own in scores["per_class"].items():
             found += [
                 f"{metric} of {model} for {label}"
-                for metric, value in own.items() if isnan(value["value"])
-            ]  # fmt: skip
+                for metric, value in own.items()
+                if isnan(value["value"])
+            ]
     if found:
         logger.warning(
             "%d metrics are undefined (NaN), since a class is absent or never predicted, such "
-            "as %s; all are listed under undefined", len(found), found[0],
-        )  # fmt: skip
+            "as %s; all are listed under undefined",
+            len(found),
+            found[0],
+        )
     return found

@@ -1,6 +1,6 @@
-"""What a leak is worth: the same network measured on a leaky test and on films never seen.
+"""What a leak is worth: the same network measured on a leaky test and on images never seen.
 
-N films, K classes.
+N images, K classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from cxr.labels import label_indices
 from cxr.plotting import INK, OKABE_ITO, RESEARCH_USE, new_figure, style_axes
 
 COPIES_FIRST, SPLIT_FIRST = "copies_first", "split_first"
-OWN_TEST, OTHER_FILMS = "own_test", "other_films"
+OWN_TEST, OTHER_IMAGES = "own_test", "other_images"
 SHOWN = ("accuracy", "balanced_accuracy", "macro_auroc")
 WORDS = {
     COPIES_FIRST: "copies made first, then split at random",
-    SPLIT_FIRST: "split first by film, nothing copied across",
+    SPLIT_FIRST: "split first by image, nothing copied across",
 }
-TESTS = {OWN_TEST: "its own test", OTHER_FILMS: "films never seen"}
+TESTS = {OWN_TEST: "its own test", OTHER_IMAGES: "images never seen"}
 GAPS = {COPIES_FIRST: "claimed_minus_honest", SPLIT_FIRST: "clean_minus_honest"}
 COLOURS = {COPIES_FIRST: OKABE_ITO[1], SPLIT_FIRST: OKABE_ITO[2]}
 
@@ -34,18 +34,18 @@ def measure_leak(predictions: pd.DataFrame, *, labels: Sequence[str], note: str)
 
     Args:
         predictions: rows of both models, with ``model`` (copies_first, split_first), ``tested_on``
-            (own_test, other_films), ``label``, ``group`` and ``prob_<class>``. On the other films
+            (own_test, other_images), ``label``, ``group`` and ``prob_<class>``. On the other images
             both models have the same rows in the same order.
         labels: K class names.
-        note: what the films are.
+        note: what the images are.
 
     Returns:
         ``models``: per model and test ``n``, ``n_groups`` and each of ``SHOWN`` as value, low and
         high. ``differences`` in accuracy: ``worth_of_the_leak`` (the two own tests),
-        ``claimed_minus_honest`` (copies_first on its own test less on the other films),
+        ``claimed_minus_honest`` (copies_first on its own test less on the other images),
         ``clean_minus_honest`` (the same of split_first), ``overstated`` (how much more the first
-        of these is than the second), and ``on_the_same_films`` (copies_first less split_first on
-        the other films). A group, that is a film with its copies, counts as one in all tests.
+        of these is than the second), and ``on_the_same_images`` (copies_first less split_first on
+        the other images). A group, that is an image with its copies, counts as one in all tests.
     """
     models: dict[str, dict[str, Any]] = {COPIES_FIRST: {}, SPLIT_FIRST: {}}
     right: dict[tuple[str, str], tuple[NDArray[np.bool_], NDArray[np.str_]]] = {}
@@ -57,9 +57,10 @@ def measure_leak(predictions: pd.DataFrame, *, labels: Sequence[str], note: str)
         right[name, test] = probs.argmax(axis=1) == targets, groups
         scores = summarise(targets, probs, groups, labels)
         models[name][test] = {
-            "n": len(rows), "n_groups": int(rows["group"].nunique()),
+            "n": len(rows),
+            "n_groups": int(rows["group"].nunique()),
             "counts": {label: int((rows["label"] == label).sum()) for label in labels},
-        } | {key: scores[key] for key in SHOWN}  # fmt: skip
+        } | {key: scores[key] for key in SHOWN}
 
     claimed, clean, first, second = (
         right[name, test] for test in TESTS for name in (COPIES_FIRST, SPLIT_FIRST)
@@ -74,7 +75,7 @@ def measure_leak(predictions: pd.DataFrame, *, labels: Sequence[str], note: str)
             "claimed_minus_honest": _contrast([claimed], [first]),
             "clean_minus_honest": _contrast([clean], [second]),
             "overstated": _contrast([claimed, second], [first, clean]),
-            "on_the_same_films": _contrast([first], [second]),
+            "on_the_same_images": _contrast([first], [second]),
         },
         "interval": {"level": CONFIDENCE, "method": METHOD},
     }
@@ -102,18 +103,19 @@ def leak_sentences(found: Mapping[str, Any]) -> list[str]:
     """
     models, gaps = found["models"], found["differences"]
     claimed, clean = models[COPIES_FIRST][OWN_TEST], models[SPLIT_FIRST][OWN_TEST]
-    first, second = models[COPIES_FIRST][OTHER_FILMS], models[SPLIT_FIRST][OTHER_FILMS]
+    first, second = models[COPIES_FIRST][OTHER_IMAGES], models[SPLIT_FIRST][OTHER_IMAGES]
     return [
         f"Copies first, then a random split: right on {percent(claimed['accuracy'])} of "
-        f"{claimed['n']} test images. Split first, by film: {percent(clean['accuracy'])} of "
+        f"{claimed['n']} test images. Split first, by image: {percent(clean['accuracy'])} of "
         f"{clean['n']}. Difference {points(gaps['worth_of_the_leak'])} points"
-        + _doubt(gaps["worth_of_the_leak"]) + ".",
-        f"On {first['n']} other films, which neither model has seen, they are right on "
+        + _doubt(gaps["worth_of_the_leak"])
+        + ".",
+        f"On {first['n']} other images, which neither model has seen, they are right on "
         f"{percent(first['accuracy'])} and {percent(second['accuracy'])}.",
         f"So the test with copies promised {points(gaps['claimed_minus_honest'])} points more than "
-        f"new films give, the one without {points(gaps['clean_minus_honest'])}: overstated by "
+        f"new images give, the one without {points(gaps['clean_minus_honest'])}: overstated by "
         f"{points(gaps['overstated'])} points" + _doubt(gaps["overstated"]) + ".",
-    ]  # fmt: skip
+    ]
 
 
 def _doubt(found: Mapping[str, float]) -> str:
@@ -135,11 +137,11 @@ def points(found: Mapping[str, float]) -> str:
 def draw_leak(
     found: Mapping[str, Any], tested: NDArray[np.uint8], trained: Sequence[NDArray[np.uint8]]
 ) -> Figure:
-    """Draw a test film beside its copies in training, and what both models promise and keep.
+    """Draw a test image beside its copies in training, and what both models promise and keep.
 
     Args:
         found: what ``measure_leak`` gave.
-        tested: (S, S) uint8, a film of the leaky test.
+        tested: (S, S) uint8, an image of the leaky test.
         trained: (S, S) uint8 each, copies of it that the model was trained on; at most three
             are drawn.
     """
@@ -148,24 +150,24 @@ def draw_leak(
         for key in ("claimed_minus_honest", "clean_minus_honest")
     )
     title = (
-        f"A test with copies of its training films promised {leaky:.0f} points too much, "
+        f"A test with copies of its training images promised {leaky:.0f} points too much, "
         f"one without {clean:.0f}"
     )
     figure = new_figure(10.5, 4.8, title=title, note=found["note"])
     grid = figure.add_gridspec(2, 4, width_ratios=[1, 1, 1, 4.6])
-    _film(figure.add_subplot(grid[0, 1]), tested, "an image of the leaky test …", OKABE_ITO[1])
+    _image(figure.add_subplot(grid[0, 1]), tested, "an image of the leaky test …", OKABE_ITO[1])
     shown = list(trained[:3])
     first = (3 - len(shown)) // 2
-    for place, film in enumerate(shown):
+    for place, image in enumerate(shown):
         head = "… and its copies in training" if place == len(shown) // 2 else ""
-        _film(figure.add_subplot(grid[1, first + place]), film, head, "#6E6E6E")
+        _image(figure.add_subplot(grid[1, first + place]), image, head, "#6E6E6E")
     _bars(figure.add_subplot(grid[:, 3]), found)
     return figure
 
 
-def _film(axes: Axes, film: NDArray[np.uint8], head: str, colour: str) -> None:
-    axes.imshow(film, cmap="gray", vmin=0, vmax=255)
-    # A head is wider than its film, which the layout must not make room for.
+def _image(axes: Axes, image: NDArray[np.uint8], head: str, colour: str) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    # A head is wider than its image, which the layout must not make room for.
     axes.set_title(head, fontsize=10, color=colour, fontweight="bold").set_in_layout(False)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -178,20 +180,36 @@ def _bars(axes: Axes, found: Mapping[str, Any]) -> None:
     ticks = {}
     for start, name in ((0.0, COPIES_FIRST), (2.7, SPLIT_FIRST)):
         scores, colour = found["models"][name], COLOURS[name]
-        axes.text(0, start - 0.5, WORDS[name], fontsize=10, color=colour, va="bottom",
-                  fontweight="bold")  # fmt: skip
+        axes.text(
+            0, start - 0.5, WORDS[name], fontsize=10, color=colour, va="bottom", fontweight="bold"
+        )
         promised, kept = (100 * scores[test]["accuracy"]["value"] for test in TESTS)
         if promised > kept:
-            axes.barh(start + 0.85, promised - kept, left=kept, height=0.72, facecolor="white",
-                      edgecolor=colour, hatch="////", zorder=1.5)  # fmt: skip
+            axes.barh(
+                start + 0.85,
+                promised - kept,
+                left=kept,
+                height=0.72,
+                facecolor="white",
+                edgecolor=colour,
+                hatch="////",
+                zorder=1.5,
+            )
         for step, (test, head) in enumerate(TESTS.items()):
             y = start + step * 0.85
             _bar(axes, y, scores[test]["accuracy"], colour)
             ticks[y] = f"{head}\n({scores[test]['n']} images)"
         gap = found["differences"][GAPS[name]]
-        right = max(promised, 100 * scores[OTHER_FILMS]["accuracy"]["high"])
-        axes.text(right + 1.5, start + 0.85, f"promised\n{points(gap)}", fontsize=9, color=colour,
-                  va="center", fontweight="bold")  # fmt: skip
+        right = max(promised, 100 * scores[OTHER_IMAGES]["accuracy"]["high"])
+        axes.text(
+            right + 1.5,
+            start + 0.85,
+            f"promised\n{points(gap)}",
+            fontsize=9,
+            color=colour,
+            va="center",
+            fontweight="bold",
+        )
     style_axes(axes, x_label="accuracy in %, with 95 % interval")
     axes.set(xlim=(0, 128), ylim=(4.1, -1.1), xticks=range(0, 101, 20))
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=10)
@@ -205,10 +223,21 @@ def _bar(axes: Axes, y: float, score: Mapping[str, float], colour: str) -> None:
     value, low, high = (100 * score[key] for key in ("value", "low", "high"))
     axes.barh(y, value, height=0.72, color=colour)
     axes.errorbar(
-        value, y, xerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
-        color=INK, capsize=3, linewidth=1.2,
-    )  # fmt: skip
+        value,
+        y,
+        xerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
+        color=INK,
+        capsize=3,
+        linewidth=1.2,
+    )
     # Inside where no whisker crosses it, else behind the bar.
     inside = min(low, value) > 18
-    axes.text(1.5 if inside else max(value, high) + 1.5, y, f"{value:.0f} %", va="center",
-              color="white" if inside else INK, fontsize=14, fontweight="bold")  # fmt: skip
+    axes.text(
+        1.5 if inside else max(value, high) + 1.5,
+        y,
+        f"{value:.0f} %",
+        va="center",
+        color="white" if inside else INK,
+        fontsize=14,
+        fontweight="bold",
+    )

@@ -35,7 +35,7 @@ def weighted_scores(y_true: ArrayLike, y_prob: ArrayLike, weights: ArrayLike) ->
 
     Returns:
         ``OVERALL`` (R,) and ``PER_CLASS`` (R, K); NaN where a metric is undefined. NLL in
-        nats per film, the others 0 to 1.
+        nats per image, the others 0 to 1.
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
     counts = np.asarray(weights, np.float64)
@@ -67,9 +67,10 @@ def score(y_true: ArrayLike, y_prob: ArrayLike) -> Scores:
     undefined = [name for name, values in scores.items() if np.isnan(values).any()]
     if undefined:
         warnings.warn(
-            f"undefined, hence NaN: {', '.join(sorted(undefined))}", UndefinedMetricWarning,
+            f"undefined, hence NaN: {', '.join(sorted(undefined))}",
+            UndefinedMetricWarning,
             stacklevel=2,
-        )  # fmt: skip
+        )
     return scores
 
 

@@ -43,7 +43,7 @@ def draw_confusions(metrics: Mapping[str, Any]) -> Figure:
     figure = new_figure(
         columns * side,
         rows * (side - 0.25) + 0.9,
-        title="Confusion on test: films, and share of the true class",
+        title="Confusion on test: images, and share of the true class",
         note=_with_few(metrics),
     )
     for index, (name, scores) in enumerate(models.items()):
@@ -64,10 +64,7 @@ def draw_roc(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
     """
 
     def curve(
-        axes: Axes,
-        truth: NDArray[np.bool_],
-        prob: NDArray[np.float64],
-        style: dict[str, Any],
+        axes: Axes, truth: NDArray[np.bool_], prob: NDArray[np.float64], style: dict[str, Any]
     ) -> None:
         false_rate, true_rate, _ = roc_curve(truth, prob)
         axes.plot(false_rate, true_rate, **style)
@@ -90,10 +87,7 @@ def draw_precision_recall(predictions: pd.DataFrame, metrics: Mapping[str, Any])
     """
 
     def curve(
-        axes: Axes,
-        truth: NDArray[np.bool_],
-        prob: NDArray[np.float64],
-        style: dict[str, Any],
+        axes: Axes, truth: NDArray[np.bool_], prob: NDArray[np.float64], style: dict[str, Any]
     ) -> None:
         precision, recall, _ = precision_recall_curve(truth, prob)
         axes.step(recall, precision, where="post", **style)
@@ -148,9 +142,14 @@ def _draw_matrix(
         percent = f"{share[row, column]:.0%}" if totals[row, 0] else "n/a"
         percent = "<1%" if percent == "0%" and counts[row, column] else percent
         axes.text(
-            column, row, f"{counts[row, column]}\n{percent}", ha="center", va="center",
-            fontsize=8, color="white" if share[row, column] > 0.55 else INK,
-        )  # fmt: skip
+            column,
+            row,
+            f"{counts[row, column]}\n{percent}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if share[row, column] > 0.55 else INK,
+        )
     style_axes(axes, title=title, x_label="predicted", y_label="true")
     axes.grid(False)
     axes.set_xticks(range(len(labels)), labels)
@@ -168,18 +167,20 @@ def _class_panels(
     columns = min(2, len(labels)) if len(labels) != 3 else 3
     rows = math.ceil(len(labels) / columns)
     figure = new_figure(
-        4.3 * columns, 4.1 * rows + 0.6, title=f"{title}, one class against the rest",
+        4.3 * columns,
+        4.1 * rows + 0.6,
+        title=f"{title}, one class against the rest",
         note=_with_few(metrics),
-    )  # fmt: skip
+    )
     colours, panels = class_colours(labels), {}
     for index, label in enumerate(labels):
         axes = panels[label] = figure.add_subplot(rows, columns, index + 1)
         count = metrics["counts"][label]
         patients = show_patients(metrics["patients"][label])
-        style_axes(axes, title=f"{label} ({count} of {metrics['n']} films, {patients} patients)")
+        style_axes(axes, title=f"{label} ({count} of {metrics['n']} images, {patients} patients)")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         if count in (0, metrics["n"]):
-            reason = "no film of this class" if count == 0 else "no film of another class"
+            reason = "no image of this class" if count == 0 else "no image of another class"
             axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9, color=INK)
             continue
         truth = (predictions["label"] == label).to_numpy(bool)
@@ -205,7 +206,11 @@ def _add_legend(axes: Axes, title: str, place: Place) -> None:
     """Put the legend where the curves of a fair model are not."""
     if axes.get_legend_handles_labels()[0]:
         legend = axes.legend(
-            title=title, loc=place, fontsize=7.5, title_fontsize=7.5, framealpha=0.9,
+            title=title,
+            loc=place,
+            fontsize=7.5,
+            title_fontsize=7.5,
+            framealpha=0.9,
             edgecolor="none",
-        )  # fmt: skip
+        )
         legend.set_zorder(20)

@@ -1,6 +1,6 @@
-"""The published test split of the Kermany films beside the figures that others reported on it.
+"""The published test split of the Kermany images beside the figures that others reported on it.
 
-N films.
+N images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,23 @@ from cxr.models.ensemble import WEIGHTED
 CLASSES = ["normal", "bacterial", "viral"]
 SOURCE = "kermany"
 PAIR = ["bacterial", "viral"]
-PUBLISHED_FILMS = 624
+PUBLISHED_IMAGES = 624
 """Images of the published test folder, copies included."""
 CONVNEXT = "ConvNeXtV2-tiny (kiselyovd/chest-xray-classifier, its metrics file)"
 THREE, TWO = "three_classes", "bacterial_viral"
 PUBLISHED: tuple[dict[str, Any], ...] = (
     {"who": CONVNEXT, "task": THREE, "metric": "accuracy", "value": 0.9135},
-    {"who": CONVNEXT, "task": THREE, "metric": "sensitivity", "label": "bacterial",
-     "value": 0.983},
+    {"who": CONVNEXT, "task": THREE, "metric": "sensitivity", "label": "bacterial", "value": 0.983},
     {"who": CONVNEXT, "task": THREE, "metric": "sensitivity", "label": "normal", "value": 0.897},
     {"who": CONVNEXT, "task": THREE, "metric": "sensitivity", "label": "viral", "value": 0.824},
     {"who": "Kermany et al. 2018, Cell 172", "task": TWO, "metric": "accuracy", "value": 0.907},
-    {"who": "Rajaraman et al. 2018, Appl. Sci. 8, VGG16", "task": TWO, "metric": "accuracy",
-     "value": 0.936},
-)  # fmt: skip
+    {
+        "who": "Rajaraman et al. 2018, Appl. Sci. 8, VGG16",
+        "task": TWO,
+        "metric": "accuracy",
+        "value": 0.936,
+    },
+)
 """Figures on the same test images, as their authors give them: single numbers."""
 
 
@@ -51,33 +54,46 @@ def compare_published(
     Returns:
         ``published``, the rows of ``PUBLISHED``, each with our ``renormalised`` and
         ``as_they_are`` figure and interval; ``n`` of each task, ``copies_dropped``; None where
-        the films are not those. ``patients`` of each row are those its figure rests on.
+        the images are not those. ``patients`` of each row are those its figure rests on.
     """
     known = set(predictions["source"]) == {SOURCE} and set(three_classes["labels"]) == set(CLASSES)
     if not known or not len(predictions):
         return None
     pair = evaluate(
-        predictions, labels=labels, members=three_classes["members"], best_member=best_member,
-        note=three_classes["note"], classes=PAIR,
-    )  # fmt: skip
+        predictions,
+        labels=labels,
+        members=three_classes["members"],
+        best_member=best_member,
+        note=three_classes["note"],
+        classes=PAIR,
+    )
     ours = {THREE: three_classes, TWO: pair}
     rows: list[dict[str, Any]] = []
     for row in PUBLISHED:
         scores, plain = (ours[row["task"]][key][WEIGHTED] for key in ("models", "as_they_are"))
         metric, label = row["metric"], row.get("label")
-        rows.append(row | {
-            "renormalised": scores["per_class"][label][metric] if label else scores[metric],
-            "as_they_are": plain[metric][label] if label else plain[metric],
-            "patients": ours[row["task"]]["patients"][label] if label
-            else ours[row["task"]]["n_groups"],
-        })  # fmt: skip
+        rows.append(
+            row
+            | {
+                "renormalised": scores["per_class"][label][metric] if label else scores[metric],
+                "as_they_are": plain[metric][label] if label else plain[metric],
+                "patients": ours[row["task"]]["patients"][label]
+                if label
+                else ours[row["task"]]["n_groups"],
+            }
+        )
     return {
-        "published": rows, "model": WEIGHTED, "n": {task: part["n"] for task, part in ours.items()},
-        "published_films": PUBLISHED_FILMS,
-        "copies_dropped": PUBLISHED_FILMS - three_classes["n"],
-        "pair": {"models": {name: {"accuracy": scores["accuracy"]}
-                            for name, scores in pair["models"].items()}},
-    }  # fmt: skip
+        "published": rows,
+        "model": WEIGHTED,
+        "n": {task: part["n"] for task, part in ours.items()},
+        "published_images": PUBLISHED_IMAGES,
+        "copies_dropped": PUBLISHED_IMAGES - three_classes["n"],
+        "pair": {
+            "models": {
+                name: {"accuracy": scores["accuracy"]} for name, scores in pair["models"].items()
+            }
+        },
+    }
 
 
 def published_table(found: Mapping[str, Any]) -> Table:
@@ -87,51 +103,64 @@ def published_table(found: Mapping[str, Any]) -> Table:
         found: what ``compare_published`` gave.
     """
     tasks = {
-        THREE: f"normal, bacterial, viral ({found['n'][THREE]} films)",
-        TWO: f"bacterial against viral ({found['n'][TWO]} films)",
+        THREE: f"normal, bacterial, viral ({found['n'][THREE]} images)",
+        TWO: f"bacterial against viral ({found['n'][TWO]} images)",
     }
     rows: list[tuple[Cell, ...]] = [
-        (row["who"], tasks[row["task"]],
-         f"{row['metric']} {row['label']}" if row.get("label") else row["metric"],
-         show_patients(row["patients"]), f"{row['value']:g}", show_interval(row["renormalised"]),
-         show_interval(row["as_they_are"]), _place(row))
+        (
+            row["who"],
+            tasks[row["task"]],
+            f"{row['metric']} {row['label']}" if row.get("label") else row["metric"],
+            show_patients(row["patients"]),
+            f"{row['value']:g}",
+            show_interval(row["renormalised"]),
+            show_interval(row["as_they_are"]),
+            _place(row),
+        )
         for row in found["published"]
-    ]  # fmt: skip
-    heads = ("published by", "task", "figure", "our patients", "published",
-             f"our {found['model']}, renormalised", "as it is",
-             "published figure lies")  # fmt: skip
+    ]
+    heads = (
+        "published by",
+        "task",
+        "figure",
+        "our patients",
+        "published",
+        f"our {found['model']}, renormalised",
+        "as it is",
+        "published figure lies",
+    )
     return Table("The same test images: what others report and what we measure", heads, tuple(rows))
 
 
 def differences(
-    found: Mapping[str, Any], *, train_films: int, disjoint: Mapping[str, Any], opened: int
+    found: Mapping[str, Any], *, train_images: int, disjoint: Mapping[str, Any], opened: int
 ) -> list[str]:
     """Say what differs between the published figures and ours.
 
     Args:
         found: what ``compare_published`` gave.
-        train_films: films that our members learnt from.
+        train_images: images that our members learnt from.
         disjoint: of prepared.json: groups on both sides of the split.
         opened: how often our test split was opened.
     """
     crossing = disjoint["crossing_groups"]
     return [
-        f"Training data: our members learnt four classes, covid included, from {train_films:,} "
-        "films; the others learnt the two or three classes of their row. Renormalised means "
-        "that the covid probability is dropped; as it is, a film that we call covid counts as "
+        f"Training data: our members learnt four classes, covid included, from {train_images:,} "
+        "images; the others learnt the two or three classes of their row. Renormalised means "
+        "that the covid probability is dropped; as it is, an image that we call covid counts as "
         "wrong.",
         f"Patients: {crossing:,} patient numbers lie on both sides of the published split, with "
-        f"{disjoint['test_films_in_crossing_groups']:,} of our test films. If the same number is "
+        f"{disjoint['test_images_in_crossing_groups']:,} of our test images. If the same number is "
         "the same child, this flatters every row, ours too; a split by patient does not have it.",
-        f"Copies: of {found['published_films']} published test images {found['copies_dropped']} "
+        f"Copies: of {found['published_images']} published test images {found['copies_dropped']} "
         f"are dropped here as copies of others, which leaves {found['n'][THREE]}. The published "
         "91.35 % is 570 of all 624; whether the others dropped any is not known here.",
-        "Choice: our epochs, temperatures and weights were chosen on validation films alone, and "
+        "Choice: our epochs, temperatures and weights were chosen on validation images alone, and "
         f"the test split was opened {opened} time(s) for this run. Whether a published figure "
         "was chosen on the test images cannot be told from it.",
         "Interval: the published figures are quoted as single numbers; ours carry 95 % "
         "intervals by patient. A published figure inside ours is not told apart from it by so "
-        "few films.",
+        "few images.",
     ]
 
 

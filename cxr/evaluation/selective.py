@@ -1,4 +1,4 @@
-"""What is gained when the least certain films are referred to a human.
+"""What is gained when the least certain images are referred to a human.
 
 Certainty is the largest probability. N samples, L levels (distinct certainties), C coverages.
 """
@@ -15,14 +15,14 @@ from cxr.reliability.conformal import REFERRAL_COVERAGE, refer
 COVERAGES = tuple(np.round(np.arange(0.05, 1.0001, 0.05), 2).tolist())
 """Where the risk-coverage curve is stored with intervals."""
 NEAR = 20
-"""A twentieth of the films to either side tells the error at the border of an answered share."""
+"""A twentieth of the images to either side tells the error at the border of an answered share."""
 
 
 def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tuple[Floats, Floats]:
     """Return the risk at coverages, and its influences.
 
-    The risk of a coverage is the error among that share of films which is the most certain;
-    of films of equal certainty at the border a part counts.
+    The risk of a coverage is the error among that share of images which is the most certain;
+    of images of equal certainty at the border a part counts.
 
     Args:
         certainty: (N,) larger is surer.
@@ -30,20 +30,20 @@ def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tu
         coverages: (C,) above 0, at most 1.
 
     Returns:
-        (C,) risks, 0 to 1, and (C, N) their derivatives by the films' weights. Where the border
-        falls depends on the weights too; the error there is that of the tenth of films around it.
+        (C,) risks, 0 to 1, and (C, N) their derivatives by the images' weights. Where the border
+        falls depends on the weights too; the error there is that of the tenth of images around it.
 
     Source: Geifman, El-Yaniv 2017 (selective risk).
     """
     surety, errors = np.asarray(certainty, np.float64), np.asarray(wrong, np.float64)
-    films, ordered = len(surety), np.sort(-surety)
+    images, ordered = len(surety), np.sort(-surety)
     before, until = (np.searchsorted(ordered, -surety, side=side) for side in ("left", "right"))
     risks, influences = [], []
     for coverage in np.asarray(coverages, np.float64):
-        wanted = coverage * films
+        wanted = coverage * images
         answered = np.clip((wanted - before) / (until - before), 0, 1)
         risk = float(answered @ errors) / wanted
-        near = np.abs((before + until) / 2 - wanted) <= max(films / NEAR, 1)
+        near = np.abs((before + until) / 2 - wanted) <= max(images / NEAR, 1)
         border = float(errors[near].mean()) if near.any() else risk
         risks.append(risk)
         influences.append(
@@ -55,8 +55,8 @@ def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tu
 def risk_area(certainty: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
     """Return the area under the risk-coverage curve, and its influences, (N,).
 
-    The area is the mean over films of the risk among all films at least as certain. A film counts
-    as itself, and in the risk of every film that is no more certain.
+    The area is the mean over images of the risk among all images at least as certain. An image
+    counts as itself, and in the risk of every image that is no more certain.
 
     Args:
         certainty: (N,) larger is surer.
@@ -108,18 +108,18 @@ def measure_selective(
         y_prob: (N, K), rows summing to 1.
         groups: (N,) patient or group names.
         threshold: referral threshold fitted on validation; None leaves ``at_threshold`` out.
-        coverage: share of films that is answered.
+        coverage: share of images that is answered.
 
     Returns:
-        ``aurc``; ``accuracy_all``; ``at_coverage`` (the most certain share of these very films:
+        ``aurc``; ``accuracy_all``; ``at_coverage`` (the most certain share of these very images:
         ``coverage``, ``accuracy``); ``at_threshold`` (``threshold``, the ``coverage`` that it
-        gave, ``accuracy``, NaN where it answers no film); ``curve`` with ``coverage`` and
+        gave, ``accuracy``, NaN where it answers no image); ``curve`` with ``coverage`` and
         ``risk`` of each point. All with intervals.
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
     surety, wrong = probs.max(axis=1), probs.argmax(axis=1) != targets
     names = np.asarray(groups)
-    area, by_film = risk_area(surety, wrong)
+    area, by_image = risk_area(surety, wrong)
     risks, parts = risks_at(surety, wrong, [*COVERAGES, coverage])
     points = [
         cluster_interval(float(risk), part, names, scale="logit")
@@ -127,7 +127,7 @@ def measure_selective(
     ]
     result: dict[str, Any] = {
         "certainty": "largest probability",
-        "aurc": cluster_interval(area, by_film, names, scale="logit"),
+        "aurc": cluster_interval(area, by_image, names, scale="logit"),
         "accuracy_all": share_interval(~wrong, names),
         "at_coverage": {"coverage": coverage, "accuracy": _complement(points[-1])},
         "curve": [

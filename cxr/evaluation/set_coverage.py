@@ -17,7 +17,7 @@ from cxr.labels import list_words
 from cxr.reliability.conformal import patients_needed, prediction_sets, thresholds_of
 
 KINDS = ("plain", "per_class")
-"""One threshold from all films of validation, or one from each class's own, which is served."""
+"""One threshold from all images of validation, or one from each class's own, which is served."""
 
 
 def chance_range(level: float, patients: int) -> tuple[float, float]:
@@ -25,7 +25,7 @@ def chance_range(level: float, patients: int) -> tuple[float, float]:
 
     Args:
         level: wished coverage.
-        patients: G, validation patients behind the threshold. Films of a patient that agree
+        patients: G, validation patients behind the threshold. Images of a patient that agree
             count as one; where they do not, the range is wider than it need be.
 
     Returns:
@@ -51,7 +51,7 @@ def measure_sets(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure the stored prediction sets on films that had no part in fitting them.
+    """Measure the stored prediction sets on images that had no part in fitting them.
 
     Args:
         y_true: (N,) positions among ``uncertainty["labels"]``.
@@ -62,7 +62,7 @@ def measure_sets(
         seed: of the draws.
 
     Returns:
-        Per level and kind: ``coverage`` of all films and ``per_class`` (value, interval, films
+        Per level and kind: ``coverage`` of all images and ``per_class`` (value, interval, images
         and patients of each), mean ``size`` with its interval, and what ``_describe`` tells.
     """
     targets, names = np.asarray(y_true, np.int64), np.asarray(groups)
@@ -103,16 +103,21 @@ def sets_sentences(found: Mapping[str, Any]) -> list[str]:
         own = kinds["per_class"]["per_class"]
         told = ", ".join(f"{label} {show_interval(share)}" for label, share in own.items())
         short = [label for label, share in own.items() if (share["high"] or 0) < float(level)]
-        verdict = f"{list_words(short)} short of that, by more than chance" if short else (
-            "no class short of that by more than chance")  # fmt: skip
-        sentences.append(f"sets per class promise to hold the truth of each class with "
-                         f"{float(level):.0%}, and hold that of {told}: {verdict}")  # fmt: skip
+        verdict = (
+            f"{list_words(short)} short of that, by more than chance"
+            if short
+            else ("no class short of that by more than chance")
+        )
+        sentences.append(
+            f"sets per class promise to hold the truth of each class with "
+            f"{float(level):.0%}, and hold that of {told}: {verdict}"
+        )
     return sentences
 
 
 def _coverage(hits: NDArray[np.bool_], groups: NDArray[Any]) -> dict[str, Any]:
-    """Return a share of films with its interval, and how many films and patients it rests on."""
-    counts = {"films": len(hits), "patients": len(np.unique(groups))}
+    """Return a share of images with its interval, and how many images and patients it rests on."""
+    counts = {"images": len(hits), "patients": len(np.unique(groups))}
     return share_interval(hits, groups) | counts
 
 

@@ -51,16 +51,26 @@ def summarise(
     patients = count_patients(targets, names, len(labels))
     fewest = min((count for count in patients if count), default=0)
     result: dict[str, Any] = {
-        key: share_interval(predicted == targets, names) if key == "accuracy" else cluster_interval(
-            float(values[key]), parts[key], names,
-            scale="log" if key == "nll" else "logit", patients=fewest,
-        ) for key in OVERALL
-    }  # fmt: skip
+        key: share_interval(predicted == targets, names)
+        if key == "accuracy"
+        else cluster_interval(
+            float(values[key]),
+            parts[key],
+            names,
+            scale="log" if key == "nll" else "logit",
+            patients=fewest,
+        )
+        for key in OVERALL
+    }
     result["per_class"] = {}
     for k, label in enumerate(labels):
         true, named = targets == k, predicted == k
-        among = {"sensitivity": (named, true), "specificity": (~named, ~true),
-                 "ppv": (true, named), "npv": (~true, ~named)}  # fmt: skip
+        among = {
+            "sensitivity": (named, true),
+            "specificity": (~named, ~true),
+            "ppv": (true, named),
+            "npv": (~true, ~named),
+        }
         scores = {key: share_interval(hits[of], names[of]) for key, (hits, of) in among.items()}
         fewer = min(patients[k], len(np.unique(names[~true])))
         for key in ("f1", "auroc", "average_precision"):

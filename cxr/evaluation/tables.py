@@ -85,11 +85,14 @@ def class_table(
         columns: per-class metrics in the order shown.
     """
     return [
-        {"class": label, "films": str(metrics["counts"][label]),
-         "patients": show_patients(metrics["patients"][label])}
+        {
+            "class": label,
+            "images": str(metrics["counts"][label]),
+            "patients": show_patients(metrics["patients"][label]),
+        }
         | {NAMES.get(key, key): show_interval(scores[key]) for key in columns}
         for label, scores in metrics["models"][model]["per_class"].items()
-    ]  # fmt: skip
+    ]
 
 
 def show_patients(count: int) -> str:
@@ -129,7 +132,7 @@ def difference_table(metrics: Mapping[str, Any]) -> list[Row]:
 def difference_sentences(metrics: Mapping[str, Any]) -> list[str]:
     """Say how the ensemble stands against its best member and against equal weights."""
     return [
-        f"the ensemble alone is right on {found['only_first']} films, {name} alone on "
+        f"the ensemble alone is right on {found['only_first']} images, {name} alone on "
         f"{found['only_second']} (paired permutation test by patient, "
         f"p {show_p(found['accuracy']['p'])})"
         for name, found in metrics["ensemble_minus"].items()

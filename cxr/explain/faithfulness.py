@@ -1,7 +1,7 @@
 """Insertion and deletion: does the probability hang on what a map marks?
 
 Pixels are uncovered, or covered, in the order of a map, and the probability of the class is
-followed. N films, S side of prepared pixels, L fractions of the film.
+followed. N images, S side of prepared pixels, L fractions of the image.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from cxr.errors import InputError
 Maps = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Predict = Callable[[NDArray[np.uint8]], Floats]
-"""From (N, S, S) uint8 to (N,), the probability of the class explained on each film."""
+"""From (N, S, S) uint8 to (N,), the probability of the class explained on each image."""
 Mode = Literal["insertion", "deletion"]
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
-"""Shares of the film, denser where the first pixels of an order decide."""
+"""Shares of the image, denser where the first pixels of an order decide."""
 BLUR = 1 / 20
 """Standard deviation of the blur that insertion starts from, as a share of the side: ribs and
 patches of disease are gone, the outline of the chest is not. Petsiuk et al. blur too, since
-pieces of film on an even ground make edges that the film never had."""
+pieces of image on an even ground make edges that the image never had."""
 
 
 def pixel_order(maps: Maps, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rank each film's pixels by its map, the highest first, equal ones in random order.
+    """Rank each image's pixels by its map, the highest first, equal ones in random order.
 
     Args:
         maps: (N, S, S).
@@ -46,44 +46,44 @@ def pixel_order(maps: Maps, rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def perturbed(
-    films: NDArray[np.uint8], ranks: NDArray[np.int64], fraction: float, mode: Mode
+    images: NDArray[np.uint8], ranks: NDArray[np.int64], fraction: float, mode: Mode
 ) -> NDArray[np.uint8]:
     """Cover (deletion) or uncover (insertion) the first pixels of an order.
 
     Args:
-        films: (N, S, S).
+        images: (N, S, S).
         ranks: (N, S, S), see ``pixel_order``.
         fraction: share of the pixels.
-        mode: deletion puts the film's mean gray over them; insertion lays them on the
-            blurred film.
+        mode: deletion puts the image's mean gray over them; insertion lays them on the
+            blurred image.
 
     Raises:
         InputError: an unknown mode.
     """
-    first = ranks < round(fraction * films[0].size)
+    first = ranks < round(fraction * images[0].size)
     if mode == "deletion":
-        return np.where(first, mean_gray(films), films)
+        return np.where(first, mean_gray(images), images)
     if mode == "insertion":
-        return np.where(first, films, blurred(films))
+        return np.where(first, images, blurred(images))
     raise InputError(f"mode is {mode!r}: allowed are insertion, deletion")
 
 
-def mean_gray(films: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (N, 1, 1), each film's mean."""
-    return np.asarray(np.rint(films.mean(axis=(1, 2), keepdims=True)), np.uint8)
+def mean_gray(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (N, 1, 1), each image's mean."""
+    return np.asarray(np.rint(images.mean(axis=(1, 2), keepdims=True)), np.uint8)
 
 
-def blurred(films: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the films blurred by ``BLUR``."""
-    sigma = BLUR * films.shape[-1]
+def blurred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the images blurred by ``BLUR``."""
+    sigma = BLUR * images.shape[-1]
     return np.asarray(
-        np.rint(gaussian_filter(films.astype(np.float32), (0, sigma, sigma))), np.uint8
+        np.rint(gaussian_filter(images.astype(np.float32), (0, sigma, sigma))), np.uint8
     )
 
 
 def perturbation_curve(
     predict: Predict,
-    films: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     maps: Maps,
     mode: Mode,
     *,
@@ -95,7 +95,7 @@ def perturbation_curve(
 
     Args:
         predict: the network or ensemble.
-        films: (N, S, S).
+        images: (N, S, S).
         maps: (N, S, S), 0 and above.
         mode: see ``perturbed``.
         rng: decides between pixels of equal value.
@@ -106,26 +106,26 @@ def perturbation_curve(
         (N, L).
 
     Raises:
-        InputError: maps of other films, or fractions that do not rise from 0 to 1.
+        InputError: maps of other images, or fractions that do not rise from 0 to 1.
 
     Source: Petsiuk et al. 2018, RISE, section 4.2.
     """
-    if maps.shape != films.shape:
-        raise InputError(f"maps are {maps.shape}, films {films.shape}: use the same films")
+    if maps.shape != images.shape:
+        raise InputError(f"maps are {maps.shape}, images {images.shape}: use the same images")
     if fractions[0] != 0 or fractions[-1] != 1 or list(fractions) != sorted(set(fractions)):
         raise InputError(f"fractions are {fractions}: values rising from 0 to 1 are allowed")
     ranks = pixel_order(maps, rng)
-    inner = [predict(perturbed(films, ranks, part, mode)) for part in fractions[1:-1]]
-    first, last = ends or end_points(predict, films, mode)
+    inner = [predict(perturbed(images, ranks, part, mode)) for part in fractions[1:-1]]
+    first, last = ends or end_points(predict, images, mode)
     return np.stack([first, *inner, last], axis=1)
 
 
-def end_points(predict: Predict, films: NDArray[np.uint8], mode: Mode) -> tuple[Floats, Floats]:
+def end_points(predict: Predict, images: NDArray[np.uint8], mode: Mode) -> tuple[Floats, Floats]:
     """Return the probabilities at fractions 0 and 1."""
-    whole = predict(films)
+    whole = predict(images)
     if mode == "deletion":
-        return whole, predict(np.broadcast_to(mean_gray(films), films.shape))
-    return predict(blurred(films)), whole
+        return whole, predict(np.broadcast_to(mean_gray(images), images.shape))
+    return predict(blurred(images)), whole
 
 
 def area_under(curves: Floats, fractions: tuple[float, ...] = FRACTIONS) -> Floats:
@@ -133,16 +133,16 @@ def area_under(curves: Floats, fractions: tuple[float, ...] = FRACTIONS) -> Floa
     return np.asarray(np.trapezoid(curves, fractions, axis=1), np.float64)
 
 
-def edge_maps(films: NDArray[np.uint8]) -> Maps:
+def edge_maps(images: NDArray[np.uint8]) -> Maps:
     """Return the strength of edges, which no network had a part in.
 
     Args:
-        films: (N, S, S).
+        images: (N, S, S).
 
     Returns:
         (N, S, S) float32, length of the Sobel gradient.
     """
-    gray = films.astype(np.float32)
+    gray = images.astype(np.float32)
     return np.asarray(np.hypot(sobel(gray, axis=1), sobel(gray, axis=2)), np.float32)
 
 

@@ -1,6 +1,6 @@
 """Class activation maps: Grad-CAM in closed form, a member's maps and the ensemble's.
 
-N films, B batch, K classes, C h w last feature layer, S side of prepared pixels.
+N images, B batch, K classes, C h w last feature layer, S side of prepared pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ def member_cam(member: Member, pixels: Tensor, classes: Tensor) -> Tensor:
     Args:
         member: in inference mode.
         pixels: (B, 1, S, S) uint8.
-        classes: (B,) int64, the class explained on each film.
+        classes: (B,) int64, the class explained on each image.
 
     Returns:
         (B, h, w) float32 on the member's device, in units of the logit, not scaled.
@@ -71,7 +71,7 @@ def member_maps(
     batch_size: int = 32,
     on_image: Callable[[], None] | None = None,
 ) -> Maps:
-    """Compute a member's maps of many films, on the GPU if there is one.
+    """Compute a member's maps of many images, on the GPU if there is one.
 
     Args:
         member: a network.
@@ -80,8 +80,8 @@ def member_maps(
         classes: (N,) class explained on each.
         method: ``closed_form``, or a method of pytorch-grad-cam.
         layer: module of the network, for the library's methods.
-        batch_size: films at once.
-        on_image: called once a film.
+        batch_size: images at once.
+        on_image: called once an image.
 
     Returns:
         (N, h, w) float32, 0 and above; not scaled.
@@ -109,7 +109,7 @@ def member_maps(
 def resize_maps(maps: Maps, size_px: int) -> Maps:
     """Divide each map by its maximum and enlarge it bilinearly to (N, size, size).
 
-    A map that is 0 throughout stays so: nothing on that film speaks for the class.
+    A map that is 0 throughout stays so: nothing on that image speaks for the class.
     """
     tensor = torch.from_numpy(np.asarray(maps, np.float32))[:, None]
     peak = tensor.amax(dim=(2, 3), keepdim=True)

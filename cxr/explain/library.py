@@ -55,13 +55,13 @@ def library_cam(
     Args:
         member: a network.
         pixels: (B, 1, S, S) uint8.
-        classes: (B,) int64, the class explained on each film.
+        classes: (B,) int64, the class explained on each image.
         method: name of the method's class, such as GradCAMPlusPlus.
         layer: module of the network; the last feature layer by default.
 
     Returns:
         (B, H, W) float32 at the member's input size, which the library has stretched so that
-        each film's least value is 0 and its largest 1.
+        each image's least value is 0 and its largest 1.
 
     Raises:
         InputError: an unknown method or layer, or a layer whose output is no map.

@@ -1,4 +1,4 @@
-"""Films with class activation maps laid over them. S side of prepared pixels, M members."""
+"""Images with class activation maps laid over them. S side of prepared pixels, M members."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,25 +18,25 @@ HEAT_BASE = "inferno"
 """Rises in lightness throughout, so it also reads in gray and with any colour blindness."""
 MAX_OPACITY = 0.65
 OUTLINE = "#56B4E9"
-"""Sky blue of Okabe and Ito: stands out on gray film and on every shade of the map."""
+"""Sky blue of Okabe and Ito: stands out on gray image and on every shade of the map."""
 PANEL_IN = 2.15
 
 
 @dataclass(frozen=True)
 class Example:
-    """One film, explained.
+    """One image, explained.
 
     Attributes:
-        film: (S, S) uint8.
+        image: (S, S) uint8.
         label: its true class.
         prediction: the ensemble's class, which the maps explain.
         probs: per member and "ensemble", each class's probability.
         maps: per member and "ensemble" (S, S) float32, 0 to 1.
         lesion: (S, S) bool, the true lesion, where it is known.
-        name: what the film is called.
+        name: what the image is called.
     """
 
-    film: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     label: str
     prediction: str
     probs: Mapping[str, Mapping[str, float]]
@@ -59,12 +59,12 @@ def heat_map() -> ListedColormap:
 
 
 def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figure:
-    """Draw a row per film: the film, each member's map of the predicted class, the ensemble's.
+    """Draw a row per image: the image, each member's map of the predicted class, the ensemble's.
 
     Args:
         examples: at least one, all with the same members.
         title: what they have in common.
-        note: what the films are.
+        note: what the images are.
     """
     names = list(examples[0].maps)
     outlined = any(_has_lesion(example) for example in examples)
@@ -82,7 +82,7 @@ def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figu
 
 
 def draw_maps(
-    film: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     maps: Mapping[str, NDArray[np.float32]],
     *,
     title: str,
@@ -90,13 +90,13 @@ def draw_maps(
     lesion: NDArray[np.bool_] | None = None,
     columns: int = 5,
 ) -> Figure:
-    """Draw one film and several maps of it, such as those of different methods.
+    """Draw one image and several maps of it, such as those of different methods.
 
     Args:
-        film: (S, S) uint8.
+        image: (S, S) uint8.
         maps: head of the panel to (S, S) float32, 0 to 1.
         title: of the figure.
-        note: what the film is.
+        note: what the image is.
         lesion: (S, S) bool, outlined if given.
         columns: panels in a row.
     """
@@ -105,9 +105,9 @@ def draw_maps(
     figure = new_figure(width, height, title=title, note=note)
     panels = figure.subplots(rows, min(columns, 1 + len(maps)), squeeze=False)
     flat = list(panels.flat)
-    draw_overlay(flat[0], film, None, lesion=lesion, title="film")
+    draw_overlay(flat[0], image, None, lesion=lesion, title="image")
     for axes, (name, values) in zip(flat[1:], maps.items(), strict=False):
-        draw_overlay(axes, film, values, lesion=lesion, title=name)
+        draw_overlay(axes, image, values, lesion=lesion, title=name)
     for axes in flat[1 + len(maps) :]:
         axes.set_axis_off()
     add_heat_bar(figure, flat)
@@ -116,19 +116,27 @@ def draw_maps(
 
 def draw_overlay(
     axes: Axes,
-    film: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     values: NDArray[np.float32] | None,
     *,
     lesion: NDArray[np.bool_] | None = None,
     title: str = "",
 ) -> None:
-    """Draw a film, a map (S, S, 0 to 1) over it, and the outline of the lesion."""
-    axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+    """Draw an image, a map (S, S, 0 to 1) over it, and the outline of the lesion."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     if values is not None:
         axes.imshow(values, cmap=heat_map(), vmin=0, vmax=1)
         if not values.any():
-            axes.text(0.5, 0.5, "nothing speaks\nfor this class", transform=axes.transAxes,
-                      ha="center", va="center", color="white", fontsize=8)  # fmt: skip
+            axes.text(
+                0.5,
+                0.5,
+                "nothing speaks\nfor this class",
+                transform=axes.transAxes,
+                ha="center",
+                va="center",
+                color="white",
+                fontsize=8,
+            )
     if lesion is not None and lesion.any():
         axes.contour(lesion, levels=[0.5], colors=OUTLINE, linewidths=1.1)
     axes.set_title(title, fontsize=8, color=INK)
@@ -138,7 +146,7 @@ def draw_overlay(
 
 
 def add_heat_bar(figure: Figure, panels: list[Axes]) -> None:
-    """Add the colour bar, drawn on the middle gray of a film."""
+    """Add the colour bar, drawn on the middle gray of an image."""
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), heat_map()), ax=panels, fraction=0.025, pad=0.01, aspect=30
     )
@@ -152,7 +160,7 @@ def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) ->
     lesion = example.lesion if _has_lesion(example) else None
     verdict = "right" if example.right else "wrong"
     head = f"{verdict}: true {example.label}\npredicted {example.prediction}"
-    draw_overlay(panels[0], example.film, None, lesion=lesion, title=head)
+    draw_overlay(panels[0], example.image, None, lesion=lesion, title=head)
     panels[0].title.set_fontweight("bold")
     panels[0].set_xlabel(example.name, fontsize=6, color="#555555")
     for axes, name in zip(panels[1:], names, strict=True):
@@ -160,7 +168,7 @@ def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) ->
         text = f"{name}\n{example.prediction} {probs[example.prediction]:.2f}"
         if not example.right:
             text += f", true {example.label} {probs[example.label]:.2f}"
-        draw_overlay(axes, example.film, example.maps[name], lesion=lesion, title=text)
+        draw_overlay(axes, example.image, example.maps[name], lesion=lesion, title=text)
         if name == WEIGHTED:
             axes.title.set_fontweight("bold")
 

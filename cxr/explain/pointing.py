@@ -1,6 +1,6 @@
 """The pointing game: does a map's maximum lie in the true lesion?
 
-N films, S side of prepared pixels.
+N images, S side of prepared pixels.
 """
 
 import math
@@ -24,12 +24,12 @@ PLATEAU = 1e-6
 
 
 def read_masks(root: Path, names: Sequence[str], spec: PreprocessSpec) -> Masks:
-    """Read masks into the geometry of the prepared films.
+    """Read masks into the geometry of the prepared images.
 
     Args:
         root: folder that the names start from.
-        names: a path per film, or "" where there is no mask.
-        spec: side and fit of the films.
+        names: a path per image, or "" where there is no mask.
+        spec: side and fit of the images.
 
     Returns:
         (N, S, S) bool, empty where there is no mask. A prepared pixel belongs to the mask
@@ -49,9 +49,9 @@ def read_masks(root: Path, names: Sequence[str], spec: PreprocessSpec) -> Masks:
 def find_peaks(maps: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return where each map has its maximum.
 
-    Enlarging a coarse map leaves it flat from the centre of an outer cell to the film's edge.
-    Of equal values the one nearest to the film's centre is taken, which is that cell's centre
-    and not, as argmax has it, the film's corner.
+    Enlarging a coarse map leaves it flat from the centre of an outer cell to the image's edge.
+    Of equal values the one nearest to the image's centre is taken, which is that cell's centre
+    and not, as argmax has it, the image's corner.
 
     Args:
         maps: (N, S, S), 0 and above.
@@ -82,12 +82,12 @@ def pointing_game(
 ) -> dict[str, Any]:
     """Count the maps whose maximum lies in the lesion, or within half a feature cell of it.
 
-    Films without a lesion mask do not take part. A map without a value above 0 misses.
+    Images without a lesion mask do not take part. A map without a value above 0 misses.
 
     Args:
-        maps: per member and ensemble (N, S, S), of each film's true class.
+        maps: per member and ensemble (N, S, S), of each image's true class.
         lesions: (N, S, S), true lesions.
-        labels: (N,) each film's class.
+        labels: (N,) each image's class.
         groups: (N,) patient or group names.
         cell_px: side of a feature cell in prepared pixels. Half of it is how far off a
             maximum can be placed by the grid alone.
@@ -96,25 +96,25 @@ def pointing_game(
 
     Returns:
         ``cell_px``; then ``all`` and ``per_class`` of each class with lesions, each with
-        ``films``, ``patients``, ``chance`` (what a random point of the film, and of the lungs,
+        ``images``, ``patients``, ``chance`` (what a random point of the image, and of the lungs,
         would score) and ``models``: per name ``inside`` and ``half_cell``, each with ``hits``,
-        ``films``, ``rate`` and its interval by patient, ``low`` and ``high``.
+        ``images``, ``rate`` and its interval by patient, ``low`` and ``high``.
 
     Raises:
-        InputError: arrays of different films.
+        InputError: arrays of different images.
 
     Source: Zhang et al. 2018, Top-down neural attention by excitation backprop, section 4.2,
     where the tolerance is 15 pixels of the original image.
     """
     if any(values.shape != lesions.shape for values in maps.values()):
         shapes = {name: values.shape for name, values in maps.items()}
-        raise InputError(f"maps have shapes {shapes}, masks {lesions.shape}: use the same films")
+        raise InputError(f"maps have shapes {shapes}, masks {lesions.shape}: use the same images")
     rows = np.flatnonzero(lesions.any(axis=(1, 2)))
     distances = [distance_transform_edt(~lesions[row]) for row in rows]
     distance = np.asarray(distances, np.float64).reshape(len(rows), *lesions.shape[1:])
     reach = {"inside": 0.0, "half_cell": cell_px / 2}
     hits = {name: _hits(values[rows], distance, reach) for name, values in maps.items()}
-    areas = {"film": np.ones_like(lesions[rows])}
+    areas = {"image": np.ones_like(lesions[rows])}
     if lungs is not None and lungs[rows].any(axis=(1, 2)).all():
         areas["lungs"] = lungs[rows]
     chance = {
@@ -125,21 +125,25 @@ def pointing_game(
     patients = np.asarray(groups)[rows]
 
     def count(chosen: Masks) -> dict[str, Any]:
-        films = int(chosen.sum())
+        images = int(chosen.sum())
         return {
-            "films": films,
+            "images": images,
             "patients": len(np.unique(patients[chosen])),
             "chance": {
-                area: {key: float(np.mean(part[chosen])) if films else math.nan
-                       for key, part in parts.items()}
+                area: {
+                    key: float(np.mean(part[chosen])) if images else math.nan
+                    for key, part in parts.items()
+                }
                 for area, parts in chance.items()
             },
             "models": {
-                name: {key: _rate(part[chosen], interval(part[chosen], patients[chosen]))
-                       for key, part in found.items()}
+                name: {
+                    key: _rate(part[chosen], interval(part[chosen], patients[chosen]))
+                    for key, part in found.items()
+                }
                 for name, found in hits.items()
             },
-        }  # fmt: skip
+        }
 
     return {
         "cell_px": cell_px,
@@ -149,8 +153,13 @@ def pointing_game(
 
 
 def _rate(hits: Masks, found: Mapping[str, float]) -> dict[str, float]:
-    return {"hits": int(hits.sum()), "films": len(hits), "rate": found["value"],
-            "low": found["low"], "high": found["high"]}  # fmt: skip
+    return {
+        "hits": int(hits.sum()),
+        "images": len(hits),
+        "rate": found["value"],
+        "low": found["low"],
+        "high": found["high"],
+    }
 
 
 def _hits(
@@ -162,5 +171,5 @@ def _hits(
 
 
 def _share(hit: Masks, within: Masks) -> NDArray[np.float64]:
-    """Return the share of each film's area that would be a hit."""
+    """Return the share of each image's area that would be a hit."""
     return np.asarray((hit & within).sum(axis=(1, 2)) / within.sum(axis=(1, 2)), np.float64)

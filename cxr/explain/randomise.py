@@ -1,6 +1,6 @@
 """Weights randomised from the head down: a map that stays the same explains no training.
 
-N films, h w a map's cells.
+N images, h w a map's cells.
 """
 
 import copy
@@ -41,9 +41,10 @@ def cascade_stages(member: Member, stages: int = STAGES) -> list[list[str]]:
     named = dict(member.network.named_modules())
     head = [name for name, module in named.items() if module is member.head]
     body = [
-        name for name, module in named.items()
+        name
+        for name, module in named.items()
         if module is not member.head and any(True for _ in module.parameters(recurse=False))
-    ]  # fmt: skip
+    ]
     parts = np.array_split(np.asarray(body[::-1], dtype=object), min(stages - 1, len(body)))
     return [head, *(list(part) for part in parts)]
 
@@ -94,7 +95,7 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def map_similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return Spearman's rank correlation of each film's two maps.
+    """Return Spearman's rank correlation of each image's two maps.
 
     Args:
         first: (N, h, w).
@@ -104,12 +105,12 @@ def map_similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> N
         (N,), -1 to 1; NaN where one of the two maps is the same everywhere.
 
     Raises:
-        InputError: maps of different films or cells.
+        InputError: maps of different images or cells.
 
     Source: Adebayo et al. 2018, section 3, of absolute maps; ours are 0 and above.
     """
     if first.shape != second.shape:
-        raise InputError(f"maps are {first.shape} and {second.shape}: compare the same films")
+        raise InputError(f"maps are {first.shape} and {second.shape}: compare the same images")
     ranks = [rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (first, second)]
     centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
     spread = [np.sqrt(np.square(values).sum(axis=1)) for values in centred]

@@ -1,4 +1,4 @@
-"""Choose films to explain from a predictions table: by class, right or wrong, certainty."""
+"""Choose images to explain from a predictions table: by class, right or wrong, certainty."""
 
 from typing import Literal, get_args
 
@@ -24,7 +24,7 @@ def certainty(predictions: pd.DataFrame) -> NDArray[np.float64]:
     return np.asarray(values[np.arange(len(predictions)), positions], np.float64)
 
 
-def select_films(
+def select_images(
     predictions: pd.DataFrame,
     *,
     label: str | None = None,
@@ -33,7 +33,7 @@ def select_films(
     count: int = 2,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.int64]:
-    """Choose films.
+    """Choose images.
 
     Args:
         predictions: evaluation's predictions table.
@@ -47,11 +47,11 @@ def select_films(
         Positions in the table, at most ``count``, possibly none.
 
     Raises:
-        InputError: a class that no film has, an unknown order, or a random one without rng.
+        InputError: a class that no image has, an unknown order, or a random one without rng.
     """
     labels = list(dict.fromkeys(predictions["label"]))
     if label is not None and label not in labels:
-        raise InputError(f"label is {label!r}: the films have {', '.join(labels)}")
+        raise InputError(f"label is {label!r}: the images have {', '.join(labels)}")
     if order not in get_args(Order):
         raise InputError(f"order is {order!r}: allowed are {', '.join(get_args(Order))}")
     chosen = np.ones(len(predictions), np.bool_)

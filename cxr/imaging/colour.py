@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLOUR_LIMIT = 5.0
-"""Gray levels of 255. A gray film stored in colour, tinted throughout or with coloured marks lies
+"""Gray levels of 255. A gray image stored in colour, tinted throughout or with coloured marks lies
 below 2, ten photographs at 8 and beyond."""
 
 
 def colourfulness(rgb: NDArray[np.uint8]) -> float:
     """Measure what of an image's colours its gray does not explain.
 
-    Each channel is fitted by a line through the gray, so that a film that is tinted
+    Each channel is fitted by a line through the gray, so that an image that is tinted
     throughout, as an old scan may be, counts as gray. The fit is repeated on the best 70 % of
-    the pixels, and the worst fifth does not count, so that coloured marks do not make a film a
+    the pixels, and the worst fifth does not count, so that coloured marks do not make an image a
     photograph.
 
     Args:

@@ -1,8 +1,8 @@
 """Stored values of up to 16 bits to 8: counted, mapped as one table, looked up.
 
-DICOM (``cxr.imaging.dicom``) and deep PNG and TIFF (``cxr.imaging.raster``) share it. A stored value has at
-most 16 bits, so every step works on the table of all values and the film is looked up once.
-V = 2 ** bits stored, H W pixels.
+DICOM (``cxr.imaging.dicom``) and deep PNG and TIFF (``cxr.imaging.raster``) share it. A stored
+value has at most 16 bits, so every step works on the table of all values and the image is looked
+up once. V = 2 ** bits stored, H W pixels.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ Table = NDArray[np.float64]
 
 ROBUST = (0.001, 0.999)
 """Shares of the pixels below black and below white where no window is given: defects of a
-detector and of the film's edge are fewer (50 pixels of 224 x 224), burnt-in letters more."""
+detector and of the image's edge are fewer (50 pixels of 224 x 224), burnt-in letters more."""
 LEAST_SHOWN = 0.02
-"""A window that clips more than all but this share of the film is taken for a mistake."""
+"""A window that clips more than all but this share of the image is taken for a mistake."""
 
 _STRIP_PIXELS = 4_000_000
 
@@ -38,7 +38,7 @@ def robust_range(
 
 
 def between(values: Table, low: float, high: float) -> Table:
-    """Map ``low`` to 0 and ``high`` to 1; a film of one value is black."""
+    """Map ``low`` to 0 and ``high`` to 1; an image of one value is black."""
     if high <= low:
         return np.zeros_like(values)
     return np.clip((values - low) / (high - low), 0.0, 1.0)
@@ -79,7 +79,7 @@ def apply_table(
         uint8 of the shape of ``codes``.
     """
     flat = codes.reshape(-1)
-    film = np.empty(flat.size, np.uint8)
+    image = np.empty(flat.size, np.uint8)
     for first in range(0, flat.size, _STRIP_PIXELS):
-        film[first : first + _STRIP_PIXELS] = table[flat[first : first + _STRIP_PIXELS]]
-    return film.reshape(codes.shape)
+        image[first : first + _STRIP_PIXELS] = table[flat[first : first + _STRIP_PIXELS]]
+    return image.reshape(codes.shape)

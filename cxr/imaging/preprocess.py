@@ -1,7 +1,7 @@
-"""From a film of any size to the pixels that a network sees, in numpy.
+"""From an image of any size to the pixels that a network sees, in numpy.
 
 This is the reference. The training loader and the exported graph must agree with it.
-H W pixels of a film, S side of the prepared square.
+H W pixels of an image, S side of the prepared square.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Fit = Literal["stretch", "letterbox"]
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """How a film becomes a prepared square.
+    """How an image becomes a prepared square.
 
     Attributes:
         size_px: side of the square.
@@ -56,24 +56,26 @@ class MemberInput:
         return cls(values["size_px"], tuple(values["mean"]), tuple(values["std"]))
 
 
-def to_square(film: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Resize a film to the prepared square.
+def to_square(radiograph: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Resize a radiograph to the prepared square.
 
     Args:
-        film: (H, W) uint8.
+        radiograph: (H, W) uint8.
         spec: side and fit.
 
     Returns:
         (S, S) uint8. Resampling is Pillow's antialiased bilinear filter.
     """
     side = spec.size_px
-    image = Image.fromarray(film)
+    image = Image.fromarray(radiograph)
     if spec.fit == "stretch":
-        if film.shape != (side, side):
+        if radiograph.shape != (side, side):
             image = image.resize((side, side), Image.Resampling.BILINEAR)
         return np.asarray(image)
-    scale = side / max(film.shape)
-    width, height = (max(1, round(length * scale)) for length in (film.shape[1], film.shape[0]))
+    scale = side / max(radiograph.shape)
+    width, height = (
+        max(1, round(length * scale)) for length in (radiograph.shape[1], radiograph.shape[0])
+    )
     square = Image.new("L", (side, side))
     small = image.resize((width, height), Image.Resampling.BILINEAR)
     square.paste(small, ((side - width) // 2, (side - height) // 2))

@@ -14,21 +14,21 @@ from cxr.imaging.colour import colourfulness
 from cxr.imaging.depth import ROBUST, apply_table, between, count_codes, robust_range, to_bytes
 
 MIN_SIDE_PX = 32
-"""Below this side nothing of a chest film is left to see."""
+"""Below this side nothing of a chest image is left to see."""
 MAX_PIXELS = 100_000_000
-"""Largest film accepted: ten times a detector's 3,000 x 3,000, and no decompression bomb."""
+"""Largest image accepted: ten times a detector's 3,000 x 3,000, and no decompression bomb."""
 MAX_COSTLY_PIXELS = 50_000_000
-"""Largest film whose decoder keeps more than a byte or two a pixel (colour, transparency,
+"""Largest image whose decoder keeps more than a byte or two a pixel (colour, transparency,
 progressive JPEG, DICOM), so that no file takes more than 1 GB."""
 COLOUR_SIDE_PX = 120
 """Longer side at which colour is looked for."""
 MAX_SCANS = 50
-"""Passes of a progressive JPEG: encoders write about ten, and each costs the whole film."""
+"""Passes of a progressive JPEG: encoders write about ten, and each costs the whole image."""
 FORMATS = ("JPEG", "PNG", "TIFF")
 WHITE_IS_ZERO = 0
 """Value of the TIFF tag 262 that makes 0 white (TIFF 6.0, section 8)."""
 NARROW = 1 / 4
-"""Share of its bits below which a range is spread: values with an offset, no film in full."""
+"""Share of its bits below which a range is spread: values with an offset, no image in full."""
 MIDDLE = (0.05, 0.95)
 """Shares of the pixels between which something must be seen: no marker is as large."""
 LEAST_MIDDLE = 1 / 16
@@ -39,7 +39,7 @@ _warning_lock = threading.Lock()
 
 
 class ImageError(InputError):
-    """A file that is no usable film; the message names it."""
+    """A file that is no usable image; the message names it."""
 
 
 def read_raster(
@@ -49,7 +49,7 @@ def read_raster(
 
     Args:
         source: a path or the file's bytes.
-        shown: what errors call the film.
+        shown: what errors call the image.
 
     Returns:
         (H, W) uint8, 0 black; one sentence for everything that had to be guessed; and how
@@ -104,7 +104,7 @@ def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -
     Args:
         width: in pixels.
         height: in pixels.
-        shown: what errors call the film.
+        shown: what errors call the image.
         most: pixels that are read.
 
     Raises:
@@ -113,7 +113,7 @@ def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(
             f"{shown} is {width} x {height} pixels: at least {MIN_SIDE_PX} x {MIN_SIDE_PX} "
-            "are needed; use the original film"
+            "are needed; use the original image"
         )
     if width * height > most:
         raise ImageError(
@@ -127,14 +127,14 @@ def eight_bits(
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Map 16-bit values to 8 through the bits that they use, as far as pixels tell.
 
-    Films of 10 to 14 bits are often saved in 16 unscaled, which would come out black. The bits
+    Images of 10 to 14 bits are often saved in 16 unscaled, which would come out black. The bits
     used are those of the value that 99.9 % of the pixels lie below, at least 8; the upper 8 of
     them are kept, brighter pixels are white. What spans less than a quarter of these bits is
     spread between the values that 0.1 % and 99.9 % lie below, as DICOM without a window.
 
     Args:
         deep: (H, W) uint16.
-        shown: what errors call the film.
+        shown: what errors call the image.
         inverted: 0 is white.
 
     Returns:
@@ -144,8 +144,8 @@ def eight_bits(
     Raises:
         ImageError: nothing to see: 90 % of the pixels lie within a sixteenth of the range.
 
-    Source: of the constants, 9,224 real films of 8 bits (cxr4 and adults). In all but 6 the
-    value at 99.9 % is 128 or more, so that the film tells in how many bits it was saved; they
+    Source: of the constants, 9,224 real images of 8 bits (cxr4 and adults). In all but 6 the
+    value at 99.9 % is 128 or more, so that the image tells in how many bits it was saved; they
     span at least 78 of 256 gray levels, and the middle 90 % of their pixels at least 40.
     """
     counts = count_codes(deep, 16)
@@ -172,7 +172,7 @@ def eight_bits(
 
 def _open(stream: Path | io.BytesIO) -> Image.Image:
     # Pillow warns where we refuse: the size is checked right after. The lock is there
-    # because films are read in threads and the list of filters is everybody's.
+    # because images are read in threads and the list of filters is everybody's.
     with _warning_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(stream, formats=FORMATS)
@@ -197,13 +197,13 @@ def _to_gray(image: Image.Image, shown: str) -> tuple[NDArray[np.uint8], tuple[s
     deep = ";16" in str(getattr(image, "tile", ""))
     image.load()
     if image.mode.startswith("I"):
-        # Pillow turns the 8-bit films of this kind itself.
+        # Pillow turns the 8-bit images of this kind itself.
         inverted = image.format == "TIFF" and image.tag_v2.get(262) == WHITE_IS_ZERO  # type: ignore[attr-defined]
         values = np.asarray(image).astype(np.uint16, copy=False)
         return eight_bits(values, shown, inverted=inverted)
     clear = "A" in image.mode or "transparency" in image.info
     gray = _flatten(image) if clear else np.asarray(image.convert("L"))
-    # Of 16 bits in colour Pillow keeps the upper 8, of which a film of fewer has little.
+    # Of 16 bits in colour Pillow keeps the upper 8, of which an image of fewer has little.
     if deep and (gray > 127).mean() < 1 - ROBUST[1]:
         raise ImageError(
             f"{shown} uses fewer than its 16 bits and has channels of colour or transparency, "
@@ -223,7 +223,7 @@ def _colour(image: Image.Image) -> float | None:
 
 
 def _flatten(image: Image.Image) -> NDArray[np.uint8]:
-    """Lay a film on black, a strip at a time: whole films of 4 bytes would be four at once."""
+    """Lay an image on black, a strip at a time: whole images of 4 bytes would be four at once."""
     gray = np.empty((image.height, image.width), np.uint8)
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -234,18 +234,18 @@ def _flatten(image: Image.Image) -> NDArray[np.uint8]:
     return gray
 
 
-def _upright(film: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply the EXIF orientation (Exif 2.3, tag 0x0112), 1 to 8; others mean upright."""
     turned = {
-        2: lambda: film[:, ::-1],
-        3: lambda: film[::-1, ::-1],
-        4: lambda: film[::-1],
-        5: lambda: film.T,
-        6: lambda: np.rot90(film, -1),
-        7: lambda: film[::-1, ::-1].T,
-        8: lambda: np.rot90(film),
+        2: lambda: image[:, ::-1],
+        3: lambda: image[::-1, ::-1],
+        4: lambda: image[::-1],
+        5: lambda: image.T,
+        6: lambda: np.rot90(image, -1),
+        7: lambda: image[::-1, ::-1].T,
+        8: lambda: np.rot90(image),
     }.get(orientation)
-    return film if turned is None else np.ascontiguousarray(turned())
+    return image if turned is None else np.ascontiguousarray(turned())
 
 
 def _one_line(error: BaseException) -> str:

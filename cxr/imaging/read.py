@@ -1,7 +1,7 @@
 """Files to gray pixels, with what a file may not be.
 
-The one door for films: JPEG, PNG and TIFF (``cxr.imaging.raster``) and DICOM (``cxr.imaging.dicom``).
-H W pixels.
+The one door for images: JPEG, PNG and TIFF (``cxr.imaging.raster``) and DICOM
+(``cxr.imaging.dicom``). H W pixels.
 """
 
 import logging
@@ -19,16 +19,16 @@ __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE_PX",
     "SUFFIXES",
-    "Film",
+    "DecodedImage",
     "ImageError",
     "eight_bits",
     "is_dicom_file",
-    "read_film",
     "read_gray",
+    "read_image",
 ]
 
 SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
-"""File name endings that count as films; DICOM without an ending is told by its bytes."""
+"""File name endings that count as images; DICOM without an ending is told by its bytes."""
 MAX_FILE_BYTES = 2 * MAX_PIXELS
 """Largest file opened: 100 megapixels of 16 bits, uncompressed."""
 
@@ -40,13 +40,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film as it may leave its file: nothing here can name a patient."""
+class DecodedImage:
+    """An image as it may leave its file: nothing here can name a patient."""
 
     pixels: NDArray[np.uint8]
     """(H, W), 0 black."""
     tags: dict[str, str] = field(default_factory=dict)
-    """Technical tags of a DICOM header, by DICOM keyword: ``cxr.imaging.dicom.header`` has the list."""
+    """Technical tags of a DICOM header, by DICOM keyword: ``cxr.imaging.dicom.header`` has the
+    list."""
     warnings: tuple[str, ...] = ()
     """One sentence for each thing that had to be guessed or looks wrong; without the name."""
     colour: float | None = None
@@ -54,34 +55,34 @@ class Film:
 
 
 def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decode a film to gray, and log what ``read_film`` warns of.
+    """Decode an image to gray, and log what ``read_image`` warns of.
 
     Args:
         source: a path or the file's bytes.
-        name: what errors call the film; the path by default.
+        name: what errors call the image; the path by default.
 
     Returns:
         (H, W) uint8, 0 black.
 
     Raises:
         MissingInputError: no file at the path.
-        ImageError: see ``read_film``.
+        ImageError: see ``read_image``.
     """
-    film = read_film(source, name=name)
-    for warning in film.warnings:
+    image = read_image(source, name=name)
+    for warning in image.warnings:
         log.warning("%s %s", _shown(source, name), warning)
-    return film.pixels
+    return image.pixels
 
 
-def read_film(source: Path | bytes, *, name: str | None = None) -> Film:
-    """Decode a film and keep its technical tags.
+def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage:
+    """Decode an image and keep its technical tags.
 
     Args:
         source: a path or the file's bytes.
-        name: what errors call the film; the path by default.
+        name: what errors call the image; the path by default.
 
     Returns:
-        The film: raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
+        The image: raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
         ``cxr.imaging.dicom.read_dicom`` says.
 
     Raises:
@@ -98,9 +99,9 @@ def read_film(source: Path | bytes, *, name: str | None = None) -> Film:
         from cxr.imaging.dicom import read_dicom
 
         data = source.read_bytes() if isinstance(source, Path) else source
-        return Film(*read_dicom(data, shown))
+        return DecodedImage(*read_dicom(data, shown))
     pixels, notes, colour = read_raster(source, shown)
-    return Film(pixels, {}, notes, colour)
+    return DecodedImage(pixels, {}, notes, colour)
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -123,7 +124,7 @@ def _check_file(path: Path, shown: str) -> None:
         )
     # A pipe or a device would be waited for without end.
     if not path.is_file():
-        raise ImageError(f"{shown} is no file: give the path of a film")
+        raise ImageError(f"{shown} is no file: give the path of an image")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ImageError(
             f"{shown} has {path.stat().st_size // 1_000_000} MB: at most "

@@ -252,9 +252,11 @@ def load_member(folder: Path) -> Member:
     card = read_json(folder / CARD_FILE, mend=mend)
     spec = MemberSpec.from_dict(card)
     member = build_member(
-        spec.architecture, spec.labels,
-        input_size_px=spec.input.size_px, output_stride=spec.output_stride,
-    )  # fmt: skip
+        spec.architecture,
+        spec.labels,
+        input_size_px=spec.input.size_px,
+        output_stride=spec.output_stride,
+    )
     member.spec = spec
     weights = _read_weights(folder / WEIGHTS_FILE)
     try:
@@ -280,12 +282,12 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
 
     handles = [m.register_forward_hook(keep(name)) for name, m in network.named_modules() if name]
     # Not zeros: an untrained network maps these to zeros in every module.
-    films = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            features = network.forward_features(films)  # type: ignore[operator]
+            features = network.forward_features(images)  # type: ignore[operator]
             head = network.get_classifier()  # type: ignore[operator]
             if not isinstance(head, nn.Linear) or features.shape[1:-2] != (head.in_features,):
                 raise InputError(
@@ -293,7 +295,7 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
                     "linear layer, which Grad-CAM in closed form needs: choose another model"
                 )
             pooled = head(features.mean(dim=(2, 3)))
-            whole = network(films)
+            whole = network(images)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
@@ -304,8 +306,11 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
         for handle in handles:
             handle.remove()
         network.train(was_training)
-    names = [name for name, value in outputs.items() if value is features or (
-        value.shape == features.shape and torch.equal(value, features))]  # fmt: skip
+    names = [
+        name
+        for name, value in outputs.items()
+        if value is features or (value.shape == features.shape and torch.equal(value, features))
+    ]
     if not names or not torch.allclose(pooled, whole, atol=1e-4):
         raise InputError(
             f"{architecture} does something between its features and its logits beside average "
@@ -318,7 +323,7 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
 def _undo_dilation(network: nn.Module) -> None:
     """Let the kernels behind a removed stride touch neighbours again, as before it.
 
-    timm spreads them instead, so that each cell still sees the whole film: then a map from
+    timm spreads them instead, so that each cell still sees the whole image: then a map from
     random weights peaks anywhere (docs/experiments.md).
     """
     for module in network.modules():

@@ -112,7 +112,7 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
 
 
 def nll(probs: ArrayLike, targets: NDArray[np.int64]) -> float:
-    """Return the mean negative log-likelihood, in nats per film.
+    """Return the mean negative log-likelihood, in nats per image.
 
     Args:
         probs: (N, K), each 0 to 1.

@@ -1,4 +1,4 @@
-"""Fit temperatures and weights of an ensemble on films that no member was trained on.
+"""Fit temperatures and weights of an ensemble on images that no member was trained on.
 
 First each member's own temperature, then the weights under a prior towards equal, last one
 temperature on the pool. M members, N samples, K classes.
@@ -63,8 +63,9 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     if (scores[np.arange(len(classes)), classes] > others.max(axis=1)).all():
         logger.warning(
             "all %d validation images are right: no temperature can be fitted, 1 is kept and "
-            "the certainty shown is not calibrated", len(classes),
-        )  # fmt: skip
+            "the certainty shown is not calibrated",
+            len(classes),
+        )
         return 1.0
 
     def loss(log_temperature: float) -> float:
@@ -78,8 +79,9 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     if min(found.x - low, high - found.x) < 1e-3:
         logger.warning(
             "a temperature lies at the end of the range %s: the logits do not go with the "
-            "validation labels, so the certainty shown is not calibrated", TEMPERATURE_RANGE,
-        )  # fmt: skip
+            "validation labels, so the certainty shown is not calibrated",
+            TEMPERATURE_RANGE,
+        )
     return float(np.exp(found.x))
 
 
@@ -108,7 +110,7 @@ def fit_weights(
     check_pool(pool, prior)
     parts, classes = np.asarray(log_probs, np.float64), np.asarray(targets, np.int64)
     count, rows = len(parts), np.arange(len(classes))
-    per_film = prior / (count * len(rows))
+    per_image = prior / (count * len(rows))
 
     def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         log_weights = log_softmax(point[:-1])
@@ -120,15 +122,18 @@ def fit_weights(
         residual /= np.exp(point[-1]) * len(rows)
         slopes = np.exp(parts - scores) if pool == LINEAR else parts
         by_weight = np.einsum("mnk,nk->m", slopes, residual)
-        by_point = weights * (by_weight - weights @ by_weight) + per_film * (count * weights - 1)
-        value = -log_q[rows, classes].mean() - per_film * log_weights.sum()
+        by_point = weights * (by_weight - weights @ by_weight) + per_image * (count * weights - 1)
+        value = -log_q[rows, classes].mean() - per_image * log_weights.sum()
         return value, np.append(by_point, -(residual * scores).sum())
 
     found = minimize(
-        loss, np.zeros(count + 1), jac=True, method="L-BFGS-B",
+        loss,
+        np.zeros(count + 1),
+        jac=True,
+        method="L-BFGS-B",
         bounds=[WEIGHT_RANGE] * count + [tuple(np.log(TEMPERATURE_RANGE))],
         options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 1000},
-    )  # fmt: skip
+    )
     return softmax(found.x[:-1])
 
 
@@ -172,12 +177,16 @@ def fit_ensemble(
     weights = fit_weights(log_probs, classes, pool=pool, prior=weight_prior)
     equal = np.full(len(members), 1 / len(members))
     return Ensemble(
-        tuple(labels), members, temperatures, dict(zip(members, weights.tolist(), strict=True)),
+        tuple(labels),
+        members,
+        temperatures,
+        dict(zip(members, weights.tolist(), strict=True)),
         pool=pool,
         temperature=fit_temperature(pool_logits(log_probs, weights, pool), classes),
         equal_temperature=fit_temperature(pool_logits(log_probs, equal, pool), classes),
-        weight_prior=float(weight_prior), fitted_on=fitted_on,
-    )  # fmt: skip
+        weight_prior=float(weight_prior),
+        fitted_on=fitted_on,
+    )
 
 
 def cross_fitted(
@@ -189,12 +198,12 @@ def cross_fitted(
     folds: int = FOLDS,
     seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return probabilities of films by an ensemble that was fitted on the other patients.
+    """Return probabilities of images by an ensemble that was fitted on the other patients.
 
     Args:
         logits: per member (N, K).
         targets: (N,) class positions.
-        groups: (N,) patient or group of each film.
+        groups: (N,) patient or group of each image.
         ensemble: whose pool and prior to fit with; its own figures do not count.
         folds: how many.
         seed: of how the groups are dealt.
@@ -205,17 +214,20 @@ def cross_fitted(
     Raises:
         InputError: a class with too few groups for the folds.
     """
-    table = pd.DataFrame({
-        "label": np.asarray(ensemble.labels)[targets], "group": np.asarray(groups, str),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {"label": np.asarray(ensemble.labels)[targets], "group": np.asarray(groups, str)}
+    )
     dealt = deal_folds(table, folds=folds, seed=seed)
     found: dict[str, NDArray[np.float64]] = {}
     for fold in range(1, folds + 1):
         rest, out = dealt != fold, dealt == fold
         fitted = fit_ensemble(
-            {name: values[rest] for name, values in logits.items()}, targets[rest], ensemble.labels,
-            pool=ensemble.pool, weight_prior=ensemble.weight_prior,
-        )  # fmt: skip
+            {name: values[rest] for name, values in logits.items()},
+            targets[rest],
+            ensemble.labels,
+            pool=ensemble.pool,
+            weight_prior=ensemble.weight_prior,
+        )
         probs = all_probs({name: values[out] for name, values in logits.items()}, fitted)
         for name, values in probs.items():
             found.setdefault(name, np.empty((len(targets), values.shape[1])))[out] = values

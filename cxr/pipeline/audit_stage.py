@@ -78,17 +78,24 @@ def _write(
     run = subject.run
     ordered = [results[name] for name in TESTS if name in results]
     values = {
-        "note": run.note, "use": RESEARCH_USE, "headline": headline(ordered),
+        "note": run.note,
+        "use": RESEARCH_USE,
+        "headline": headline(ordered),
         "complete": len(ordered) == len(TESTS),
-        "counts": {verdict: sum(result.verdict == verdict for result in ordered)
-                   for verdict in SEVERITY},
+        "counts": {
+            verdict: sum(result.verdict == verdict for result in ordered) for verdict in SEVERITY
+        },
         "results": [result.to_dict() for result in ordered],
-        "seconds": seconds, "key": subject.key, "labels": list(run.ensemble.labels),
-        "members": list(run.ensemble.members), "seed": subject.config.seed,
+        "seconds": seconds,
+        "key": subject.key,
+        "labels": list(run.ensemble.labels),
+        "members": list(run.ensemble.members),
+        "seed": subject.config.seed,
         "resamples": subject.config.resamples,
         "fingerprint": run.prepared.info["fingerprint"],
-        "synthetic": bool(run.prepared.info.get("synthetic")), "environment": environment(),
-    }  # fmt: skip
+        "synthetic": bool(run.prepared.info.get("synthetic")),
+        "environment": environment(),
+    }
     write_json(path, values)
     # As it is read, so that a kept audit and a fresh one give the same.
     written: dict[str, Any] = read_json(path, mend="audit again (make audit)")
@@ -100,12 +107,15 @@ def _show(values: dict[str, Any], subject: Subject) -> None:
     for result in values["results"]:
         figure = result["figure"] or {}
         chance = figure.get("chance")
-        rows.append({
-            "test": result["title"], "figure": figure.get("metric", ""),
-            "value": show_interval(figure) if figure else "",
-            "chance": "" if chance is None else f"{round(chance, 3) + 0.0:g}",
-            "verdict": result["verdict"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "test": result["title"],
+                "figure": figure.get("metric", ""),
+                "value": show_interval(figure) if figure else "",
+                "chance": "" if chance is None else f"{round(chance, 3) + 0.0:g}",
+                "verdict": result["verdict"],
+            }
+        )
     if rows:
         print_table(f"Audit · {values['note']}", rows)
     for result in values["results"]:
@@ -114,6 +124,5 @@ def _show(values: dict[str, Any], subject: Subject) -> None:
         log.info("%s: %s. %s%s", result["title"], result["verdict"], result["sentence"], skipped)
     log.info("%s", values["headline"])
     if not values["complete"]:
-        log.info("not every test is done yet: %s does the others",
-                 command("audit", subject.config))  # fmt: skip
+        log.info("not every test is done yet: %s does the others", command("audit", subject.config))
     log.info("results: %s", relative(subject.out))

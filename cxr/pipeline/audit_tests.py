@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr.audit.attention import audit_attention
 from cxr.audit.baseline_inputs import read_inputs
 from cxr.audit.baselines import audit_baselines
-from cxr.audit.context import Films
+from cxr.audit.context import Images
 from cxr.audit.copy_search import read_files
 from cxr.audit.leakage import audit_leak
 from cxr.audit.map_faithfulness import audit_faithfulness
@@ -44,21 +44,21 @@ class Subject:
 
     Attributes:
         run: the opened run with its test predictions.
-        films: its films, for the tests that show altered ones to the networks.
+        images: its images, for the tests that show altered ones to the networks.
         out: the folder ``audit/``.
         config: of the stage.
         key: digest of everything that the results depend on.
     """
 
     run: Explainer
-    films: Films
+    images: Images
     out: Path
     config: AuditConfig
     key: str
 
     @property
     def root(self) -> Path:
-        """Folder of the original films."""
+        """Folder of the original images."""
         return Path(self.run.prepared.info["root"])
 
     def column(self, name: str) -> NDArray[np.str_]:
@@ -86,15 +86,18 @@ def open_subject(config: AuditConfig) -> Subject:
         log.warning("the lung masks are not at %s any more: what needs them is skipped", root)
         masks = [""] * len(table)
     split = table["split"].to_numpy(str)
-    films = Films(
-        pixels=run.prepared.pixels, targets=run.prepared.targets,
-        groups=table["group"].to_numpy(str), labels=run.ensemble.labels,
-        fit_rows=np.flatnonzero(split != "test"), test_rows=run.rows,
+    images = Images(
+        pixels=run.prepared.pixels,
+        targets=run.prepared.targets,
+        groups=table["group"].to_numpy(str),
+        labels=run.ensemble.labels,
+        fit_rows=np.flatnonzero(split != "test"),
+        test_rows=run.rows,
         has_mask=np.array([bool(name) for name in masks]),
         read_masks=partial(_read_masks, root, masks, PreprocessSpec(**info["preprocess"])),
-    )  # fmt: skip
+    )
     key = audit_key(run, config.seed, config.resamples)
-    return Subject(run, films, run.folder / "audit", config, key)
+    return Subject(run, images, run.folder / "audit", config, key)
 
 
 def _read_masks(
@@ -104,24 +107,30 @@ def _read_masks(
 
 
 def audit_key(run: Explainer, seed: int, resamples: int) -> str:
-    """Digest what the results depend on: films, weights, predictions, seed, resamples."""
+    """Digest what the results depend on: images, weights, predictions, seed, resamples."""
     files = [run.folder / "members" / name / "weights.safetensors" for name in run.members]
     files.append(run.folder / "evaluation" / "predictions.csv")
     shas = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     settings = {"version": AUDIT_VERSION, "seed": seed, "resamples": resamples}
     return digest(
-        run.prepared.info["fingerprint"], *shas, digest_of(run.ensemble.to_dict()),
+        run.prepared.info["fingerprint"],
+        *shas,
+        digest_of(run.ensemble.to_dict()),
         digest_of(settings),
-    )  # fmt: skip
+    )
 
 
 def _leak(subject: Subject) -> AuditResult:
     prepared = subject.run.prepared
     names = prepared.table["image"].tolist()
     files = read_files(
-        subject.root, names, prepared.pixels, PreprocessSpec(**prepared.info["preprocess"]),
-        workers=WORKERS, progress=images_bar,
-    )  # fmt: skip
+        subject.root,
+        names,
+        prepared.pixels,
+        PreprocessSpec(**prepared.info["preprocess"]),
+        workers=WORKERS,
+        progress=images_bar,
+    )
     split, patients, groups = (subject.column(name) for name in ("split", "patient_id", "group"))
     return audit_leak(
         prepared.pixels, split, patients, groups, names, files=files, progress=images_bar
@@ -129,20 +138,31 @@ def _leak(subject: Subject) -> AuditResult:
 
 
 def _baselines(subject: Subject) -> AuditResult:
-    run, films = subject.run, subject.films
+    run, images = subject.run, subject.images
     inputs = read_inputs(
-        films.pixels, subject.column("width"), subject.column("height"),
-        root=subject.root, names=run.prepared.table["image"].tolist(), progress=images_bar,
-    )  # fmt: skip
+        images.pixels,
+        subject.column("width"),
+        subject.column("height"),
+        root=subject.root,
+        names=run.prepared.table["image"].tolist(),
+        progress=images_bar,
+    )
     probs = {
-        name: run.predictions[[f"prob_{name}_{label}" for label in films.labels]].to_numpy(float)
+        name: run.predictions[[f"prob_{name}_{label}" for label in images.labels]].to_numpy(float)
         for name in (*run.ensemble.members, WEIGHTED)
     }
     return audit_baselines(
-        inputs, films.targets, films.groups, films.labels, fit_rows=films.fit_rows,
-        test_rows=films.test_rows, model_probs=probs, model=WEIGHTED,
-        seed=subject.config.seed, progress=images_bar,
-    )  # fmt: skip
+        inputs,
+        images.targets,
+        images.groups,
+        images.labels,
+        fit_rows=images.fit_rows,
+        test_rows=images.test_rows,
+        model_probs=probs,
+        model=WEIGHTED,
+        seed=subject.config.seed,
+        progress=images_bar,
+    )
 
 
 def _sources(subject: Subject) -> AuditResult:
@@ -151,9 +171,8 @@ def _sources(subject: Subject) -> AuditResult:
     rows = source_rows(split, labels, sources, seed=seed)
     features = {name: _features(subject, name, rows) for name in run.members if len(rows)}
     return audit_sources(
-        run.prepared.table, run.ensemble.labels, features, rows,
-        seed=seed, progress=images_bar,
-    )  # fmt: skip
+        run.prepared.table, run.ensemble.labels, features, rows, seed=seed, progress=images_bar
+    )
 
 
 def _features(subject: Subject, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -166,9 +185,12 @@ def _features(subject: Subject, name: str, rows: NDArray[np.int64]) -> NDArray[n
         return kept
     with images_bar(f"features, {name}", len(rows)) as done:
         found = pooled_features(
-            subject.run.members[name], subject.films.pixels, rows,
-            batch_size=subject.config.batch_size, on_image=done,
-        )  # fmt: skip
+            subject.run.members[name],
+            subject.images.pixels,
+            rows,
+            batch_size=subject.config.batch_size,
+            on_image=done,
+        )
     with atomic_write(path) as file:
         np.save(file, found)
     write_json(card, wanted)
@@ -176,39 +198,51 @@ def _features(subject: Subject, name: str, rows: NDArray[np.int64]) -> NDArray[n
 
 
 def _subgroups(subject: Subject) -> AuditResult:
-    run, films = subject.run, subject.films
-    names = list(films.labels)
+    run, images = subject.run, subject.images
+    names = list(images.labels)
     predicted = np.array([names.index(label) for label in run.predictions["prediction"]])
-    attributes = {name: subject.column(name)[films.test_rows] for name in ("sex", "view", "source")}
-    attributes["age"] = age_bands(subject.column("age")[films.test_rows].tolist())
+    attributes = {
+        name: subject.column(name)[images.test_rows] for name in ("sex", "view", "source")
+    }
+    attributes["age"] = age_bands(subject.column("age")[images.test_rows].tolist())
     return audit_subgroups(
-        films.targets[films.test_rows], predicted, films.groups[films.test_rows], names,
+        images.targets[images.test_rows],
+        predicted,
+        images.groups[images.test_rows],
+        names,
         {name: attributes[name] for name in ("sex", "age", "view", "source")},
-        seed=subject.config.seed, resamples=subject.config.resamples,
-    )  # fmt: skip
+        seed=subject.config.seed,
+        resamples=subject.config.resamples,
+    )
 
 
-def _on_films(
+def _on_images(
     audit: Callable[..., AuditResult], number: int, subject: Subject, *, resampled: bool = True
 ) -> AuditResult:
-    """Run a test that shows altered films to the networks."""
+    """Run a test that shows altered images to the networks."""
     run = subject.run
     options = {"resamples": subject.config.resamples} if resampled else {}
     return audit(
-        run.members, run.ensemble, subject.films,
+        run.members,
+        run.ensemble,
+        subject.images,
         # Each test has a stream of its own, so an interrupted audit ends like a whole one.
-        rng=np.random.default_rng([subject.config.seed, number]), folder=subject.out,
-        note=run.note, batch_size=subject.config.batch_size, progress=images_bar, **options,
-    )  # fmt: skip
+        rng=np.random.default_rng([subject.config.seed, number]),
+        folder=subject.out,
+        note=run.note,
+        batch_size=subject.config.batch_size,
+        progress=images_bar,
+        **options,
+    )
 
 
 TESTS: dict[str, Callable[[Subject], AuditResult]] = {
     "leak": _leak,
     "baselines": _baselines,
-    "lungs": partial(_on_films, audit_lungs, 3, resampled=False),
-    "attention": partial(_on_films, audit_attention, 4),
+    "lungs": partial(_on_images, audit_lungs, 3, resampled=False),
+    "attention": partial(_on_images, audit_attention, 4),
     "sources": _sources,
-    "robustness": partial(_on_films, audit_robustness, 6),
-    "faithfulness": partial(_on_films, audit_faithfulness, 7),
+    "robustness": partial(_on_images, audit_robustness, 6),
+    "faithfulness": partial(_on_images, audit_faithfulness, 7),
     "subgroups": _subgroups,
 }

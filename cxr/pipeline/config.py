@@ -27,9 +27,9 @@ class PhantomConfig:
     patients_per_class: int = 100
     """Synthetic patients of each class."""
     images_per_patient: list[int] = field(default_factory=lambda: [2, 4])
-    """Fewest and most films of one patient."""
+    """Fewest and most images of one patient."""
     size_px: int = 128
-    """Side of a film."""
+    """Side of an image."""
     seed: int = 0
     """Of everything drawn."""
     shortcut: str = "none"
@@ -66,7 +66,7 @@ class DataConfig:
     exclude: list[str] = field(default_factory=list)
     """File names to leave out, as shell patterns; prepared.json lists what they hit."""
     near_duplicates: bool = True
-    """Search near-identical films too, rotated and mirrored ones included."""
+    """Search near-identical images too, rotated and mirrored ones included."""
     on_error: str = "stop"
     """stop at a file that cannot be read, or skip it and list it."""
     workers: int = 0
@@ -100,7 +100,7 @@ class ModelConfig:
 
 @dataclass
 class AugmentConfig:
-    """Largest deviations of a training film; see cxr.training.augment.Augmentation."""
+    """Largest deviations of a training image; see cxr.training.augment.Augmentation."""
 
     rotation_deg: float = 10.0
     """To either side."""
@@ -129,7 +129,7 @@ class TrainerConfig:
     max_epochs: int = 4
     """Epochs of the schedule."""
     batch_size: int = 32
-    """Films per step and process."""
+    """Images per step and process."""
     lr: float = 1e-3
     """Peak rate of the head."""
     backbone_lr_factor: float = 0.3
@@ -202,7 +202,7 @@ class TrainConfig(PrepareConfig):
     trainer: TrainerConfig = MISSING
     """How."""
     seed: int = 0
-    """Of the head, the order of films and the augmentation."""
+    """Of the head, the order of images and the augmentation."""
 
 
 @dataclass
@@ -220,7 +220,7 @@ class CrossValidateConfig(PoolConfig, TrainConfig):
     """scripts/cv.py; trains one member in every fold, and pools once all members are trained."""
 
     folds: int = 5
-    """Into how many parts the films are dealt; each is the test split once."""
+    """Into how many parts the images are dealt; each is the test split once."""
     members: list[str] | None = None
     """Which members the ensemble of a fold has; null takes the one that is trained."""
 
@@ -230,7 +230,7 @@ class LeakConfig(TrainConfig):
     """scripts/leak.py."""
 
     copies: int = 3
-    """Turned and mirrored copies of each film that are made before the random split."""
+    """Turned and mirrored copies of each image that are made before the random split."""
     rotation_deg: float = 15.0
     """Largest turn of a copy, to either side; every second one is mirrored."""
     test_share: float = 0.1
@@ -247,12 +247,12 @@ class FinishedRunConfig(RunConfig):
 
 @dataclass
 class PassConfig:
-    """How films are passed through trained members."""
+    """How images are passed through trained members."""
 
     seed: int = 0
     """Of every draw: bootstrap, folds, examples."""
     batch_size: int = 32
-    """Films at once."""
+    """Images at once."""
     threads: int = 0
     """Processor threads; 0 leaves it to torch."""
 

@@ -1,4 +1,4 @@
-"""Cross-validation by group: each film is predicted once, by members that never saw its patient."""
+"""Cross-validation by group: each predicted once, by members that never saw the patient."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ AGAIN = "give the same command again"
 def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
     """Train one member in every fold; once all members are trained, pool what they predict.
 
-    Folds are dealt over all films of the prepared set, whatever split it has; its pixels are
+    Folds are dealt over all images of the prepared set, whatever split it has; its pixels are
     shared. What is finished is not done again, and a training that was killed goes on.
 
     Returns:
@@ -41,7 +41,7 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
 
     Raises:
         InputError: fewer than two folds, a class with too few groups for them, or folds that
-            were trained on other films or with other settings.
+            were trained on other images or with other settings.
     """
     check_folds(config.folds)
     check_trainable(config)
@@ -54,36 +54,40 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
     prepared = prepare_stage(config)
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
     folder /= f"cv-{config.folds}"
-    sets = split_films(prepared, config.folds, config.data.fractions, config.data.split_seed)
-    for number, films in enumerate(sets, start=1):
+    sets = split_images(prepared, config.folds, config.data.fractions, config.data.split_seed)
+    for number, images in enumerate(sets, start=1):
         fold = folder / f"fold-{number}"
-        _claim_fold(fold, films, prepared, number, config)
-        counts = films.table["split"].value_counts()
+        _claim_fold(fold, images, prepared, number, config)
+        counts = images.table["split"].value_counts()
         log.info(
             "fold %d of %d: train %d, val %d, test %d",
-            number, config.folds, *(counts.get(name, 0) for name in ("train", "val", "test")),
-        )  # fmt: skip
-        train_member(config, films, fold)
+            number,
+            config.folds,
+            *(counts.get(name, 0) for name in ("train", "val", "test")),
+        )
+        train_member(config, images, fold)
     for name in names:
-        cards = [folder / f"fold-{n}" / "members" / name / "member.json"
-                 for n in range(1, config.folds + 1)]  # fmt: skip
+        cards = [
+            folder / f"fold-{n}" / "members" / name / "member.json"
+            for n in range(1, config.folds + 1)
+        ]
         if not all(card.exists() for card in cards):
             log.info("%s is still to be trained in every fold, then the folds are pooled", name)
             return None
     results = [
-        _fold_result(folder / f"fold-{number}", films, names, config)
-        for number, films in enumerate(sets, start=1)
+        _fold_result(folder / f"fold-{number}", images, names, config)
+        for number, images in enumerate(sets, start=1)
     ]
     return _pool(folder, prepared, results, config)
 
 
-def split_films(
+def split_images(
     prepared: Prepared, folds: int, fractions: list[float], seed: int
 ) -> list[Prepared]:
-    """Return the films once per fold, that fold being test; the pixels are the same memory map.
+    """Return the images once per fold, that fold being test; the pixels are the same memory map.
 
     Args:
-        prepared: N films; their own split does not count.
+        prepared: N images; their own split does not count.
         folds: how many.
         fractions: shares of train, val and test; validation gets its share of train and
             validation together.
@@ -97,58 +101,76 @@ def split_films(
     share = fractions[1] / (fractions[0] + fractions[1])
     sets = []
     for fold in range(1, folds + 1):
-        films = with_split(prepared, fold_split(table, dealt, fold, val_share=share, seed=seed))
-        check_disjoint(films.table, forced=False)
-        sets.append(films)
+        images = with_split(prepared, fold_split(table, dealt, fold, val_share=share, seed=seed))
+        check_disjoint(images.table, forced=False)
+        sets.append(images)
     return sets
 
 
 def _claim_fold(
-    fold: Path, films: Prepared, prepared: Prepared, number: int, config: CrossValidateConfig
+    fold: Path, images: Prepared, prepared: Prepared, number: int, config: CrossValidateConfig
 ) -> None:
     """Make a fold's folder this split's, or refuse if it was trained on another."""
-    path, fingerprint = fold / "fold.json", films.info["fingerprint"]
+    path, fingerprint = fold / "fold.json", images.info["fingerprint"]
     if before := fingerprint_of(fold, path):
         if before != fingerprint:
             raise InputError(
-                f"{fold} was made on other films or another split (fingerprint {before[:12]}, now "
+                f"{fold} was made on other images or another split (fingerprint {before[:12]}, now "
                 f"{fingerprint[:12]}): give another RUN=name, or remove {fold.parent}"
             )
         return
-    write_json(path, {
-        "data": config.data.name, "run": config.run, "fold": number, "folds": config.folds,
-        "prepared": os.path.relpath(prepared.folder, fold), "fingerprint": fingerprint,
-        "prepared_fingerprint": prepared.info["fingerprint"], "labels": list(prepared.labels),
-        "synthetic": bool(prepared.info.get("synthetic")), "note": note_of(prepared),
-        "counts": films.table["split"].value_counts().to_dict(), "environment": environment(),
-    })  # fmt: skip
+    write_json(
+        path,
+        {
+            "data": config.data.name,
+            "run": config.run,
+            "fold": number,
+            "folds": config.folds,
+            "prepared": os.path.relpath(prepared.folder, fold),
+            "fingerprint": fingerprint,
+            "prepared_fingerprint": prepared.info["fingerprint"],
+            "labels": list(prepared.labels),
+            "synthetic": bool(prepared.info.get("synthetic")),
+            "note": note_of(prepared),
+            "counts": images.table["split"].value_counts().to_dict(),
+            "environment": environment(),
+        },
+    )
 
 
 def _fold_result(
-    fold: Path, films: Prepared, names: list[str], config: CrossValidateConfig
+    fold: Path, fold_images: Prepared, names: list[str], config: CrossValidateConfig
 ) -> FoldResult:
-    """Fit a fold's ensemble on its validation and predict its test films, or read that back."""
-    aligned = validation_predictions(fold, names, films.labels)
+    """Fit a fold's ensemble on its validation and predict its test images, or read that back."""
+    aligned = validation_predictions(fold, names, fold_images.labels)
     ensemble = fit_ensemble(
-        aligned.logits, aligned.targets, films.labels,
-        pool=config.pool, weight_prior=config.weight_prior,
-    )  # fmt: skip
+        aligned.logits,
+        aligned.targets,
+        fold_images.labels,
+        pool=config.pool,
+        weight_prior=config.weight_prior,
+    )
     validation = score_validation(aligned.logits, aligned.targets, ensemble)
     cards = {name: read_json(fold / "members" / name / "member.json", mend=AGAIN) for name in names}
     key = digest_of([ensemble.to_dict(), cards])
     path, table = fold / "ensemble.json", fold / "predictions.csv"
     done = path.exists() and table.exists() and read_json(path, mend=AGAIN).get("key") == key
     if not done:
-        rows = rows_of(films.table["split"].tolist(), "test")
-        logits = predict_rows(fold, ensemble, films, rows, config.trainer.batch_size)
-        predictions = build_predictions(films.table.iloc[rows], logits, ensemble)
+        rows = rows_of(fold_images.table["split"].tolist(), "test")
+        logits = predict_rows(fold, ensemble, fold_images, rows, config.trainer.batch_size)
+        predictions = build_predictions(fold_images.table.iloc[rows], logits, ensemble)
         with atomic_write(table) as file:
             file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
-        write_json(path, ensemble.to_dict() | {
-            "key": key, "validation": {"films": len(aligned.images), **validation},
-            "note": note_of(films),
-        })  # fmt: skip
-    return FoldResult(read_predictions(table), ensemble, validation, _sizes(films.table))
+        write_json(
+            path,
+            ensemble.to_dict()
+            | {
+                "key": key,
+                "validation": {"images": len(aligned.images), **validation},
+                "note": note_of(fold_images),
+            },
+        )
+    return FoldResult(read_predictions(table), ensemble, validation, _sizes(fold_images.table))
 
 
 def _sizes(table: pd.DataFrame) -> dict[str, int]:
@@ -161,9 +183,8 @@ def _pool(
 ) -> dict[str, Any]:
     """Write and show the pooled predictions and what they are worth."""
     pooled, found = cross_validation(
-        results, _order(prepared), seed=config.seed,
-        note=note_of(prepared),
-    )  # fmt: skip
+        results, _order(prepared), seed=config.seed, note=note_of(prepared)
+    )
     with atomic_write(folder / "predictions.csv") as file:
         file.write(pooled.to_csv(index=False, lineterminator="\n").encode())
     found |= {
@@ -174,8 +195,10 @@ def _pool(
         "environment": environment(),
     }
     write_json(folder / "cv.json", found)
-    films = f"{found['n']} films of {found['n_groups']} patients or groups"
-    title = f"Cross-validation, {config.folds} folds by patient, each film predicted once, {films}"
+    images = f"{found['n']} images of {found['n_groups']} patients or groups"
+    title = (
+        f"Cross-validation, {config.folds} folds by patient, each image predicted once, {images}"
+    )
     print_table(f"{title} · {found['note']}", summary_table(found))
     print_table("Ensemble, fold by fold", fold_table(found))
     log.info(

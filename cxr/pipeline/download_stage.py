@@ -31,13 +31,19 @@ def download_stage(config: DownloadConfig) -> Path:
     """
     root = Path(config.root)
     for source in SOURCES:
-        log.info("%s (%s): by fetching it you accept %s", source.name, source.home_page,
-                 source.license)  # fmt: skip
+        log.info(
+            "%s (%s): by fetching it you accept %s", source.name, source.home_page, source.license
+        )
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-        TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
         tasks: dict[str, TaskID] = {}
 
         def show(name: str, done: int, total: int | None) -> None:
@@ -48,7 +54,7 @@ def download_stage(config: DownloadConfig) -> Path:
         table = get_cxr4(root, on_progress=show)
     manifest = root / "manifest.csv"
     counts = Counter(zip(table["source"], table["label"], strict=True))
-    for (name, label), films in counts.items():
-        log.info("%s: %d %s films", name, films, label)
+    for (name, label), images in counts.items():
+        log.info("%s: %d %s images", name, images, label)
     log.info("manifest: %s; next: make train DATA=cxr4 DATA_ROOT=%s", manifest, root)
     return manifest

@@ -21,9 +21,9 @@ from cxr.reliability.ood import OodReference
 COST_LIMIT = 0.005
 """Most accuracy that 8 bits may cost: half a point."""
 REFUSED_LIMIT = 0.02
-"""Most validation films that the tests for strange films may refuse through 8 bits."""
-CALIBRATION_FILMS = 128
-"""Validation films over which activations' ranges are taken; twice as many change nothing."""
+"""Most validation images that the tests for strange images may refuse through 8 bits."""
+CALIBRATION_IMAGES = 128
+"""Validation images over which activations' ranges are taken; twice as many change nothing."""
 RESAMPLES = 2000
 
 
@@ -38,21 +38,21 @@ def write_int8(
     Args:
         exported: with its graph written.
         splits: what the float32 graph answers.
-        reference: tests for strange films, whose features 8 bits change too.
-        seed: of the choice of calibration films and of the bootstrap.
+        reference: tests for strange images, whose features 8 bits change too.
+        seed: of the choice of calibration images and of the bootstrap.
 
     Returns:
         The entry of ``bundle.json``: figures, and ``file`` where it is offered, else ``reason``.
     """
     path, rng = exported.fresh / MODEL_FILES["int8"], np.random.default_rng(seed)
     rows = exported.rows(splits.val_images)
-    chosen = np.sort(rng.permutation(rows)[:CALIBRATION_FILMS])
-    films = np.asarray(exported.prepared.pixels[chosen])
-    setting, tried, found = _best_setting(exported, splits, films, path)
+    chosen = np.sort(rng.permutation(rows)[:CALIBRATION_IMAGES])
+    images = np.asarray(exported.prepared.pixels[chosen])
+    setting, tried, found = _best_setting(exported, splits, images, path)
     entry: dict[str, Any] = {
         "setting": setting.to_dict(),
         "tried": tried,
-        "calibration_films": len(films),
+        "calibration_images": len(images),
         "validation": _compare(splits.val_probs, found["probs"], splits.val_targets),
         "refused_on_validation": _refused(exported, splits.val_images, found, reference),
     }
@@ -64,7 +64,7 @@ def write_int8(
     if decided < -COST_LIMIT:
         entry["reason"] = f"costs {-100 * decided:.2f} points of accuracy on {where}"
     elif refused > REFUSED_LIMIT:
-        entry["reason"] = f"refuses {refused:.1%} of validation films"
+        entry["reason"] = f"refuses {refused:.1%} of validation images"
     else:
         entry["file"] = path.name
     if "reason" in entry:
@@ -74,7 +74,7 @@ def write_int8(
 
 
 def _best_setting(
-    exported: Exported, splits: Splits, films: NDArray[np.uint8], path: Path
+    exported: Exported, splits: Splits, images: NDArray[np.uint8], path: Path
 ) -> tuple[Setting, list[dict[str, Any]], Arrays]:
     """Write the first setting that costs little on validation, or else the one that costs least.
 
@@ -82,12 +82,14 @@ def _best_setting(
         The setting, the figures of all that were tried, and validation's outputs.
     """
     tried: list[dict[str, Any]] = []
-    settings = settings_for({
-        name: (exported.fresh / "members" / name / WEIGHTS_FILE).stat().st_size
-        for name in exported.ensemble.members
-    })  # fmt: skip
+    settings = settings_for(
+        {
+            name: (exported.fresh / "members" / name / WEIGHTS_FILE).stat().st_size
+            for name in exported.ensemble.members
+        }
+    )
     for setting in settings:
-        found = _try(exported, splits, films, setting, path)
+        found = _try(exported, splits, images, setting, path)
         tried.append(
             setting.to_dict() | _compare(splits.val_probs, found["probs"], splits.val_targets)
         )
@@ -95,22 +97,22 @@ def _best_setting(
             return setting, tried, found
     best = settings[int(np.argmax([figures["difference"] for figures in tried]))]
     if best != setting:
-        found = _try(exported, splits, films, best, path)
+        found = _try(exported, splits, images, best, path)
     return best, tried, found
 
 
 def _try(
-    exported: Exported, splits: Splits, films: NDArray[np.uint8], setting: Setting, path: Path
+    exported: Exported, splits: Splits, images: NDArray[np.uint8], setting: Setting, path: Path
 ) -> Arrays:
     """Quantise, and return the outputs on validation."""
-    _quantise(exported, films, setting, path)
-    return exported.run(path.name, splits.val_images, "validation films, 8 bits", features=True)
+    _quantise(exported, images, setting, path)
+    return exported.run(path.name, splits.val_images, "validation images, 8 bits", features=True)
 
 
-def _quantise(exported: Exported, films: NDArray[np.uint8], setting: Setting, path: Path) -> None:
+def _quantise(exported: Exported, images: NDArray[np.uint8], setting: Setting, path: Path) -> None:
     source = exported.fresh / MODEL_FILES["float32"]
-    with images_bar(f"calibrating 8 bits, {setting.method}", len(films)) as done:
-        quantise(source, path, films, setting, on_image=done)
+    with images_bar(f"calibrating 8 bits, {setting.method}", len(images)) as done:
+        quantise(source, path, images, setting, on_image=done)
 
 
 def _compare(
@@ -120,10 +122,13 @@ def _compare(
     before = float((wanted.argmax(axis=1) == targets).mean())
     after = float((found.argmax(axis=1) == targets).mean())
     return {
-        "films": len(targets), "float32": before, "int8": after, "difference": after - before,
+        "images": len(targets),
+        "float32": before,
+        "int8": after,
+        "difference": after - before,
         "same_class": float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean()),
         "largest_probability_difference": float(np.abs(wanted - found).max()),
-    }  # fmt: skip
+    }
 
 
 def _on_test(
@@ -132,7 +137,7 @@ def _on_test(
     """Return the comparison on test, its difference with a paired interval by patient."""
     assert splits.test is not None
     table = read_predictions(exported.folder / "evaluation" / "predictions.csv")
-    found = exported.run(path.name, table["image"], "test films, 8 bits")
+    found = exported.run(path.name, table["image"], "test images, 8 bits")
     targets = np.asarray(label_indices(table["label"], exported.ensemble.labels), np.int64)
     probs = {"float32": splits.test["probs"], "int8": found["probs"]}
     exact = {name: _normalised(values) for name, values in probs.items()}
@@ -151,7 +156,7 @@ def _normalised(probs: NDArray[Any]) -> NDArray[np.float64]:
 def _refused(
     exported: Exported, images: pd.Series, found: Arrays, reference: OodReference | None
 ) -> float:
-    """Return the share of validation films that the tests refuse through 8 bits."""
+    """Return the share of validation images that the tests refuse through 8 bits."""
     if reference is None:
         return 0.0
     pixels = np.asarray(exported.prepared.pixels[exported.rows(images)])

@@ -46,14 +46,18 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
             )
     aligned = fitting_predictions(folder, names, prepared, config.fitted_on)
     ensemble = fit_ensemble(
-        aligned.logits, aligned.targets, labels,
-        pool=config.pool, weight_prior=config.weight_prior, fitted_on=config.fitted_on,
-    )  # fmt: skip
+        aligned.logits,
+        aligned.targets,
+        labels,
+        pool=config.pool,
+        weight_prior=config.weight_prior,
+        fitted_on=config.fitted_on,
+    )
     groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)]
     scores = score_validation(aligned.logits, aligned.targets, ensemble)
     found = ensemble.to_dict() | {
         "best_member": best_member(scores, names),
-        "validation": {"films": len(aligned.images), **scores},
+        "validation": {"images": len(aligned.images), **scores},
         "cross_fitted": _cross_fitted(aligned, ensemble, groups),
         "fingerprint": info["fingerprint"],
         "synthetic": info["synthetic"],
@@ -62,9 +66,13 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
     }
     write_json(folder / "ensemble.json", found)
     write_uncertainty(
-        folder, ensemble, info, probs=all_probs(aligned.logits, ensemble)[WEIGHTED],
-        targets=aligned.targets, groups=groups,
-    )  # fmt: skip
+        folder,
+        ensemble,
+        info,
+        probs=all_probs(aligned.logits, ensemble)[WEIGHTED],
+        targets=aligned.targets,
+        groups=groups,
+    )
     _show(found)
     log.info("results: %s", relative(folder))
     log.info(
@@ -86,26 +94,31 @@ def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series)
 def _show(found: dict[str, Any]) -> None:
     """Print members, equal and fitted weights side by side, and what the columns are worth."""
     honest = found["cross_fitted"]
-    films = {name: values for name, values in found["validation"].items() if name != "films"}
+    images = {name: values for name, values in found["validation"].items() if name != "images"}
     rows = [
         {"model": f"{name} (best member)" if name == found["best_member"] else name}
         | {"weight": f"{found['weights'][name]:.2f}" if name in found["weights"] else ""}
         | {head: f"{scores[key]:.3f}" for key, head in SHOWN.items()}
         | ({"NLL, cross-fitted": f"{honest['nll'][name]:.3f}"} if "nll" in honest else {})
-        for name, scores in films.items()
+        for name, scores in images.items()
     ]
     where = "Validation" if found["fitted_on"] == VALIDATION else "Out of fold"
-    print_table(f"{where}, {found['validation']['films']} films · {found['note']}", rows)
+    print_table(f"{where}, {found['validation']['images']} images · {found['note']}", rows)
     log.info(
         "%s pool, temperature %.3f behind it (equal weights %.3f), weight prior %g images",
-        found["pool"], found["temperature"], found["equal_temperature"], found["weight_prior"],
-    )  # fmt: skip
+        found["pool"],
+        found["temperature"],
+        found["equal_temperature"],
+        found["weight_prior"],
+    )
     if "nll" in honest:
         log.info(
-            "temperatures and weights were fitted on these films, which flatters NLL; "
-            "cross-fitted: each film by what the patients of the other %d of %d folds gave",
-            honest["folds"] - 1, honest["folds"],
-        )  # fmt: skip
+            "temperatures and weights were fitted on these images, which flatters NLL; "
+            "cross-fitted: each image by what the patients of the other %d of %d folds gave",
+            honest["folds"] - 1,
+            honest["folds"],
+        )
     else:
-        log.info("no cross-fitted NLL, and NLL flatters what was fitted here: %s",
-                 honest["skipped"])  # fmt: skip
+        log.info(
+            "no cross-fitted NLL, and NLL flatters what was fitted here: %s", honest["skipped"]
+        )

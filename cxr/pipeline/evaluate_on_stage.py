@@ -37,7 +37,7 @@ FITTED = ("train", "val")
 
 
 def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
-    """Measure a run on all films of another data set that it was not trained on.
+    """Measure a run on all images of another data set that it was not trained on.
 
     Everything goes to ``outputs/<run's data>/<run>/evaluated_on/<data>/``.
 
@@ -45,7 +45,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
         The content of its ``metrics.json``.
 
     Raises:
-        InputError: no such run, no film of a class that it knows, or none that it was not
+        InputError: no such run, no image of a class that it knows, or none that it was not
             trained on.
     """
     if config.threads:
@@ -58,10 +58,10 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     spec = PreprocessSpec(**trained.info["preprocess"])
     measured, unknown = prepare_whole(config, spec, ensemble.labels)
     seen, tested = _overlap(measured, trained)
-    rows = np.setdiff1d(np.arange(len(measured.table)), [film["row"] for film in seen])
+    rows = np.setdiff1d(np.arange(len(measured.table)), [image["row"] for image in seen])
     if not len(rows):
         raise InputError(
-            f"all {len(measured.table)} films of data={config.data.name} are films that the run "
+            f"all {len(measured.table)} images of data={config.data.name} are images that the run "
             "was trained on: measure it on other data"
         )
     out = folder / "evaluated_on" / config.data.name
@@ -77,21 +77,27 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     metrics |= {
         "run": {"data": where.data, "run": where.run, "fingerprint": info["fingerprint"]},
         "measured_on": {
-            "data": config.data.name, "fingerprint": measured.info["fingerprint"],
+            "data": config.data.name,
+            "fingerprint": measured.info["fingerprint"],
             "counts": measured.info["counts"],
         },
-        "left_out": {"unknown_classes": unknown, "trained_on": _count(seen), "films": seen},
+        "left_out": {"unknown_classes": unknown, "trained_on": _count(seen), "images": seen},
         "in_own_test": _count(tested),
         "own_test": _own_test(folder),
         "synthetic": synthetic,
         "environment": environment(),
-    }  # fmt: skip
+    }
     write_json(out / "metrics.json", metrics)
     save_figures(predictions, metrics, out / "figures")
     certainty = write_certainty(
-        predictions, ensemble, uncertainty, metrics, out,
-        resamples=config.resamples, seed=config.seed,
-    )  # fmt: skip
+        predictions,
+        ensemble,
+        uncertainty,
+        metrics,
+        out,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
     _show(metrics)
     show_certainty(certainty)
     log.info("results: %s", relative(out))
@@ -104,8 +110,9 @@ def _named_run(config: EvaluateOnConfig) -> RunConfig:
     found = RunConfig(data if slash else config.data.name, run, config.output_root, config.make)
     root = Path(config.output_root)
     if "/" in data or not (root / str(found.data) / run / "run.json").exists():
-        known = sorted(path.parent.relative_to(root).as_posix() for path in
-                       root.glob("*/*/run.json"))  # fmt: skip
+        known = sorted(
+            path.parent.relative_to(root).as_posix() for path in root.glob("*/*/run.json")
+        )
         raise MissingInputError(
             f"there is no run {found.data}/{run} under {root}: give RUN=data/run, one of "
             f"{', '.join(known) or '(none is trained yet: make train)'}"
@@ -116,42 +123,54 @@ def _named_run(config: EvaluateOnConfig) -> RunConfig:
 def _overlap(
     measured: Prepared, trained: Prepared
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the measured films that the run learnt from, and those that it was tested on.
+    """Return the measured images that the run learnt from, and those that it was tested on.
 
-    Each is named with its closest match; a film of both kinds is of the first.
+    Each is named with its closest match; an image of both kinds is of the first.
     """
     table = trained.table
-    with images_bar("films that both sets hold", len(measured.table) + len(table)) as done:
+    with images_bar("images that both sets hold", len(measured.table) + len(table)) as done:
         found = find_overlap(
-            measured.pixels, measured.table["sha256"], trained.pixels, table["sha256"],
+            measured.pixels,
+            measured.table["sha256"],
+            trained.pixels,
+            table["sha256"],
             on_progress=done,
-        )  # fmt: skip
-    films: dict[int, dict[str, Any]] = {}
+        )
+    images: dict[int, dict[str, Any]] = {}
     for row, known, identical, value in zip(
         found.row, found.known, found.identical, found.correlation, strict=True
     ):
         mine, there = measured.table.iloc[row], table.iloc[known]
-        film = {
-            "row": int(row), "image": mine["image"], "label": mine["label"],
-            "copy_of": there["image"], "label_there": there["label"], "split": there["split"],
-            "kind": "identical" if identical else "near", "correlation": round(float(value), 4),
-        }  # fmt: skip
-        if row not in films or _closeness(film) > _closeness(films[row]):
-            films[int(row)] = film
-    learnt = [film for film in films.values() if film["split"] in FITTED]
-    return learnt, [film for film in films.values() if film["split"] not in FITTED]
+        image = {
+            "row": int(row),
+            "image": mine["image"],
+            "label": mine["label"],
+            "copy_of": there["image"],
+            "label_there": there["label"],
+            "split": there["split"],
+            "kind": "identical" if identical else "near",
+            "correlation": round(float(value), 4),
+        }
+        if row not in images or _closeness(image) > _closeness(images[row]):
+            images[int(row)] = image
+    learnt = [image for image in images.values() if image["split"] in FITTED]
+    return learnt, [image for image in images.values() if image["split"] not in FITTED]
 
 
-def _closeness(film: dict[str, Any]) -> tuple[bool, float]:
+def _closeness(image: dict[str, Any]) -> tuple[bool, float]:
     """Order matches: one that the run learnt from counts before any other."""
-    return film["split"] in FITTED, film["correlation"]
+    return image["split"] in FITTED, image["correlation"]
 
 
 def _count(seen: list[dict[str, Any]]) -> dict[str, int]:
-    kinds = Counter(film["kind"] for film in seen)
-    other = sum(film["label"] != film["label_there"] for film in seen)
-    return {"films": len(seen), "identical": kinds["identical"], "near": kinds["near"],
-            "with_another_label": other}  # fmt: skip
+    kinds = Counter(image["kind"] for image in seen)
+    other = sum(image["label"] != image["label_there"] for image in seen)
+    return {
+        "images": len(seen),
+        "identical": kinds["identical"],
+        "near": kinds["near"],
+        "with_another_label": other,
+    }
 
 
 def _measure(
@@ -160,9 +179,12 @@ def _measure(
     """Measure with every class in the running, and where some are absent among the present."""
     present = [name for name in ensemble.labels if (predictions["label"] == name).any()]
     options: dict[str, Any] = {
-        "labels": ensemble.labels, "members": ensemble.members, "best_member": best,
-        "seed": config.seed, "note": note,
-    }  # fmt: skip
+        "labels": ensemble.labels,
+        "members": ensemble.members,
+        "best_member": best,
+        "seed": config.seed,
+        "note": note,
+    }
     metrics = evaluate(predictions, **options)
     metrics["absent"] = [name for name in ensemble.labels if name not in present]
     if metrics["absent"] and len(present) > 1:
@@ -185,15 +207,15 @@ def _warn_of_other(path: Path, measured: Prepared, name: str) -> None:
         before = read_json(path, mend="remove it")["measured_on"]["fingerprint"]
         if before != measured.info["fingerprint"]:
             log.warning(
-                "the results on other films called %s are replaced; data.name=NAME keeps both",
+                "the results on other images called %s are replaced; data.name=NAME keeps both",
                 name,
             )
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
-    print_table(f"{films} · {metrics['note']}", summary_table(metrics))
-    print_table("Paired differences on the same films", difference_table(metrics))
+    images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
+    print_table(f"{images} · {metrics['note']}", summary_table(metrics))
+    print_table("Paired differences on the same images", difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         rows = class_table(metrics, columns=columns)
         rows = [row for row in rows if row["class"] not in metrics["absent"]]
@@ -201,26 +223,30 @@ def _show(metrics: dict[str, Any]) -> None:
     if few := few_note(metrics["patients"]):
         log.info("%s", few)
     if absent := metrics["absent"]:
-        log.info("%s: no film, so skipped; above, the run may still name it", ", ".join(absent))
+        log.info("%s: no image, so skipped; above, the run may still name it", ", ".join(absent))
     if part := metrics.get("present_alone"):
         print_table(f"{', '.join(part['labels'])} alone, renormalised", summary_table(part))
     left = metrics["left_out"]
     for label, count in left["unknown_classes"].items():
-        log.info("%d films of class %s are left out: the run does not know it", count, label)
+        log.info("%d images of class %s are left out: the run does not know it", count, label)
     seen = left["trained_on"]
     log.info(
-        "%d films are left out, since the run learnt from them: %d identical, %d near copies",
-        seen["films"], seen["identical"], seen["near"],
-    )  # fmt: skip
+        "%d images are left out, since the run learnt from them: %d identical, %d near copies",
+        seen["images"],
+        seen["identical"],
+        seen["near"],
+    )
     log.info(
-        "%d of the films measured are of the run's own test split; that others show patients "
+        "%d of the images measured are of the run's own test split; that others show patients "
         "whom the run knows under another name cannot be seen from here",
-        metrics["in_own_test"]["films"],
+        metrics["in_own_test"]["images"],
     )
     for sentence in difference_sentences(metrics):
         log.info("%s", sentence)
     if own := metrics["own_test"]:
         log.info(
-            "on its own test split (%d films) the ensemble has accuracy %s and macro AUROC %s",
-            own["n"], show_interval(own["accuracy"]), show_interval(own["macro_auroc"]),
-        )  # fmt: skip
+            "on its own test split (%d images) the ensemble has accuracy %s and macro AUROC %s",
+            own["n"],
+            show_interval(own["accuracy"]),
+            show_interval(own["macro_auroc"]),
+        )

@@ -73,12 +73,18 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     if subset := _classes_with_published_test(prepared.table.iloc[rows], ensemble.labels):
         metrics["published_test"] = _measure(
             predictions[predictions["image"].isin(subset[1])],
-            ensemble, fitted["best_member"], info["note"], config, classes=subset[0],
-        )  # fmt: skip
+            ensemble,
+            fitted["best_member"],
+            info["note"],
+            config,
+            classes=subset[0],
+        )
         metrics["published_comparison"] = compare_published(
-            predictions[predictions["image"].isin(subset[1])], metrics["published_test"],
-            labels=ensemble.labels, best_member=fitted["best_member"],
-        )  # fmt: skip
+            predictions[predictions["image"].isin(subset[1])],
+            metrics["published_test"],
+            labels=ensemble.labels,
+            best_member=fitted["best_member"],
+        )
     metrics |= {
         "test_opened": opened,
         "fingerprint": info["fingerprint"],
@@ -92,9 +98,14 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     write_json(out / "metrics.json", metrics)
     save_figures(predictions, metrics, out / "figures")
     certainty = write_certainty(
-        predictions, ensemble, uncertainty, metrics, out,
-        resamples=config.resamples, seed=config.seed,
-    )  # fmt: skip
+        predictions,
+        ensemble,
+        uncertainty,
+        metrics,
+        out,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
     _show(metrics)
     show_certainty(certainty)
     log.info("results: %s", relative(out))
@@ -113,23 +124,24 @@ def _measure(
     classes: list[str] | None = None,
 ) -> dict[str, Any]:
     return evaluate(
-        predictions, labels=ensemble.labels, members=ensemble.members, best_member=best,
-        seed=config.seed, note=note, classes=classes,
-    )  # fmt: skip
+        predictions,
+        labels=ensemble.labels,
+        members=ensemble.members,
+        best_member=best,
+        seed=config.seed,
+        note=note,
+        classes=classes,
+    )
 
 
 def predict_rows(
-    folder: Path,
-    ensemble: Ensemble,
-    prepared: Prepared,
-    rows: NDArray[np.int64],
-    batch_size: int,
+    folder: Path, ensemble: Ensemble, prepared: Prepared, rows: NDArray[np.int64], batch_size: int
 ) -> dict[str, NDArray[np.float32]]:
     """Return the logits (N, K) of each member of a run for rows of a prepared set."""
     found = {}
     for name in ensemble.members:
         member = load_member(folder / "members" / name)
-        with images_bar(f"test films, {name}", len(rows)) as done:
+        with images_bar(f"test images, {name}", len(rows)) as done:
             found[name] = predict_logits(
                 member, prepared.pixels, rows, batch_size=batch_size, on_image=done
             )
@@ -141,7 +153,7 @@ def _classes_with_published_test(
 ) -> tuple[list[str], list[str]] | None:
     """Return classes and images of a published test split that lacks some of the classes.
 
-    Only its own films can be set beside what others published on it.
+    Only its own images can be set beside what others published on it.
     """
     published = table[table["published_split"] == "test"]
     classes = [label for label in labels if (published["label"] == label).any()]
@@ -157,22 +169,24 @@ def _count_opening(path: Path, fingerprint: str) -> int:
     """Record that the test split is opened, and return how often it was, this time included."""
     before = read_json(path, mend="restore it") if path.exists() else []
     now = environment()
-    before.append({key: now[key] for key in ("time_utc", "command", "git_commit")}
-                  | {"fingerprint": fingerprint})  # fmt: skip
+    before.append(
+        {key: now[key] for key in ("time_utc", "command", "git_commit")}
+        | {"fingerprint": fingerprint}
+    )
     write_json(path, before)
     return len(before)
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    films = f"{metrics['n']} films of {metrics['n_groups']} patients or groups"
-    print_table(f"Test, {films} · {metrics['note']}", summary_table(metrics))
-    print_table("Paired differences on the same films", difference_table(metrics))
+    images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
+    print_table(f"Test, {images} · {metrics['note']}", summary_table(metrics))
+    print_table("Paired differences on the same images", difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         print_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
     if few := few_note(metrics["patients"]):
         log.info("%s", few)
     if part := metrics.get("published_test"):
-        title = f"{', '.join(part['labels'])} alone, {part['n']} films, renormalised"
+        title = f"{', '.join(part['labels'])} alone, {part['n']} images, renormalised"
         print_table(title, summary_table(part))
     if compared := metrics.get("published_comparison"):
         table = published_table(compared)
@@ -187,10 +201,11 @@ def _show(metrics: dict[str, Any]) -> None:
         log.warning("%s", metrics["patients_unknown"])
     if crossing := metrics["disjoint"]["crossing_groups"]:
         log.info(
-            "%d groups lie on both sides of the published split (%d of its test films): these "
+            "%d groups lie on both sides of the published split (%d of its test images): these "
             "figures are not those of unseen patients.",
-            crossing, metrics["disjoint"]["test_films_in_crossing_groups"],
-        )  # fmt: skip
+            crossing,
+            metrics["disjoint"]["test_images_in_crossing_groups"],
+        )
 
 
 def write_certainty(
@@ -209,9 +224,13 @@ def write_certainty(
         The content of ``calibration.json``.
     """
     certainty = measure_certainty(
-        predictions, ensemble=ensemble, uncertainty=uncertainty, note=metrics["note"],
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
+        predictions,
+        ensemble=ensemble,
+        uncertainty=uncertainty,
+        note=metrics["note"],
+        resamples=resamples,
+        seed=seed,
+    )
     head = ("fingerprint", "synthetic", "test_opened", "environment")
     certainty |= {key: metrics[key] for key in head if key in metrics}
     write_json(out / "calibration.json", certainty)

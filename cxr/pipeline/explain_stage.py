@@ -1,4 +1,4 @@
-"""Stage 5: Grad-CAM figures, and on films with known lesions the pointing game."""
+"""Stage 5: Grad-CAM figures, and on images with known lesions the pointing game."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from cxr.evaluation.tables import few_note, show_patients
 from cxr.explain.library import check_method, layer_cells
 from cxr.explain.map_plots import draw_examples
 from cxr.explain.pointing import pointing_game
-from cxr.explain.selection import select_films
+from cxr.explain.selection import select_images
 from cxr.files import environment, write_json
 from cxr.labels import label_indices
 from cxr.pipeline.config import ExplainConfig
@@ -23,7 +23,7 @@ from cxr.plotting import RESEARCH_USE, save_figure
 
 FORMULA = "sum over members of weight x (map / its maximum), enlarged bilinearly; not rescaled"
 PER_CHANNEL = ("AblationCAM", "ScoreCAM", "SESS")
-"""Run the network over a thousand times a film, too often for every film of a split."""
+"""Run the network over a thousand times an image, too often for every image of a split."""
 HEADS = {"inside": "inside", "half_cell": "within half a cell"}
 
 
@@ -40,17 +40,23 @@ def explain_stage(config: ExplainConfig) -> Path:
         torch.set_num_threads(config.threads)
     check_method(config.method, config.layer)
     if config.per_class < 1:
-        raise InputError(f"per_class is {config.per_class}: at least 1 film is needed")
+        raise InputError(f"per_class is {config.per_class}: at least 1 image is needed")
     run = open_explainer(config)
     out = run.folder / "explain"
     values: dict[str, Any] = {
-        "note": run.note, "use": RESEARCH_USE, "method": config.method, "layer": config.layer,
-        "feature_modules": {name: member.spec.feature_module
-                            for name, member in run.members.items()},
-        "split": run.split, "films": len(run.rows),
-        "ensemble_map": FORMULA, "weights": run.ensemble.weights,
+        "note": run.note,
+        "use": RESEARCH_USE,
+        "method": config.method,
+        "layer": config.layer,
+        "feature_modules": {
+            name: member.spec.feature_module for name, member in run.members.items()
+        },
+        "split": run.split,
+        "images": len(run.rows),
+        "ensemble_map": FORMULA,
+        "weights": run.ensemble.weights,
         "examples": _draw(run, config, out / "figures"),
-    }  # fmt: skip
+    }
     values["pointing"], values["pointing_skipped"] = _point(run, config)
     write_json(out / "explain.json", values | {"seed": config.seed, "environment": environment()})
     _show(values, run, out)
@@ -58,53 +64,72 @@ def explain_stage(config: ExplainConfig) -> Path:
 
 
 def _draw(run: Explainer, config: ExplainConfig, folder: Path) -> list[dict[str, Any]]:
-    """Write a figure per class and return which films stand in it."""
+    """Write a figure per class and return which images stand in it."""
     rng = np.random.default_rng(config.seed)
     listed: list[dict[str, Any]] = []
     for label in dict.fromkeys(run.predictions["label"]):
-        chosen = np.concatenate([
-            select_films(run.predictions, label=label, right=right, count=config.per_class, rng=rng)
-            for right in (True, False)
-        ])  # fmt: skip
+        chosen = np.concatenate(
+            [
+                select_images(
+                    run.predictions, label=label, right=right, count=config.per_class, rng=rng
+                )
+                for right in (True, False)
+            ]
+        )
         predicted = run.predictions["prediction"].iloc[chosen]
         maps = run.maps(
-            chosen, np.asarray(label_indices(predicted, run.ensemble.labels), np.int64),
-            method=config.method, layer=config.layer, batch_size=config.batch_size,
-        )  # fmt: skip
+            chosen,
+            np.asarray(label_indices(predicted, run.ensemble.labels), np.int64),
+            method=config.method,
+            layer=config.layer,
+            batch_size=config.batch_size,
+        )
         examples = run.examples(chosen, maps, run.masks("lesion_mask", chosen))
         where = config.method + (f" at {config.layer}" if config.layer else "")
-        title = f"{label}, {run.split} split, films drawn at random · {where}"
+        title = f"{label}, {run.split} split, images drawn at random · {where}"
         save_figure(draw_examples(examples, title=title, note=run.note), folder / f"{label}.png")
         listed += [
-            {"image": example.name, "label": label, "prediction": example.prediction,
-             "right": example.right, "probs": example.probs, "figure": f"figures/{label}.png"}
+            {
+                "image": example.name,
+                "label": label,
+                "prediction": example.prediction,
+                "right": example.right,
+                "probs": example.probs,
+                "figure": f"figures/{label}.png",
+            }
             for example in examples
-        ]  # fmt: skip
+        ]
     return listed
 
 
 def _point(run: Explainer, config: ExplainConfig) -> tuple[dict[str, Any] | None, str | None]:
-    """Play the pointing game on every film, or say why not."""
+    """Play the pointing game on every image, or say why not."""
     chosen = np.arange(len(run.rows))
     lesions = run.masks("lesion_mask", chosen)
     if lesions is None:
-        return None, "no true lesions are known of these films"
+        return None, "no true lesions are known of these images"
     if config.method in PER_CHANNEL:
-        return None, f"{config.method} would take hours on {len(chosen)} films"
+        return None, f"{config.method} would take hours on {len(chosen)} images"
     with_lesion = np.flatnonzero(lesions.any(axis=(1, 2)))
     truth = run.predictions["label"].iloc[with_lesion].tolist()
     maps = run.maps(
-        with_lesion, np.asarray(label_indices(truth, run.ensemble.labels), np.int64),
-        method=config.method, layer=config.layer, batch_size=config.batch_size,
-    )  # fmt: skip
+        with_lesion,
+        np.asarray(label_indices(truth, run.ensemble.labels), np.int64),
+        method=config.method,
+        layer=config.layer,
+        batch_size=config.batch_size,
+    )
     # Of the members' grids the finest, which forgives the least.
     cells = max(layer_cells(member, config.layer) for member in run.members.values())
     found = pointing_game(
-        maps, lesions[with_lesion], truth,
+        maps,
+        lesions[with_lesion],
+        truth,
         run.predictions["group"].iloc[with_lesion].tolist(),
-        cell_px=lesions.shape[-1] / cells, interval=share_interval,
+        cell_px=lesions.shape[-1] / cells,
+        interval=share_interval,
         lungs=run.masks("mask", with_lesion),
-    )  # fmt: skip
+    )
     return found, None
 
 
@@ -114,22 +139,30 @@ def _show(values: dict[str, Any], run: Explainer, out: Path) -> None:
     if pointing := values["pointing"]:
         groups = {"all lesions": pointing["all"], **pointing["per_class"]}
         rows = [
-            {"class": name, "map": model, "films": str(group["films"]),
-             "patients": show_patients(group["patients"])}
+            {
+                "class": name,
+                "map": model,
+                "images": str(group["images"]),
+                "patients": show_patients(group["patients"]),
+            }
             | {head: _percent(group["models"][model][key]) for key, head in HEADS.items()}
-            | {f"chance, {area}": f"{part['inside']:.0%} / {part['half_cell']:.0%}"
-               for area, part in group["chance"].items()}
+            | {
+                f"chance, {area}": f"{part['inside']:.0%} / {part['half_cell']:.0%}"
+                for area, part in group["chance"].items()
+            }
             for name, group in groups.items()
             for model in group["models"]
-        ]  # fmt: skip
+        ]
         title = f"Pointing game: does the map's maximum lie in the true lesion? · {run.note}"
         print_table(title, rows)
         if few := few_note({name: group["patients"] for name, group in groups.items()}):
             log.info("%s", few)
         log.info(
             "half a cell is %.0f of %d pixels; chance is a random point (inside / within half a "
-            "cell)", pointing["cell_px"] / 2, run.prepared.pixels.shape[-1],
-        )  # fmt: skip
+            "cell)",
+            pointing["cell_px"] / 2,
+            run.prepared.pixels.shape[-1],
+        )
     else:
         log.info("no pointing game: %s", values["pointing_skipped"])
     log.info("figures: %s", relative(out / "figures"))

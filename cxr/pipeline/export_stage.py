@@ -40,12 +40,12 @@ from cxr.reliability.ood import OodReference
 from cxr.reliability.ood_fit import fit_reference
 from cxr.training.inference import predict_logits, read_predictions
 
-CHECKED_FILMS = 32
-"""Validation films whose logits must come back bit for bit."""
-GATE_FILMS = 7
-"""Real films on which every output is compared; the largest batch of the gates."""
+CHECKED_IMAGES = 32
+"""Validation images whose logits must come back bit for bit."""
+GATE_IMAGES = 7
+"""Real images on which every output is compared; the largest batch of the gates."""
 MOST_TRAIN, MOST_VAL = 700, 1000
-"""Films to which the tests for strange films are fitted; more of them change nothing."""
+"""Images to which the tests for strange images are fitted; more of them change nothing."""
 
 
 def export_stage(config: ExportConfig) -> Path:
@@ -124,35 +124,41 @@ def _write_graph(
     path, side = fresh / MODEL_FILES["float32"], int(prepared.pixels.shape[-1])
     graph = BundleGraph(members, ensemble, side)
     export_onnx(graph, path, size_px=side, note=note)
-    rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_FILMS]
+    rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_IMAGES]
     runtime = open_runtime(path, runtime="onnxruntime", variant="float32")
     worst = check_outputs(
         runtime, members, ensemble, np.asarray(prepared.pixels[rows]), np.random.default_rng(0)
     )
     log.info(
         "the graph answers as PyTorch does: probabilities within %.1g, maps within %.1g",
-        worst["probs"]["largest_difference"], worst["maps"]["largest_difference"],
-    )  # fmt: skip
+        worst["probs"]["largest_difference"],
+        worst["maps"]["largest_difference"],
+    )
     return {"outputs": worst}
 
 
 def _write_reference(exported: Exported) -> tuple[OodReference | None, dict[str, Any]]:
-    """Fit and write the tests for strange films; return what ``bundle.json`` says of them."""
+    """Fit and write the tests for strange images; return what ``bundle.json`` says of them."""
     split = exported.prepared.table["split"].tolist()
     train, val = rows_of(split, "train"), rows_of(split, "val")
     runtime = exported.runtime(MODEL_FILES["float32"])
     total = min(len(train), MOST_TRAIN) + min(len(val), MOST_VAL)
     try:
-        with images_bar("what films look like", total) as done:
+        with images_bar("what images look like", total) as done:
             reference = fit_reference(
-                lambda films: exported.features_of(films, runtime), exported.prepared.pixels,
-                train, val, most_train=MOST_TRAIN, most_val=MOST_VAL, on_image=done,
-            )  # fmt: skip
+                lambda images: exported.features_of(images, runtime),
+                exported.prepared.pixels,
+                train,
+                val,
+                most_train=MOST_TRAIN,
+                most_val=MOST_VAL,
+                on_image=done,
+            )
     except InputError as error:
-        log.warning("no tests for strange films: %s", error)
+        log.warning("no tests for strange images: %s", error)
         return None, {"note": f"none: {error}"}
     reference.save(exported.fresh / OOD_FILE)
-    log.info("tests for strange films: %s", reference.info["note"])
+    log.info("tests for strange images: %s", reference.info["note"])
     return reference, {"limits": dict(reference.limits), **reference.info}
 
 
@@ -165,10 +171,11 @@ def _values(info: dict[str, Any], prepared: Prepared, ensemble: Ensemble) -> dic
         "synthetic": info["synthetic"],
         "preprocess": prepared.info["preprocess"],
         "data": {
-            "name": info["data"], "fingerprint": info["fingerprint"],
-            "films": {name: int(splits.get(name, 0)) for name in ("train", "val", "test")},
+            "name": info["data"],
+            "fingerprint": info["fingerprint"],
+            "images": {name: int(splits.get(name, 0)) for name in ("train", "val", "test")},
         },
-    }  # fmt: skip
+    }
 
 
 def _test_part(metrics: dict[str, Any] | None, sets: dict[str, Any] | str) -> dict[str, Any] | str:
@@ -193,7 +200,7 @@ def _hand_on(folder: Path, fresh: Path, name: str, metrics: dict[str, Any] | Non
 
 def _check_bit_equal(folder: Path, fresh: Path, name: str, prepared: Prepared) -> Member:
     """Load the handed-on weights and compare their logits with those of the trained member."""
-    rows = rows_of(prepared.table["split"].tolist(), "val")[:CHECKED_FILMS]
+    rows = rows_of(prepared.table["split"].tolist(), "val")[:CHECKED_IMAGES]
     both = []
     for root in (folder, fresh):
         torch.manual_seed(0)

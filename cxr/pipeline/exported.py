@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.compare import check_classes, check_metrics, tie_slack
 from cxr.bundle.format import MODEL_FILES
-from cxr.bundle.gates import run_films
+from cxr.bundle.gates import run_images
 from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
 from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
@@ -51,10 +51,10 @@ class Exported:
             self.fresh / file, runtime="onnxruntime", variant="float32", threads=self.threads
         )
 
-    def features_of(self, film_batch: NDArray[np.uint8], runtime: Runtime) -> Arrays:
-        """Return each member's features (n, C) of (n, S, S) films."""
+    def features_of(self, image_batch: NDArray[np.uint8], runtime: Runtime) -> Arrays:
+        """Return each member's features (n, C) of (n, S, S) images."""
         names = {f"features_{name}": name for name in self.ensemble.members}
-        found = runtime.run(film_batch[:, None], list(names))
+        found = runtime.run(image_batch[:, None], list(names))
         return {names[key]: values for key, values in found.items()}
 
     def rows(self, images: pd.Series) -> NDArray[np.int64]:
@@ -68,7 +68,7 @@ class Exported:
         wanted += [f"features_{name}" for name in self.ensemble.members] if features else []
         runtime = self.runtime(file)
         with images_bar(title, len(images)) as done:
-            return run_films(
+            return run_images(
                 runtime, self.prepared.pixels, self.rows(images), wanted, on_image=done
             )
 
@@ -136,29 +136,32 @@ def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
         metrics: of ``read_metrics``; without them the test split stays shut.
 
     Raises:
-        GateError: another class on a film, or another metric.
+        GateError: another class on an image, or another metric.
     """
     file, ensemble = MODEL_FILES["float32"], exported.ensemble
     aligned = validation_predictions(exported.folder, ensemble.members, ensemble.labels)
     images = pd.Series(list(aligned.images))
     wanted = all_probs(aligned.logits, ensemble)[WEIGHTED]
-    val = exported.run(file, images, "validation films, exported")["probs"]
+    val = exported.run(file, images, "validation images, exported")["probs"]
     gates: dict[str, Any] = {"val": check_classes(val, wanted, list(images), "validation")}
     if metrics is None:
         log.info("the run is not evaluated: the graph was checked on validation alone")
         return Splits(images, aligned.targets, val, None, gates | {"test": NOT_EVALUATED})
     table = read_predictions(exported.folder / "evaluation" / "predictions.csv")
-    test = exported.run(file, table["image"], "test films, exported")
+    test = exported.run(file, table["image"], "test images, exported")
     wanted = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
     gates["test"] = check_classes(test["probs"], wanted, table["image"].tolist(), "test")
     gates["test"]["metrics"] = check_metrics(
-        values_of(evaluate_arrays(exported, table, test, metrics)), values_of(metrics),
+        values_of(evaluate_arrays(exported, table, test, metrics)),
+        values_of(metrics),
         _slack(table, ensemble),
-    )  # fmt: skip
+    )
     log.info(
-        "the graph gives the same class on all %d validation and %d test films, and the same "
-        "metrics as make evaluate", len(images), len(table),
-    )  # fmt: skip
+        "the graph gives the same class on all %d validation and %d test images, and the same "
+        "metrics as make evaluate",
+        len(images),
+        len(table),
+    )
     return Splits(images, aligned.targets, val, test, gates)
 
 
@@ -180,9 +183,12 @@ def evaluate_arrays(
         for place, label in enumerate(ensemble.labels)
     }
     return evaluate(
-        predictions.assign(**columns), labels=ensemble.labels, members=ensemble.members,
-        best_member=metrics["best_member"], note=metrics["note"],
-    )  # fmt: skip
+        predictions.assign(**columns),
+        labels=ensemble.labels,
+        members=ensemble.members,
+        best_member=metrics["best_member"],
+        note=metrics["note"],
+    )
 
 
 def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
@@ -191,10 +197,11 @@ def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float
     found = {
         model: tie_slack(
             table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
-            targets, ensemble.labels,
+            targets,
+            ensemble.labels,
         )
         for model in (*ensemble.members, EQUAL, WEIGHTED)
-    }  # fmt: skip
+    }
     # "equal" is made of the members' probabilities, of which float32 may hold none.
     if any("nll" in found[name] for name in ensemble.members):
         found[EQUAL]["nll"] = np.inf

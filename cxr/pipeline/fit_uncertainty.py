@@ -50,9 +50,14 @@ def fitting_predictions(
 
 
 def write_uncertainty(
-    folder: Path, ensemble: Ensemble, info: dict[str, Any], *, probs: ArrayLike,
-    targets: ArrayLike, groups: ArrayLike,
-) -> None:  # fmt: skip
+    folder: Path,
+    ensemble: Ensemble,
+    info: dict[str, Any],
+    *,
+    probs: ArrayLike,
+    targets: ArrayLike,
+    groups: ArrayLike,
+) -> None:
     """Fit prediction sets and referral and write ``uncertainty.json``.
 
     Args:
@@ -70,7 +75,7 @@ def write_uncertainty(
         "fingerprint": info["fingerprint"],
         "synthetic": info["synthetic"],
         "note": info["note"],
-    }  # fmt: skip
+    }
     notes = [level["note"] for level in found["conformal"]["levels"].values()]
     for note in filter(None, [found["warning"], *notes]):
         log.warning("%s", note)
@@ -82,7 +87,7 @@ def read_uncertainty(folder: Path, ensemble: Ensemble, config: RunConfig) -> dic
 
     Raises:
         InputError: it is missing, damaged, of another ensemble, or of version 0.1, whose
-            thresholds count films.
+            thresholds count images.
     """
     path, again = folder / FILE, command("ensemble", config)
     if not path.exists():
@@ -92,7 +97,7 @@ def read_uncertainty(folder: Path, ensemble: Ensemble, config: RunConfig) -> dic
         raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({again})")
     if "patients" not in found:
         raise InputError(
-            f"{FILE} is of version 0.1, whose thresholds count films, not patients: fit it again "
+            f"{FILE} is of version 0.1, whose thresholds count images, not patients: fit it again "
             f"({again})"
         )
     return found

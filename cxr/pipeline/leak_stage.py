@@ -1,4 +1,4 @@
-"""What a leak is worth: the same network trained twice, on copies split at random and by film."""
+"""What a leak is worth: the same network trained twice, on copies split at random and by image."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from cxr.data.splits import patient_split
 from cxr.errors import InputError
 from cxr.evaluation.leak_experiment import (
     COPIES_FIRST,
-    OTHER_FILMS,
+    OTHER_IMAGES,
     OWN_TEST,
     SHOWN,
     SPLIT_FIRST,
@@ -46,22 +46,22 @@ from cxr.plotting import save_figure
 from cxr.training.inference import predict_logits
 
 ASIDE = "other"
-"""Split of the films that neither model sees: those that the prepared set calls test."""
+"""Split of the images that neither model sees: those that the prepared set calls test."""
 
 
 def leak_stage(config: LeakConfig) -> dict[str, Any]:
     """Train both ways, measure both, and write ``leak.json``, ``predictions.csv``, ``leak.png``.
 
-    Both see the same films, in as many steps of the same settings. Copies first: each film and
+    Both see the same images, in as many steps of the same settings. Copies first: each image and
     its turned and mirrored copies, then a random share of all these as test. Split first: the
-    films are split by group, and the same turns and mirrors are drawn anew at each step, on
-    training films alone. What a trained model has finished is not done again.
+    images are split by group, and the same turns and mirrors are drawn anew at each step, on
+    training images alone. What a trained model has finished is not done again.
 
     Returns:
         The content of ``leak.json``.
 
     Raises:
-        InputError: too few films, or settings of an experiment that was trained otherwise.
+        InputError: too few images, or settings of an experiment that was trained otherwise.
     """
     settings = CopySettings(config.copies, config.rotation_deg, config.test_share, config.seed)
     check_trainable(config)
@@ -72,19 +72,17 @@ def leak_stage(config: LeakConfig) -> dict[str, Any]:
         SPLIT_FIRST: _split_first(prepared, settings),
     }
     rows = {name: rows_of(found.table["split"].tolist(), "train") for name, found in sets.items()}
-    # As many films an epoch as there are with copies, so that both take as many steps.
+    # As many images an epoch as there are with copies, so that both take as many steps.
     random = np.random.default_rng(config.seed)
     rows[SPLIT_FIRST] = np.resize(random.permutation(rows[SPLIT_FIRST]), len(rows[COPIES_FIRST]))
     drawn = replace(config.trainer.augment, rotation_deg=config.rotation_deg, horizontal_flip=0.5)
-    trainers = {
-        COPIES_FIRST: config.trainer,
-        SPLIT_FIRST: replace(config.trainer, augment=drawn),
-    }
-    for name, films in sets.items():
-        log.info("%s: %d films an epoch, %d epochs", name, len(rows[name]),
-                 config.trainer.max_epochs)  # fmt: skip
+    trainers = {COPIES_FIRST: config.trainer, SPLIT_FIRST: replace(config.trainer, augment=drawn)}
+    for name, images in sets.items():
+        log.info(
+            "%s: %d images an epoch, %d epochs", name, len(rows[name]), config.trainer.max_epochs
+        )
         train_member(
-            replace(config, trainer=trainers[name]), films, folder / name, train_rows=rows[name]
+            replace(config, trainer=trainers[name]), images, folder / name, train_rows=rows[name]
         )
     predictions = _predict(sets, prepared, folder, config)
     with atomic_write(folder / "predictions.csv") as file:
@@ -99,13 +97,13 @@ def leak_stage(config: LeakConfig) -> dict[str, Any]:
 
 
 def _pool(prepared: Prepared) -> NDArray[np.bool_]:
-    """Tell which films both models may learn from: those of no patient or group in test."""
+    """Tell which images both models may learn from: those of no patient or group in test."""
     table = prepared.table
     test = table["split"] == "test"
     if not test.any():
         raise InputError(
             "the prepared set has no test split (data.fractions gives it 0): the experiment needs "
-            "films that neither model sees; give data.fractions a test share"
+            "images that neither model sees; give data.fractions a test share"
         )
     # A published split may tear a group apart.
     return (~table["group"].isin(table["group"][test])).to_numpy()
@@ -117,14 +115,14 @@ def _copies_first(prepared: Prepared, folder: Path, settings: CopySettings) -> P
 
 
 def _split_first(prepared: Prepared, settings: CopySettings) -> Prepared:
-    """Split the same films by group; the prepared set's own test films stay aside."""
+    """Split the same images by group; the prepared set's own test images stay aside."""
     pool, share = _pool(prepared), settings.test_share
     split = np.full(len(pool), ASIDE, dtype=object)
     split[pool] = patient_split(
         prepared.table[pool], fractions=(1 - 2 * share, share, share), seed=settings.seed
     )
     found = with_split(prepared, split)
-    # How often a film comes in an epoch hangs on the copies of the other way.
+    # How often an image comes in an epoch hangs on the copies of the other way.
     key = digest(found.info["fingerprint"], digest_of(asdict(settings)))
     return replace(found, info=found.info | {"fingerprint": key})
 
@@ -137,19 +135,18 @@ def held_out(config: LeakConfig) -> list[str]:
 def _predict(
     sets: dict[str, Prepared], prepared: Prepared, folder: Path, config: LeakConfig
 ) -> pd.DataFrame:
-    """Return each model's probabilities on what its split holds out and on the other films."""
+    """Return each model's probabilities on what its split holds out and on the other images."""
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     aside, parts = rows_of(prepared.table["split"].tolist(), "test"), []
-    for name, films in sets.items():
+    for name, images in sets.items():
         member = load_member(folder / name / "members" / config.model.name)
-        own = np.flatnonzero(films.table["split"].isin(held_out(config)))
-        for test, where, rows in ((OWN_TEST, films, own), (OTHER_FILMS, prepared, aside)):
+        own = np.flatnonzero(images.table["split"].isin(held_out(config)))
+        for test, where, rows in ((OWN_TEST, images, own), (OTHER_IMAGES, prepared, aside)):
             with images_bar(f"{name}, {test}", len(rows)) as done:
                 logits = predict_logits(
-                    member, where.pixels, rows,
-                    batch_size=config.trainer.batch_size, on_image=done,
-                )  # fmt: skip
+                    member, where.pixels, rows, batch_size=config.trainer.batch_size, on_image=done
+                )
             probs = softmax(logits)
             table = where.table.iloc[rows][["image", "label", "group"]].reset_index(drop=True)
             values = {f"prob_{label}": probs[:, k] for k, label in enumerate(prepared.labels)}
@@ -166,29 +163,41 @@ def _circumstances(
 ) -> dict[str, Any]:
     """Return what the figures depend on, and how bad the leak is."""
     training = {
-        name: read_json(folder / name / "members" / config.model.name / "member.json",
-                        mend="give the same command again")["training"]
+        name: read_json(
+            folder / name / "members" / config.model.name / "member.json",
+            mend="give the same command again",
+        )["training"]
         for name in sets
-    }  # fmt: skip
+    }
     leaky = sets[COPIES_FIRST].table
     counts = {name: found.table["split"].value_counts().to_dict() for name, found in sets.items()}
     return {
-        "data": {"name": config.data.name, "fingerprint": prepared.info["fingerprint"],
-                 "synthetic": bool(prepared.info.get("synthetic")),
-                 "split": prepared.info["settings"]["split"]},
-        "recipe": asdict(settings) | {"size_px": config.data.size, "model": asdict(config.model),
-                                      "trainer": asdict(config.trainer), "seed": config.seed},
-        "films": counts,
+        "data": {
+            "name": config.data.name,
+            "fingerprint": prepared.info["fingerprint"],
+            "synthetic": bool(prepared.info.get("synthetic")),
+            "split": prepared.info["settings"]["split"],
+        },
+        "recipe": asdict(settings)
+        | {
+            "size_px": config.data.size,
+            "model": asdict(config.model),
+            "trainer": asdict(config.trainer),
+            "seed": config.seed,
+        },
+        "images": counts,
         "held_out": held_out(config),
-        "leaks": {"test_images": sum(counts[COPIES_FIRST][name] for name in held_out(config)),
-                  "with_a_copy_in_train": count_leaks(leaky, held_out(config))},
+        "leaks": {
+            "test_images": sum(counts[COPIES_FIRST][name] for name in held_out(config)),
+            "with_a_copy_in_train": count_leaks(leaky, held_out(config)),
+        },
         "training": training,
         "environment": environment(),
-    }  # fmt: skip
+    }
 
 
 def _example(leaky: Prepared) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """Return an upright test film and the copies of it that are in train, most of them first."""
+    """Return an upright test image and the copies of it that are in train, most of them first."""
     table = leaky.table
     trained = table[table["split"] == "train"]
     counts = trained.groupby("group").size()
@@ -201,18 +210,22 @@ def _example(leaky: Prepared) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]
 
 def _show(found: dict[str, Any], folder: Path) -> None:
     rows = [
-        {"model": name.replace("_", " "), "measured on": test.replace("_", " "),
-         "images": str(scores["n"])}
+        {
+            "model": name.replace("_", " "),
+            "measured on": test.replace("_", " "),
+            "images": str(scores["n"]),
+        }
         | {NAMES.get(key, key): show_interval(scores[key]) for key in SHOWN}
-        for test in (OWN_TEST, OTHER_FILMS)
+        for test in (OWN_TEST, OTHER_IMAGES)
         for name in (COPIES_FIRST, SPLIT_FIRST)
         for scores in [found["models"][name][test]]
-    ]  # fmt: skip
+    ]
     print_table(f"What a leak is worth · {found['note']}", rows)
     for sentence in leak_sentences(found):
         log.info("%s", sentence)
     log.info(
         "%d of the %d images of the leaky test have a copy in its training",
-        found["leaks"]["with_a_copy_in_train"], found["leaks"]["test_images"],
-    )  # fmt: skip
+        found["leaks"]["with_a_copy_in_train"],
+        found["leaks"]["test_images"],
+    )
     log.info("results: %s", relative(folder))

@@ -1,6 +1,6 @@
-"""The out-of-fold predictions of ``make cv``, as films to fit an ensemble of the same run on.
+"""The out-of-fold predictions of ``make cv``, as images to fit an ensemble of the same run on.
 
-Each film's logits are those of members that never saw its patient: ten times the films of
+Each image's logits are those of members that never saw its patient: ten times the images of
 validation, none of which chose an epoch.
 """
 
@@ -25,8 +25,8 @@ def out_of_fold_predictions(
 ) -> AlignedLogits:
     """Read the members' out-of-fold logits of a run's cross-validation, test patients left out.
 
-    A film is left out where the run's test split holds it or its patient. What remains is still
-    not wholly apart from test: a fold's members were trained on test films of the other folds,
+    An image is left out where the run's test split holds it or its patient. What remains is still
+    not wholly apart from test: a fold's members were trained on test images of the other folds,
     which the run's own members never saw.
 
     Args:
@@ -36,7 +36,7 @@ def out_of_fold_predictions(
 
     Raises:
         MissingInputError: the run was not cross-validated.
-        InputError: that was of other films, members or settings, or test leaves no film.
+        InputError: that was of other images, members or settings, or test leaves no image.
     """
     cv = _cross_validation(folder)
     found = read_json(cv / "cv.json", mend=AGAIN)
@@ -57,11 +57,13 @@ def out_of_fold_predictions(
     tested = set(table.loc[table["split"] == "test", "group"])
     kept = pooled[~pooled["group"].isin(tested)]
     if kept.empty:
-        raise InputError(f"every film of {cv} is of a test patient of this run: nothing to fit on")
+        raise InputError(f"every image of {cv} is of a test patient of this run: nothing to fit on")
     log.info(
-        "%d out-of-fold films of %s to fit on; %d of patients in this run's test split left out",
-        len(kept), cv.name, len(pooled) - len(kept),
-    )  # fmt: skip
+        "%d out-of-fold images of %s to fit on; %d of patients in this run's test split left out",
+        len(kept),
+        cv.name,
+        len(pooled) - len(kept),
+    )
     tables = {name: _member_table(kept, name, labels) for name in members}
     return align_predictions(tables, labels, split="val")
 

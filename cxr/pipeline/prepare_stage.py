@@ -50,19 +50,19 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
 def prepare_whole(
     config: PrepareConfig, spec: PreprocessSpec, labels: Sequence[str]
 ) -> tuple[Prepared, dict[str, int]]:
-    """Prepare every film of a data set as test, for a run that was trained on other data.
+    """Prepare every image of a data set as test, for a run that was trained on other data.
 
     Args:
         config: which data; its size, fit, split and labels do not count.
-        spec: how the run's own films were prepared.
+        spec: how the run's own images were prepared.
         labels: the run's classes.
 
     Returns:
-        The prepared set with those of the classes that it has, and how many films were left
+        The prepared set with those of the classes that it has, and how many images were left
         out of each class that the run does not know.
 
     Raises:
-        InputError: no film of a class that the run knows, and see cxr.data.prepared.prepare.
+        InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
     """
     data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit, split="whole")
     parent = run_folder(Path(config.output_root), data.name, "prepared")
@@ -72,15 +72,20 @@ def prepare_whole(
     manifest = manifest[manifest["label"].isin(list(labels))].reset_index(drop=True)
     if manifest.empty:
         raise InputError(
-            f"no film of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
+            f"no image of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
             f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
         )
     found = [label for label in labels if (manifest["label"] == label).any()]
     settings = replace(_settings(data), labels=tuple(found))
     prepared = prepare(
-        manifest, root, parent, settings,
-        excluded=excluded, workers=data.workers, progress=images_bar,
-    )  # fmt: skip
+        manifest,
+        root,
+        parent,
+        settings,
+        excluded=excluded,
+        workers=data.workers,
+        progress=images_bar,
+    )
     _report(prepared)
     return prepared, dict(unknown)
 
@@ -90,7 +95,7 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
 
     Args:
         data: what to read.
-        folder: receives the phantom's films.
+        folder: receives the phantom's images.
 
     Raises:
         InputError: an unknown kind, a missing folder, a bad manifest.
@@ -116,13 +121,13 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
 
 
 def _leave_out(manifest: pd.DataFrame, patterns: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Split a manifest into the films to use and the images that a pattern names."""
+    """Split a manifest into the images to use and the images that a pattern names."""
     names = manifest["image"].map(lambda image: PurePosixPath(image).name)
     hit = names.map(lambda name: any(fnmatchcase(name, pattern) for pattern in patterns))
     hit = hit.astype(bool)
     if hit.all():
         raise InputError(
-            f"data.exclude {patterns} leaves out all {len(manifest)} films: mend the patterns"
+            f"data.exclude {patterns} leaves out all {len(manifest)} images: mend the patterns"
         )
     return manifest[~hit].reset_index(drop=True), manifest["image"][hit].tolist()
 
@@ -137,16 +142,16 @@ def _phantom(data: DataConfig, folder: Path) -> Path:
     values = asdict(data.phantom) | {"images_per_patient": (low_high[0], low_high[1])}
     settings = PhantomSettings(**values)
     stated = asdict(settings)
-    # As before there was the choice, so that films made then are found.
+    # As before there was the choice, so that images made then are found.
     if settings.shortcut == "none" or settings.shortcut_strength == 1:
         del stated["shortcut_strength"]
     if settings.shortcut == "none":
         del stated["shortcut"]
     key = digest_of({**stated, "version": PHANTOM_VERSION})
-    root = folder / f"films-{key[:8]}"
+    root = folder / f"images-{key[:8]}"
     if not (root / "manifest.csv").exists():
         patients = settings.patients_per_class * 4
-        with images_bar("synthetic films", patients * sum(low_high) // 2) as done:
+        with images_bar("synthetic images", patients * sum(low_high) // 2) as done:
             write_phantom(root, settings, on_image=done)
     return root
 
@@ -170,16 +175,24 @@ def _report(prepared: Prepared) -> None:
     counts, disjoint = prepared.info["counts"], prepared.info["disjoint"]
     split = prepared.table["split"].value_counts()
     log.info(
-        "%s %s: %d films of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
+        "%s %s: %d images of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
         "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross "
         "a split%s",
-        "reusing" if prepared.reused else "prepared", prepared.folder, counts["kept"],
-        disjoint["groups"], split.get("train", 0), split.get("val", 0), split.get("test", 0),
+        "reusing" if prepared.reused else "prepared",
+        prepared.folder,
+        counts["kept"],
+        disjoint["groups"],
+        split.get("train", 0),
+        split.get("val", 0),
+        split.get("test", 0),
         counts.get("excluded", 0),
-        counts["dropped_identical"], counts["dropped_near"], counts["dropped_conflicting"],
-        counts["dropped_unreadable"], disjoint["crossing_groups"],
+        counts["dropped_identical"],
+        counts["dropped_near"],
+        counts["dropped_conflicting"],
+        counts["dropped_unreadable"],
+        disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
-    )  # fmt: skip
+    )
     if prepared.info["settings"]["near_duplicates"] and not prepared.reused:
         log.info("copies: %s", describe_limits(counts["rows"]))
     if unknown := patients_unknown(prepared.table):

@@ -11,7 +11,7 @@ from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.plots import draw_confusions
 from cxr.explain.map_plots import draw_examples
-from cxr.explain.selection import select_films
+from cxr.explain.selection import select_images
 from cxr.files import atomic_write, read_json
 from cxr.labels import label_indices
 from cxr.models.ensemble import WEIGHTED
@@ -28,14 +28,14 @@ from cxr.report.results import COMMANDS, Results, read_results
 
 REPORT, MODEL_CARD, DATA_CARD = "report.html", "MODEL_CARD.md", "DATA_CARD.md"
 MISTAKES, A_FIGURE = 6, 3
-"""Films shown, and how many stand in one figure, so that it fits on a page."""
+"""Images shown, and how many stand in one figure, so that it fits on a page."""
 FIGURES = {
     "confusion_best": "Confusion of best member and ensemble: true class by predicted class.",
     "roc": "ROC curves, a panel per class: sensitivity against 1 - specificity.",
     "precision_recall": "Precision against recall, a panel per class.",
     "reliability": "Reliability: how often a class was so against its probability.",
     "coverage": "Prediction sets: coverage against the promised level, and their mean size.",
-    "risk_coverage": "Error among the answered films against the share answered.",
+    "risk_coverage": "Error among the answered images against the share answered.",
 }
 """Figures of evaluation and what they show; the tables beside them give the numbers."""
 
@@ -58,27 +58,36 @@ def write_report(config: RunConfig, run: Explainer | None = None) -> Path:
     figures = run.folder / "evaluation" / "figures"
     if results.metrics:
         # Four matrices, as confusion.png has them, fill a page.
-        both = {name: results.metrics["models"][name]
-                for name in (results.metrics["best_member"], WEIGHTED)}  # fmt: skip
+        both = {
+            name: results.metrics["models"][name]
+            for name in (results.metrics["best_member"], WEIGHTED)
+        }
         few = draw_confusions(results.metrics | {"models": both})
         save_figure(few, figures / "confusion_best.png")
-    pictures = {name: _read(figures / f"{name}.png", alt)
-                for name, alt in FIGURES.items() if results.metrics}  # fmt: skip
+    pictures = {
+        name: _read(figures / f"{name}.png", alt)
+        for name, alt in FIGURES.items()
+        if results.metrics
+    }
     pictures |= _audit_pictures(results) | _first_picture(results, run)
     pictures["curves"] = [
-        picture for name in run.members for picture in
-        _read(run.folder / "members" / name / "logs" / "curves.png",
-              f"Loss and balanced accuracy of {name} by epoch.")
-    ]  # fmt: skip
+        picture
+        for name in run.members
+        for picture in _read(
+            run.folder / "members" / name / "logs" / "curves.png",
+            f"Loss and balanced accuracy of {name} by epoch.",
+        )
+    ]
     if results.leak:
         path = Path(results.leak["folder"]) / "leak.png"
         pictures["leak"] = _read(path, "Accuracy with copies in the test share and without them.")
     if results.metrics and run.split == "test":
         pictures["mistakes"] = _mistakes(run)
     texts = {
-        REPORT: render_report(results, pictures), MODEL_CARD: model_card(results),
+        REPORT: render_report(results, pictures),
+        MODEL_CARD: model_card(results),
         DATA_CARD: data_card(results),
-    }  # fmt: skip
+    }
     for name, text in texts.items():
         with atomic_write(run.folder / name) as file:
             file.write(text.encode())
@@ -107,8 +116,9 @@ def gather(config: RunConfig, folder: Path, prepared: Prepared, key: str | None 
         prepared: its prepared set.
         key: see ``read_results``.
     """
-    commands = COMMANDS | {stage: command(stage, config) for stage in ("evaluate", "audit",
-                                                                       "explain")}  # fmt: skip
+    commands = COMMANDS | {
+        stage: command(stage, config) for stage in ("evaluate", "audit", "explain")
+    }
     return read_results(folder, prepared.info, prepared.table, commands=commands, audit_key=key)
 
 
@@ -130,14 +140,15 @@ def _audit_pictures(results: Results) -> dict[str, list[Picture]]:
     for result in (results.audit or {}).get("results", []):
         alt = f"{result['title']}: {result['sentence']}"
         found[f"audit/{result['name']}"] = [
-            picture for name in result["figures"]
+            picture
+            for name in result["figures"]
             for picture in _read(results.folder / "audit" / Path(name).name, alt)
-        ]  # fmt: skip
+        ]
     return found
 
 
 def _first_picture(results: Results, run: Explainer) -> dict[str, list[Picture]]:
-    """Draw the first page's figure, with a film as each model sees it."""
+    """Draw the first page's figure, with an image as each model sees it."""
     bars = outside_bars(results)
     if not bars:
         return {}
@@ -147,8 +158,8 @@ def _first_picture(results: Results, run: Explainer) -> dict[str, list[Picture]]
 
 
 def _example(run: Explainer) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Return a rightly named film, one with a lung mask where there is one."""
-    chosen = select_films(run.predictions, right=True, order="most_certain", count=40)
+    """Return a rightly named image, one with a lung mask where there is one."""
+    chosen = select_images(run.predictions, right=True, order="most_certain", count=40)
     if not len(chosen):
         chosen = np.arange(1)
     try:
@@ -156,13 +167,13 @@ def _example(run: Explainer) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | Non
     except InputError:  # the manifest's folder has moved: the figure does without them
         masks = None
     place = 0 if masks is None else int(masks.any(axis=(1, 2)).argmax())
-    film = run.films(chosen[[place]])[0]
-    return film, None if masks is None else masks[place]
+    image = run.images(chosen[[place]])[0]
+    return image, None if masks is None else masks[place]
 
 
 def _mistakes(run: Explainer) -> list[Picture]:
-    """Draw the wrongly named films of the highest probability, with their maps."""
-    chosen = select_films(run.predictions, right=False, order="most_certain", count=MISTAKES)
+    """Draw the wrongly named images of the highest probability, with their maps."""
+    chosen = select_images(run.predictions, right=False, order="most_certain", count=MISTAKES)
     if not len(chosen):
         return []
     predicted = run.predictions["prediction"].iloc[chosen]
@@ -174,6 +185,6 @@ def _mistakes(run: Explainer) -> list[Picture]:
         shown = examples[start : start + A_FIGURE]
         path = run.folder / "evaluation" / "figures" / f"mistakes-{start // A_FIGURE + 1}.png"
         save_figure(draw_examples(shown, title="Most confident mistakes", note=run.note), path)
-        told = "; ".join(f"true {film.label}, named {film.prediction}" for film in shown)
-        found += _read(path, f"Films with the maps of members and ensemble: {told}.")
+        told = "; ".join(f"true {image.label}, named {image.prediction}" for image in shown)
+        found += _read(path, f"Images with the maps of members and ensemble: {told}.")
     return found

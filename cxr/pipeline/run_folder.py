@@ -21,7 +21,7 @@ def note_of(prepared: Prepared) -> str:
 
 
 def fingerprint_of(folder: Path, path: Path) -> str | None:
-    """Return whose films a folder's trainings were made on, as ``path`` tells; None without any.
+    """Return whose images a folder's trainings were made on, as ``path`` tells; None without any.
 
     A start that failed before its first checkpoint claims nothing.
     """
@@ -48,13 +48,20 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
                 f"{before[:12]}, now {fingerprint[:12]}): give another RUN=name"
             )
         return folder
-    write_json(path, {
-        "data": config.data.name, "run": config.run,
-        "prepared": os.path.relpath(prepared.folder, folder),
-        "fingerprint": fingerprint, "labels": list(prepared.labels),
-        "synthetic": bool(prepared.info.get("synthetic")), "note": note_of(prepared),
-        "data_config": asdict(config.data), "environment": environment(),
-    })  # fmt: skip
+    write_json(
+        path,
+        {
+            "data": config.data.name,
+            "run": config.run,
+            "prepared": os.path.relpath(prepared.folder, folder),
+            "fingerprint": fingerprint,
+            "labels": list(prepared.labels),
+            "synthetic": bool(prepared.info.get("synthetic")),
+            "note": note_of(prepared),
+            "data_config": asdict(config.data),
+            "environment": environment(),
+        },
+    )
     return folder
 
 

@@ -55,7 +55,7 @@ def train_stage(config: TrainConfig) -> Path:
 
 
 def check_trainable(config: TrainConfig) -> None:
-    """Refuse settings that cannot be trained with, before any film is read.
+    """Refuse settings that cannot be trained with, before any image is read.
 
     Raises:
         InputError: a value out of its range, or a member's name that is no folder's.
@@ -71,13 +71,13 @@ def train_member(
     *,
     train_rows: NDArray[np.int64] | None = None,
 ) -> Path:
-    """Train one member of a run on films that are prepared; go on or reuse as above.
+    """Train one member of a run on images that are prepared; go on or reuse as above.
 
     Args:
         config: model, trainer and seed; its data is not looked at.
-        prepared: the films, whose column ``split`` says which are train and val.
+        prepared: the images, whose column ``split`` says which are train and val.
         run: the member goes below its ``members/``.
-        train_rows: rows of an epoch, where a film is to come more than once; by default those
+        train_rows: rows of an epoch, where an image is to come more than once; by default those
             whose split is train.
 
     Returns:
@@ -95,20 +95,25 @@ def train_member(
     # The head is drawn by its own generator, so that dropout and data order do not change it.
     lightning.seed_everything(config.seed, verbose=False)
     member = build_member(
-        config.model.architecture, prepared.labels,
-        input_size_px=config.model.input_size, output_stride=config.model.output_stride,
+        config.model.architecture,
+        prepared.labels,
+        input_size_px=config.model.input_size,
+        output_stride=config.model.output_stride,
         drop_rate=config.model.drop_rate,
         generator=torch.Generator().manual_seed(config.seed),
-    )  # fmt: skip
+    )
     origin = load_pretrained(member, config.model.pretrained)
     freeze(member, config.model.freeze)
     train, val = _loaders(prepared, settings, config, train_rows)
     module = MemberModule(
-        member, settings,
+        member,
+        settings,
         class_weights=_class_weights(prepared, settings),
-        names=prepared.table["image"].tolist(), seed=config.seed, frozen=config.model.freeze,
+        names=prepared.table["image"].tolist(),
+        seed=config.seed,
+        frozen=config.model.freeze,
         random_start=config.model.pretrained == "none",
-    )  # fmt: skip
+    )
     result = fit(module, train, val, folder, machine=machine, note=note_of(prepared))
     if getattr(rank_zero_only, "rank", 0):
         return folder
@@ -139,7 +144,7 @@ def _keep(
             "name": config.data.name,
             "fingerprint": prepared.info["fingerprint"],
             "synthetic": config.data.synthetic,
-            "train_films": len(rows_of(prepared.table["split"].tolist(), "train")),
+            "train_images": len(rows_of(prepared.table["split"].tolist(), "train")),
             "preprocess": prepared.info["preprocess"],
         },
         "validation": validation_metrics(logits, prepared.targets[rows]),
@@ -152,8 +157,12 @@ def _keep(
     forget_checkpoints(folder)
     log.info(
         "%s: kept epoch %d of %d, %.0f s, weights in %s",
-        config.model.name, result.best_epoch, result.epochs, result.seconds, folder,
-    )  # fmt: skip
+        config.model.name,
+        result.best_epoch,
+        result.epochs,
+        result.seconds,
+        folder,
+    )
 
 
 def validation_metrics(
@@ -163,7 +172,7 @@ def validation_metrics(
     probs, classes = softmax(logits), range(logits.shape[1])
     predicted = probs.argmax(axis=1)
     return {
-        "films": len(targets),
+        "images": len(targets),
         "accuracy": float(accuracy_score(targets, predicted)),
         "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
         "nll": float(log_loss(targets, probs, labels=list(classes))),
@@ -174,9 +183,11 @@ def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
     """Make the member's folder this configuration's, or refuse if it is another's."""
     trainer = {k: v for k, v in asdict(config.trainer).items() if k not in UNESSENTIAL}
     values = {
-        "model": asdict(config.model), "trainer": trainer, "seed": config.seed,
+        "model": asdict(config.model),
+        "trainer": trainer,
+        "seed": config.seed,
         "fingerprint": prepared.info["fingerprint"],
-    }  # fmt: skip
+    }
     digest, path = digest_of(values), folder / "settings.json"
     if path.exists():
         before = read_json(path, mend=f"remove {folder}")
@@ -221,13 +232,16 @@ def _loaders(
     world = config.trainer.devices * config.trainer.num_nodes
     if len(rows) < settings.batch_size * world:
         raise InputError(
-            f"the train split has {len(rows)} films, fewer than one batch of "
+            f"the train split has {len(rows)} images, fewer than one batch of "
             f"{settings.batch_size * world}: lower trainer.batch_size"
         )
     train = BatchLoader(
-        prepared.pixels, targets, EpochSampler(rows, weights=weights, seed=config.seed),
-        batch_size=settings.batch_size, drop_last=True,
-    )  # fmt: skip
+        prepared.pixels,
+        targets,
+        EpochSampler(rows, weights=weights, seed=config.seed),
+        batch_size=settings.batch_size,
+        drop_last=True,
+    )
     val = BatchLoader(
         prepared.pixels, targets, FixedOrder(rows_of(split, "val")), batch_size=settings.batch_size
     )

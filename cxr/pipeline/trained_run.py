@@ -39,7 +39,7 @@ class Explainer:
         prepared: its prepared set.
         ensemble: pool, temperatures, weights, labels.
         members: per name, in inference mode.
-        predictions: the table of the films to choose from, N rows.
+        predictions: the table of the images to choose from, N rows.
         rows: (N,) where they stand in the prepared set.
         split: test or val.
     """
@@ -53,7 +53,7 @@ class Explainer:
     rows: NDArray[np.int64]
     split: str
 
-    def films(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def images(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the pixels (n, S, S) of chosen rows of the predictions."""
         return np.asarray(self.prepared.pixels[self.rows[chosen]])
 
@@ -82,7 +82,7 @@ class Explainer:
             classes: (n,) class explained on each.
             method: see ``cxr.explain.gradcam``.
             layer: likewise.
-            batch_size: films at once.
+            batch_size: images at once.
             bar: shows progress.
 
         Raises:
@@ -92,9 +92,15 @@ class Explainer:
         for name, member in self.members.items():
             with bar(f"{method}, {name}", len(chosen)) as done:
                 raw[name] = member_maps(
-                    member, self.prepared.pixels, self.rows[chosen], classes,
-                    method=method, layer=layer, batch_size=batch_size, on_image=done,
-                )  # fmt: skip
+                    member,
+                    self.prepared.pixels,
+                    self.rows[chosen],
+                    classes,
+                    method=method,
+                    layer=layer,
+                    batch_size=batch_size,
+                    on_image=done,
+                )
         side = int(self.prepared.pixels.shape[-1])
         whole = ensemble_cam(raw, self.ensemble.weights, side)
         return {name: resize_maps(values, side) for name, values in raw.items()} | {WEIGHTED: whole}
@@ -102,18 +108,24 @@ class Explainer:
     def examples(
         self, chosen: NDArray[np.int64], maps: dict[str, Maps], lesions: Masks | None = None
     ) -> list[Example]:
-        """Put films, maps (n, S, S) and probabilities together for the figures."""
-        films, found = self.films(chosen), []
+        """Put images, maps (n, S, S) and probabilities together for the figures."""
+        images, found = self.images(chosen), []
         for place, row in enumerate(self.predictions.iloc[chosen].to_dict("records")):
             probs = {
                 name: {label: float(row[f"prob_{name}_{label}"]) for label in self.ensemble.labels}
                 for name in maps
             }
-            found.append(Example(
-                films[place], row["label"], row["prediction"], probs,
-                {name: values[place] for name, values in maps.items()},
-                None if lesions is None else lesions[place], name=row["image"],
-            ))  # fmt: skip
+            found.append(
+                Example(
+                    images[place],
+                    row["label"],
+                    row["prediction"],
+                    probs,
+                    {name: values[place] for name, values in maps.items()},
+                    None if lesions is None else lesions[place],
+                    name=row["image"],
+                )
+            )
         return found
 
 
@@ -123,7 +135,7 @@ def open_explainer(config: RunConfig) -> Explainer:
     Explaining never opens the test split by itself.
 
     Raises:
-        InputError: nothing trained, no ensemble fitted, or tables of different films.
+        InputError: nothing trained, no ensemble fitted, or tables of different images.
     """
     folder, info, prepared = find_run(config)
     ensemble = Ensemble.from_dict(load_ensemble(folder, config))

@@ -1,4 +1,4 @@
-"""Prediction sets that cover at a stated level, and which films go to a human.
+"""Prediction sets that cover at a stated level, and which images go to a human.
 
 Fitted on validation when the ensemble is fitted; applied by evaluation and by whoever serves the
 model. Only numpy.
@@ -8,14 +8,14 @@ Split conformal prediction with the score 1 - p_y, one less the probability of t
 the set if its score is at most the threshold. Thresholds per class, which are served, cover each
 class by itself, the rare one too; a plain one covers all classes as a whole.
 
-Films of one patient resemble each other, so patients are the units that are exchangeable: each
-of a patient's films weighs 1 / its number of films, and G patients and an unknown one give the
-threshold, which makes p-values that are the mean over all draws of one film per patient. A film
+Images of one patient resemble each other, so patients are the units that are exchangeable: each
+of a patient's images weighs 1 / its number of images, and G patients and an unknown one give the
+threshold, which makes p-values that are the mean over all draws of one image per patient. An image
 drawn from a new patient is then covered with probability at least the level, exactly and at any
-G, where patients are drawn alike and a patient's films are exchangeable (within a class, per
-class). Averaged p-values in general promise only 1 - 2 (1 - level). Nothing is promised for films
+G, where patients are drawn alike and a patient's images are exchangeable (within a class, per
+class). Averaged p-values in general promise only 1 - 2 (1 - level). Nothing is promised for images
 drawn in another way than validation's, nor for every patient or for these very thresholds.
-N films, K classes.
+N images, K classes.
 
 Source: Vovk, Gammerman, Shafer 2005 (split and label-conditional conformal prediction); Sadinle,
 Lei, Wasserman 2019, JASA 114:223-234 (the score); Dunn, Wasserman, Ramdas 2023, JASA 118:2491
@@ -35,13 +35,13 @@ from cxr.errors import InputError
 LEVELS = (0.8, 0.9, 0.95)
 """Levels that are fitted and stored."""
 REFERRAL_COVERAGE = 0.8
-"""Share of films that the model answers; the rest goes to a human."""
+"""Share of images that the model answers; the rest goes to a human."""
 UNSURE_BELOW = 100
 """Below so many validation patients a temperature or a threshold is noted as unsure: the standard
 error of a share of 0.9 is then above 0.03."""
 METHOD = (
-    "split conformal by patient, score 1 - probability of the true class (LAC), each film weighing "
-    "1 / its patient's films"
+    "split conformal by patient, score 1 - probability of the true class (LAC), each image "
+    "weighing 1 / its patient's images"
 )
 REFERRAL_SCORE = "largest probability"
 
@@ -52,10 +52,10 @@ Threshold = float | None
 def conformal_threshold(scores: ArrayLike, groups: ArrayLike, level: float) -> Threshold:
     """Return the smallest score up to which patients weigh at least (G + 1) level.
 
-    With one film per patient it is the ceil((G + 1) level)-th smallest.
+    With one image per patient it is the ceil((G + 1) level)-th smallest.
 
     Args:
-        scores: (n,) of validation films.
+        scores: (n,) of validation images.
         groups: (n,) names of their G patients or groups.
         level: wished coverage, above 0 and below 1.
 
@@ -69,11 +69,11 @@ def conformal_threshold(scores: ArrayLike, groups: ArrayLike, level: float) -> T
     if not 0 < level < 1:
         raise InputError(f"the level of a prediction set is {level}: it lies between 0 and 1")
     values = np.asarray(scores, np.float64)
-    names, member, films = np.unique(groups, return_inverse=True, return_counts=True)
+    names, member, images = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < patients_needed(level):
         return None
     order = np.argsort(values)
-    mass = np.cumsum(1 / films[member[order]])
+    mass = np.cumsum(1 / images[member[order]])
     # Sums of fractions may lie a hair beside the whole number that is meant.
     return float(values[order][np.searchsorted(mass, (len(names) + 1) * level - 1e-7)])
 
@@ -84,9 +84,8 @@ def patients_needed(level: float) -> int:
 
 
 def fit_conformal(
-    probs: ArrayLike, targets: ArrayLike, groups: ArrayLike, *, level: float,
-    per_class: bool = True,
-) -> tuple[Threshold, ...]:  # fmt: skip
+    probs: ArrayLike, targets: ArrayLike, groups: ArrayLike, *, level: float, per_class: bool = True
+) -> tuple[Threshold, ...]:
     """Fit the thresholds of prediction sets on validation.
 
     Args:
@@ -94,7 +93,7 @@ def fit_conformal(
         targets: (N,) class positions.
         groups: (N,) patient or group names.
         level: wished coverage, above 0 and below 1.
-        per_class: a threshold from each class's own films; else one from all films.
+        per_class: a threshold from each class's own images; else one from all images.
 
     Returns:
         K thresholds, all equal unless ``per_class``.
@@ -113,7 +112,7 @@ def fit_conformal(
 def prediction_sets(
     probs: ArrayLike, thresholds: Sequence[Threshold], *, with_top: bool = True
 ) -> NDArray[np.bool_]:
-    """Tell which classes are in the set of each film.
+    """Tell which classes are in the set of each image.
 
     Args:
         probs: (N, K) calibrated, rows summing to 1.
@@ -149,19 +148,19 @@ def fit_referral(probs: ArrayLike, *, coverage: float = REFERRAL_COVERAGE) -> fl
         coverage: share that is answered, above 0, at most 1.
 
     Raises:
-        InputError: no film, or a coverage outside 0 to 1.
+        InputError: no image, or a coverage outside 0 to 1.
     """
     certainty = np.sort(np.asarray(probs, np.float64).max(axis=1, initial=0))[::-1]
     if not len(certainty) or not 0 < coverage <= 1:
         raise InputError(
-            f"cannot fit referral on {len(certainty)} films for a coverage of {coverage}: "
-            "validation needs a film, and coverage lies between 0 and 1"
+            f"cannot fit referral on {len(certainty)} images for a coverage of {coverage}: "
+            "validation needs an image, and coverage lies between 0 and 1"
         )
     return float(certainty[math.ceil(len(certainty) * coverage - 1e-9) - 1])
 
 
 def refer(probs: ArrayLike, threshold: float) -> NDArray[np.bool_]:
-    """Tell which films go to a human: those whose largest probability is below the threshold.
+    """Tell which images go to a human: those whose largest probability is below the threshold.
 
     Args:
         probs: (N, K).
@@ -191,33 +190,33 @@ def fit_uncertainty(
         labels: K class names.
         groups: (N,) patient or group names.
         levels: wished coverages of prediction sets.
-        coverage: share of films that is answered.
-        fitted_on: what the films are: ``validation``, or ``out of fold``.
+        coverage: share of images that is answered.
+        fitted_on: what the images are: ``validation``, or ``out of fold``.
 
     Returns:
-        Plain values for JSON; ``thresholds_of`` and ``referral_threshold`` read them. Films
+        Plain values for JSON; ``thresholds_of`` and ``referral_threshold`` read them. Images
         (``n``, ``counts``) and patients (``n_patients``, ``patients``) in all and per class. A
         threshold that there are too few patients for is None, and the level's ``note`` says so;
         ``warning`` is not empty where they are few for all of it.
 
     Raises:
-        InputError: shapes that do not fit, no film, a level outside 0 to 1.
+        InputError: shapes that do not fit, no image, a level outside 0 to 1.
     """
     _, classes, names = _true_scores(probs, targets, groups)
-    films = np.unique(names, return_counts=True)[1]
+    images = np.unique(names, return_counts=True)[1]
     patients = {label: len(np.unique(names[classes == k])) for k, label in enumerate(labels)}
     threshold = fit_referral(probs, coverage=coverage)
     warning = ""
-    if len(films) < UNSURE_BELOW:
+    if len(images) < UNSURE_BELOW:
         warning = (
-            f"{fitted_on} has {len(films)} patients, fewer than {UNSURE_BELOW}: temperatures, sets "
-            "and referral fitted on them are unsure"
+            f"{fitted_on} has {len(images)} patients, fewer than {UNSURE_BELOW}: temperatures, "
+            "sets and referral fitted on them are unsure"
         )
     return {
         "fitted_on": fitted_on,
         "n": len(classes),
-        "n_patients": len(films),
-        "films_per_patient": {"mean": float(films.mean()), "largest": int(films.max())},
+        "n_patients": len(images),
+        "images_per_patient": {"mean": float(images.mean()), "largest": int(images.max())},
         "labels": list(labels),
         "counts": {label: int((classes == k).sum()) for k, label in enumerate(labels)},
         "patients": patients,
@@ -268,9 +267,13 @@ def referral_threshold(uncertainty: Mapping[str, Any]) -> float:
 
 
 def _fit_level(
-    probs: ArrayLike, targets: ArrayLike, groups: NDArray[Any], patients: Mapping[str, int],
-    level: float, fitted_on: str,
-) -> dict[str, Any]:  # fmt: skip
+    probs: ArrayLike,
+    targets: ArrayLike,
+    groups: NDArray[Any],
+    patients: Mapping[str, int],
+    level: float,
+    fitted_on: str,
+) -> dict[str, Any]:
     """Return a level's thresholds, and a note that names what there are too few patients for."""
     plain = fit_conformal(probs, targets, groups, level=level, per_class=False)[0]
     per_class = dict(zip(patients, fit_conformal(probs, targets, groups, level=level), strict=True))
@@ -302,5 +305,5 @@ def _true_scores(
             f"{values.shape[1] - 1}"
         )
     if not np.isfinite(values).all():
-        raise InputError("a probability is not finite: predict the films again")
+        raise InputError("a probability is not finite: predict the images again")
     return 1 - values[np.arange(len(classes)), classes], classes, names

@@ -1,15 +1,15 @@
-"""What the model was not trained for: tests of a film, each of which says what it found.
+"""What the model was not trained for: tests of an image, each of which says what it found.
 
-* ``distance``: the Mahalanobis distance of a member's pooled features from the training films',
+* ``distance``: the Mahalanobis distance of a member's pooled features from the training images',
   with a covariance shrunk to its P largest directions and one variance for all others
-  (Tipping, Bishop 1999, J. R. Stat. Soc. B 61:611-622). Measured on four classes of real films it
+  (Tipping, Bishop 1999, J. R. Stat. Soc. B 61:611-622). Measured on four classes of real images it
   tells photographs, noise, blanks and text apart better than nearest neighbours do.
-* ``turned`` and ``inverted``: a linear function of the film seen at 14 x 14 blocks.
+* ``turned`` and ``inverted``: a linear function of the image seen at 14 x 14 blocks.
 * ``blank``: the contrast of the same blocks.
 * ``colour``: what of the original's colours its gray does not explain.
 
 ``cxr.reliability.ood_fit`` fits them. Only numpy.
-N films, S side of prepared pixels, F features of a member, P directions, B blocks a side.
+N images, S side of prepared pixels, F features of a member, P directions, B blocks a side.
 """
 
 import io
@@ -31,12 +31,12 @@ Features = Mapping[str, NDArray[Any]]
 """Member to (N, F) pooled features."""
 
 BLOCKS = 14
-"""B; 28 tells turned films apart no better."""
+"""B; 28 tells turned images apart no better."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A test that a film fails.
+    """A test that an image fails.
 
     Attributes:
         test: distance, turned, inverted, blank or colour.
@@ -97,7 +97,7 @@ def contrast(small: Floats) -> Floats:
 
 
 def without_exposure(small: Floats) -> Floats:
-    """Return (N, B * B + 1): each film without its own brightness and contrast, and a one."""
+    """Return (N, B * B + 1): each image without its own brightness and contrast, and a one."""
     centred = small - small.mean(axis=(1, 2), keepdims=True)
     # 5 gray levels keep the grain of a blank image from looking like structure.
     flat = (centred / (contrast(small)[:, None, None] + 5)).reshape(len(small), BLOCKS**2)
@@ -106,13 +106,13 @@ def without_exposure(small: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class OodReference:
-    """What a film is compared with.
+    """What an image is compared with.
 
     Attributes:
         subspaces: member to its training features.
         lines: ``turned`` and ``inverted`` to (B * B + 1,) weights.
         limits: ``turned``, ``inverted``, ``blank``, ``colour``, and ``distance <member>``.
-        info: how it was fitted: numbers of films, shares refused on validation, a note.
+        info: how it was fitted: numbers of images, shares refused on validation, a note.
     """
 
     subspaces: Mapping[str, Subspace]
@@ -124,7 +124,7 @@ class OodReference:
         """Return each test's value.
 
         Args:
-            small: (N, B, B) ``blocks`` of prepared films.
+            small: (N, B, B) ``blocks`` of prepared images.
             features: member to (N, F); every member of the reference.
 
         Returns:
@@ -137,7 +137,7 @@ class OodReference:
         found: dict[str, Floats] = {"blank": contrast(small)}
         found |= {name: np.asarray(seen @ line) for name, line in self.lines.items()}
         if "inverted" in self.limits:
-            # Inverting changes the sign of all but the constant: of an inverted film the
+            # Inverting changes the sign of all but the constant: of an inverted image the
             # negative is asked whether it is turned.
             negative = 2 * self.lines["turned"][-1] - found["turned"]
             inverted = found["inverted"] > self.limits["inverted"]
@@ -163,7 +163,7 @@ class OodReference:
         *,
         colours: Sequence[float | None] | None = None,
     ) -> list[tuple[float, list[Refusal]]]:
-        """Test films.
+        """Test images.
 
         Args:
             pixels: (N, S, S) uint8, prepared.
@@ -171,7 +171,7 @@ class OodReference:
             colours: ``cxr.imaging.colour.colourfulness`` of each original; None where it was gray.
 
         Returns:
-            For each film its score (its distance over the limit, 0 upwards) and the tests
+            For each image its score (its distance over the limit, 0 upwards) and the tests
             that it fails; none: it may be answered.
 
         Raises:
@@ -214,12 +214,17 @@ class OodReference:
             f"line {name}": line.astype(np.float32) for name, line in self.lines.items()
         }
         for member, space in self.subspaces.items():
-            arrays |= {f"mean {member}": space.mean, f"axes {member}": space.axes,
-                       f"variances {member}": space.variances}  # fmt: skip
+            arrays |= {
+                f"mean {member}": space.mean,
+                f"axes {member}": space.axes,
+                f"variances {member}": space.variances,
+            }
         head = {
             "members": {name: space.residual for name, space in self.subspaces.items()},
-            "lines": list(self.lines), "limits": dict(self.limits), "info": dict(self.info),
-        }  # fmt: skip
+            "lines": list(self.lines),
+            "limits": dict(self.limits),
+            "info": dict(self.info),
+        }
         arrays["head"] = np.array(json.dumps(head))
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, **arrays)
@@ -239,11 +244,13 @@ class OodReference:
                 head = json.loads(str(file["head"]))
                 spaces = {
                     name: Subspace(
-                        file[f"mean {name}"], file[f"axes {name}"], file[f"variances {name}"],
+                        file[f"mean {name}"],
+                        file[f"axes {name}"],
+                        file[f"variances {name}"],
                         residual,
                     )
                     for name, residual in head["members"].items()
-                }  # fmt: skip
+                }
                 lines = {name: file[f"line {name}"].astype(float) for name in head["lines"]}
                 return cls(spaces, lines, head["limits"], head["info"])
         except FileNotFoundError:
@@ -267,10 +274,10 @@ def _refusal(test: str, value: float, limit: float) -> Refusal:
         "blank": f"Nearly blank: its contrast is {value:.1f} gray levels, and at least "
         f"{limit:.1f} are needed.",
         "turned": "Turned: it looks turned by a quarter, or upside down "
-        f"({value:.2f} where upright films stay below {shown:.2f}).",
+        f"({value:.2f} where upright images stay below {shown:.2f}).",
         "inverted": "Inverted gray: air looks bright and bone dark "
-        f"({value:.2f} where films stay below {shown:.2f}).",
-        "distance": "Not like the training films: its distance from them is "
+        f"({value:.2f} where images stay below {shown:.2f}).",
+        "distance": "Not like the training images: its distance from them is "
         f"{value / limit:.2f} times the limit ({value:.1f}, allowed {limit:.1f}).",
     }[test]
     return Refusal(test, sentence, value, limit)

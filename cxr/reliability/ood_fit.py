@@ -1,7 +1,7 @@
-"""Fit the tests of ``cxr.reliability.ood``: what films are on training films, limits on validation.
+"""Fit the tests of ``ood``: what images are on training images, limits on validation.
 
-Limits are set so that 99 % of validation's films pass all tests together. Only numpy.
-N films, S side of prepared pixels, F features of a member, P directions, B blocks a side.
+Limits are set so that 99 % of validation's images pass all tests together. Only numpy.
+N images, S side of prepared pixels, F features of a member, P directions, B blocks a side.
 """
 
 import math
@@ -26,38 +26,34 @@ from cxr.reliability.ood import (
 )
 
 PASS = 0.99
-"""Share of validation films that pass all tests together."""
-ENOUGH_FILMS = 200
-"""Below so many validation films a share of 1 % is not measured but guessed, and this is noted."""
+"""Share of validation images that pass all tests together."""
+ENOUGH_IMAGES = 200
+"""Below so many validation images a share of 1 % is not measured but guessed, and this is noted."""
 FEW_MARGIN = 1.25
-"""With few films a distance may exceed the largest one seen by so much."""
+"""With few images a distance may exceed the largest one seen by so much."""
 DIRECTIONS = 128
-"""P at most; with few films a quarter of their number."""
+"""P at most; with few images a quarter of their number."""
 RIDGE = 0.01
 """Penalty, relative to the mean variance of the blocks; 0.001 to 0.1 give the same."""
 
 
 def fit_ood(
-    train: Features,
-    val: Features,
-    *,
-    train_blocks: Floats,
-    val_blocks: Floats,
+    train: Features, val: Features, *, train_blocks: Floats, val_blocks: Floats
 ) -> OodReference:
-    """Fit every test on training films, and its limit on validation films.
+    """Fit every test on training images, and its limit on validation images.
 
     Args:
-        train: member to (N, F) of training films.
-        val: member to (n, F) of validation films.
-        train_blocks: (N', B, B) ``blocks`` of training films, in any number and order.
-        val_blocks: (n, B, B) of the films of ``val``.
+        train: member to (N, F) of training images.
+        val: member to (n, F) of validation images.
+        train_blocks: (N', B, B) ``blocks`` of training images, in any number and order.
+        val_blocks: (n, B, B) of the images of ``val``.
 
     Raises:
-        InputError: fewer than eight training films, or a film without finite features.
+        InputError: fewer than eight training images, or an image without finite features.
     """
     count = min(len(rows) for rows in train.values())
     if count < 8:
-        raise InputError(f"{count} training films tell nothing of what films are: 8 are needed")
+        raise InputError(f"{count} training images tell nothing of what images are: 8 are needed")
     for member, rows in [*train.items(), *val.items()]:
         if not np.isfinite(rows).all():
             raise InputError(f"features of {member} are not finite: train it again")
@@ -73,37 +69,44 @@ def fit_ood(
         "turned": _worst(lines["turned"], turned_ways(seen)),
         "inverted": _worst(lines["inverted"], _all_ways(255 - seen)),
     }
-    if len(seen) >= ENOUGH_FILMS:
+    if len(seen) >= ENOUGH_IMAGES:
         limits = _limits(found, wrong)
-        note = f"{PASS:.0%} of {len(seen)} validation films pass all tests"
+        note = f"{PASS:.0%} of {len(seen)} validation images pass all tests"
     else:
         limits = _limits_of_few(train, found, wrong)
         note = (
-            f"only {len(seen)} validation films: limits are the largest values seen, "
-            "distances a quarter more, so the share of films that pass is not known"
+            f"only {len(seen)} validation images: limits are the largest values seen, "
+            "distances a quarter more, so the share of images that pass is not known"
         )
-    limits |= {"blank": float(contrast(np.concatenate([small, seen])).min()) / 2,
-               "colour": COLOUR_LIMIT}  # fmt: skip
+    limits |= {
+        "blank": float(contrast(np.concatenate([small, seen])).min()) / 2,
+        "colour": COLOUR_LIMIT,
+    }
     refused = {
         name: float((found[name] > limits[name]).sum()) / max(len(seen), 1)
         for name in [*wrong, *distance_tests(limits)]
     }
-    info = {"n_train": count, "n_train_pixels": len(small), "n_val": len(seen),
-            "directions": {name: len(space.axes) for name, space in spaces.items()},
-            "refused_on_validation": refused, "note": note}  # fmt: skip
+    info = {
+        "n_train": count,
+        "n_train_pixels": len(small),
+        "n_val": len(seen),
+        "directions": {name: len(space.axes) for name, space in spaces.items()},
+        "refused_on_validation": refused,
+        "note": note,
+    }
     return OodReference(spaces, lines, limits, info)
 
 
 def _worst(line: Floats, ways: Sequence[Floats]) -> float:
-    """Return what 99 % of wrongly shown films exceed."""
+    """Return what 99 % of wrongly shown images exceed."""
     values = np.concatenate([without_exposure(small) @ line for small in ways])
     return float(np.quantile(values, 1 - PASS)) if len(values) else 1.0
 
 
 def _limits(found: Mapping[str, Floats], wrong: Mapping[str, float]) -> dict[str, float]:
-    """Choose limits of one rank in every test so that ``PASS`` of the films pass all of them.
+    """Choose limits of one rank in every test so that ``PASS`` of the images pass all of them.
 
-    A test whose wrong films lie clear of the right ones gets its limit halfway between.
+    A test whose wrong images lie clear of the right ones gets its limit halfway between.
     """
     names = [*distance_tests(found), *wrong]
     ordered = {name: np.sort(found[name])[::-1] for name in names}
@@ -126,7 +129,7 @@ def _limits(found: Mapping[str, Floats], wrong: Mapping[str, float]) -> dict[str
 def _limits_of_few(
     train: Features, found: Mapping[str, Floats], wrong: Mapping[str, float]
 ) -> dict[str, float]:
-    """Choose limits where validation is small: each training film is tested by the others too."""
+    """Choose limits where validation is small: each training image is tested by the others too."""
     limits = {}
     for member, rows in train.items():
         fold = np.arange(len(rows)) % 4
@@ -154,27 +157,26 @@ def fit_reference(
     batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> OodReference:
-    """Fit the reference of a run, from a sample of its films.
+    """Fit the reference of a run, from a sample of its images.
 
     Args:
         features_of: from (n, S, S) uint8 to member's (n, F).
         pixels: (M, S, S) uint8, prepared; may be a memory map.
-        train: rows of training films.
-        val: rows of validation films.
+        train: rows of training images.
+        val: rows of validation images.
         seed: of the sample.
-        most_train: training films whose features are taken.
-        most_val: validation films, likewise.
-        most_pixels: training films whose pixels are taken, which costs little.
-        batch_size: films at once.
-        on_image: called once a film whose features are taken.
+        most_train: training images whose features are taken.
+        most_val: validation images, likewise.
+        most_pixels: training images whose pixels are taken, which costs little.
+        batch_size: images at once.
+        on_image: called once an image whose features are taken.
 
     Raises:
-        InputError: too few films, or features that are not finite.
+        InputError: too few images, or features that are not finite.
     """
     rng = np.random.default_rng(seed)
     mixed = rng.permutation(train)
-    tried = {"train": np.sort(mixed[:most_train]),
-             "val": np.sort(rng.permutation(val)[:most_val])}  # fmt: skip
+    tried = {"train": np.sort(mixed[:most_train]), "val": np.sort(rng.permutation(val)[:most_val])}
 
     def gather(rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         parts: dict[str, list[NDArray[Any]]] = {}
@@ -192,16 +194,18 @@ def fit_reference(
 
     known = gather(tried["train"])
     return fit_ood(
-        known, gather(tried["val"]) or {member: rows[:0] for member, rows in known.items()},
-        train_blocks=blocks_of(np.sort(mixed[:most_pixels])), val_blocks=blocks_of(tried["val"]),
-    )  # fmt: skip
+        known,
+        gather(tried["val"]) or {member: rows[:0] for member, rows in known.items()},
+        train_blocks=blocks_of(np.sort(mixed[:most_pixels])),
+        val_blocks=blocks_of(tried["val"]),
+    )
 
 
 def fit_subspace(features: NDArray[Any]) -> Subspace:
     """Fit a member's training features.
 
     Args:
-        features: (N, F), at least two films.
+        features: (N, F), at least two images.
     """
     rows = np.asarray(features, np.float64)
     count, width = rows.shape
@@ -209,15 +213,17 @@ def fit_subspace(features: NDArray[Any]) -> Subspace:
     kept = max(1, min(DIRECTIONS, count // 4, width - 1))
     _, sizes, axes = np.linalg.svd(rows - mean, full_matrices=False)
     variances = sizes**2 / max(count - 1, 1)
-    # Centred films span one direction less than there are films.
+    # Centred images span one direction less than there are images.
     others = variances[kept : min(count - 1, width)]
     residual = float(others.mean()) if len(others) else 0.0
     # Where features do not vary, any change is a large one, but not an infinite one.
     least = max(float(variances.sum()) / width * 1e-3, 1e-12)
     return Subspace(
-        mean.astype(np.float32), axes[:kept].astype(np.float32),
-        np.maximum(variances[:kept], least).astype(np.float32), max(residual, least),
-    )  # fmt: skip
+        mean.astype(np.float32),
+        axes[:kept].astype(np.float32),
+        np.maximum(variances[:kept], least).astype(np.float32),
+        max(residual, least),
+    )
 
 
 def turned_ways(small: Floats) -> list[Floats]:

@@ -45,28 +45,43 @@ def model_card(results: Results) -> str:
         results: of the run; what was not measured is named with the command that measures it.
     """
     lines = [
-        f"# Model card: {one_line(results.name)}", "", f"**{one_line(results.note)}**", "",
-        "An ensemble of convolutional networks that sorts frontal chest films into "
-        f"{one_line(list_words(results.labels))}.", "",
-        "## What it is and what it was trained on", *_pairs(data_rows(results)),
-        "", *_table(training_table(results)),
+        f"# Model card: {one_line(results.name)}",
+        "",
+        f"**{one_line(results.note)}**",
+        "",
+        "An ensemble of convolutional networks that sorts frontal chest images into "
+        f"{one_line(list_words(results.labels))}.",
+        "",
+        "## What it is and what it was trained on",
+        *_pairs(data_rows(results)),
+        "",
+        *_table(training_table(results)),
         "## Meant for",
         "Research and teaching: measuring how such a model is right and wrong, and on what its "
-        "score rests. Not meant for any decision about a patient.", "",
-        "## Limits of use", *_list(limits(results)), "",
-        "## What was measured on the test split", *_test_lines(results),
-        "## Are its probabilities true?", *_certainty_lines(results),
-        "## What the score rests on (shortcut audit)", *_audit_lines(results),
-        "## Subgroup performance", *_subgroup_lines(results),
-    ]  # fmt: skip
+        "score rests. Not meant for any decision about a patient.",
+        "",
+        "## Limits of use",
+        *_list(limits(results)),
+        "",
+        "## What was measured on the test split",
+        *_test_lines(results),
+        "## Are its probabilities true?",
+        *_certainty_lines(results),
+        "## What the score rests on (shortcut audit)",
+        *_audit_lines(results),
+        "## Subgroup performance",
+        *_subgroup_lines(results),
+    ]
     lines += [*_published_lines(results), *_elsewhere_lines(results)]
     lines += [
         "## Whom it may harm",
         "A model that recognises the hospital, the age or the exposure instead of the disease is "
-        "wrong first on patients who differ from its films, and says so with a high probability. "
-        "Read the audit above before you read the accuracy.", "",
-        "## How to get these figures again", *_made_lines(results),
-    ]  # fmt: skip
+        "wrong first on patients who differ from its images, and says so with a high probability. "
+        "Read the audit above before you read the accuracy.",
+        "",
+        "## How to get these figures again",
+        *_made_lines(results),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -78,35 +93,68 @@ def data_card(results: Results) -> str:
     """
     prepared, counts = results.prepared, results.prepared["counts"]
     settings = prepared["settings"]
-    made = "A synthetic phantom: drawn by a program, no patient behind any film." if (
-        results.synthetic) else "Radiographs collected from the sources below."  # fmt: skip
+    made = (
+        "A synthetic phantom: drawn by a program, no patient behind any image."
+        if (results.synthetic)
+        else "Radiographs collected from the sources below."
+    )
     lines = [
-        f"# Data card: {one_line(results.run['data'])}", "", f"**{one_line(results.note)}**", "",
-        "## What the films are", made, "",
+        f"# Data card: {one_line(results.run['data'])}",
+        "",
+        f"**{one_line(results.note)}**",
+        "",
+        "## What the images are",
+        made,
+        "",
         *_table(source_table(results.table)),
-        *_list(own_sources(results.table)), "",
-        "## Licences", *_table(licence_table(results.table)),
+        *_list(own_sources(results.table)),
+        "",
+        "## Licences",
+        *_table(licence_table(results.table)),
         "## How they were prepared",
         *_pairs([row for row in data_rows(results) if not row[0].startswith(("member", "test "))]),
-        *_pairs([
-            ("identical copies dropped", f"{counts['dropped_identical']:,}"),
-            ("near-identical copies dropped", f"{counts['dropped_near']:,}"),
-            ("films with conflicting labels dropped", f"{counts['dropped_conflicting']:,}"),
-            ("unreadable films dropped", f"{counts['dropped_unreadable']:,}"),
-            ("near-identical films looked for", "yes" if settings["near_duplicates"] else "no"),
-            ("seed of the split", str(settings["seed"])),
-            ("fractions asked for (train, val, test)",
-             ", ".join(f"{share:g}" for share in settings["fractions"])),
-        ]), "",
-        "## Are the splits apart?", *_leak_lines(results),
-        "## What can be told without a lung", *_story(results), "",
-        "## What is not known", *_list(_unknown(results)), "",
-        "## Not for", "Diagnosis, treatment or triage, nor any claim about how a disease looks: "
-        "the label is the source's, and no radiologist has read these films again for this set.",
-        "", "## How to get this again",
-        *_pairs([(name, str(prepared["environment"][key])) for key, name in
-                 {"command": "command", "git_commit": "commit", "time_utc": "time (UTC)"}.items()]),
-    ]  # fmt: skip
+        *_pairs(
+            [
+                ("identical copies dropped", f"{counts['dropped_identical']:,}"),
+                ("near-identical copies dropped", f"{counts['dropped_near']:,}"),
+                ("images with conflicting labels dropped", f"{counts['dropped_conflicting']:,}"),
+                ("unreadable images dropped", f"{counts['dropped_unreadable']:,}"),
+                (
+                    "near-identical images looked for",
+                    "yes" if settings["near_duplicates"] else "no",
+                ),
+                ("seed of the split", str(settings["seed"])),
+                (
+                    "fractions asked for (train, val, test)",
+                    ", ".join(f"{share:g}" for share in settings["fractions"]),
+                ),
+            ]
+        ),
+        "",
+        "## Are the splits apart?",
+        *_leak_lines(results),
+        "## What can be told without a lung",
+        *_story(results),
+        "",
+        "## What is not known",
+        *_list(_unknown(results)),
+        "",
+        "## Not for",
+        "Diagnosis, treatment or triage, nor any claim about how a disease looks: "
+        "the label is the source's, and no radiologist has read these images again for this set.",
+        "",
+        "## How to get this again",
+        *_pairs(
+            [
+                (name, str(prepared["environment"][key]))
+                for key, name in {
+                    "command": "command",
+                    "git_commit": "commit",
+                    "time_utc": "time (UTC)",
+                }.items()
+            ]
+        ),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -115,11 +163,12 @@ def _test_lines(results: Results) -> list[str]:
     if metrics is None:
         return [f"{results.not_measured('evaluate')}.", ""]
     lines = [
-        f"{metrics['n']:,} test films of {metrics['n_groups']:,} patients or groups; brackets: "
-        f"{INTERVALS}.", "",
+        f"{metrics['n']:,} test images of {metrics['n_groups']:,} patients or groups; brackets: "
+        f"{INTERVALS}.",
+        "",
         *_table(rows_table("Members and ensemble", summary_table(metrics))),
-        *_table(rows_table("Paired differences on the same films", difference_table(metrics))),
-    ]  # fmt: skip
+        *_table(rows_table("Paired differences on the same images", difference_table(metrics))),
+    ]
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         title = "Ensemble, each class against the rest"
         lines += _table(rows_table(title, class_table(metrics, columns=columns)))
@@ -133,19 +182,33 @@ def _certainty_lines(results: Results) -> list[str]:
         return [f"{results.not_measured('evaluate')}.", ""]
     scores = found["calibration"][WEIGHTED]
     rows = [
-        {"ensemble": f"{stage} temperature"} | {
-            name: show_interval(scores[stage][key]) for key, name in
-            (("nll", "NLL"), ("brier", "Brier"), ("ece", "ECE"), ("ece_debiased", "ECE, debiased"))
-        } for stage in ("before", "after")
-    ]  # fmt: skip
+        {"ensemble": f"{stage} temperature"}
+        | {
+            name: show_interval(scores[stage][key])
+            for key, name in (
+                ("nll", "NLL"),
+                ("brier", "Brier"),
+                ("ece", "ECE"),
+                ("ece_debiased", "ECE, debiased"),
+            )
+        }
+        for stage in ("before", "after")
+    ]
     return [
         *_table(rows_table("Calibration on test", rows)),
-        *_table(rows_table(
-            "Prediction sets on test; the bundle serves those per class", sets_table(found)
-        )),
-        *_list([f"{text[:1].upper()}{text[1:]}." for text in
-                (*sets_sentences(found), *referral_sentences(found))]), "",
-    ]  # fmt: skip
+        *_table(
+            rows_table(
+                "Prediction sets on test; the bundle serves those per class", sets_table(found)
+            )
+        ),
+        *_list(
+            [
+                f"{text[:1].upper()}{text[1:]}."
+                for text in (*sets_sentences(found), *referral_sentences(found))
+            ]
+        ),
+        "",
+    ]
 
 
 def _audit_lines(results: Results) -> list[str]:
@@ -168,8 +231,9 @@ def _leak_lines(results: Results) -> list[str]:
     return [
         f"By what `prepare` stored, {disjoint['crossing_groups']:,} of {disjoint['groups']:,} "
         "patients or groups lie in two splits.",
-        f"Counted again from the pixels: {_sentence_of(results, 'leak')}", "",
-    ]  # fmt: skip
+        f"Counted again from the pixels: {_sentence_of(results, 'leak')}",
+        "",
+    ]
 
 
 def _sentence_of(results: Results, test: str) -> str:
@@ -190,43 +254,58 @@ def _published_lines(results: Results) -> list[str]:
         return []
     found = metrics["published_comparison"]
     told = differences(
-        found, train_films=split_counts(results)["train"], opened=metrics["test_opened"],
+        found,
+        train_images=split_counts(results)["train"],
+        opened=metrics["test_opened"],
         disjoint=results.prepared["disjoint"],
-    )  # fmt: skip
+    )
     return ["## Against published figures", *_table(published_table(found)), *_list(told), ""]
 
 
 def _elsewhere_lines(results: Results) -> list[str]:
-    lines = ["## On films from elsewhere"]
+    lines = ["## On images from elsewhere"]
     for name, found in results.elsewhere.items():
         accuracy = show_interval(found["models"][WEIGHTED]["accuracy"])
-        lines.append(f"- {one_line(name)}, {found['n']:,} films: accuracy {accuracy}")
+        lines.append(f"- {one_line(name)}, {found['n']:,} images: accuracy {accuracy}")
     if not results.elsewhere:
         lines.append(f"{results.not_measured('evaluate-on')}.")
     return [*lines, ""]
 
 
 def _unknown(results: Results) -> list[str]:
-    """Say which columns of the table are empty, and for how many films."""
+    """Say which columns of the table are empty, and for how many images."""
     table, found = results.table, []
-    for column, name in {"patient_id": "who the patient is", "source": "the source", "sex": "sex",
-                         "age": "age", "view": "the view", "mask": "where the lungs are",
-                         "license": "the licence"}.items():  # fmt: skip
+    for column, name in {
+        "patient_id": "who the patient is",
+        "source": "the source",
+        "sex": "sex",
+        "age": "age",
+        "view": "the view",
+        "mask": "where the lungs are",
+        "license": "the licence",
+    }.items():
         blank = int((table[column] == "").sum()) if column in table else len(table)
         if blank:
-            found.append(f"{name}: unknown of {blank:,} of {len(table):,} films")
+            found.append(f"{name}: unknown of {blank:,} of {len(table):,} images")
     return [*found, "who was imaged, why, and who was left out: the sources do not tell"]
 
 
 def _made_lines(results: Results) -> list[str]:
-    files: dict[str, Any] = {"prepare": results.prepared, "ensemble": results.ensemble,
-                             "evaluate": results.metrics, "audit": results.audit}  # fmt: skip
+    files: dict[str, Any] = {
+        "prepare": results.prepared,
+        "ensemble": results.ensemble,
+        "evaluate": results.metrics,
+        "audit": results.audit,
+    }
     files |= {f"train {name}": card for name, card in results.members.items()}
     lines = []
     for name, found in files.items():
         made = (found or {}).get("environment")
-        what = f"{made['command']}, commit {made['git_commit']}, {made['time_utc']}" if made else (
-            results.not_measured(name) if name in results.commands else "not recorded")  # fmt: skip
+        what = (
+            f"{made['command']}, commit {made['git_commit']}, {made['time_utc']}"
+            if made
+            else (results.not_measured(name) if name in results.commands else "not recorded")
+        )
         lines.append(f"- {one_line(name)}: {one_line(what)}")
     return lines
 

@@ -12,8 +12,11 @@ from cxr.report.results import Results
 from cxr.report.wording import count, percent
 
 SPLITS = ("train", "val", "test")
-HEADLINE = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy",
-            "macro_auroc": "macro AUROC"}  # fmt: skip
+HEADLINE = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auroc": "macro AUROC",
+}
 UNKNOWN = "unknown"
 
 
@@ -29,66 +32,88 @@ def headline(results: Results) -> list[tuple[str, str]]:
 
 
 def split_counts(results: Results) -> dict[str, int]:
-    """Return the films of each split."""
-    films = results.prepared["counts"]["films"]
-    return {name: sum(found.get(name, 0) for found in films.values()) for name in SPLITS}
+    """Return the images of each split."""
+    images = results.prepared["counts"]["images"]
+    return {name: sum(found.get(name, 0) for found in images.values()) for name in SPLITS}
 
 
 def data_rows(results: Results) -> list[tuple[str, str]]:
     """Return what was trained on what: data, fingerprint, groups, drops, splits, members."""
     counts, disjoint = results.prepared["counts"], results.prepared["disjoint"]
     settings, spec = results.prepared["settings"], results.prepared["preprocess"]
-    films, splits = counts["films"], split_counts(results)
+    images, splits = counts["images"], split_counts(results)
     crossing = disjoint["crossing_groups"]
-    apart = "none of them in two splits" if not crossing else (
-        f"{crossing:,} of them in two splits, {disjoint['test_films_in_crossing_groups']:,} test "
-        "films among them")  # fmt: skip
+    apart = (
+        "none of them in two splits"
+        if not crossing
+        else (
+            f"{crossing:,} of them in two splits, {disjoint['test_images_in_crossing_groups']:,} "
+            "test images among them"
+        )
+    )
     rows = [
         ("data", results.run["data"] + (" (synthetic phantom)" if results.synthetic else "")),
         ("fingerprint", results.run["fingerprint"]),
-        ("films", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {_drops(counts)}"),
+        ("images", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {_drops(counts)}"),
         ("patients or groups", f"{counts['patients_or_groups']:,}, {apart}"),
-        ("split", f"{settings['split']}: " + ", ".join(
-            f"{splits[name]:,} {name} (" + ", ".join(
-                f"{label} {films[label].get(name, 0):,}" for label in films) + ")"
-            for name in SPLITS)),
-        ("film as seen", f"{spec['size_px']} x {spec['size_px']} pixels, {spec['fit']}"),
-    ]  # fmt: skip
+        (
+            "split",
+            f"{settings['split']}: "
+            + ", ".join(
+                f"{splits[name]:,} {name} ("
+                + ", ".join(f"{label} {images[label].get(name, 0):,}" for label in images)
+                + ")"
+                for name in SPLITS
+            ),
+        ),
+        ("image as seen", f"{spec['size_px']} x {spec['size_px']} pixels, {spec['fit']}"),
+    ]
     rows += [(f"member {name}", _member(results, name)) for name in results.ensemble["members"]]
     ensemble = Ensemble.from_dict(results.ensemble)
-    fitted = "out-of-fold films" if ensemble.fitted_on == OUT_OF_FOLD else "validation"
-    rows.append((
-        "ensemble", f"{ensemble.pool} pool, temperature {ensemble.temperature:.3f} behind it, "
-        f"fitted on {fitted}",
-    ))  # fmt: skip
+    fitted = "out-of-fold images" if ensemble.fitted_on == OUT_OF_FOLD else "validation"
+    rows.append(
+        (
+            "ensemble",
+            f"{ensemble.pool} pool, temperature {ensemble.temperature:.3f} behind it, "
+            f"fitted on {fitted}",
+        )
+    )
     if results.metrics:
         rows.append(("test split opened", f"{results.metrics['test_opened']} time(s) by this run"))
     return rows
 
 
 def limits(results: Results) -> list[str]:
-    """Return the limits of use, those that these films and figures give first."""
+    """Return the limits of use, those that these images and figures give first."""
     found = []
     if results.synthetic:
-        found.append("Trained on a synthetic phantom: it has never seen a real film, and its "
-                     "figures say nothing about patients.")  # fmt: skip
+        found.append(
+            "Trained on a synthetic phantom: it has never seen a real image, and its "
+            "figures say nothing about patients."
+        )
     found += own_sources(results.table)
     if unknown := patients_unknown(results.table):
         found.append(f"{unknown[0].upper()}{unknown[1:]}.")
     if crossing := results.prepared["disjoint"]["crossing_groups"]:
-        found.append(f"{crossing:,} patients or groups lie on both sides of the split, so the "
-                     "figures are not those of unseen patients.")  # fmt: skip
+        found.append(
+            f"{crossing:,} patients or groups lie on both sides of the split, so the "
+            "figures are not those of unseen patients."
+        )
     for name, other in results.elsewhere.items():
         score = percent(other["models"][WEIGHTED]["accuracy"])
-        found.append(f"On films of {name} the same ensemble is right on {score} "
-                     f"({count(other['n'], 'film')}); on other films it can be worse.")  # fmt: skip
+        found.append(
+            f"On images of {name} the same ensemble is right on {score} "
+            f"({count(other['n'], 'image')}); on other images it can be worse."
+        )
     if not results.elsewhere:
-        found.append("Measured on films of its own sources only; on films from elsewhere it can "
-                     "be far worse.")  # fmt: skip
+        found.append(
+            "Measured on images of its own sources only; on images from elsewhere it can "
+            "be far worse."
+        )
     found += [
         f"It knows {list_words(results.labels)} and nothing else: any other disease, view or "
         "picture gets one of these names unless it is refused.",
-        "Probabilities and prediction sets hold for films like those of validation, and for the "
+        "Probabilities and prediction sets hold for images like those of validation, and for the "
         "classes' shares there.",
         "It is no medical device: no diagnosis, treatment or triage may rest on it.",
     ]
@@ -98,36 +123,57 @@ def limits(results: Results) -> list[str]:
 def own_sources(table: pd.DataFrame) -> list[str]:
     """Say which classes come from sources that no other class has."""
     if "source" not in table or not table["source"].any():
-        return ["The manifest names no sources, so nobody can tell whether a class stands for a "
-                "hospital."]  # fmt: skip
-    sources = {str(label): {str(name) or UNKNOWN for name in part}
-               for label, part in table.groupby("label", sort=False)["source"]}  # fmt: skip
+        return [
+            "The manifest names no sources, so nobody can tell whether a class stands for a "
+            "hospital."
+        ]
+    sources = {
+        str(label): {str(name) or UNKNOWN for name in part}
+        for label, part in table.groupby("label", sort=False)["source"]
+    }
     found = []
     for label, own in sources.items():
         others = set().union(*(names for other, names in sources.items() if other != label))
         if len(sources) > 1 and not own & others:
             found.append(
-                f"Every {label} film comes from {list_words(sorted(own))}, and no other class "
+                f"Every {label} image comes from {list_words(sorted(own))}, and no other class "
                 "does: a network can tell the hospital instead of the disease."
             )
     return found
 
 
 def source_table(table: pd.DataFrame) -> Table:
-    """Return films, patients and what is known of them by class and source."""
+    """Return images, patients and what is known of them by class and source."""
     given = table.assign(source=table.get("source", ""))
     rows: list[tuple[Cell, ...]] = []
     for (label, source), part in given.groupby(["label", "source"], sort=False):
         known = (part["patient_id"] != "") if "patient_id" in part else pd.Series(dtype=bool)
         patients = part.loc[known[known].index, "patient_id"].nunique() if known.any() else None
-        rows.append((
-            str(label), str(source) or UNKNOWN, len(part), patients, int(part["group"].nunique()),
-            *(int((part["split"] == name).sum()) for name in SPLITS),
-            *(_known(part, column) for column in ("sex", "age", "view")), _known(part, "mask"),
-        ))  # fmt: skip
-    heads = ("class", "source", "films", "patient ids", "groups", *SPLITS, "sex known",
-             "age known", "view known", "lung mask")  # fmt: skip
-    return Table("Films by class and source", heads, tuple(rows))
+        rows.append(
+            (
+                str(label),
+                str(source) or UNKNOWN,
+                len(part),
+                patients,
+                int(part["group"].nunique()),
+                *(int((part["split"] == name).sum()) for name in SPLITS),
+                *(_known(part, column) for column in ("sex", "age", "view")),
+                _known(part, "mask"),
+            )
+        )
+    heads = (
+        "class",
+        "source",
+        "images",
+        "patient ids",
+        "groups",
+        *SPLITS,
+        "sex known",
+        "age known",
+        "view known",
+        "lung mask",
+    )
+    return Table("Images by class and source", heads, tuple(rows))
 
 
 def licence_table(table: pd.DataFrame) -> Table:
@@ -137,8 +183,9 @@ def licence_table(table: pd.DataFrame) -> Table:
         (str(source) or UNKNOWN, str(name) or UNKNOWN, len(part))
         for (source, name), part in given.groupby(["source", "license"])
     ]
-    return Table("Licences, as the manifest gives them", ("source", "licence", "films"),
-                 tuple(rows))  # fmt: skip
+    return Table(
+        "Licences, as the manifest gives them", ("source", "licence", "images"), tuple(rows)
+    )
 
 
 def training_table(results: Results) -> Table:
@@ -146,15 +193,32 @@ def training_table(results: Results) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for name, card in results.members.items():
         how, trainer = card.get("training", {}), card.get("trainer", {})
-        rows.append((
-            name, card.get("architecture"), card.get("input", {}).get("size_px"),
-            _start(card), card.get("data", {}).get("train_films"),
-            f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}", trainer.get("batch_size"),
-            f"{trainer['lr']:g}" if "lr" in trainer else None, how.get("seed"),
-            f"{how['seconds'] / 60:.0f} min" if "seconds" in how else None,
-        ))  # fmt: skip
-    heads = ("member", "architecture", "input px", "starts from", "train films", "epoch kept",
-             "batch", "learning rate", "seed", "time")  # fmt: skip
+        rows.append(
+            (
+                name,
+                card.get("architecture"),
+                card.get("input", {}).get("size_px"),
+                _start(card),
+                card.get("data", {}).get("train_images"),
+                f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}",
+                trainer.get("batch_size"),
+                f"{trainer['lr']:g}" if "lr" in trainer else None,
+                how.get("seed"),
+                f"{how['seconds'] / 60:.0f} min" if "seconds" in how else None,
+            )
+        )
+    heads = (
+        "member",
+        "architecture",
+        "input px",
+        "starts from",
+        "train images",
+        "epoch kept",
+        "batch",
+        "learning rate",
+        "seed",
+        "time",
+    )
     return Table("How the members were trained", heads, tuple(rows))
 
 
@@ -173,7 +237,7 @@ def _member(results: Results, name: str) -> str:
 
 def _drops(counts: dict[str, Any]) -> str:
     parts = {
-        "copies of other films": counts["dropped_copies"],
+        "copies of other images": counts["dropped_copies"],
         "with conflicting labels": counts["dropped_conflicting"],
         "unreadable": counts["dropped_unreadable"],
     }

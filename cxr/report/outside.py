@@ -1,6 +1,6 @@
 """How much of the score is not in the lungs: two sentences and one figure for a clinician.
 
-N films, S side of prepared pixels.
+N images, S side of prepared pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,9 @@ Image = NDArray[np.uint8]
 WITHOUT_LUNGS: tuple[Variant, ...] = ("lungs black", "box black")
 """Rows of the lung test that are shown: the lungs covered, and a box around both."""
 LINEAR_THUMBNAIL = "linear on 16 x 16"
-"""The row's model in the table of the lung test: it saw every film that has a mask."""
+"""The row's model in the table of the lung test: it saw every image that has a mask."""
 TOLD = 0.80
-"""AUROC from which a class is said to be told by the border: four pairs of films of five."""
+"""AUROC from which a class is said to be told by the border: four pairs of images of five."""
 STYLES: dict[Kind, dict[str, Any]] = {
     "nothing": {"color": "#BBBBBB"},
     "outside": {"color": "#E69F00", "hatch": "//", "edgecolor": "white"},
@@ -40,12 +40,12 @@ STYLES: dict[Kind, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Bar:
-    """What one sees of a film, and how often the class is then named rightly.
+    """What one sees of an image, and how often the class is then named rightly.
 
     Attributes:
         text: beside the bar.
         found: ``value``, ``low``, ``high`` of the accuracy; ``low`` NaN where there is none.
-        kind: nothing of the film, what lies outside the lungs, all of it.
+        kind: nothing of the image, what lies outside the lungs, all of it.
         picture: which picture stands beside it: "border", "lungs black", ..., or "".
     """
 
@@ -69,19 +69,25 @@ def outside_bars(results: Results) -> list[Bar]:
     share = metrics["counts"][commonest] / metrics["n"]
     nan = float("nan")
     texts = {
-        BORDER: "the film's outer border alone,\nlinear model",
+        BORDER: "the image's outer border alone,\nlinear model",
         "box black": "a box over both lungs,\n16 x 16 pixels, linear model",
         "lungs black": "lungs blacked out,\n16 x 16 pixels, linear model",
-        THUMBNAIL: "whole film,\n16 x 16 pixels, linear model",
+        THUMBNAIL: "whole image,\n16 x 16 pixels, linear model",
     }
-    bars = [Bar(f"no film at all:\nalways say {commonest}",
-                {"value": share, "low": nan, "high": nan}, "nothing")]  # fmt: skip
+    bars = [
+        Bar(
+            f"no image at all:\nalways say {commonest}",
+            {"value": share, "low": nan, "high": nan},
+            "nothing",
+        )
+    ]
     bars += [
         Bar(text, rows[name], "all" if name == THUMBNAIL else "outside", name)
-        for name, text in texts.items() if name in rows
-    ]  # fmt: skip
+        for name, text in texts.items()
+        if name in rows
+    ]
     ours = metrics["models"][WEIGHTED]["accuracy"]
-    return [*bars, Bar("whole film,\ntrained networks (ensemble)", ours, "all", "whole")]
+    return [*bars, Bar("whole image,\ntrained networks (ensemble)", ours, "all", "whole")]
 
 
 def outside_sentences(results: Results) -> list[str]:
@@ -91,13 +97,17 @@ def outside_sentences(results: Results) -> list[str]:
         return [f"How much of the score is not in the lungs was {results.not_measured('audit')}."]
     told = []
     if BORDER in bars:
-        told.append(f"{percent(bars[BORDER].found, digits=0)} of the test films when it sees "
-                    "their outer border alone")  # fmt: skip
+        told.append(
+            f"{percent(bars[BORDER].found, digits=0)} of the test images when it sees "
+            "their outer border alone"
+        )
     hidden = next((name for name in WITHOUT_LUNGS if name in bars), None)
     if hidden:
         covered = "blacked out" if hidden == "lungs black" else "under a black box"
-        told.append(f"{percent(bars[hidden].found, digits=0)} when it sees a thumbnail with the "
-                    f"lungs {covered}, which still draws where they lie")  # fmt: skip
+        told.append(
+            f"{percent(bars[hidden].found, digits=0)} when it sees a thumbnail with the "
+            f"lungs {covered}, which still draws where they lie"
+        )
     first = (
         "Without a lung to look at, a plain linear model names the right one of "
         f"{len(results.labels)} classes on {' and on '.join(told)}; always saying the "
@@ -119,10 +129,12 @@ def _second(results: Results) -> str:
         if border:
             label = max(border, key=lambda name: border[name]["value"])
             auroc = show_interval(border[label], digits=2)
-            told = (f", and {label} is told from the rest by the border alone (AUROC {auroc}, "
-                    "where 0.50 is guessing)")  # fmt: skip
+            told = (
+                f", and {label} is told from the rest by the border alone (AUROC {auroc}, "
+                "where 0.50 is guessing)"
+            )
         return (
-            f"So a good part of what any network scores on these films is not in the lungs{told}: "
+            f"So a good part of what any network scores on these images is not in the lungs{told}: "
             "the accuracy above does not show that the networks recognise disease."
         )
     return (
@@ -132,22 +144,22 @@ def _second(results: Results) -> str:
 
 
 def draw_outside(
-    bars: Sequence[Bar], film: Image | None, mask: NDArray[np.bool_] | None, *, note: str
+    bars: Sequence[Bar], image: Image | None, mask: NDArray[np.bool_] | None, *, note: str
 ) -> Figure:
-    """Draw how often the class is named rightly by how much of a film is seen.
+    """Draw how often the class is named rightly by how much of an image is seen.
 
     Args:
         bars: of ``outside_bars``.
-        film: (S, S), an example that is shown as each model sees it; None shows none.
+        image: (S, S), an example that is shown as each model sees it; None shows none.
         mask: (S, S), its lungs; None leaves out the pictures that need it.
-        note: what the films are.
+        note: what the images are.
     """
-    pictures = {} if film is None else _pictures(film, mask)
+    pictures = {} if image is None else _pictures(image, mask)
     figure = new_figure(
         8.6, 0.56 * len(bars) + 1.0, note=note, title="How far does one get without the lungs?"
     )
     axes = figure.add_subplot()
-    style_axes(axes, x_label="test films whose class is named rightly (thin line: 95 % interval)")
+    style_axes(axes, x_label="test images whose class is named rightly (thin line: 95 % interval)")
     for place, bar in enumerate(reversed(bars)):
         value, low, high = (100 * bar.found[key] for key in ("value", "low", "high"))
         axes.barh(place, value, height=0.6, **STYLES[bar.kind])
@@ -158,10 +170,15 @@ def draw_outside(
         axes.text(end + 1.2, place, text, va="center", fontsize=9, fontweight="bold", color=INK)
         if bar.picture in pictures:
             shown = OffsetImage(pictures[bar.picture], zoom=35 / 224, cmap="gray")
-            axes.add_artist(AnnotationBbox(
-                shown, (0, place), xycoords=("axes fraction", "data"), box_alignment=(1.12, 0.5),
-                frameon=False,
-            ))  # fmt: skip
+            axes.add_artist(
+                AnnotationBbox(
+                    shown,
+                    (0, place),
+                    xycoords=("axes fraction", "data"),
+                    box_alignment=(1.12, 0.5),
+                    frameon=False,
+                )
+            )
     axes.set_yticks(range(len(bars)), [bar.text for bar in reversed(bars)])
     axes.tick_params(axis="y", length=0, pad=46 if pictures else 4, labelsize=8.5)
     axes.set(xlim=(0, 108), ylim=(-0.55, len(bars) - 0.45))
@@ -173,26 +190,26 @@ def draw_outside(
 def outside_alt(bars: Sequence[Bar]) -> str:
     """Describe the figure for who cannot see it."""
     told = [f"{' '.join(bar.text.split())}: {100 * bar.found['value']:.0f} %" for bar in bars]
-    return f"Bars, share of test films named rightly. {'; '.join(told)}."
+    return f"Bars, share of test images named rightly. {'; '.join(told)}."
 
 
-def _pictures(film: Image, mask: NDArray[np.bool_] | None) -> dict[str, Image]:
-    """Return the film as each model sees it, (224, 224) each."""
-    small = thumbnails(film[None], np.zeros(1, np.int64))[0]
+def _pictures(image: Image, mask: NDArray[np.bool_] | None) -> dict[str, Image]:
+    """Return the image as each model sees it, (224, 224) each."""
+    small = thumbnails(image[None], np.zeros(1, np.int64))[0]
     ring = np.array(small)
     ring[RINGS:-RINGS, RINGS:-RINGS] = 255
-    found = {"whole": _enlarge(film), THUMBNAIL: _enlarge(small), BORDER: _enlarge(ring)}
+    found = {"whole": _enlarge(image), THUMBNAIL: _enlarge(small), BORDER: _enlarge(ring)}
     if mask is not None and mask.any():
         for variant in WITHOUT_LUNGS:
-            hidden = occlude(film[None], mask[None], variant)
+            hidden = occlude(image[None], mask[None], variant)
             found[variant] = _enlarge(thumbnails(hidden, np.zeros(1, np.int64))[0])
     return found
 
 
-def _enlarge(film: NDArray[Any]) -> Image:
+def _enlarge(image: NDArray[Any]) -> Image:
     """Repeat pixels until the side is 224, without blur."""
-    rows = np.arange(224) * film.shape[0] // 224
-    return np.asarray(film, np.float32).clip(0, 255).astype(np.uint8)[np.ix_(rows, rows)]
+    rows = np.arange(224) * image.shape[0] // 224
+    return np.asarray(image, np.float32).clip(0, 255).astype(np.uint8)[np.ix_(rows, rows)]
 
 
 def _accuracies(results: Results) -> dict[str, dict[str, float]]:
@@ -202,7 +219,7 @@ def _accuracies(results: Results) -> dict[str, dict[str, float]]:
         row = _row(results, "baselines", {"input of the model": name})
         found[name] = read_interval(row.get("accuracy"))
     for name in WITHOUT_LUNGS:
-        row = _row(results, "lungs", {"model": LINEAR_THUMBNAIL, "film": name})
+        row = _row(results, "lungs", {"model": LINEAR_THUMBNAIL, "image": name})
         found[name] = read_interval(row.get("accuracy"))
     return {name: value for name, value in found.items() if value}
 

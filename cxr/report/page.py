@@ -11,7 +11,7 @@ from cxr.report.facts import data_rows, headline, limits
 from cxr.report.outside import outside_sentences
 from cxr.report.parts import Picture, Pictures, Section
 from cxr.report.results import Results
-from cxr.report.sections import build_sections, films_line, verdict_rows
+from cxr.report.sections import build_sections, images_line, verdict_rows
 from cxr.report.wording import VERDICTS, split_interval
 
 TEMPLATE = "report.html.j2"
@@ -29,9 +29,12 @@ def render_report(results: Results, pictures: Pictures) -> str:
         pictures: place to figures; "outside" stands on the first page.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"cell": split_interval, "uri": data_uri, "css": css_string}
     environment.tests |= {
         "table": lambda part: isinstance(part, Table),
@@ -39,17 +42,27 @@ def render_report(results: Results, pictures: Pictures) -> str:
         "pair": lambda part: isinstance(part, list),
         "section": lambda part: isinstance(part, Section),
     }
-    facts = [(name, value[:SHORT] if name == "fingerprint" else value)
-             for name, value in data_rows(results)]  # fmt: skip
+    facts = [
+        (name, value[:SHORT] if name == "fingerprint" else value)
+        for name, value in data_rows(results)
+    ]
     text = environment.get_template(TEMPLATE).render(
-        name=results.name, note=results.note, facts=facts, headline=headline(results),
-        films=films_line(results), verdicts=verdict_rows(results), story=outside_sentences(results),
+        name=results.name,
+        note=results.note,
+        facts=facts,
+        headline=headline(results),
+        images=images_line(results),
+        verdicts=verdict_rows(results),
+        story=outside_sentences(results),
         audit_missing="" if results.audit else results.not_measured("audit"),
         complete=bool(results.audit and results.audit["complete"]),
-        audit_command=results.commands["audit"], outside=pictures.get("outside", ()),
-        limits=limits(results), sections=build_sections(results, pictures), wide=WIDE,
+        audit_command=results.commands["audit"],
+        outside=pictures.get("outside", ()),
+        limits=limits(results),
+        sections=build_sections(results, pictures),
+        wide=WIDE,
         signs=VERDICTS,
-    )  # fmt: skip
+    )
     return re.sub(r"\n\s*\n+", "\n", text)
 
 

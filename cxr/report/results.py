@@ -11,10 +11,13 @@ from cxr.files import read_json
 from cxr.plotting import RESEARCH_USE, footer_text
 
 COMMANDS = {
-    "evaluate": "make evaluate", "audit": "make audit", "explain": "make explain",
-    "evaluate-on": "make evaluate-on DATA=... RUN=...", "cv": "make cv FOLDS=5",
+    "evaluate": "make evaluate",
+    "audit": "make audit",
+    "explain": "make explain",
+    "evaluate-on": "make evaluate-on DATA=... RUN=...",
+    "cv": "make cv FOLDS=5",
     "leak": "make experiment NAME=leak",
-}  # fmt: skip
+}
 """What makes a part that is missing."""
 
 
@@ -26,7 +29,7 @@ class Results:
         folder: of the run.
         run: ``run.json``.
         prepared: ``prepared.json``.
-        table: the prepared set's table, a row per film.
+        table: the prepared set's table, a row per image.
         ensemble: ``ensemble.json``.
         members: each member's ``member.json``.
         metrics: ``evaluation/metrics.json``.
@@ -63,12 +66,12 @@ class Results:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the films are those of the phantom."""
+        """Whether the images are those of the phantom."""
         return bool(self.run.get("synthetic"))
 
     @property
     def note(self) -> str:
-        """What stands on every page: what the films are, and that it is for research alone."""
+        """What stands on every page: what the images are, and that it is for research alone."""
         return footer_text(str(self.run.get("note") or RESEARCH_USE))
 
     @property
@@ -109,7 +112,10 @@ def read_results(
     missing: dict[str, str] = {}
     metrics: dict[str, Any] | None = _read(folder / "evaluation" / "metrics.json")
     if metrics and metrics["fingerprint"] != run["fingerprint"]:
-        metrics, missing["evaluation"] = None, _again("measured on other films", wanted["evaluate"])
+        metrics, missing["evaluation"] = (
+            None,
+            _again("measured on other images", wanted["evaluate"]),
+        )
     elif metrics and "ensemble_minus" not in metrics:
         metrics, missing["evaluation"] = None, _again("of version 0.1", wanted["evaluate"])
     elif not metrics:
@@ -125,22 +131,35 @@ def read_results(
     elif not audit["complete"]:
         missing["some tests of the audit"] = _never(wanted["audit"])
     root = folder.parent.parent
-    # What a leak is worth on the phantom has no place beside real films, nor the other way.
+    # What a leak is worth on the phantom has no place beside real images, nor the other way.
     leak = next(
-        ((path, found) for path, found in _read_all(root, "*/leak/leak.json").items()
-         if ("synthetic" in found["note"]) == bool(run.get("synthetic"))), None,
-    )  # fmt: skip
+        (
+            (path, found)
+            for path, found in _read_all(root, "*/leak/leak.json").items()
+            if ("synthetic" in found["note"]) == bool(run.get("synthetic"))
+        ),
+        None,
+    )
     return Results(
-        folder, run, dict(prepared), table, ensemble,
+        folder,
+        run,
+        dict(prepared),
+        table,
+        ensemble,
         {name: _read(folder / "members" / name / "member.json") for name in ensemble["members"]},
-        metrics or None, certainty or None, audit or None,
+        metrics or None,
+        certainty or None,
+        audit or None,
         _read(folder / "explain" / "explain.json") or None,
         None if leak is None else leak[1] | {"folder": str(leak[0].parent)},
-        {path.parent.name: found
-         for path, found in _read_all(folder, "evaluated_on/*/metrics.json").items()},
+        {
+            path.parent.name: found
+            for path, found in _read_all(folder, "evaluated_on/*/metrics.json").items()
+        },
         {path.parent.name: found for path, found in _read_all(folder, "cv-*/cv.json").items()},
-        wanted, missing,
-    )  # fmt: skip
+        wanted,
+        missing,
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from cxr.evaluation.cross_validation import fold_table
 from cxr.evaluation.leak_experiment import (
     COPIES_FIRST,
-    OTHER_FILMS,
+    OTHER_IMAGES,
     OWN_TEST,
     SPLIT_FIRST,
     leak_sentences,
@@ -14,28 +14,18 @@ from cxr.evaluation.leak_experiment import (
 from cxr.evaluation.published import differences, published_table
 from cxr.evaluation.tables import Cell, Table, few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
-from cxr.report.facts import (
-    data_rows,
-    licence_table,
-    source_table,
-    split_counts,
-    training_table,
-)
-from cxr.report.parts import (
-    Part,
-    Pictures,
-    Section,
-    pictures_at,
-    rows_table,
-)
+from cxr.report.facts import data_rows, licence_table, source_table, split_counts, training_table
+from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
 from cxr.report.results import Results
 from cxr.report.score_tables import certainty_sections, mistakes_section, scores_section
 from cxr.report.wording import VERDICTS, count
 
 LEAK_WORDS = {
-    COPIES_FIRST: "copied, then split at random", SPLIT_FIRST: "split, then trained",
-    OWN_TEST: "its own test share", OTHER_FILMS: "films neither has seen",
-}  # fmt: skip
+    COPIES_FIRST: "copied, then split at random",
+    SPLIT_FIRST: "split, then trained",
+    OWN_TEST: "its own test share",
+    OTHER_IMAGES: "images neither has seen",
+}
 
 
 def build_sections(results: Results, pictures: Pictures) -> list[Section]:
@@ -46,12 +36,20 @@ def build_sections(results: Results, pictures: Pictures) -> list[Section]:
         pictures: those at hand; a place without one is left out.
     """
     found = [
-        scores_section(results, pictures), *certainty_sections(results, pictures),
+        scores_section(results, pictures),
+        *certainty_sections(results, pictures),
         mistakes_section(pictures),
-        _audit(results, pictures), _leak(results, pictures), _published(results),
-        _elsewhere(results), _folds(results), _pointing(results), _data(results),
-        _training(results, pictures), _missing(results), _made(results),
-    ]  # fmt: skip
+        _audit(results, pictures),
+        _leak(results, pictures),
+        _published(results),
+        _elsewhere(results),
+        _folds(results),
+        _pointing(results),
+        _data(results),
+        _training(results, pictures),
+        _missing(results),
+        _made(results),
+    ]
     return [section for section in found if section is not None and section.parts]
 
 
@@ -60,11 +58,15 @@ def _audit(results: Results, pictures: Pictures) -> Section | None:
     if audit is None:
         return None
     tests = [_test(result, pictures) for result in audit["results"]]
-    return Section("Shortcut audit", (
-        audit["headline"],
-        "Clear: nothing found. Suspicious: more than chance explains. Shortcut: the figure cannot "
-        "be had from the disease alone. Skipped: not done, with the reason.", *tests,
-    ))  # fmt: skip
+    return Section(
+        "Shortcut audit",
+        (
+            audit["headline"],
+            "Clear: nothing found. Suspicious: more than chance explains. Shortcut: the figure "
+            "cannot be had from the disease alone. Skipped: not done, with the reason.",
+            *tests,
+        ),
+    )
 
 
 def _test(result: Mapping[str, Any], pictures: Pictures) -> Section:
@@ -89,29 +91,46 @@ def _leak(results: Results, pictures: Pictures) -> Section | None:
     if results.leak is None:
         return None
     rows: list[tuple[Cell, ...]] = [
-        (LEAK_WORDS[model], LEAK_WORDS[test], values["n"], show_interval(values["accuracy"]),
-         show_interval(values["balanced_accuracy"]))
-        for model, tests in results.leak["models"].items() for test, values in tests.items()
-    ]  # fmt: skip
-    heads = ("model", "measured on", "films", "accuracy", "balanced accuracy")
-    return Section("What a leak is worth", (
-        "The same network, trained twice with the same budget: once with turned and mirrored "
-        "copies made before a random test share was drawn, once with splits that keep copies "
-        "apart.", *leak_sentences(results.leak), *pictures_at(pictures, "leak"),
-        Table(f"Two ways to split, {results.leak['note']}", heads, tuple(rows)),
-    ))  # fmt: skip
+        (
+            LEAK_WORDS[model],
+            LEAK_WORDS[test],
+            values["n"],
+            show_interval(values["accuracy"]),
+            show_interval(values["balanced_accuracy"]),
+        )
+        for model, tests in results.leak["models"].items()
+        for test, values in tests.items()
+    ]
+    heads = ("model", "measured on", "images", "accuracy", "balanced accuracy")
+    return Section(
+        "What a leak is worth",
+        (
+            "The same network, trained twice with the same budget: once with turned and mirrored "
+            "copies made before a random test share was drawn, once with splits that keep copies "
+            "apart.",
+            *leak_sentences(results.leak),
+            *pictures_at(pictures, "leak"),
+            Table(f"Two ways to split, {results.leak['note']}", heads, tuple(rows)),
+        ),
+    )
 
 
 def _published(results: Results) -> Section | None:
     found = (results.metrics or {}).get("published_comparison")
     if not found or results.metrics is None:
         return None
-    return Section("Against published figures", (
-        published_table(found),
-        *differences(found, train_films=split_counts(results)["train"],
-                     disjoint=results.prepared["disjoint"],
-                     opened=results.metrics["test_opened"]),
-    ))  # fmt: skip
+    return Section(
+        "Against published figures",
+        (
+            published_table(found),
+            *differences(
+                found,
+                train_images=split_counts(results)["train"],
+                disjoint=results.prepared["disjoint"],
+                opened=results.metrics["test_opened"],
+            ),
+        ),
+    )
 
 
 def _elsewhere(results: Results) -> Section | None:
@@ -119,16 +138,27 @@ def _elsewhere(results: Results) -> Section | None:
     for name, found in results.elsewhere.items():
         scores = found["models"][WEIGHTED]
         alone = found.get("present_alone", {}).get("models", {}).get(WEIGHTED)
-        rows.append((
-            name, found["n"], ", ".join(found.get("absent", [])) or "none",
-            show_interval(scores["accuracy"]), show_interval(scores["macro_auroc"]),
-            show_interval(alone["accuracy"]) if alone else None,
-        ))  # fmt: skip
-    heads = ("measured on", "films", "classes without films", "accuracy", "macro AUROC",
-             "accuracy, classes present alone")  # fmt: skip
+        rows.append(
+            (
+                name,
+                found["n"],
+                ", ".join(found.get("absent", [])) or "none",
+                show_interval(scores["accuracy"]),
+                show_interval(scores["macro_auroc"]),
+                show_interval(alone["accuracy"]) if alone else None,
+            )
+        )
+    heads = (
+        "measured on",
+        "images",
+        "classes without images",
+        "accuracy",
+        "macro AUROC",
+        "accuracy, classes present alone",
+    )
     table = Table("The ensemble on other data sets", heads, tuple(rows))
-    text = "Films that the run learnt from were left out."
-    return Section("On films from elsewhere", (text, table)) if rows else None
+    text = "Images that the run learnt from were left out."
+    return Section("On images from elsewhere", (text, table)) if rows else None
 
 
 def _folds(results: Results) -> Section | None:
@@ -137,12 +167,12 @@ def _folds(results: Results) -> Section | None:
         pooled = found["models"][WEIGHTED]
         parts += [
             f"{found['folds']} folds, no group in two; the ensemble's out-of-fold predictions of "
-            f"all {found['n']:,} films pooled: accuracy {show_interval(pooled['accuracy'])}, "
+            f"all {found['n']:,} images pooled: accuracy {show_interval(pooled['accuracy'])}, "
             f"balanced accuracy {show_interval(pooled['balanced_accuracy'])}, macro AUROC "
             f"{show_interval(pooled['macro_auroc'])}.",
             rows_table(f"{found['folds']}-fold cross-validation", fold_table(found)),
         ]
-    return Section("Every film once as test film", tuple(parts)) if parts else None
+    return Section("Every image once as test image", tuple(parts)) if parts else None
 
 
 def _pointing(results: Results) -> Section | None:
@@ -150,17 +180,25 @@ def _pointing(results: Results) -> Section | None:
     if not pointing:
         return None
     rows: list[tuple[Cell, ...]] = [
-        (name, model, group["films"], _patients(group), *(_share(group["models"][model][key])
-                                        for key in ("inside", "half_cell")))
+        (
+            name,
+            model,
+            group["images"],
+            _patients(group),
+            *(_share(group["models"][model][key]) for key in ("inside", "half_cell")),
+        )
         for name, group in {"all lesions": pointing["all"], **pointing["per_class"]}.items()
         for model in group["models"]
-    ]  # fmt: skip
-    heads = ("class", "map", "films", "patients", "inside the lesion", "within half a cell")
-    return Section("Do the maps find the lesion?", (
-        "Share of films on which the map's highest point lies in the true lesion.",
-        Table("Pointing game", heads, tuple(rows)),
-        *([few] if (few := few_note(_counted(pointing))) else []),
-    ))  # fmt: skip
+    ]
+    heads = ("class", "map", "images", "patients", "inside the lesion", "within half a cell")
+    return Section(
+        "Do the maps find the lesion?",
+        (
+            "Share of images on which the map's highest point lies in the true lesion.",
+            Table("Pointing game", heads, tuple(rows)),
+            *([few] if (few := few_note(_counted(pointing))) else []),
+        ),
+    )
 
 
 def _counted(pointing: Mapping[str, Any]) -> dict[str, int]:
@@ -189,25 +227,36 @@ def _training(results: Results, pictures: Pictures) -> Section:
 
 def _missing(results: Results) -> Section | None:
     rows = tuple(results.missing.items())
-    return Section(
-        "Not in this report", (Table("Parts not measured", ("part", "what to do"), rows),)
-    ) if rows else None  # fmt: skip
+    return (
+        Section("Not in this report", (Table("Parts not measured", ("part", "what to do"), rows),))
+        if rows
+        else None
+    )
 
 
 def _made(results: Results) -> Section:
     rows: list[tuple[Cell, ...]] = []
-    files = {"prepared.json": results.prepared, "ensemble.json": results.ensemble,
-             "metrics.json": results.metrics, "audit.json": results.audit}  # fmt: skip
+    files = {
+        "prepared.json": results.prepared,
+        "ensemble.json": results.ensemble,
+        "metrics.json": results.metrics,
+        "audit.json": results.audit,
+    }
     files |= {f"{name}/member.json": card for name, card in results.members.items()}
     for name, found in files.items():
         if made := (found or {}).get("environment"):
             rows.append((name, made["time_utc"], made["command"], made["git_commit"]))
     versions = (results.metrics or results.prepared).get("environment", {}).get("versions", {})
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Section("How it was made", (
-        Table("Files, commands and commits", ("file", "time", "command", "commit"), tuple(rows)),
-        *([f"Versions: {told}."] if told else []),
-    ))  # fmt: skip
+    return Section(
+        "How it was made",
+        (
+            Table(
+                "Files, commands and commits", ("file", "time", "command", "commit"), tuple(rows)
+            ),
+            *([f"Versions: {told}."] if told else []),
+        ),
+    )
 
 
 def verdict_rows(results: Results) -> list[tuple[str, str, str, str]]:
@@ -220,9 +269,9 @@ def verdict_rows(results: Results) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def films_line(results: Results) -> str:
-    """Return how many test films of how many patients the headline rests on."""
+def images_line(results: Results) -> str:
+    """Return how many test images of how many patients the headline rests on."""
     metrics = results.metrics
     if metrics is None:
         return results.not_measured("evaluate")
-    return f"{count(metrics['n'], 'test film')} of {metrics['n_groups']:,} patients or groups"
+    return f"{count(metrics['n'], 'test image')} of {metrics['n_groups']:,} patients or groups"

@@ -7,15 +7,25 @@ from typing import Any
 from cxr.evaluation.tables import Cell
 
 VERDICTS = {
-    "clear": "✓ clear", "suspicious": "? suspicious", "shortcut": "✗ shortcut",
+    "clear": "✓ clear",
+    "suspicious": "? suspicious",
+    "shortcut": "✗ shortcut",
     "skipped": "– skipped",
-}  # fmt: skip
+}
 """A sign beside the word, so that no colour carries the meaning."""
 
 _WITH_INTERVAL = re.compile(r"^([+-]?[\d.]+%?|n/a) (\[[^\]]*\])$")
 
-_ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "'", "\\": "\\\\",
-            "*": "\\*", "](": "]\\("}  # fmt: skip
+_ESCAPED = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "|": "&#124;",
+    "`": "'",
+    "\\": "\\\\",
+    "*": "\\*",
+    "](": "]\\(",
+}
 """What could end a cell, or turn text into HTML, emphasis, code or a link."""
 
 
@@ -45,7 +55,7 @@ def split_interval(cell: Cell) -> tuple[str, str]:
 
 
 def count(number: int, word: str) -> str:
-    """Write ``1 film``, ``2 films``, ``1,237 films``."""
+    """Write ``1 image``, ``2 images``, ``1,237 images``."""
     return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    config: "Settings | Mapping[str, Any] | None" = None,
-    *,
-    load: Callable[..., Any] | None = None,
+    config: "Settings | Mapping[str, Any] | None" = None, *, load: Callable[..., Any] | None = None
 ) -> "Flask":
     """Make the application; see ``cxr.serve.app``. Nothing is imported before it is called."""
     import click

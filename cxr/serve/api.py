@@ -15,13 +15,7 @@ from cxr.serve import queue
 from cxr.serve.map_overlay import compose
 from cxr.serve.openapi import add_pages, film_body, problems_of, register
 from cxr.serve.problems import busy, problem
-from cxr.serve.records import (
-    RateLimitedError,
-    TooLargeError,
-    forget,
-    overlay_png,
-    predict_and_keep,
-)
+from cxr.serve.records import RateLimitedError, TooLargeError, forget, overlay_png, predict_and_keep
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
@@ -35,8 +29,13 @@ log = logging.getLogger(__name__)
 
 __all__ = ["blueprint", "init_app", "problem"]
 
-FILM_TYPES = ("image/jpeg", "image/png", "image/tiff", "application/dicom",
-              "application/octet-stream")  # fmt: skip
+FILM_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "image/tiff",
+    "application/dicom",
+    "application/octet-stream",
+)
 """Media types of a film that is the whole body; what it is is told from its bytes."""
 REQUESTS_PER_MINUTE = 600
 """Of one user; films have their own, lower limit."""
@@ -128,9 +127,11 @@ def delete(prediction_id: str) -> Response:
 @blueprint.route("/predictions/<prediction_id>/map.png", methods=["GET"])
 @blueprint.arguments(MapQuery, location="query", unknown=RAISE)
 @blueprint.response(
-    200, {"type": "string", "format": "binary"}, content_type="image/png",
+    200,
+    {"type": "string", "format": "binary"},
+    content_type="image/png",
     description="The film under the map",
-)  # fmt: skip
+)
 @problems_of(blueprint, 401, 404, 409, 422, 429)
 def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
     """Draw a class activation map over a film."""
@@ -162,13 +163,17 @@ def model() -> Any:
     info = predictor.info
     tested = info.get("test")
     return {
-        "labels": list(predictor.labels), "members": list(predictor.members),
-        "fingerprint": predictor.fingerprint, "note": predictor.note,
-        "format": info.get("format"), "synthetic": info.get("synthetic"),
+        "labels": list(predictor.labels),
+        "members": list(predictor.members),
+        "fingerprint": predictor.fingerprint,
+        "note": predictor.note,
+        "format": info.get("format"),
+        "synthetic": info.get("synthetic"),
         "metrics": tested if isinstance(tested, dict) else None,
         "preprocess": info.get("preprocess"),
-        "intended_use": INTENDED_USE, "notice": RESEARCH_USE,
-    }  # fmt: skip
+        "intended_use": INTENDED_USE,
+        "notice": RESEARCH_USE,
+    }
 
 
 @blueprint.errorhandler(queue.Busy)
@@ -230,10 +235,14 @@ def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
     here = url_for("api.show", prediction_id=row.id)
     links = {"self": here} if row.refused else {"self": here, "map": f"{here}/map.png"}
     shown = row.result | {
-        "id": row.id, "created_at": row.created_at, "refused": row.refused,
-        "width_px": row.width_px, "height_px": row.height_px, "fingerprint": row.fingerprint,
+        "id": row.id,
+        "created_at": row.created_at,
+        "refused": row.refused,
+        "width_px": row.width_px,
+        "height_px": row.height_px,
+        "fingerprint": row.fingerprint,
         "links": links,
-    }  # fmt: skip
+    }
     saved = serving().films.load_maps(row.stem) if maps and not row.refused else None
     if saved is not None:
         shown["maps"] = {

@@ -25,13 +25,7 @@ from cxr.serve.login import (
     sign_in,
     sign_out,
 )
-from cxr.serve.passwords import (
-    MIN_CHARS,
-    check_password,
-    hash_password,
-    is_outdated,
-    is_password,
-)
+from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, is_outdated, is_password
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
 from cxr.serve.serving import serving, utc_now
@@ -130,9 +124,12 @@ def make_token() -> ResponseReturnValue:
     try:
         with serving().database.write() as store:
             secret, token = create_token(
-                store, current_user().id, request.form.get("name", ""), now=utc_now(),
+                store,
+                current_user().id,
+                request.form.get("name", ""),
+                now=utc_now(),
                 days=int(days) if days in map(str, TOKEN_DAYS) else None,
-            )  # fmt: skip
+            )
     except InputError as error:
         flash(sentence(error), "error")
         return _account_page(422)

@@ -107,12 +107,20 @@ def list_accounts() -> None:
     with serving().database.read() as store:
         rows = accounts.list_usage(store, utc_now())
     heads = ("name", "role", "state", "films", "kept", "last login")
-    _table(heads, (
-        (row.user.name, row.user.role, "disabled" if row.user.disabled else "active",
-         str(row.films), str(row.kept),
-         f"{row.user.login_at:%Y-%m-%d %H:%M}" if row.user.login_at else "never")
-        for row in rows
-    ))  # fmt: skip
+    _table(
+        heads,
+        (
+            (
+                row.user.name,
+                row.user.role,
+                "disabled" if row.user.disabled else "active",
+                str(row.films),
+                str(row.kept),
+                f"{row.user.login_at:%Y-%m-%d %H:%M}" if row.user.login_at else "never",
+            )
+            for row in rows
+        ),
+    )
 
 
 @tokens.command("create")
@@ -135,11 +143,19 @@ def list_user_tokens(user: str) -> None:
     """Show an account's tokens."""
     with serving().database.read() as store:
         rows = list_tokens(store, accounts.need_user(store, user).id)
-    _table(("id", "name", "begins", "made", "used"), (
-        (str(row.id), row.name, row.hint, f"{row.created_at:%Y-%m-%d}",
-         f"{row.used_at:%Y-%m-%d}" if row.used_at else "never")
-        for row in rows
-    ))  # fmt: skip
+    _table(
+        ("id", "name", "begins", "made", "used"),
+        (
+            (
+                str(row.id),
+                row.name,
+                row.hint,
+                f"{row.created_at:%Y-%m-%d}",
+                f"{row.used_at:%Y-%m-%d}" if row.used_at else "never",
+            )
+            for row in rows
+        ),
+    )
 
 
 @tokens.command("revoke")

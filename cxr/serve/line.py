@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.imaging.read import Film
+from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring as metrics
 from cxr.serve.live import Busy, LiveModel, PredictorLike
 
@@ -50,7 +50,7 @@ class ClientGone(Busy):
 class _Job:
     """A film that waits for the model."""
 
-    film: Film | NDArray[np.uint8]
+    film: DecodedImage | NDArray[np.uint8]
     kind: tuple[float, bool]
     name: str
     alive: Callable[[], bool] | None
@@ -73,9 +73,16 @@ class ModelQueue:
     """
 
     def __init__(
-        self, bundle: Path, *, load: Callable[[Path], PredictorLike], length: int = 6,
-        batch: int = 4, deadline_s: float = 30.0, watch_s: float = 5.0, level: float = 0.9,
-    ) -> None:  # fmt: skip
+        self,
+        bundle: Path,
+        *,
+        load: Callable[[Path], PredictorLike],
+        length: int = 6,
+        batch: int = 4,
+        deadline_s: float = 30.0,
+        watch_s: float = 5.0,
+        level: float = 0.9,
+    ) -> None:
         self.model = LiveModel(bundle, load, level=level, watch_s=watch_s)
         self.length = length
         self._batch, self.deadline_s = batch, deadline_s
@@ -150,9 +157,14 @@ class ModelQueue:
                 self._state.notify_all()
 
     def predict(
-        self, film: Film | NDArray[np.uint8], *, level: float = 0.9, maps: bool = True,
-        name: str = "film", alive: Callable[[], bool] | None = None,
-    ) -> tuple[Any, PredictorLike]:  # fmt: skip
+        self,
+        film: DecodedImage | NDArray[np.uint8],
+        *,
+        level: float = 0.9,
+        maps: bool = True,
+        name: str = "film",
+        alive: Callable[[], bool] | None = None,
+    ) -> tuple[Any, PredictorLike]:
         """Wait for the model's answer; hold a place meanwhile.
 
         Args:

@@ -128,8 +128,10 @@ class LiveModel:
             before, self._predictor = self._predictor, fresh
             metrics.RELOADS.labels("loaded").inc()
             metrics.MODEL_LOADED.set(1)
-            fields = {"fingerprint": fresh.fingerprint,
-                      "before": getattr(before, "fingerprint", None)}  # fmt: skip
+            fields = {
+                "fingerprint": fresh.fingerprint,
+                "before": getattr(before, "fingerprint", None),
+            }
             log.info("bundle loaded", extra={"fields": fields})
             return True
 

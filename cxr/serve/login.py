@@ -150,9 +150,12 @@ def _find_user() -> User | None:
     here, now = serving(), utc_now()
     with here.database.read() as store:
         found = session_user(
-            store, secret, now=now, lifetime=timedelta(hours=here.settings.session_hours),
+            store,
+            secret,
+            now=now,
+            lifetime=timedelta(hours=here.settings.session_hours),
             idle=timedelta(minutes=here.settings.idle_minutes),
-        )  # fmt: skip
+        )
     if found is None:
         session.pop(COOKIE_KEY, None)
         return None

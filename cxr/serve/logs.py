@@ -65,15 +65,20 @@ def config(level: str = "INFO") -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
-        "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "json",
-                               "stream": "ext://sys.stderr"}},
+        "handlers": {
+            "lines": {
+                "class": "logging.StreamHandler",
+                "formatter": "json",
+                "stream": "ext://sys.stderr",
+            }
+        },
         "root": {"handlers": ["lines"], "level": "WARNING"},
         "loggers": {
             "cxr": {**sink, "level": level},
             "gunicorn.error": {**sink, "level": level},
             "gunicorn.access": {"handlers": [], "propagate": False, "level": "CRITICAL"},
         },
-    }  # fmt: skip
+    }
 
 
 def init_app(app: Flask) -> None:
@@ -108,9 +113,13 @@ def _finish(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
     if route not in QUIET or status >= 400:
         fields = {
-            "method": request.method, "route": route, "status": status,
-            "ms": round(1000 * took_s, 1), "user": g.get("user_id"),
-            "bytes_in": request.content_length, "bytes_out": response.calculate_content_length(),
-        }  # fmt: skip
+            "method": request.method,
+            "route": route,
+            "status": status,
+            "ms": round(1000 * took_s, 1),
+            "user": g.get("user_id"),
+            "bytes_in": request.content_length,
+            "bytes_out": response.calculate_content_length(),
+        }
         log.info("request", extra={"fields": fields})
     return response

@@ -32,10 +32,15 @@ def model() -> ResponseReturnValue:
     test = predictor.info.get("test")
     figures = test.get("ensemble", {}) if isinstance(test, dict) else {}
     return render_template(
-        "model.html", info=predictor.info, predictor=predictor, test=test,
-        rows=_rows(figures), classes=_classes(figures, predictor.labels, test),
-        sets=_sets(predictor.info, serving().settings.level), level=serving().settings.level,
-    )  # fmt: skip
+        "model.html",
+        info=predictor.info,
+        predictor=predictor,
+        test=test,
+        rows=_rows(figures),
+        classes=_classes(figures, predictor.labels, test),
+        sets=_sets(predictor.info, serving().settings.level),
+        level=serving().settings.level,
+    )
 
 
 def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -67,11 +72,14 @@ def _sets(info: dict[str, Any], level: float) -> list[tuple[str, str, str]]:
         (
             label,
             coverage_words(found[label]) if label in found else "not measured",
-            "in every set: too few patients" if limit is None else
-            promise_words(found[label], level) if label in found else "",
+            "in every set: too few patients"
+            if limit is None
+            else promise_words(found[label], level)
+            if label in found
+            else "",
         )
         for label, limit in zip(info["labels"], limits, strict=False)
-    ]  # fmt: skip
+    ]
 
 
 def _interval(entry: Any) -> str:

@@ -25,9 +25,11 @@ REQUEST_SECONDS = Histogram(
     "cxr_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=REGISTRY
 )
 PREDICTIONS = Counter(
-    "cxr_predictions", "Films by what was answered: answered, referred, refused", ["outcome"],
+    "cxr_predictions",
+    "Films by what was answered: answered, referred, refused",
+    ["outcome"],
     registry=REGISTRY,
-)  # fmt: skip
+)
 TURNED_AWAY = Counter(
     "cxr_turned_away",
     "Films not predicted: full, deadline, gone, no_model, rate, unreadable, disk, error",
@@ -35,22 +37,29 @@ TURNED_AWAY = Counter(
     registry=REGISTRY,
 )
 IN_WORK = Gauge(
-    "cxr_films_in_work", "Films admitted and not yet answered", registry=REGISTRY,
+    "cxr_films_in_work",
+    "Films admitted and not yet answered",
+    registry=REGISTRY,
     multiprocess_mode="livesum",
-)  # fmt: skip
+)
 MODEL_SECONDS = Histogram(
     "cxr_model_seconds", "Time of one call of the model", buckets=SECONDS, registry=REGISTRY
 )
 BATCH_FILMS = Histogram(
-    "cxr_batch_films", "Films in one call of the model", buckets=(1, 2, 4, 8, 16, 32),
+    "cxr_batch_films",
+    "Films in one call of the model",
+    buckets=(1, 2, 4, 8, 16, 32),
     registry=REGISTRY,
-)  # fmt: skip
-RELOADS = Counter("cxr_bundle_loads", "Bundle loads: loaded, refused", ["outcome"],
-                  registry=REGISTRY)  # fmt: skip
+)
+RELOADS = Counter(
+    "cxr_bundle_loads", "Bundle loads: loaded, refused", ["outcome"], registry=REGISTRY
+)
 MODEL_LOADED = Gauge(
-    "cxr_model_loaded", "Processes that hold a model", registry=REGISTRY,
+    "cxr_model_loaded",
+    "Processes that hold a model",
+    registry=REGISTRY,
     multiprocess_mode="livesum",
-)  # fmt: skip
+)
 
 
 def exposition() -> bytes:

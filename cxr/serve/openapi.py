@@ -58,9 +58,10 @@ def problems_of(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
 def film_body(types: tuple[str, ...]) -> dict[str, Any]:
     """Return the description of a body that is a film, in a form or by itself."""
     form = {
-        "type": "object", "required": ["file"],
+        "type": "object",
+        "required": ["file"],
         "properties": {"file": {"type": "string", "format": "binary"}},
-    }  # fmt: skip
+    }
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     return {"required": True, "content": content | dict.fromkeys(types, BINARY)}
 
@@ -76,11 +77,13 @@ def register(app: Flask, blueprint: Blueprint) -> None:
     description = Description(
         app,
         spec_kwargs={
-            "title": "cxr", "version": "1", "openapi_version": "3.0.3",
+            "title": "cxr",
+            "version": "1",
+            "openapi_version": "3.0.3",
             "info": {"description": f"{RESEARCH_USE} cxr {metadata.version('cxr')}."},
             "security": [{"token": []}],
         },
-    )  # fmt: skip
+    )
     description.spec.components.security_scheme("token", SCHEME)
     description.register_blueprint(blueprint)
     app.extensions[EXTENSION] = description
@@ -112,27 +115,33 @@ def reference() -> str:
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
     """Return what the page says of an operation."""
-    answers = {int(status): answer for status, answer in operation["responses"].items()
-               if status.isdigit()}  # fmt: skip
+    answers = {
+        int(status): answer for status, answer in operation["responses"].items() if status.isdigit()
+    }
     good = min(answers)
     return {
-        "method": method.upper(), "path": path,
+        "method": method.upper(),
+        "path": path,
         "text": " ".join(filter(None, (operation["summary"], operation.get("description")))),
         "kinds": list(operation.get("requestBody", {}).get("content", ())),
-        "status": good, "answer": answers[good]["description"],
+        "status": good,
+        "answer": answers[good]["description"],
         "content": next(iter(answers[good].get("content", ())), ""),
         "problems": sorted(status for status in answers if status >= 400),
         "parameters": [
             (one["name"], one["schema"].get("type", ""), one.get("description", ""))
             for one in operation.get("parameters", ())
         ],
-    }  # fmt: skip
+    }
 
 
 def _members(schema: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return name, kind and meaning of an object's members."""
     return [
-        (name, kind.get("type", "any") + (" or null" if kind.get("nullable") else ""),
-         kind.get("description", ""))
+        (
+            name,
+            kind.get("type", "any") + (" or null" if kind.get("nullable") else ""),
+            kind.get("description", ""),
+        )
         for name, kind in schema["properties"].items()
-    ]  # fmt: skip
+    ]

@@ -113,14 +113,21 @@ def history() -> ResponseReturnValue:
     user = current_user()
     with serving().database.read() as store:
         found = own_predictions(
-            store, user.id, search=search, outcome=outcome,
+            store,
+            user.id,
+            search=search,
+            outcome=outcome,
             page=request.args.get("page", 1, type=int),
-        )  # fmt: skip
+        )
         outcomes = own_outcomes(store, user.id)
     return render_template(
-        "history.html", page=found, search=search, outcome=outcome, outcomes=outcomes,
+        "history.html",
+        page=found,
+        search=search,
+        outcome=outcome,
+        outcomes=outcomes,
         keep_days=serving().settings.retention_days,
-    )  # fmt: skip
+    )
 
 
 @blueprint.get("/predictions/<prediction_id>/delete")
@@ -194,8 +201,12 @@ def _summary(row: PredictionRow) -> dict[str, Any]:
     else:
         outcome = f"{row.label}, {percent(row.result['probs'][row.label])}"
     return {
-        "name": row.name, "refused": row.refused, "refer": row.refer, "outcome": outcome,
-        "id": row.id, "notice": row.result["notice"],
+        "name": row.name,
+        "refused": row.refused,
+        "refer": row.refer,
+        "outcome": outcome,
+        "id": row.id,
+        "notice": row.result["notice"],
         "url": url_for("results.result", prediction_id=row.id),
         "thumb": url_for("results.thumb", prediction_id=row.id),
-    }  # fmt: skip
+    }

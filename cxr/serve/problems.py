@@ -20,7 +20,7 @@ DETAILS = {
     405: "this address does not offer that method",
     413: "the file is too large",
     500: "something went wrong here; the request id finds it in the server's log",
-}  # fmt: skip
+}
 """What is said where the error says nothing that helps."""
 
 

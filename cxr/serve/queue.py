@@ -13,22 +13,35 @@ from typing import Any
 from flask import Flask, current_app, has_request_context, request
 
 from cxr.errors import InputError
-from cxr.imaging.read import read_film
+from cxr.imaging.read import read_image
 from cxr.serve import monitoring as metrics
 from cxr.serve.line import ClientGone, DeadlinePassed, ModelQueue, QueueFull
 from cxr.serve.live import Busy, ModelMissing, PredictorLike
 from cxr.serve.serving import serving
 
-__all__ = ["Busy", "ClientGone", "DeadlinePassed", "ModelMissing", "ModelQueue", "QueueFull",
-           "current_predictor", "init_app", "model_queue", "place", "submit"]  # fmt: skip
+__all__ = [
+    "Busy",
+    "ClientGone",
+    "DeadlinePassed",
+    "ModelMissing",
+    "ModelQueue",
+    "QueueFull",
+    "current_predictor",
+    "init_app",
+    "model_queue",
+    "place",
+    "submit",
+]
 
 EXTENSION = "cxr_queue"
 
 
 def init_app(
-    app: Flask, *, predictor: PredictorLike | None = None,
+    app: Flask,
+    *,
+    predictor: PredictorLike | None = None,
     load: Callable[[Path], PredictorLike] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Give the application its queue; nothing is loaded and no thread starts yet.
 
     Args:
@@ -42,9 +55,14 @@ def init_app(
     if predictor is not None:
         load = partial(_constant, predictor)
     app.extensions[EXTENSION] = ModelQueue(
-        settings.bundle, load=load, length=settings.queue_length, batch=settings.batch,
-        deadline_s=settings.deadline_s, watch_s=settings.watch_s, level=settings.level,
-    )  # fmt: skip
+        settings.bundle,
+        load=load,
+        length=settings.queue_length,
+        batch=settings.batch,
+        deadline_s=settings.deadline_s,
+        watch_s=settings.watch_s,
+        level=settings.level,
+    )
 
 
 def _constant(predictor: PredictorLike, bundle: Path) -> PredictorLike:
@@ -100,7 +118,7 @@ def submit(data: bytes, *, level: float, maps: bool = True) -> tuple[Any, Predic
     queue, name = model_queue(), "the film"
     with queue.place():
         try:
-            film = read_film(data, name=name)
+            film = read_image(data, name=name)
             alive = client_watch(request.environ) if has_request_context() else None
             answer, model = queue.predict(film, level=level, maps=maps, name=name, alive=alive)
         except (InputError, Busy) as error:

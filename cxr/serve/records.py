@@ -75,10 +75,10 @@ def predict_and_keep(data: bytes, *, name: str, user_id: int, origin: str) -> Pr
         _check_header(data, here.settings.max_pixels)
         _check_rate(user_id)
         prediction, predictor = queue.submit(data, level=here.settings.level, maps=True)
-        _check_pixels(prediction.film.shape, here.settings.max_pixels)
+        _check_pixels(prediction.image.shape, here.settings.max_pixels)
         row = _row(prediction, predictor, name=clean_file_name(name))
         row.user_id, row.origin = user_id, origin
-        row.stem = here.films.save(prediction.film, _maps_to_keep(prediction))
+        row.stem = here.films.save(prediction.image, _maps_to_keep(prediction))
         try:
             with here.database.write() as session:
                 save_prediction(session, row)
@@ -183,19 +183,27 @@ def public_result(prediction: Any) -> dict[str, Any]:
 
 
 def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionRow:
-    height, width = prediction.film.shape
+    height, width = prediction.image.shape
     refused, fingerprint = bool(prediction.refused), str(predictor.fingerprint)[:64]
     result = public_result(prediction) | {
-        "labels": list(predictor.labels), "members": list(predictor.members),
+        "labels": list(predictor.labels),
+        "members": list(predictor.members),
         "fingerprint": fingerprint,
-    }  # fmt: skip
+    }
     if not refused:
         result["set_coverage"] = set_coverage(predictor.info, prediction.level)
     return PredictionRow(
-        id=new_id(), created_at=utc_now(), name=name, refused=refused,
-        label="" if refused else prediction.label, refer=not refused and bool(prediction.refer),
-        width_px=width, height_px=height, fingerprint=fingerprint, result=result,
-    )  # fmt: skip
+        id=new_id(),
+        created_at=utc_now(),
+        name=name,
+        refused=refused,
+        label="" if refused else prediction.label,
+        refer=not refused and bool(prediction.refer),
+        width_px=width,
+        height_px=height,
+        fingerprint=fingerprint,
+        result=result,
+    )
 
 
 def _maps_to_keep(prediction: Any) -> HeatMaps | None:
@@ -209,9 +217,12 @@ def _check_rate(user_id: int) -> None:
     here = serving()
     with here.database.write() as session:
         rate = count_hit(
-            session, f"predict:{user_id}", limit=here.settings.rate_per_minute, window_s=60,
+            session,
+            f"predict:{user_id}",
+            limit=here.settings.rate_per_minute,
+            window_s=60,
             now=utc_now(),
-        )  # fmt: skip
+        )
     if not rate.allowed:
         raise RateLimitedError(
             f"{rate.limit} films a minute are allowed: wait {rate.retry_after_s} s",

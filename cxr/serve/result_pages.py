@@ -4,15 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    json,
-    make_response,
-    render_template,
-    request,
-)
+from flask import Blueprint, Response, abort, json, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 
 from cxr.serve.login import current_user
@@ -36,10 +28,17 @@ def result(prediction_id: str) -> ResponseReturnValue:
     label, member = _chosen(row, maps)
     view = request.args.get("view", VIEWS[0])
     return render_template(
-        "result.html", row=row, result=row.result, votes=votes(row), has_maps=maps is not None,
-        label=label, member=member, view=view if view in VIEWS else VIEWS[0],
-        opacity=round(100 * DEFAULT_OPACITY), expires_at=expires_at(row),
-    )  # fmt: skip
+        "result.html",
+        row=row,
+        result=row.result,
+        votes=votes(row),
+        has_maps=maps is not None,
+        label=label,
+        member=member,
+        view=view if view in VIEWS else VIEWS[0],
+        opacity=round(100 * DEFAULT_OPACITY),
+        expires_at=expires_at(row),
+    )
 
 
 @blueprint.get("/film.png")
@@ -82,9 +81,13 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
     """Send the result as JSON, to keep."""
     row = _own(prediction_id)
     values = {
-        "id": row.id, "name": row.name, "created_at": row.created_at.isoformat(),
-        "width_px": row.width_px, "height_px": row.height_px, **row.result,
-    }  # fmt: skip
+        "id": row.id,
+        "name": row.name,
+        "created_at": row.created_at.isoformat(),
+        "width_px": row.width_px,
+        "height_px": row.height_px,
+        **row.result,
+    }
     body = json.dumps(values, indent=2, sort_keys=False, ensure_ascii=False)
     return _attach(Response(body, mimetype="application/json"), row, "json")
 
@@ -95,9 +98,13 @@ def printable(prediction_id: str) -> ResponseReturnValue:
     row = _own(prediction_id)
     has_maps = serving().films.load_maps(row.stem) is not None
     return render_template(
-        "print.html", row=row, result=row.result, votes=votes(row), has_maps=has_maps,
+        "print.html",
+        row=row,
+        result=row.result,
+        votes=votes(row),
+        has_maps=has_maps,
         opacity=round(100 * DEFAULT_OPACITY),
-    )  # fmt: skip
+    )
 
 
 def votes(row: PredictionRow) -> list[dict[str, Any]]:

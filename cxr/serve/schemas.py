@@ -57,13 +57,17 @@ class PredictionSchema(Schema):
     refusals = fields.List(fields.String(), metadata=_said("Why, a sentence each."))
     label = fields.String(allow_none=True, metadata=_said("The most probable class."))
     probs = fields.Dict(
-        keys=fields.String(), values=fields.Float(), allow_none=True,
+        keys=fields.String(),
+        values=fields.Float(),
+        allow_none=True,
         metadata=_said("Calibrated probability of each class."),
-    )  # fmt: skip
+    )
     member_probs = fields.Dict(
-        keys=fields.String(), values=Probabilities, allow_none=True,
+        keys=fields.String(),
+        values=Probabilities,
+        allow_none=True,
         metadata=_said("The same of each member of the ensemble."),
-    )  # fmt: skip
+    )
     level = fields.Float(
         allow_none=True, metadata=_said("Coverage of each class that the set was made for.")
     )
@@ -71,13 +75,15 @@ class PredictionSchema(Schema):
         fields.String(), allow_none=True, metadata=_said("Classes that cannot be ruled out.")
     )
     set_coverage = fields.Dict(
-        keys=fields.String(), values=fields.Dict(), allow_none=True,
+        keys=fields.String(),
+        values=fields.Dict(),
+        allow_none=True,
         metadata=_said(
             "Class to share of test films whose set of this level held it, with interval and "
             "numbers of films and patients; empty where it was not measured, null where the set "
             "has one threshold for all classes (version 0.1)."
         ),
-    )  # fmt: skip
+    )
     refer = fields.Boolean(
         allow_none=True, metadata=_said("A human should decide: the model is not sure enough.")
     )

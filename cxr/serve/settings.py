@@ -100,8 +100,11 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         known = {field.name: field.type for field in fields(cls)}
-        given = {name: environ[PREFIX + name.upper()] for name in known
-                 if environ.get(PREFIX + name.upper(), "") != ""}  # fmt: skip
+        given = {
+            name: environ[PREFIX + name.upper()]
+            for name in known
+            if environ.get(PREFIX + name.upper(), "") != ""
+        }
         for name in values or {}:
             if name not in known:
                 raise InputError(f"unknown setting {name!r}: allowed are {', '.join(known)}")
@@ -113,22 +116,37 @@ class Settings:
 
     def _check(self) -> None:
         at_least_one = (
-            "session_hours", "idle_minutes", "login_attempts", "login_window_minutes",
-            "upload_files", "rate_per_minute", "queue_length", "batch", "deadline_s",
-            "request_threads", "processes",
-        )  # fmt: skip
+            "session_hours",
+            "idle_minutes",
+            "login_attempts",
+            "login_window_minutes",
+            "upload_files",
+            "rate_per_minute",
+            "queue_length",
+            "batch",
+            "deadline_s",
+            "request_threads",
+            "processes",
+        )
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 and above")
         _require(self.watch_s > 0, "watch_s", self.watch_s, "above 0")
         for name in ("trusted_proxies", "retention_days", "threads", "database_wait_seconds"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 and above")
-        _require(self.upload_bytes >= 1024, "upload_bytes", self.upload_bytes,
-                 "1024 and above")  # fmt: skip
-        _require(1024 <= self.max_pixels <= MAX_PIXELS, "max_pixels", self.max_pixels,
-                 f"1024 to {MAX_PIXELS}")  # fmt: skip
+        _require(self.upload_bytes >= 1024, "upload_bytes", self.upload_bytes, "1024 and above")
+        _require(
+            1024 <= self.max_pixels <= MAX_PIXELS,
+            "max_pixels",
+            self.max_pixels,
+            f"1024 to {MAX_PIXELS}",
+        )
         _require(0.5 <= self.level < 1, "level", self.level, "0.5 to below 1")
-        _require(self.secure_cookies in get_args(CookieRule), "secure_cookies",
-                 self.secure_cookies, ", ".join(get_args(CookieRule)))  # fmt: skip
+        _require(
+            self.secure_cookies in get_args(CookieRule),
+            "secure_cookies",
+            self.secure_cookies,
+            ", ".join(get_args(CookieRule)),
+        )
 
     @property
     def database(self) -> str:
@@ -218,8 +236,9 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         if kind is Path:
             return Path(value)
         if kind is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False,
-                    "no": False}[str(value).lower()]  # fmt: skip
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                str(value).lower()
+            ]
         if kind in (int, float):
             return kind(value)
     except (ValueError, KeyError):

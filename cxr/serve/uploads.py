@@ -71,10 +71,10 @@ class SavedMaps:
 
 def shrink_maps(maps: HeatMaps) -> SavedMaps:
     """Draw a prediction's maps small; they are interpolated from few cells."""
-    height, width = maps.film.shape
+    height, width = maps.image.shape
     scale = min(1.0, MAP_SIDE_PX / max(height, width))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    small = replace(maps, film=np.zeros(shape, np.uint8))
+    small = replace(maps, image=np.zeros(shape, np.uint8))
     values = {}
     for name in (ENSEMBLE, *maps.members):
         layers = [small.of(label, name) for label in maps.classes]
@@ -211,11 +211,13 @@ def _maps_bytes(maps: HeatMaps) -> bytes:
     stream = io.BytesIO()
     names = list(maps.members)
     arrays: dict[str, Any] = {
-        "classes": np.array(maps.classes), "names": np.array(names),
+        "classes": np.array(maps.classes),
+        "names": np.array(names),
         "weights": np.array([maps.weights[name] for name in names]),
-        "shape": np.array(maps.film.shape), "size_px": np.array(maps.spec.size_px),
+        "shape": np.array(maps.image.shape),
+        "size_px": np.array(maps.spec.size_px),
         "fit": np.array(maps.spec.fit),
-    }  # fmt: skip
+    }
     arrays |= {f"cells_{place}": maps.members[name] for place, name in enumerate(names)}
     np.savez(stream, **arrays)
     return stream.getvalue()
@@ -229,7 +231,7 @@ def _read_maps(archive: Mapping[str, NDArray[Any]]) -> HeatMaps:
         classes=tuple(str(name) for name in archive["classes"]),
         members={name: archive[f"cells_{place}"] for place, name in enumerate(names)},
         weights=dict(zip(names, map(float, archive["weights"]), strict=True)),
-        film=np.broadcast_to(np.uint8(0), (height, width)),
+        image=np.broadcast_to(np.uint8(0), (height, width)),
         spec=PreprocessSpec(int(archive["size_px"]), cast(Fit, str(archive["fit"]))),
     )
 

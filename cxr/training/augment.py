@@ -1,7 +1,7 @@
 """Augmentation as one batched operation on the device on which the model runs.
 
-B batch, H W side of the member's input. What a film of another patient, tube or table could
-look like; no vertical flips and no right angles, since no film is taken so. Horizontal flips
+B batch, H W side of the member's input. What an image of another patient, tube or table could
+look like; no vertical flips and no right angles, since no image is taken so. Horizontal flips
 mirror the heart to the wrong side and are off unless asked for.
 """
 
@@ -17,14 +17,14 @@ BLUR_TAPS = 5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Largest deviations; each film draws its own, uniformly. Zero switches one off.
+    """Largest deviations; each image draws its own, uniformly. Zero switches one off.
 
     Attributes:
         rotation_deg: to either side.
         shift: share of the side, to either side, both axes.
         scale: relative, both ways (0.1 means 0.9 to 1.1).
         brightness: added, on the scale 0 to 1, both ways.
-        contrast: relative, both ways, around the film's mean.
+        contrast: relative, both ways, around the image's mean.
         gamma: exponent's deviation, both ways, in natural logarithm.
         noise: largest standard deviation of Gaussian noise, on the scale 0 to 1.
         blur_px: largest standard deviation of a Gaussian blur.
@@ -45,7 +45,7 @@ class Augmentation:
 def augment(
     pixels: Tensor, settings: Augmentation, *, size_px: int, generator: torch.Generator
 ) -> Tensor:
-    """Deviate each film of a batch by its own random amounts and resize it.
+    """Deviate each image of a batch by its own random amounts and resize it.
 
     Args:
         pixels: (B, 1, S, S) uint8.
@@ -56,21 +56,21 @@ def augment(
     Returns:
         (B, 1, H, W) float32 on the scale 0 to 1.
     """
-    films = pixels.float() / 255
-    draws = torch.rand(10, len(films), generator=generator).to(films.device)
-    films = _affine(films, draws[:5], settings, size_px)
-    films = _gray_values(films, draws[5:8], settings)
+    images = pixels.float() / 255
+    draws = torch.rand(10, len(images), generator=generator).to(images.device)
+    images = _affine(images, draws[:5], settings, size_px)
+    images = _gray_values(images, draws[5:8], settings)
     if settings.blur_px > 0:
-        films = _blur(films, draws[8] * settings.blur_px)
+        images = _blur(images, draws[8] * settings.blur_px)
     if settings.noise > 0:
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        on_device = torch.Generator(films.device).manual_seed(seed)
-        noise = torch.randn(films.shape, generator=on_device, device=films.device)
-        films = films + noise * (draws[9] * settings.noise)[:, None, None, None]
-    return films.clamp(0, 1)
+        on_device = torch.Generator(images.device).manual_seed(seed)
+        noise = torch.randn(images.shape, generator=on_device, device=images.device)
+        images = images + noise * (draws[9] * settings.noise)[:, None, None, None]
+    return images.clamp(0, 1)
 
 
-def _affine(films: Tensor, draws: Tensor, settings: Augmentation, size_px: int) -> Tensor:
+def _affine(images: Tensor, draws: Tensor, settings: Augmentation, size_px: int) -> Tensor:
     """Rotate, scale, shift, mirror and resize in one bilinear look-up."""
     signed = draws * 2 - 1
     angle = signed[0] * math.radians(settings.rotation_deg)
@@ -86,27 +86,27 @@ def _affine(films: Tensor, draws: Tensor, settings: Augmentation, size_px: int) 
         ],
         dim=1,
     )
-    shape = (len(films), 1, size_px, size_px)
+    shape = (len(images), 1, size_px, size_px)
     grid = functional.affine_grid(theta, list(shape), align_corners=False)
-    return functional.grid_sample(films, grid, padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
 
-def _gray_values(films: Tensor, draws: Tensor, settings: Augmentation) -> Tensor:
+def _gray_values(images: Tensor, draws: Tensor, settings: Augmentation) -> Tensor:
     """Gamma first (the detector's curve), then contrast around the mean, then brightness."""
     signed = (draws * 2 - 1)[:, :, None, None, None]
-    films = films.clamp(min=1e-4) ** torch.exp(signed[0] * settings.gamma)
-    mean = films.mean(dim=(2, 3), keepdim=True)
-    films = (films - mean) * (1 + signed[1] * settings.contrast) + mean
-    return films + signed[2] * settings.brightness
+    images = images.clamp(min=1e-4) ** torch.exp(signed[0] * settings.gamma)
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    images = (images - mean) * (1 + signed[1] * settings.contrast) + mean
+    return images + signed[2] * settings.brightness
 
 
-def _blur(films: Tensor, sigma_px: Tensor) -> Tensor:
-    """Blur each film by its own Gaussian: separable, one group of the convolution a film."""
-    offsets = torch.arange(BLUR_TAPS, device=films.device) - BLUR_TAPS // 2
+def _blur(images: Tensor, sigma_px: Tensor) -> Tensor:
+    """Blur each image by its own Gaussian: separable, one group of the convolution an image."""
+    offsets = torch.arange(BLUR_TAPS, device=images.device) - BLUR_TAPS // 2
     taps = torch.exp(-0.5 * (offsets / sigma_px.clamp(min=0.05)[:, None]) ** 2)
     taps = taps / taps.sum(dim=1, keepdim=True)
-    count, half = len(films), BLUR_TAPS // 2
-    stacked = functional.pad(films.transpose(0, 1), (half, half, half, half), mode="replicate")
+    count, half = len(images), BLUR_TAPS // 2
+    stacked = functional.pad(images.transpose(0, 1), (half, half, half, half), mode="replicate")
     rows = functional.conv2d(stacked, taps[:, None, None, :], groups=count)
     both = functional.conv2d(rows, taps[:, None, :, None], groups=count)
     return both.transpose(0, 1)

@@ -101,24 +101,24 @@ class Progress(Callback):
         self._task: TaskID | None = None
         self._last = ""
         self._began = time.monotonic()
-        self._films = 0
+        self._images = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar, over the films of all epochs."""
+        """Open the bar, over the images of all epochs."""
         self._bar = progress_bar()
         self._bar.disable = self._bar.disable or not self._visible or not trainer.is_global_zero
         epochs = trainer.max_epochs or 1
-        films = int(trainer.num_training_batches) * epochs * self._batch(trainer)
+        images = int(trainer.num_training_batches) * epochs * self._batch(trainer)
         self._bar.start()
         done = trainer.global_step * self._batch(trainer)
-        self._task = self._bar.add_task(self._name, total=films, completed=done)
-        self._began, self._films = time.monotonic(), 0
+        self._task = self._bar.add_task(self._name, total=images, completed=done)
+        self._began, self._images = time.monotonic(), 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance by a batch."""
-        self._films += self._batch(trainer)
+        self._images += self._batch(trainer)
         if self._task is not None:
             loss = float(outputs["loss"])
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -132,13 +132,18 @@ class Progress(Callback):
         metrics = trainer.callback_metrics
         accuracy = float(metrics["val_balanced_accuracy"])
         self._last = f", val balanced accuracy {accuracy:.3f}"
-        rate = self._films / max(1e-9, time.monotonic() - self._began)
+        rate = self._images / max(1e-9, time.monotonic() - self._began)
         log.info(
             "%s epoch %d/%s: val balanced accuracy %.4f, val accuracy %.4f, val NLL %.4f, "
             "%.0f images/s",
-            self._name, trainer.current_epoch + 1, trainer.max_epochs, accuracy,
-            float(metrics["val_accuracy"]), float(metrics["val_nll"]), rate,
-        )  # fmt: skip
+            self._name,
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            accuracy,
+            float(metrics["val_accuracy"]),
+            float(metrics["val_nll"]),
+            rate,
+        )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

@@ -81,13 +81,13 @@ def draw_curves(rows: list[dict[str, float]], path: Path, *, title: str, note: s
     above.plot(
         at, [row["val_nll"] for row in checked], "o-", color=OKABE_ITO[2], label="validation NLL"
     )
-    style_axes(above, y_label="nats per film")
+    style_axes(above, y_label="nats per image")
     for name, colour in zip(VALIDATION[1:], OKABE_ITO, strict=False):
         label = name.removeprefix("val_").replace("_", " ")
         below.plot(
             at, [row[name] for row in checked], "o-", color=colour, label=f"validation {label}"
         )
-    style_axes(below, x_label="step", y_label="share of films")
+    style_axes(below, x_label="step", y_label="share of images")
     below.set_ylim(0, 1)
     for axes in (above, below):
         axes.legend(fontsize=8, frameon=False)

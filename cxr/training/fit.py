@@ -63,11 +63,17 @@ class FitSettings:
                     f"trainer.{key} is {getattr(self, key)!r}: allowed are {', '.join(names)}"
                 )
         for key, low, high in (
-            ("max_epochs", 1, 10_000), ("batch_size", 2, 65_536), ("lr", 1e-9, 10.0),
-            ("backbone_lr_factor", 0.0, 10.0), ("warmup", 0.0, 0.9), ("label_smoothing", 0.0, 0.9),
-            ("ema_decay", 0.0, 0.99999), ("patience", 1, 10_000), ("weight_decay", 0.0, 10.0),
+            ("max_epochs", 1, 10_000),
+            ("batch_size", 2, 65_536),
+            ("lr", 1e-9, 10.0),
+            ("backbone_lr_factor", 0.0, 10.0),
+            ("warmup", 0.0, 0.9),
+            ("label_smoothing", 0.0, 0.9),
+            ("ema_decay", 0.0, 0.99999),
+            ("patience", 1, 10_000),
+            ("weight_decay", 0.0, 10.0),
             ("clip_norm", 0.0, 1e6),
-        ):  # fmt: skip
+        ):
             if not low <= getattr(self, key) <= high:
                 raise InputError(
                     f"trainer.{key} is {getattr(self, key)}: allowed are {low:g} to {high:g}"
@@ -138,21 +144,24 @@ class MemberModule(LightningModule):
             norm.momentum = max(momentum, 1 / (self.trainer.global_step + 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, on augmented films."""
+        """Return the loss of a batch, on augmented radiographs."""
         step = self.trainer.global_step
         draw = (self._seed << 32) + step * self.trainer.world_size + self.trainer.global_rank
         generator = torch.Generator().manual_seed(draw)
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        films = augment(
-            batch["pixels"], self.settings.augmentation,
-            size_px=self.member.spec.input.size_px, generator=generator,
-        )  # fmt: skip
-        inputs = self.member.prepare(films).contiguous(memory_format=torch.channels_last)
+        radiographs = augment(
+            batch["pixels"],
+            self.settings.augmentation,
+            size_px=self.member.spec.input.size_px,
+            generator=generator,
+        )
+        inputs = self.member.prepare(radiographs).contiguous(memory_format=torch.channels_last)
         loss = functional.cross_entropy(
-            self.member(inputs).float(), batch["target"],
+            self.member(inputs).float(),
+            batch["target"],
             weight=self.class_weights if isinstance(self.class_weights, Tensor) else None,
             label_smoothing=self.settings.label_smoothing,
-        )  # fmt: skip
+        )
         if not torch.isfinite(loss):
             images = [self._names[row] for row in batch["row"].tolist()]
             raise NonFiniteLossError(
@@ -169,7 +178,7 @@ class MemberModule(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the metrics of a batch, on films as they are."""
+        """Collect the metrics of a batch, on images as they are."""
         inputs = self.member.prepare(batch["pixels"])
         logits = self.member(inputs.contiguous(memory_format=torch.channels_last)).float()
         target = batch["target"]
@@ -196,10 +205,7 @@ class MemberModule(LightningModule):
 
         optimizer = torch.optim.AdamW(parameter_groups(self.member, settings))
         schedule = LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(member: Member, settings: FitSettings) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Run a trained member over films, in float32 and in order.
+"""Run a trained member over images, in float32 and in order.
 
-N films, K classes, S side of prepared pixels.
+N images, K classes, S side of prepared pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,8 +36,8 @@ def predict_logits(
         member: in any mode; inference mode is used and the mode kept.
         pixels: (M, S, S) uint8.
         rows: (N,) which of them, in order.
-        batch_size: films at once.
-        on_image: called once a film.
+        batch_size: images at once.
+        on_image: called once an image.
 
     Returns:
         (N, K) float32.
@@ -97,7 +97,7 @@ def read_predictions(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
 def feature_batches(
     member: Member, pixels: NDArray[np.uint8], rows: NDArray[np.int64], *, batch_size: int = 32
 ) -> Iterator[torch.Tensor]:
-    """Yield the last feature layer (B, C, h, w) of films in order, without gradients."""
+    """Yield the last feature layer (B, C, h, w) of images in order, without gradients."""
     device = inference_device()
     member.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     targets = np.zeros(len(pixels), np.int64)

@@ -16,9 +16,7 @@ import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import (  # type: ignore[attr-defined]
-    MisconfigurationException,
-)
+from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
@@ -101,19 +99,26 @@ def fit(
     precision = choose_precision(machine.precision, cuda=_uses_cuda(machine.accelerator))
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
-    best = ModelCheckpoint(checkpoints, BEST_FILE.removesuffix(".ckpt"), monitor, mode=mode,
-                           enable_version_counter=False)  # fmt: skip
+    best = ModelCheckpoint(
+        checkpoints,
+        BEST_FILE.removesuffix(".ckpt"),
+        monitor,
+        mode=mode,
+        enable_version_counter=False,
+    )
     stopping = [EarlyStopping(monitor, mode=mode, patience=settings.patience)] if monitor else []
     curves = Curves(folder / "logs", title=module.member.spec.architecture, note=note)
     averaging = [moving_average(settings.ema_decay)] if settings.ema_decay else []
     callbacks: list[Callback] = [
         Shards(train, val),
-        *averaging, curves, best,
+        *averaging,
+        curves,
+        best,
         *stopping,
         Progress(folder.name, visible=machine.progress),
         ResumeCheckpoint(checkpoints / RESUME_FILE, machine.checkpoint_minutes),
         *extra_callbacks,
-    ]  # fmt: skip
+    ]
     with _quiet(), _storage_errors(folder):
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
         trainer = _trainer(
@@ -165,12 +170,21 @@ def _trainer(
 ) -> lightning.Trainer:
     try:
         return lightning.Trainer(
-            accelerator=machine.accelerator, devices=machine.devices, num_nodes=machine.num_nodes,
-            precision=precision, max_epochs=max_epochs, callbacks=callbacks, logger=logger,
-            gradient_clip_val=clip_norm or None, deterministic=machine.deterministic,
-            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            log_every_n_steps=1, use_distributed_sampler=False,
-        )  # fmt: skip
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.num_nodes,
+            precision=precision,
+            max_epochs=max_epochs,
+            callbacks=callbacks,
+            logger=logger,
+            gradient_clip_val=clip_norm or None,
+            deterministic=machine.deterministic,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+        )
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(

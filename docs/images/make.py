@@ -2,9 +2,9 @@
 
     make train && make app                    # in one terminal
     make account NAME=ann                     # in another
-    python docs/images/make.py ann FILM... [--address http://127.0.0.1:5000]
+    python docs/images/make.py ann IMAGE... [--address http://127.0.0.1:5000]
 
-FILM are films of the phantom (outputs/phantom/films-*/images), so that no patient is shown. Asks
+IMAGE are images of the phantom (outputs/phantom/images-*/images), so that no patient is shown. Asks
 for the password. Needs the development extra and a Chromium.
 """
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Log in, upload, open the first result, and picture each page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name")
-    parser.add_argument("films", nargs="+", type=Path)
+    parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--address", default="http://127.0.0.1:5000")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
@@ -35,12 +35,12 @@ def main() -> None:
         page.fill("[name=password]", getpass.getpass())
         page.click("button.main")
         page.wait_for_url(f"{given.address}/")
-        page.set_input_files("#film", given.films)
+        page.set_input_files("#image", given.images)
         page.wait_for_timeout(1500)
         page.screenshot(path=given.out / "upload.png")
         page.click("#send")
         page.get_by_text("have a result").wait_for(timeout=90_000)
-        page.click("ul.films li:first-child a")
+        page.click("ul.images li:first-child a")
         page.wait_for_load_state("networkidle")
         page.screenshot(path=given.out / "result.png")
         browser.close()

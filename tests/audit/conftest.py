@@ -1,4 +1,4 @@
-"""A network that sees bright patches, and films with such a patch inside or outside the lungs."""
+"""A network that sees bright patches, and images with such a patch inside or outside the lungs."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cxr.audit.context import Films
+from cxr.audit.context import Images
 from cxr.imaging.preprocess import MemberInput
 from cxr.models.build import Member, MemberSpec
 from cxr.models.ensemble import Ensemble
@@ -52,10 +52,10 @@ def patch_ensemble() -> Ensemble:
 
 
 @pytest.fixture
-def patch_films() -> Callable[..., Films]:
-    """Build films; the covid ones have a white patch inside the lungs, or in a corner."""
+def patch_images() -> Callable[..., Images]:
+    """Build images; the covid ones have a white patch inside the lungs, or in a corner."""
 
-    def build(*, inside: bool = True, masks: bool = True, count: int = 120) -> Films:
+    def build(*, inside: bool = True, masks: bool = True, count: int = 120) -> Images:
         rng = np.random.default_rng(0)
         pixels = rng.integers(60, 100, (count, SIDE, SIDE), dtype=np.uint8)
         targets = np.arange(count, dtype=np.int64) % 2
@@ -67,10 +67,15 @@ def patch_films() -> Callable[..., Films]:
         if not masks:
             lungs[:] = False
         rows = np.arange(count)
-        return Films(
-            pixels, targets, np.char.add("p", (rows // 2).astype(str)), LABELS,
-            rows[: count // 2], rows[count // 2 :], lungs.any(axis=(1, 2)),
+        return Images(
+            pixels,
+            targets,
+            np.char.add("p", (rows // 2).astype(str)),
+            LABELS,
+            rows[: count // 2],
+            rows[count // 2 :],
+            lungs.any(axis=(1, 2)),
             lambda wanted: lungs[wanted],
-        )  # fmt: skip
+        )
 
     return build

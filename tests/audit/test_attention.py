@@ -5,29 +5,24 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cxr.audit.attention import (
-    audit_attention,
-    judge_cascade,
-    judge_inside,
-    way_to_lungs,
-)
+from cxr.audit.attention import audit_attention, judge_cascade, judge_inside, way_to_lungs
 from cxr.audit.heat_inside import Cascade, Inside, energy_inside
 from cxr.errors import InputError
 from cxr.explain.randomise import cascade_stages, map_similarity, randomise_cascade
 from cxr.models.build import build_member
 
 
-def run(films, members, ensemble, **options):
+def run(images, members, ensemble, **options):
     return audit_attention(
-        members, ensemble, films, rng=np.random.default_rng(0), resamples=50, stages=2, **options
+        members, ensemble, images, rng=np.random.default_rng(0), resamples=50, stages=2, **options
     )
 
 
 def test_heat_on_a_disease_inside_the_lungs_is_clear(
-    patch_films, patch_members, patch_ensemble, tmp_path
+    patch_images, patch_members, patch_ensemble, tmp_path
 ):
     result = run(
-        patch_films(inside=True), patch_members, patch_ensemble, folder=tmp_path, note="made up"
+        patch_images(inside=True), patch_members, patch_ensemble, folder=tmp_path, note="made up"
     )
     assert result.verdict == "clear"
     # 32 x 48 of 64 x 64 pixels are lung.
@@ -36,17 +31,17 @@ def test_heat_on_a_disease_inside_the_lungs_is_clear(
     assert (tmp_path / "attention.png").stat().st_size > 10_000
 
 
-def test_heat_on_a_corner_is_a_shortcut(patch_films, patch_members, patch_ensemble):
-    result = run(patch_films(inside=False), patch_members, patch_ensemble)
+def test_heat_on_a_corner_is_a_shortcut(patch_images, patch_members, patch_ensemble):
+    result = run(patch_images(inside=False), patch_members, patch_ensemble)
     assert result.verdict == "shortcut"
     assert result.figure["high"] < 0.05
 
 
 def test_without_masks_only_the_weights_are_randomised(
-    patch_films, patch_members, patch_ensemble, tmp_path
+    patch_images, patch_members, patch_ensemble, tmp_path
 ):
-    result = run(patch_films(masks=False), patch_members, patch_ensemble, folder=tmp_path)
-    assert "no test film has a lung mask" in result.reason
+    result = run(patch_images(masks=False), patch_members, patch_ensemble, folder=tmp_path)
+    assert "no test image has a lung mask" in result.reason
     assert [table.title.split(",")[0] for table in result.tables] == ["patches"]
     assert result.verdict in ("clear", "suspicious")
 
@@ -103,7 +98,7 @@ def test_similarity_is_spearmans():
     found = map_similarity(first, second)
     assert found[:4] == pytest.approx(expected)
     assert np.isnan(found[4])
-    with pytest.raises(InputError, match="the same films"):
+    with pytest.raises(InputError, match="the same images"):
         map_similarity(first, second[:2])
 
 
@@ -117,8 +112,11 @@ def test_the_cascade_begins_with_the_head_and_ends_with_every_layer(network):
     stages = cascade_stages(network, 5)
     assert stages[0] == ["classifier"]
     assert stages[-1][-1] == "conv_stem"
-    owners = [name for name, module in network.network.named_modules()
-              if any(True for _ in module.parameters(recurse=False))]  # fmt: skip
+    owners = [
+        name
+        for name, module in network.network.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
     assert sorted(name for names in stages for name in names) == sorted(owners)
     with pytest.raises(InputError, match="at least 2"):
         cascade_stages(network, 1)
@@ -126,11 +124,11 @@ def test_the_cascade_begins_with_the_head_and_ends_with_every_layer(network):
 
 def test_randomising_leaves_the_member_alone_and_goes_step_by_step(network):
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    films = network.prepare(torch.randint(0, 255, (2, 1, 64, 64), dtype=torch.uint8))
+    images = network.prepare(torch.randint(0, 255, (2, 1, 64, 64), dtype=torch.uint8))
     with torch.no_grad():
-        trained = network.features(films)
+        trained = network.features(images)
         steps = [
-            (name, random.features(films), random.head.weight.clone())
+            (name, random.features(images), random.head.weight.clone())
             for name, random in randomise_cascade(
                 network, generator=torch.Generator().manual_seed(0), stages=4
             )

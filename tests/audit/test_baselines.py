@@ -19,9 +19,9 @@ LABELS = ("normal", "covid", "viral")
 
 
 def test_thumbnail_is_the_mean_of_its_blocks():
-    films = np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8)
-    blocks = films[[1]].reshape(1, 16, 4, 16, 4).mean(axis=(2, 4))
-    np.testing.assert_allclose(thumbnails(films, np.array([1])), blocks, atol=1e-3)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8)
+    blocks = images[[1]].reshape(1, 16, 4, 16, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(thumbnails(images, np.array([1])), blocks, atol=1e-3)
 
 
 def test_outer_rings():
@@ -33,11 +33,11 @@ def test_outer_rings():
 
 
 def test_gray():
-    films = np.zeros((1, 32, 32), np.uint8)
-    films[0, :16] = 255
+    images = np.zeros((1, 32, 32), np.uint8)
+    images[0, :16] = 255
     rows = np.array([0])
-    np.testing.assert_allclose(gray_spread(films, rows), [[127.5, 127.5]])
-    shares = gray_histogram(films, rows)[0]
+    np.testing.assert_allclose(gray_spread(images, rows), [[127.5, 127.5]])
+    shares = gray_histogram(images, rows)[0]
     assert (shares[0], shares[-1], shares.sum()) == (0.5, 0.5, 1)
 
 
@@ -62,10 +62,10 @@ def test_file_traits(tmp_path):
 
 
 def test_inputs_that_cannot_be_had_are_named(tmp_path):
-    films = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
-    found = read_inputs(films, ["1", "2", ""], ["1"] * 3, root=tmp_path, names=["a", "b", "c"])
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
+    found = read_inputs(images, ["1", "2", ""], ["1"] * 3, root=tmp_path, names=["a", "b", "c"])
     assert set(found.missing) == {SIZE, FILE}
-    same = read_inputs(films, ["32"] * 3, ["32"] * 3, root=tmp_path, names=["a", "b", "c"])
+    same = read_inputs(images, ["32"] * 3, ["32"] * 3, root=tmp_path, names=["a", "b", "c"])
     assert same.missing[SIZE] == "all originals have one size"
 
 
@@ -78,15 +78,20 @@ def judged(strength: float, *, count: int = 240, absent: int | None = None):
     features = rng.normal(size=(count, 6))
     features[:, :3] += strength * np.eye(3)[targets]
     test = rows[rows % 3 == 0]
-    # A network that is right on four films of five.
+    # A network that is right on four images of five.
     right = rng.random(len(test)) < 0.8
     said = np.where(right, targets[test], (targets[test] + 1) % 3)
     inputs = {BORDER: features, THUMBNAIL: features + targets[:, None]}
     return audit_baselines(
-        Inputs(inputs, {FILE: "gone"}), targets, rows.astype(str), LABELS,
-        fit_rows=rows[rows % 3 > 0], test_rows=test, model="net",
+        Inputs(inputs, {FILE: "gone"}),
+        targets,
+        rows.astype(str),
+        LABELS,
+        fit_rows=rows[rows % 3 > 0],
+        test_rows=test,
+        model="net",
         model_probs={"net": 0.7 * np.eye(3)[said] + 0.1},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,37 +113,44 @@ def test_thumbnails_are_not_judged_but_compared():
     assert str(difference).startswith("-")
 
 
-def test_a_class_without_films_is_named():
+def test_a_class_without_images_is_named():
     found = judged(4.0, absent=1)
-    assert "too few test films to judge covid (0 films of 0 patients): 10 films of 10" in \
-        found.reason  # fmt: skip
+    assert (
+        "too few test images to judge covid (0 images of 0 patients): 10 images of 10"
+        in found.reason
+    )
     assert [row[0] for row in found.tables[1].rows] == ["normal", "viral"]
 
 
-def on_chance(seed: int, *, films: int, patients: int):
-    """Audit random features; covid has so many films of so many patients in test."""
+def on_chance(seed: int, *, images: int, patients: int):
+    """Audit random features; covid has so many images of so many patients in test."""
     rng = np.random.default_rng(seed)
-    targets = np.repeat([0, 1, 2, 0, 2, 1], [40, 40, 40, 30, 30, films])
+    targets = np.repeat([0, 1, 2, 0, 2, 1], [40, 40, 40, 30, 30, images])
     groups = np.arange(len(targets))
-    groups[180:] = 180 + np.arange(films) % patients
+    groups[180:] = 180 + np.arange(images) % patients
     test = np.arange(len(targets)) >= 120
     features = {name: rng.normal(size=(len(targets), 6)) for name in (BORDER, SIZE, FILE)}
     return audit_baselines(
-        Inputs(features, {}), targets, groups.astype(str), LABELS,
-        fit_rows=np.flatnonzero(~test), test_rows=np.flatnonzero(test), model="net",
+        Inputs(features, {}),
+        targets,
+        groups.astype(str),
+        LABELS,
+        fit_rows=np.flatnonzero(~test),
+        test_rows=np.flatnonzero(test),
+        model="net",
         model_probs={"net": np.full((int(test.sum()), 3), 1 / 3)},
-    )  # fmt: skip
+    )
 
 
-@pytest.mark.parametrize(("films", "patients"), [(2, 2), (1, 1), (12, 2)])
-def test_a_few_films_of_a_class_alarm_nobody(films, patients):
-    found = [on_chance(seed, films=films, patients=patients) for seed in range(20)]
+@pytest.mark.parametrize(("images", "patients"), [(2, 2), (1, 1), (12, 2)])
+def test_a_few_images_of_a_class_alarm_nobody(images, patients):
+    found = [on_chance(seed, images=images, patients=patients) for seed in range(20)]
     assert [result.verdict for result in found].count("clear") >= 19
-    assert f"covid ({films} films of {patients} patients)" in found[0].reason
+    assert f"covid ({images} images of {patients} patients)" in found[0].reason
     assert "covid" not in found[0].figure["metric"]
 
 
-def test_no_class_with_enough_films_is_skipped_with_the_counts():
+def test_no_class_with_enough_images_is_skipped_with_the_counts():
     found = judged(4.0, count=24)
     assert found.verdict == "skipped"
-    assert "too few test films to judge normal (" in found.reason
+    assert "too few test images to judge normal (" in found.reason

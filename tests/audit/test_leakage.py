@@ -15,8 +15,8 @@ from cxr.imaging.preprocess import PreprocessSpec
 SIDE = 96
 
 
-def film(number: int) -> np.ndarray:
-    """Return a film with structure of its own at every scale."""
+def image(number: int) -> np.ndarray:
+    """Return an image with structure of its own at every scale."""
     rng = np.random.default_rng(number)
     layers = [gaussian_filter(rng.normal(size=(SIDE, SIDE)), sigma) * sigma for sigma in (1, 3, 9)]
     gray = sum(layers)
@@ -25,14 +25,14 @@ def film(number: int) -> np.ndarray:
 
 @pytest.fixture
 def clean() -> tuple[np.ndarray, np.ndarray]:
-    """Return forty films and their splits."""
-    films = np.stack([film(number) for number in range(40)])
-    return films, np.array(["train"] * 24 + ["val"] * 4 + ["test"] * 12)
+    """Return forty images and their splits."""
+    images = np.stack([image(number) for number in range(40)])
+    return images, np.array(["train"] * 24 + ["val"] * 4 + ["test"] * 12)
 
 
-def audit(films, split, patients=None, **options):
-    names = [f"{row}.png" for row in range(len(films))]
-    return audit_leak(films, split, patients or [""] * len(films), names, names, **options)
+def audit(images, split, patients=None, **options):
+    names = [f"{row}.png" for row in range(len(images))]
+    return audit_leak(images, split, patients or [""] * len(images), names, names, **options)
 
 
 def test_clean_split_is_clear(clean):
@@ -41,89 +41,91 @@ def test_clean_split_is_clear(clean):
     assert found.figure is not None
     assert found.figure["value"] == 0
     assert found.figure["high"] > 0
-    assert "as far as this search sees, no film of one split is a copy" in found.sentence
+    assert "as far as this search sees, no image of one split is a copy" in found.sentence
     assert describe_limits(40) in found.sentence
-    assert "no film names its patient" in found.reason
+    assert "no image names its patient" in found.reason
     assert "original files are not at hand" in found.reason
 
 
 @pytest.mark.parametrize("turn", range(len(ORIENTATIONS)))
 def test_copies_are_found_in_every_orientation(clean, turn):
-    films, split = clean
-    darker = np.asarray(films[3] * 0.8 + 10, np.uint8)
-    films[30] = orient(darker, turn)
-    found = find_leaks(films, split)
+    images, split = clean
+    darker = np.asarray(images[3] * 0.8 + 10, np.uint8)
+    images[30] = orient(darker, turn)
+    found = find_leaks(images, split)
     assert found.pairs.tolist() == [[3, 30]]
     assert not found.identical.any()
-    # The turn that lays the second film on the first is the inverse of the planted one.
-    np.testing.assert_array_equal(orient(films[30], int(found.turns[0])), darker)
+    # The turn that lays the second image on the first is the inverse of the planted one.
+    np.testing.assert_array_equal(orient(images[30], int(found.turns[0])), darker)
 
 
 @pytest.mark.parametrize("how", ["inverted", "cropped", "letterboxed", "framed"])
 def test_altered_copies_are_found(clean, how):
-    films, split = clean
-    image = Image.fromarray(films[3])
+    images, split = clean
+    image = Image.fromarray(images[3])
     small = image.crop((9, 9, 87, 87))
-    films[30] = {
-        "inverted": 255 - films[3],
+    images[30] = {
+        "inverted": 255 - images[3],
         "cropped": np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR)),
         "letterboxed": np.pad(np.asarray(image.resize((SIDE, 72))), ((12, 12), (0, 0))),
-        "framed": np.pad(films[3][5:-5, 5:-5], 5, constant_values=255),
+        "framed": np.pad(images[3][5:-5, 5:-5], 5, constant_values=255),
     }[how]
-    assert find_leaks(films, split).pairs.tolist() == [[3, 30]]
+    assert find_leaks(images, split).pairs.tolist() == [[3, 30]]
 
 
 @pytest.fixture(
     scope="module", params=["phantom", pytest.param("cxr4", marks=pytest.mark.realdata)]
 )
 def chests(request) -> tuple[np.ndarray, np.ndarray]:
-    """Return thirty chest films, patients' second ones among them, and their splits."""
+    """Return thirty chest radiographs, patients' second ones among them, and their splits."""
     if request.param == "phantom":
         patients = [
             render_patient(label, number, seed=0, size_px=128, images=(2, 2))[1]
             for label in ("normal", "covid", "viral")
             for number in range(5)
         ]
-        films = [film.pixels for patient in patients for film in patient]
+        radiographs = [radiograph.pixels for patient in patients for radiograph in patient]
     else:
         root = request.getfixturevalue("shared") / "data" / "cxr4" / "images" / "bacterial"
         taken = sorted(root.glob("person10*"))[:30]
-        films = [np.asarray(Image.open(path).convert("L").resize((128, 128))) for path in taken]
-    return np.stack(films), np.repeat(["train", "test"], 15)
+        radiographs = [
+            np.asarray(Image.open(path).convert("L").resize((128, 128))) for path in taken
+        ]
+    return np.stack(radiographs), np.repeat(["train", "test"], 15)
 
 
-def test_films_of_one_patient_are_no_copies(chests):
-    films, _ = chests
-    found = audit(films, np.tile(["train", "test"], 15))
+def test_images_of_one_patient_are_no_copies(chests):
+    images, _ = chests
+    found = audit(images, np.tile(["train", "test"], 15))
     assert found.verdict == "clear"
     assert dict(found.tables[0].rows)["near-identical pairs across splits"] == 0
 
 
 @pytest.mark.parametrize("how", ["rotated", "inverted", "cropped", "rotated and inverted"])
 def test_an_altered_copy_of_a_chest_is_found(chests, how):
-    films, split = chests[0].copy(), chests[1]
-    image = Image.fromarray(films[3])
+    images, split = chests[0].copy(), chests[1]
+    image = Image.fromarray(images[3])
     rotated = np.asarray(image.rotate(5, Image.Resampling.BILINEAR))
-    films[20] = {
+    images[20] = {
         "rotated": rotated,
-        "inverted": 255 - films[3],
+        "inverted": 255 - images[3],
         "cropped": np.asarray(image.crop((13, 13, 115, 115)).resize((128, 128))),
         "rotated and inverted": 255 - rotated,
     }[how]
-    assert find_leaks(films, split).pairs.tolist() == [[3, 20]]
-    found = audit(films, split)
+    assert find_leaks(images, split).pairs.tolist() == [[3, 20]]
+    found = audit(images, split)
     assert found.verdict == "shortcut"
-    assert dict(found.tables[0].rows)["test films with a copy outside test"] == 1
+    assert dict(found.tables[0].rows)["test images with a copy outside test"] == 1
 
 
 def test_the_audit_sees_what_prepare_sees(chests):
-    films, split = chests[0].copy(), chests[1]
+    images, split = chests[0].copy(), chests[1]
     for row, angle in enumerate((-15, -10, -5, 5, 10, 15)):
-        copy = Image.fromarray(films[row]).rotate(angle, Image.Resampling.BILINEAR)
-        films[row + 20] = np.asarray(copy)
-    known = {*map(tuple, find_copies(np.arange(30).astype(object), films).pairs.tolist())}
+        copy = Image.fromarray(images[row]).rotate(angle, Image.Resampling.BILINEAR)
+        images[row + 20] = np.asarray(copy)
+    known = {*map(tuple, find_copies(np.arange(30).astype(object), images).pairs.tolist())}
     assert len(known) >= 4
-    assert known <= {*map(tuple, find_leaks(films, split).pairs.tolist())}
+    assert known <= {*map(tuple, find_leaks(images, split).pairs.tolist())}
 
 
 def test_the_limits_of_the_search_are_named():
@@ -131,69 +133,75 @@ def test_the_limits_of_the_search_are_named():
     assert "hashes alone" in describe_limits(100_000)
 
 
-def test_identical_films_are_counted_and_listed(clean):
-    films, split = clean
-    films[30] = films[3]
-    found = audit(films, split)
+def test_identical_images_are_counted_and_listed(clean):
+    images, split = clean
+    images[30] = images[3]
+    found = audit(images, split)
     assert found.verdict == "shortcut"
     assert found.figure is not None
     assert found.figure["value"] == pytest.approx(1 / 12)
     assert dict(found.tables[0].rows)["identical pairs across splits"] == 1
-    assert found.tables[1].rows[0][:6] == ("3.png", "train", "30.png", "test", "identical",
-                                           "upright")  # fmt: skip
+    assert found.tables[1].rows[0][:6] == (
+        "3.png",
+        "train",
+        "30.png",
+        "test",
+        "identical",
+        "upright",
+    )
 
 
 def test_copies_inside_a_split_are_no_leak(clean):
-    films, split = clean
-    films[3], films[31] = films[4], films[30]
-    assert audit(films, split).verdict == "clear"
+    images, split = clean
+    images[3], images[31] = images[4], images[30]
+    assert audit(images, split).verdict == "clear"
 
 
 def test_copy_between_train_and_val_is_suspicious(clean):
-    films, split = clean
-    films[25] = films[3]
-    found = audit(films, split)
+    images, split = clean
+    images[25] = images[3]
+    found = audit(images, split)
     assert found.verdict == "suspicious"
     assert found.figure is not None
     assert found.figure["value"] == 0
 
 
 def test_patient_on_both_sides(clean):
-    films, split = clean
+    images, split = clean
     patients = [f"p{row}" for row in range(40)]
     patients[30] = patients[3]
-    found = audit(films, split, patients)
+    found = audit(images, split, patients)
     assert found.verdict == "shortcut"
     assert "1 (0.083" in found.sentence
     assert dict(found.tables[0].rows)["groups on both sides of a split, counted again"] == 1
 
 
-def test_copies_of_a_patients_film_join_the_groups(clean):
-    films, split = clean
-    films[30] = films[3]
+def test_copies_of_a_patients_image_join_the_groups(clean):
+    images, split = clean
+    images[30] = images[3]
     patients = [f"p{row}" for row in range(40)]
     patients[31] = patients[30]
-    found = audit(films, split, patients)
-    # Film 31 shows the patient of 30, which is a copy of 3 in train.
-    assert dict(found.tables[0].rows)["test films whose patient is outside test"] == 2
+    found = audit(images, split, patients)
+    # Image 31 shows the patient of 30, which is a copy of 3 in train.
+    assert dict(found.tables[0].rows)["test images whose patient is outside test"] == 2
 
 
 def test_files_are_read_again(clean, tmp_path):
-    films, split = clean
-    names = [f"{row}.png" for row in range(len(films))]
-    for name, pixels in zip(names, films, strict=True):
+    images, split = clean
+    names = [f"{row}.png" for row in range(len(images))]
+    for name, pixels in zip(names, images, strict=True):
         Image.fromarray(pixels).save(tmp_path / name)
     spec = PreprocessSpec(SIDE)
-    files = read_files(tmp_path, names, films, spec)
+    files = read_files(tmp_path, names, images, spec)
     assert files is not None
     assert files.differing == []
-    Image.fromarray(films[0]).save(tmp_path / names[5])
+    Image.fromarray(images[0]).save(tmp_path / names[5])
     (tmp_path / names[6]).unlink()
-    files = read_files(tmp_path, names, films, spec)
+    files = read_files(tmp_path, names, images, spec)
     assert files is not None
     assert files.differing == [5, 6]
     assert files.digests[0] == files.digests[5]
-    found = audit(films, split, files=files)
+    found = audit(images, split, files=files)
     assert "2 files no longer give the prepared pixels, such as 5.png" in found.reason
 
 

@@ -18,17 +18,17 @@ from cxr.audit.limits import (
 from cxr.evaluation.intervals import auroc_interval
 
 
-def test_ten_films_of_ten_patients_are_needed():
+def test_ten_images_of_ten_patients_are_needed():
     chosen = np.arange(40) < 12
     each = np.arange(40).astype(str)
     assert shortage(chosen, each) == ""
-    assert shortage(chosen & (np.arange(40) > 2), each) == "9 films of 9 patients"
-    assert shortage(chosen, (np.arange(40) // 2).astype(str)) == "12 films of 6 patients"
+    assert shortage(chosen & (np.arange(40) > 2), each) == "9 images of 9 patients"
+    assert shortage(chosen, (np.arange(40) // 2).astype(str)) == "12 images of 6 patients"
     found = shortages(np.r_[np.zeros(30, int), 1, 1], np.arange(32).astype(str), ("a", "b"))
-    assert found == {"a": "all others: 2 films of 2 patients", "b": "2 films of 2 patients"}
-    assert too_few({"a": ""}, "test films") == []
-    (reason,) = too_few(found, "test films")
-    assert reason.endswith("b (2 films of 2 patients): 10 films of 10 patients are needed")
+    assert found == {"a": "all others: 2 images of 2 patients", "b": "2 images of 2 patients"}
+    assert too_few({"a": ""}, "test images") == []
+    (reason,) = too_few(found, "test images")
+    assert reason.endswith("b (2 images of 2 patients): 10 images of 10 patients are needed")
 
 
 def test_the_correction_is_bonferronis():
@@ -86,8 +86,12 @@ def test_point_values_follow_their_formulas():
 
 @pytest.mark.parametrize("told", [0.0, 1.0])
 def test_the_interval_of_the_excess_covers_the_truth(told):
-    truth = np.mean([auroc_excess(*shuffle(sample(900 + k, patients=2000, told=told)))["value"]
-                     for k in range(5)])  # fmt: skip
+    truth = np.mean(
+        [
+            auroc_excess(*shuffle(sample(900 + k, patients=2000, told=told)))["value"]
+            for k in range(5)
+        ]
+    )
     found = [auroc_excess(*shuffle(sample(seed, told=told))) for seed in range(200)]
     covered = np.mean([part["low"] <= truth <= part["high"] for part in found])
     # 0.95 within three standard errors of 200 runs.

@@ -9,12 +9,12 @@ from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.errors import InputError
 
 
-def sample(n_films: int, n_features: int, *, seed: int = 0) -> tuple[np.ndarray, ...]:
+def sample(n_images: int, n_features: int, *, seed: int = 0) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(seed)
-    targets = rng.choice(3, n_films, p=[0.6, 0.3, 0.1])
-    features = rng.normal(size=(n_films, n_features)) * np.geomspace(1, 50, n_features)
+    targets = rng.choice(3, n_images, p=[0.6, 0.3, 0.1])
+    features = rng.normal(size=(n_images, n_features)) * np.geomspace(1, 50, n_features)
     features[:, :3] += np.eye(3)[targets] * 1.5
-    return features, targets, np.arange(n_films) // 2
+    return features, targets, np.arange(n_images) // 2
 
 
 @pytest.mark.parametrize("shape", [(200, 8), (60, 90)])
@@ -50,7 +50,7 @@ def test_noise_gets_a_stronger_penalty_than_signal():
 
 
 def test_groups_are_held_out_whole():
-    # The group tells the class and nothing else does: seen groups would give every film away.
+    # The group tells the class and nothing else does: seen groups would give every image away.
     rng = np.random.default_rng(2)
     groups = np.repeat(np.arange(40), 5)
     targets = rng.integers(0, 2, 40)[groups]
@@ -65,11 +65,12 @@ def test_constant_features_say_nothing():
     constant = np.column_stack([features, np.full(100, 7.0)])
     np.testing.assert_allclose(
         fit_linear(constant, targets, groups, n_classes=3).probs(constant),
-        fit_linear(features, targets, groups, n_classes=3).probs(features), atol=1e-6,
-    )  # fmt: skip
+        fit_linear(features, targets, groups, n_classes=3).probs(features),
+        atol=1e-6,
+    )
 
 
-def test_classes_without_films_get_next_to_nothing():
+def test_classes_without_images_get_next_to_nothing():
     features, targets, groups = sample(200, 8)
     probs = fit_linear(features, targets, groups, n_classes=4).probs(features)
     assert probs[:, 3].max() < 0.05

@@ -34,49 +34,49 @@ def test_pixels_are_ranked_by_the_map_and_equal_ones_at_random(rng):
 
 
 def test_deletion_covers_and_insertion_shows_what_comes_first(rng):
-    films = rng.integers(0, 255, (2, 8, 8), dtype=np.uint8)
-    maps = np.zeros(films.shape, np.float32)
+    images = rng.integers(0, 255, (2, 8, 8), dtype=np.uint8)
+    maps = np.zeros(images.shape, np.float32)
     maps[:, :2] = 1
     ranks = pixel_order(maps, rng)
-    covered = perturbed(films, ranks, 0.25, "deletion")
-    assert (covered[:, :2] == np.rint(films.mean(axis=(1, 2)))[:, None, None]).all()
-    assert (covered[:, 2:] == films[:, 2:]).all()
-    shown = perturbed(films, ranks, 0.25, "insertion")
-    assert (shown[:, :2] == films[:, :2]).all()
-    assert (shown[:, 2:] == blurred(films)[:, 2:]).all()
-    assert (perturbed(films, ranks, 1.0, "insertion") == films).all()
+    covered = perturbed(images, ranks, 0.25, "deletion")
+    assert (covered[:, :2] == np.rint(images.mean(axis=(1, 2)))[:, None, None]).all()
+    assert (covered[:, 2:] == images[:, 2:]).all()
+    shown = perturbed(images, ranks, 0.25, "insertion")
+    assert (shown[:, :2] == images[:, :2]).all()
+    assert (shown[:, 2:] == blurred(images)[:, 2:]).all()
+    assert (perturbed(images, ranks, 1.0, "insertion") == images).all()
     with pytest.raises(InputError, match="insertion, deletion"):
-        perturbed(films, ranks, 0.5, "blurring")
+        perturbed(images, ranks, 0.5, "blurring")
 
 
 def test_curve_and_area_match_a_case_worked_by_hand(rng):
-    films = np.zeros((1, 8, 8), np.uint8)
-    films[0, :2] = 200
-    maps = np.where(films > 0, 1, 0).astype(np.float32)
+    images = np.zeros((1, 8, 8), np.uint8)
+    images[0, :2] = 200
+    maps = np.where(images > 0, 1, 0).astype(np.float32)
 
     def white(pixels):
         return (pixels == 200).mean(axis=(1, 2))
 
-    curve = perturbation_curve(white, films, maps, "deletion", rng=rng, fractions=FRACTIONS)
+    curve = perturbation_curve(white, images, maps, "deletion", rng=rng, fractions=FRACTIONS)
     assert curve[0] == pytest.approx([0.25, 0, 0, 0])
     assert area_under(curve, FRACTIONS) == pytest.approx([0.25 * 0.25 / 2])
-    worst = perturbation_curve(white, films, 1 - maps, "deletion", rng=rng, fractions=FRACTIONS)
+    worst = perturbation_curve(white, images, 1 - maps, "deletion", rng=rng, fractions=FRACTIONS)
     assert worst[0] == pytest.approx([0.25, 0.25, 0.25, 0])
 
 
 def test_bad_fractions_and_maps_are_refused(rng):
-    films = np.zeros((1, 8, 8), np.uint8)
+    images = np.zeros((1, 8, 8), np.uint8)
     maps = np.zeros((1, 8, 8), np.float32)
     with pytest.raises(InputError, match="rising from 0 to 1"):
-        perturbation_curve(len, films, maps, "deletion", rng=rng, fractions=(0.0, 0.5))
-    with pytest.raises(InputError, match="the same films"):
-        perturbation_curve(len, films, maps[:, :4], "deletion", rng=rng)
+        perturbation_curve(len, images, maps, "deletion", rng=rng, fractions=(0.0, 0.5))
+    with pytest.raises(InputError, match="the same images"):
+        perturbation_curve(len, images, maps[:, :4], "deletion", rng=rng)
 
 
 def test_edges_and_cells():
-    film = np.zeros((1, 12, 12), np.uint8)
-    film[0, :, 6:] = 200
-    edges = edge_maps(film)
+    image = np.zeros((1, 12, 12), np.uint8)
+    image[0, :, 6:] = 200
+    edges = edge_maps(image)
     assert (edges[0, :, 5:7] > 0).all()
     assert (edges[0, :, :4] == 0).all()
     cells = to_cells(edges, (3, 3))
@@ -87,9 +87,9 @@ def test_edges_and_cells():
 
 
 def test_maps_of_a_network_with_a_known_reason_are_faithful(
-    patch_films, patch_members, patch_ensemble, tmp_path
+    patch_images, patch_members, patch_ensemble, tmp_path
 ):
-    films = patch_films()
+    images = patch_images()
     counted: list[int] = []
 
     class Bar:
@@ -102,14 +102,21 @@ def test_maps_of_a_network_with_a_known_reason_are_faithful(
         def __exit__(self, *_):
             assert len(counted) == self.total
 
-    # Films of the class that the network has a reason to name.
-    ill = films.test_rows[films.targets[films.test_rows] == 1]
-    object.__setattr__(films, "test_rows", ill)
+    # Images of the class that the network has a reason to name.
+    ill = images.test_rows[images.targets[images.test_rows] == 1]
+    object.__setattr__(images, "test_rows", ill)
     result = audit_faithfulness(
-        patch_members, patch_ensemble, films, rng=np.random.default_rng(0), count=40,
-        methods=("closed_form", "GradCAMPlusPlus"), resamples=200, folder=tmp_path, note="made up",
+        patch_members,
+        patch_ensemble,
+        images,
+        rng=np.random.default_rng(0),
+        count=40,
+        methods=("closed_form", "GradCAMPlusPlus"),
+        resamples=200,
+        folder=tmp_path,
+        note="made up",
         progress=Bar,
-    )  # fmt: skip
+    )
     rows = {row[0]: row for row in result.tables[0].rows}
     assert list(rows) == ["closed_form", "GradCAMPlusPlus", "random", "edges"]
     assert result.figure["low"] > result.figure["chance"]
@@ -117,9 +124,9 @@ def test_maps_of_a_network_with_a_known_reason_are_faithful(
     assert (tmp_path / "faithfulness.png").stat().st_size > 10_000
 
 
-def test_too_few_films_are_skipped_with_the_reason(patch_films, patch_members, patch_ensemble):
+def test_too_few_images_are_skipped_with_the_reason(patch_images, patch_members, patch_ensemble):
     result = audit_faithfulness(
-        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=8
+        patch_members, patch_ensemble, patch_images(), rng=np.random.default_rng(0), count=8
     )
     assert result.verdict == "skipped"
-    assert "8 test films are too few, 16 are needed" in result.reason
+    assert "8 test images are too few, 16 are needed" in result.reason

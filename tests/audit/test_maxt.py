@@ -19,8 +19,12 @@ def simulate(rng: np.random.Generator, *, gap: float = 0.0, patients: int = 50):
     ease = rng.beta(4, 1, count) - gap * ((targets == 1) & (sex == "F"))
     right = rng.random(len(who)) < ease[who]
     predicted = np.where(right, targets[who], (targets[who] + 1) % 4)
-    attributes = {"sex": sex[who], "age": age[who], "source": source[who],
-                  "view": rng.choice(["PA", "AP"], len(who))}  # fmt: skip
+    attributes = {
+        "sex": sex[who],
+        "age": age[who],
+        "source": source[who],
+        "view": rng.choice(["PA", "AP"], len(who)),
+    }
     return targets[who], predicted, np.char.add("p", who.astype(str)), LABELS, attributes
 
 
@@ -28,15 +32,18 @@ def test_clean_data_alarm_in_at_most_one_run_in_twenty():
     runs = 60
     alarms = sum(
         audit_subgroups(*simulate(np.random.default_rng(run)), seed=run, resamples=99).verdict
-        == "suspicious" for run in range(runs)
-    )  # fmt: skip
+        == "suspicious"
+        for run in range(runs)
+    )
     # 0.05 and two standard errors; benchmarks/audit_null.py does 200 runs and more.
     assert alarms <= runs * 0.05 + 2 * np.sqrt(runs * 0.05 * 0.95)
 
 
 def test_a_planted_gap_is_found_and_named():
-    found = [audit_subgroups(*simulate(np.random.default_rng(run), gap=0.55), resamples=199)
-             for run in range(8)]  # fmt: skip
+    found = [
+        audit_subgroups(*simulate(np.random.default_rng(run), gap=0.55), resamples=199)
+        for run in range(8)
+    ]
     named = [result for result in found if "for covid sex F (" in result.sentence]
     assert len(named) >= 7
     table = named[0].tables[0]
@@ -83,9 +90,13 @@ def test_without_any_spread_nothing_is_lower(all_right):
     right = np.full(30, all_right)
     sex = np.where(np.arange(30) % 2, "F", "M")
     found = permuted_gaps(
-        right, sex, np.arange(30).astype(str), ["F", "M"],
-        rng=np.random.default_rng(0), permutations=20,
-    )  # fmt: skip
+        right,
+        sex,
+        np.arange(30).astype(str),
+        ["F", "M"],
+        rng=np.random.default_rng(0),
+        permutations=20,
+    )
     assert not found.any()
     assert adjusted_p(found).tolist() == [1.0, 1.0]
 

@@ -29,9 +29,13 @@ def test_clean_runs_alarm_no_more_often_than_one_in_twenty(null, test):
 
 @pytest.mark.parametrize(
     ("test", "row"),
-    [("baselines", "marker, strong"), ("baselines", "exposure, strong"),
-     ("attention", "marker, strong"), ("leak", "copies in test: 6"),
-     ("faithfulness", "maps 12 of 32 px away")],
-)  # fmt: skip
+    [
+        ("baselines", "marker, strong"),
+        ("baselines", "exposure, strong"),
+        ("attention", "marker, strong"),
+        ("leak", "copies in test: 6"),
+        ("faithfulness", "maps 12 of 32 px away"),
+    ],
+)
 def test_what_every_run_of_the_benchmark_finds_is_found(null, test, row):
     assert null.TESTS[test](null.makers(test, 15)[row](0)).verdict in ("suspicious", "shortcut")

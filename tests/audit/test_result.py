@@ -29,9 +29,14 @@ def test_damaged_result_says_what_to_do():
 
 @pytest.mark.parametrize(
     ("low", "verdict"),
-    [(0.5, "clear"), (0.65, "suspicious"), (0.79, "suspicious"), (0.8, "shortcut"),
-     (np.nan, "skipped")],
-)  # fmt: skip
+    [
+        (0.5, "clear"),
+        (0.65, "suspicious"),
+        (0.79, "suspicious"),
+        (0.8, "shortcut"),
+        (np.nan, "skipped"),
+    ],
+)
 def test_judge(low, verdict):
     assert judge(low, suspicious=0.65, shortcut=0.8) == verdict
 
@@ -45,7 +50,10 @@ def test_worst():
 def test_skipped_says_why():
     found = skipped("x", "t", "w", "no masks")
     assert (found.verdict, found.reason, found.sentence) == (
-        "skipped", "no masks", "Not done: no masks.")  # fmt: skip
+        "skipped",
+        "no masks",
+        "Not done: no masks.",
+    )
 
 
 def test_headline_counts_verdicts_worst_first():
@@ -56,4 +64,8 @@ def test_headline_counts_verdicts_worst_first():
 
 def test_list_words():
     assert [list_words(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
-        "", "a", "a and b", "a, b and c"]  # fmt: skip
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]

@@ -1,23 +1,17 @@
-"""Changed films: each change does what it says, and a loss is found where there is one."""
+"""Changed images: each change does what it says, and a loss is found where there is one."""
 
 import numpy as np
 import pytest
 import torch
 
-from cxr.audit.perturbations import CHANGES, change_films
-from cxr.audit.robustness import (
-    Level,
-    _judge,
-    _levels,
-    audit_robustness,
-    first_worse,
-)
+from cxr.audit.perturbations import CHANGES, change_images
+from cxr.audit.robustness import Level, _judge, _levels, audit_robustness, first_worse
 
 NAMES = [change.name for change in CHANGES]
 
 
 @pytest.fixture(scope="module")
-def films() -> np.ndarray:
+def images() -> np.ndarray:
     rng = np.random.default_rng(0)
     ramp = np.linspace(60, 190, 64)[None, :, None] + np.linspace(-30, 30, 64)
     return np.rint(ramp + rng.normal(0, 8, (6, 64, 64))).clip(0, 255).astype(np.uint8)
@@ -29,37 +23,38 @@ def test_ten_kinds_of_change_at_four_levels():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stronger_level_is_further_from_the_film(films, name):
+def test_a_stronger_level_is_further_from_the_image(images, name):
     levels = next(change.levels for change in CHANGES if change.name == name)
     distances = []
     for level in range(len(levels)):
-        changed = change_films(films, name, level, seed=0)
-        assert changed.shape == films.shape
+        changed = change_images(images, name, level, seed=0)
+        assert changed.shape == images.shape
         assert changed.dtype == np.uint8
-        distances.append(np.abs(changed.astype(float) - films).mean())
+        distances.append(np.abs(changed.astype(float) - images).mean())
     assert distances[0] > 0
     assert distances == sorted(distances)
 
 
-def test_the_same_seed_gives_the_same_direction_at_every_level(films):
-    weak, strong = (change_films(films, "brightness", level, seed=4) for level in (0, 3))
-    signs = [np.sign(changed.mean(axis=(1, 2)) - films.mean(axis=(1, 2)))
-             for changed in (weak, strong)]  # fmt: skip
+def test_the_same_seed_gives_the_same_direction_at_every_level(images):
+    weak, strong = (change_images(images, "brightness", level, seed=4) for level in (0, 3))
+    signs = [
+        np.sign(changed.mean(axis=(1, 2)) - images.mean(axis=(1, 2))) for changed in (weak, strong)
+    ]
     assert (signs[0] == signs[1]).all()
     assert set(signs[0]) == {-1, 1}
 
 
-def test_changes_match_what_they_are_called(films):
-    assert (change_films(255 - films, "inverted gray", 0, seed=0) == films).all()
-    shifted = change_films(films[:1], "shift", 3, seed=0)[0]
+def test_changes_match_what_they_are_called(images):
+    assert (change_images(255 - images, "inverted gray", 0, seed=0) == images).all()
+    shifted = change_images(images[:1], "shift", 3, seed=0)[0]
     pixels = round(0.2 * 64)
-    rolled = [np.roll(films[0], step, axis) for axis in (0, 1) for step in (pixels, -pixels)]
+    rolled = [np.roll(images[0], step, axis) for axis in (0, 1) for step in (pixels, -pixels)]
     assert max((shifted == other).mean() for other in rolled) >= 1 - pixels / 64
-    coarse = change_films(films, "resolution", 3, seed=0)
-    assert len(np.unique(coarse[0])) < len(np.unique(films[0]))
-    flat = change_films(films, "contrast", 3, seed=0)
-    assert flat.std(axis=(1, 2)) == pytest.approx(0.2 * films.std(axis=(1, 2)), rel=0.1)
-    noisy = change_films(films, "noise", 1, seed=0).astype(float) - films
+    coarse = change_images(images, "resolution", 3, seed=0)
+    assert len(np.unique(coarse[0])) < len(np.unique(images[0]))
+    flat = change_images(images, "contrast", 3, seed=0)
+    assert flat.std(axis=(1, 2)) == pytest.approx(0.2 * images.std(axis=(1, 2)), rel=0.1)
+    noisy = change_images(images, "noise", 1, seed=0).astype(float) - images
     assert noisy.std() == pytest.approx(0.05 * 255, rel=0.05)
 
 
@@ -77,13 +72,19 @@ def test_the_first_level_whose_loss_is_more_than_chance():
 
 
 def test_a_network_that_leans_on_exposure_is_found(
-    patch_films, patch_members, patch_ensemble, tmp_path
+    patch_images, patch_members, patch_ensemble, tmp_path
 ):
     # A patch a tenth darker is no longer bright enough for it.
     result = audit_robustness(
-        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=60,
-        resamples=200, folder=tmp_path, note="made up",
-    )  # fmt: skip
+        patch_members,
+        patch_ensemble,
+        patch_images(),
+        rng=np.random.default_rng(0),
+        count=60,
+        resamples=200,
+        folder=tmp_path,
+        note="made up",
+    )
     assert result.verdict in ("suspicious", "shortcut")
     (mildest,) = [part for part in result.sentence.split(". ") if part.startswith("Even the")]
     assert "brightness" in mildest
@@ -96,23 +97,27 @@ def test_a_network_that_leans_on_exposure_is_found(
     assert (tmp_path / "robustness.png").stat().st_size > 10_000
 
 
-def test_a_network_that_bears_mild_changes_is_clear(patch_films, patch_members, patch_ensemble):
+def test_a_network_that_bears_mild_changes_is_clear(patch_images, patch_members, patch_ensemble):
     with torch.no_grad():
         patch_members["patches"].head.weight[1] *= 5
     result = audit_robustness(
-        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=60,
+        patch_members,
+        patch_ensemble,
+        patch_images(),
+        rng=np.random.default_rng(0),
+        count=60,
         resamples=100,
-    )  # fmt: skip
+    )
     assert result.verdict == "clear"
     assert "inverted gray" in result.sentence
 
 
-def test_too_few_films_are_skipped_with_the_reason(patch_films, patch_members, patch_ensemble):
+def test_too_few_images_are_skipped_with_the_reason(patch_images, patch_members, patch_ensemble):
     result = audit_robustness(
-        patch_members, patch_ensemble, patch_films(), rng=np.random.default_rng(0), count=20
+        patch_members, patch_ensemble, patch_images(), rng=np.random.default_rng(0), count=20
     )
     assert result.verdict == "skipped"
-    assert "20 test films are too few, 30 are needed" in result.reason
+    assert "20 test images are too few, 30 are needed" in result.reason
 
 
 def test_a_loss_that_one_of_nine_changes_has_by_chance_is_no_alarm():

@@ -9,24 +9,38 @@ LABELS = ("normal", "covid")
 
 
 def audit(wrong_women: int, *, women: int = 30, men: int = 60, **more: np.ndarray):
-    """Audit covid films of women, some missed, and of men, all found; and normal ones."""
+    """Audit covid images of women, some missed, and of men, all found; and normal ones."""
     count = women + men
     targets = np.r_[np.ones(count, int), np.zeros(40, int)]
     predicted = targets.copy()
     predicted[:wrong_women] = 0
     sex = np.r_[np.repeat(["F", "M"], [women, men]), np.repeat("", 40)]
     return audit_subgroups(
-        targets, predicted, np.arange(len(targets)).astype(str), LABELS,
-        {"sex": sex, **more}, resamples=200,
-    )  # fmt: skip
+        targets,
+        predicted,
+        np.arange(len(targets)).astype(str),
+        LABELS,
+        {"sex": sex, **more},
+        resamples=200,
+    )
 
 
 def test_bands():
     found = age_bands(["0", "5", "5.5", "6", "17", "18", "64", "65", "90", "", "old", "-1"])
     assert found.tolist() == [
-        "0 to 5", "0 to 5", "0 to 5", "6 to 17", "6 to 17", "18 to 39", "40 to 64",
-        "65 and over", "65 and over", "", "", "",
-    ]  # fmt: skip
+        "0 to 5",
+        "0 to 5",
+        "0 to 5",
+        "6 to 17",
+        "6 to 17",
+        "18 to 39",
+        "40 to 64",
+        "65 and over",
+        "65 and over",
+        "",
+        "",
+        "",
+    ]
 
 
 def test_a_group_that_is_wronged():
@@ -54,9 +68,12 @@ def test_unknown_attributes_are_skipped_by_name():
     found = audit(0, view=np.full(count, ""))
     assert "no test image's view is known" in found.reason
     none = audit_subgroups(
-        np.zeros(4, int), np.zeros(4, int), np.arange(4).astype(str), LABELS,
+        np.zeros(4, int),
+        np.zeros(4, int),
+        np.arange(4).astype(str),
+        LABELS,
         {"sex": np.full(4, ""), "view": np.full(4, "")},
-    )  # fmt: skip
+    )
     assert none.verdict == "skipped"
     assert none.reason == "the manifest knows no sex or view of the test images"
 

@@ -11,50 +11,58 @@ LABELS = ("normal", "covid")
 
 
 def table(count: int = 400, *, mixed: bool = False) -> pd.DataFrame:
-    """Return films: normal from a, covid from b and c, or all from all."""
+    """Return images: normal from a, covid from b and c, or all from all."""
     rng = np.random.default_rng(0)
     label = np.where(np.arange(count) % 2 == 0, "normal", "covid")
     source = np.where(label == "normal", "a", np.where(np.arange(count) % 4 == 1, "b", "c"))
     if mixed:
         source = rng.choice(["a", "b"], count)
     age = np.where(label == "covid", rng.integers(40, 80, count).astype(str), "")
-    return pd.DataFrame({
-        "label": label, "source": source, "age": age, "sex": "", "view": "",
-        "split": np.where(np.arange(count) % 5 < 2, "test", "train"),
-        "group": np.arange(count).astype(str),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "label": label,
+            "source": source,
+            "age": age,
+            "sex": "",
+            "view": "",
+            "split": np.where(np.arange(count) % 5 < 2, "test", "train"),
+            "group": np.arange(count).astype(str),
+        }
+    )
 
 
-def features(films: pd.DataFrame, rows: np.ndarray, *, source: float, label: float = 3.0):
+def features(images: pd.DataFrame, rows: np.ndarray, *, source: float, label: float = 3.0):
     """Return features that tell the class, and the source as strongly as asked."""
-    part = films.iloc[rows]
+    part = images.iloc[rows]
     found = np.random.default_rng(1).normal(size=(len(rows), 8))
     found[:, 0] += label * (part["label"] == "covid")
     found[:, 1] += source * (part["source"] == "b")
     return {"net": found.astype(np.float32)}
 
 
-def audit(films: pd.DataFrame, **strengths: float):
-    rows = source_rows(films["split"], films["label"], films["source"])
-    return audit_sources(films, LABELS, features(films, rows, **strengths), rows)
+def audit(images: pd.DataFrame, **strengths: float):
+    rows = source_rows(images["split"], images["label"], images["source"])
+    return audit_sources(images, LABELS, features(images, rows, **strengths), rows)
 
 
 def test_rows_hold_all_of_classes_with_several_sources():
-    films = table()
-    rows = source_rows(films["split"], films["label"], films["source"])
-    chosen = films.iloc[rows]
-    assert (chosen["label"] == "covid").sum() == (films["label"] == "covid").sum()
+    images = table()
+    rows = source_rows(images["split"], images["label"], images["source"])
+    chosen = images.iloc[rows]
+    assert (chosen["label"] == "covid").sum() == (images["label"] == "covid").sum()
     assert set(chosen[chosen["label"] == "normal"]["split"]) == {"train"}
-    one = source_rows(films["split"], films["label"], np.full(len(films), "a"))
+    one = source_rows(images["split"], images["label"], np.full(len(images), "a"))
     assert len(one) == 0
 
 
 def test_other_hospitals_and_other_ages_are_said():
-    films = table()
-    found = audit(films, source=0.0)
+    images = table()
+    found = audit(images, source=0.0)
     assert found.verdict == "shortcut"
-    assert "Every covid film comes from other hospitals than the rest: from b (100 films) and c" \
-        in found.sentence  # fmt: skip
+    assert (
+        "Every covid image comes from other hospitals than the rest: from b (100 images) and c"
+        in found.sentence
+    )
     assert (
         "It also comes from other ages: in years, covid patients have the median" in found.sentence
     )
@@ -77,48 +85,53 @@ def test_features_that_carry_the_source_are_suspicious():
 
 def test_a_source_that_is_lost_unseen():
     # Of source b covid looks the other way round, so c teaches nothing about it.
-    films = table()
-    rows = source_rows(films["split"], films["label"], films["source"])
-    found = features(films, rows, source=0.0)
-    part = films.iloc[rows]
+    images = table()
+    rows = source_rows(images["split"], images["label"], images["source"])
+    found = features(images, rows, source=0.0)
+    part = images.iloc[rows]
     found["net"][(part["source"] == "b").to_numpy(), 0] -= 12
-    result = audit_sources(films, LABELS, found, rows)
+    result = audit_sources(images, LABELS, found, rows)
     left_out = next(made for made in result.tables if "has not seen one source" in made.title)
     source, _, count, with_it, _, without, *_ = left_out.rows[0]
     assert (source, count, with_it, without) == ("b", 40, 40, 0)
 
 
 def test_skipped_with_the_reason():
-    films = table()
-    one = audit_sources(films.assign(source="a"), LABELS, {}, np.empty(0, np.int64))
-    assert one.reason == "all films come from one source, a"
-    none = audit_sources(films.assign(source=""), LABELS, {}, np.empty(0, np.int64))
+    images = table()
+    one = audit_sources(images.assign(source="a"), LABELS, {}, np.empty(0, np.int64))
+    assert one.reason == "all images come from one source, a"
+    none = audit_sources(images.assign(source=""), LABELS, {}, np.empty(0, np.int64))
     assert none.reason == "the manifest names no source"
     assert none.verdict == "skipped"
 
 
-def test_few_films_are_named():
+def test_few_images_are_named():
     found = audit(table(60), source=0.0)
     assert "too few" in found.reason
     assert "normal has one source (a)" in found.reason
 
 
-def test_a_film_of_another_source_alarms_nobody():
+def test_a_image_of_another_source_alarms_nobody():
     clean = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)
         count = 121
-        films = pd.DataFrame({
-            "label": ["covid", *rng.choice(["normal"], 60), *["viral"] * 60],
-            "source": ["b", *rng.choice(["a", "c"], 120)], "age": "", "sex": "", "view": "",
-            "split": np.where(np.arange(count) % 5 < 2, "test", "train"),
-            "group": np.arange(count).astype(str),
-        })  # fmt: skip
-        extra = films.iloc[[0]].assign(split="train", group="other")
-        both = pd.concat([films, extra], ignore_index=True)
+        images = pd.DataFrame(
+            {
+                "label": ["covid", *rng.choice(["normal"], 60), *["viral"] * 60],
+                "source": ["b", *rng.choice(["a", "c"], 120)],
+                "age": "",
+                "sex": "",
+                "view": "",
+                "split": np.where(np.arange(count) % 5 < 2, "test", "train"),
+                "group": np.arange(count).astype(str),
+            }
+        )
+        extra = images.iloc[[0]].assign(split="train", group="other")
+        both = pd.concat([images, extra], ignore_index=True)
         found = audit_sources(both, ("normal", "viral", "covid"), {}, np.empty(0, np.int64))
         clean += found.verdict == "clear"
-        assert "covid (1 films of 1 patients)" in found.reason
+        assert "covid (1 images of 1 patients)" in found.reason
     assert clean >= 19
 
 
@@ -134,8 +147,11 @@ def test_names_pairs_and_sources_left_out_are_one_family(monkeypatch):
 
         return call
 
-    for module, name in ((sources, "auroc_interval"), (inside, "auroc_interval"),
-                         (inside, "cluster_interval")):  # fmt: skip
+    for module, name in (
+        (sources, "auroc_interval"),
+        (inside, "auroc_interval"),
+        (inside, "cluster_interval"),
+    ):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
     audit(table(mixed=True), source=0.0)
     # Two names; in each of two classes one pair of sources, and two that are left out.

@@ -16,15 +16,15 @@ NOTE = "Research use only, not a medical device"
 
 @dataclass
 class FakeMaps:
-    film: np.ndarray
+    image: np.ndarray
 
     def overlay(self, label: str) -> np.ndarray:
-        return np.repeat(self.film[:, :, None], 3, axis=2)
+        return np.repeat(self.image[:, :, None], 3, axis=2)
 
 
 @dataclass
 class FakePrediction:
-    film: np.ndarray
+    image: np.ndarray
     maps: FakeMaps | None
     label: str = "covid"
     probs: dict[str, float] = field(default_factory=lambda: {"normal": 0.25, "covid": 0.75})
@@ -65,12 +65,14 @@ class FakePredictor:
             if self.breaks_on and self.breaks_on in name:
                 raise RuntimeError("planted")
             try:
-                film = read_gray(path)
+                image = read_gray(path)
             except InputError as error:
                 yield error
                 continue
-            bright = bool(film.mean() > 200)
+            bright = bool(image.mean() > 200)
             yield FakePrediction(
-                film, FakeMaps(film) if maps else None,
-                refused=bright, refusals=("Too bright.",) if bright else (),
-            )  # fmt: skip
+                image,
+                FakeMaps(image) if maps else None,
+                refused=bright,
+                refusals=("Too bright.",) if bright else (),
+            )

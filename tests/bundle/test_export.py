@@ -68,8 +68,10 @@ def test_the_bundle_carries_what_was_fitted_and_measured(exported_run, tiny_bund
 def test_coverage_of_other_thresholds_or_of_none_is_not_handed_on(tmp_path):
     limits = {"normal": 0.4, "viral": None}
     kinds = {"coverage": {}, "size": {}, "per_class": {}, "thresholds": limits}
-    write_json(tmp_path / "evaluation" / "calibration.json",
-               {"prediction_sets": {"0.9": {"per_class": kinds}}})  # fmt: skip
+    write_json(
+        tmp_path / "evaluation" / "calibration.json",
+        {"prediction_sets": {"0.9": {"per_class": kinds}}},
+    )
 
     def fitted(per_class):
         return {"conformal": {"levels": {"0.9": {"per_class": per_class}}}}
@@ -83,7 +85,7 @@ def test_coverage_of_other_thresholds_or_of_none_is_not_handed_on(tmp_path):
 def test_the_card_says_what_it_is_not_for(tiny_bundle):
     card = (tiny_bundle / "MODEL_CARD.md").read_text()
     assert NOTE in card
-    assert "has never seen a real film" in card
+    assert "has never seen a real image" in card
     assert "no medical device" in card
 
 
@@ -116,5 +118,5 @@ def test_a_run_that_was_not_evaluated_is_exported_without_its_test_split(
     info = read_info(bundle)
     assert info["test"] == info["gates"]["test"] == "not evaluated (make evaluate)"
     assert "int8" not in info["models"]
-    film = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
-    assert Predictor(bundle, threads=1).predict(film).label in CANONICAL
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    assert Predictor(bundle, threads=1).predict(image).label in CANONICAL

@@ -34,8 +34,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     binaries = folder / "venv" / "bin"
     done = subprocess.run(
         [binaries / "pip", "install", "--quiet", "--constraint", "constraints.txt", "."],
-        cwd=source, capture_output=True, text=True, timeout=540, check=False,
-    )  # fmt: skip
+        cwd=source,
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
     if done.returncode and any(words in done.stderr for words in NO_INDEX):
         pytest.skip(f"no package index answers: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
@@ -45,25 +49,42 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_predicts_without_torch(fresh, exported_run, tiny_bundle, tmp_path):
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     listed = subprocess.run(
-        [fresh / "pip", "list", "--format=freeze"], capture_output=True, text=True, check=True,
+        [fresh / "pip", "list", "--format=freeze"],
+        capture_output=True,
+        text=True,
+        check=True,
         env=clean,
-    )  # fmt: skip
+    )
     installed = {line.split("==")[0].lower() for line in listed.stdout.splitlines()}
     assert "onnxruntime" in installed
     assert not installed & {"torch", "timm", "pandas", "scipy", "hydra-core", "flask"}
 
     pixels = find_run(compose("evaluate", exported_run.where()))[2].pixels
     for place in range(3):
-        Image.fromarray(np.asarray(pixels[place])).save(tmp_path / f"film{place}.png")
+        Image.fromarray(np.asarray(pixels[place])).save(tmp_path / f"image{place}.png")
     done = subprocess.run(
-        [fresh / "cxr", "predict", "film*.png", "--bundle", tiny_bundle,
-         "--out", "results.csv", "--maps", "maps"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False, env=clean,
-    )  # fmt: skip
+        [
+            fresh / "cxr",
+            "predict",
+            "image*.png",
+            "--bundle",
+            tiny_bundle,
+            "--out",
+            "results.csv",
+            "--maps",
+            "maps",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=clean,
+    )
     assert done.returncode == 0, done.stderr
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == [f"film{place}.png" for place in range(3)]
+    assert [row["image"] for row in rows] == [f"image{place}.png" for place in range(3)]
     predictor = Predictor(tiny_bundle, threads=1)
     for row in rows:
         here = predictor.predict(tmp_path / row["image"])

@@ -27,13 +27,14 @@ pytestmark = pytest.mark.long
 def snapshot(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*")) if path.is_file()
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
 def parts(exported_run):
-    """Return members, ensemble and films of the exported run."""
+    """Return members, ensemble and images of the exported run."""
     _, _, prepared = find_run(compose("export", exported_run.where()))
     info = read_info(exported_run.folder / "bundle")
     ensemble = Ensemble.from_dict(info)
@@ -45,9 +46,9 @@ def parts(exported_run):
 
 def checked(model: onnx.ModelProto, path: Path, parts) -> dict[str, dict[str, float]]:
     onnx.save(model, path)
-    members, ensemble, films = parts
+    members, ensemble, images = parts
     runtime = open_runtime(path, runtime="onnxruntime", variant="float32", threads=1)
-    return check_outputs(runtime, members, ensemble, films, np.random.default_rng(0))
+    return check_outputs(runtime, members, ensemble, images, np.random.default_rng(0))
 
 
 def test_the_exported_graph_passes_and_its_figures_are_kept(tiny_bundle, tmp_path, parts):
@@ -58,7 +59,7 @@ def test_the_exported_graph_passes_and_its_figures_are_kept(tiny_bundle, tmp_pat
             allowed = max(limit, ROUNDINGS * figures["pytorch_rounding"])
             assert figures["largest_difference"] <= allowed
             assert allowed < 3e-3
-    assert kept["test"]["films"] > 0
+    assert kept["test"]["images"] > 0
     assert kept["test"]["metrics"] <= 1e-4
 
 
@@ -76,7 +77,7 @@ def test_one_wrong_bias_fails_with_its_figure(tiny_bundle, tmp_path, parts):
 def test_members_that_float32_does_not_hold_are_told_from_a_wrong_graph(
     tiny_bundle, parts, caplog, monkeypatch
 ):
-    members, ensemble, films = parts
+    members, ensemble, images = parts
     # Logits far from what float32 tells apart: PyTorch is off by as much as the graph is.
     hot = dataclasses.replace(
         ensemble, temperatures=dict.fromkeys(members, 0.3), pool="linear", temperature=1.0
@@ -100,7 +101,7 @@ def test_members_that_float32_does_not_hold_are_told_from_a_wrong_graph(
 
     runtime.run = at_another_temperature
     shift, chosen = 0.0, hot
-    found = check_outputs(runtime, members, hot, films, np.random.default_rng(0))
+    found = check_outputs(runtime, members, hot, images, np.random.default_rng(0))
     rounding = found["probs"]["pytorch_rounding"]
     assert rounding > 2.5e-6
     assert "exported probs differ" not in caplog.text
@@ -108,11 +109,11 @@ def test_members_that_float32_does_not_hold_are_told_from_a_wrong_graph(
     shift, chosen = 1e-9, dataclasses.replace(hot, temperatures=dict.fromkeys(members, 10.0))
     with monkeypatch.context() as patch:
         patch.setattr("cxr.bundle.gates.PROBS_LIMIT", 1e-12)
-        check_outputs(runtime, members, chosen, films, np.random.default_rng(0))
+        check_outputs(runtime, members, chosen, images, np.random.default_rng(0))
     assert "exported probs differ from PyTorch's by up to 1e-09" in caplog.text
     shift, chosen = 20 * rounding + 1e-5, hot
     with pytest.raises(GateError, match="the exported probs differ"):
-        check_outputs(runtime, members, hot, films, np.random.default_rng(0))
+        check_outputs(runtime, members, hot, images, np.random.default_rng(0))
 
 
 def test_a_wrong_map_fails(tiny_bundle, tmp_path, parts):
@@ -145,13 +146,13 @@ def test_a_failed_gate_leaves_the_former_bundle(exported_run, monkeypatch):
     assert not list(exported_run.folder.glob(".exporting-*"))
 
 
-def test_another_class_on_one_film_fails_and_names_it():
+def test_another_class_on_one_image_fails_and_names_it():
     wanted = np.array([[0.9, 0.1], [0.4, 0.6], [0.500001, 0.499999]])
     found = wanted.copy()
     found[2] = found[2][::-1]
     assert check_classes(found, wanted, ["a", "b", "c"], "test")["ties"] == 1
     found[1] = [0.6, 0.4]
-    with pytest.raises(GateError, match=r"another class .* on 1 of 3 test films \(first b;"):
+    with pytest.raises(GateError, match=r"another class .* on 1 of 3 test images \(first b;"):
         check_classes(found, wanted, ["a", "b", "c"], "test")
 
 
@@ -159,8 +160,10 @@ def test_another_metric_fails_and_names_it():
     wanted = {"ensemble": {"accuracy": 0.9, "auroc": None, "nll": float("nan")}}
     same = {"ensemble": {"accuracy": 0.9, "auroc": np.nan, "nll": np.nan}}
     assert check_metrics(same, wanted, {}) == 0
-    for changed, words in (({"accuracy": 0.91}, "accuracy of ensemble is 0.91"),
-                           ({"auroc": 0.5}, "auroc of ensemble is 0.5")):  # fmt: skip
+    for changed, words in (
+        ({"accuracy": 0.91}, "accuracy of ensemble is 0.91"),
+        ({"auroc": 0.5}, "auroc of ensemble is 0.5"),
+    ):
         found = {"ensemble": same["ensemble"] | changed}
         with pytest.raises(GateError, match=words):
             check_metrics(found, wanted, {})

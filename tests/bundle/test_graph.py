@@ -27,9 +27,14 @@ def members():
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_graph_pools_as_numpy_does(members, pool, stretch):
     ensemble = Ensemble(
-        LABELS, ("a", "b"), {"a": 0.7 / stretch, "b": 1.3 / stretch}, {"a": 0.8, "b": 0.2}, pool,
-        temperature=0.6 * stretch, equal_temperature=3.0,
-    )  # fmt: skip
+        LABELS,
+        ("a", "b"),
+        {"a": 0.7 / stretch, "b": 1.3 / stretch},
+        {"a": 0.8, "b": 0.2},
+        pool,
+        temperature=0.6 * stretch,
+        equal_temperature=3.0,
+    )
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 1, 32, 32), np.uint8))
     with torch.no_grad():
         logits = {name: member(member.prepare(pixels)).numpy() for name, member in members.items()}
@@ -54,6 +59,9 @@ def test_the_exported_pool_passes_the_gates_and_another_pool_does_not(members, p
     for changed in ({"pool": other}, {"temperature": 1.0}):
         with pytest.raises(GateError, match="exported probs differ"):
             check_outputs(
-                runtime, members, dataclasses.replace(ensemble, **changed), pixels,
+                runtime,
+                members,
+                dataclasses.replace(ensemble, **changed),
+                pixels,
                 np.random.default_rng(0),
-            )  # fmt: skip
+            )

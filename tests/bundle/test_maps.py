@@ -18,8 +18,8 @@ LETTERBOX = PreprocessSpec(64, "letterbox")
 def random_maps(shape: tuple[int, int] = (64, 64), spec: PreprocessSpec = STRETCH) -> HeatMaps:
     rng = np.random.default_rng(0)
     members = {"a": rng.random((2, 5, 5), np.float32), "b": rng.random((2, 7, 7), np.float32)}
-    film = rng.integers(0, 256, shape, np.uint8)
-    return HeatMaps(("one", "two"), members, {"a": 0.25, "b": 0.75}, film, spec)
+    image = rng.integers(0, 256, shape, np.uint8)
+    return HeatMaps(("one", "two"), members, {"a": 0.25, "b": 0.75}, image, spec)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (100, 37), (5, 5), (3, 200)])
@@ -44,11 +44,11 @@ def test_the_ensembles_map_is_that_of_the_explain_stage():
 
 @pytest.mark.parametrize("spec", [STRETCH, LETTERBOX])
 @pytest.mark.parametrize("shape", [(300, 120), (120, 300)])
-def test_a_map_lies_where_the_film_is_bright(spec, shape):
-    film = np.zeros(shape, np.uint8)
+def test_a_map_lies_where_the_image_is_bright(spec, shape):
+    image = np.zeros(shape, np.uint8)
     rows, columns = slice(shape[0] // 4, shape[0] // 2), slice(0, shape[1] // 3)
-    film[rows, columns] = 255
-    square = to_square(film, spec).astype(np.float32) / 255
+    image[rows, columns] = 255
+    square = to_square(image, spec).astype(np.float32) / 255
     cells = functional.avg_pool2d(torch.from_numpy(square)[None, None], 4)[0, 0].numpy()
     values = enlarge(cells, shape, spec)
     inside = np.zeros(shape, bool)
@@ -74,17 +74,17 @@ def test_unknown_names_say_what_is_allowed():
         maps.overlay("one", opacity=1.5)
 
 
-def test_the_overlay_shows_the_film_where_nothing_is_active():
-    film = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
-    values = np.zeros(film.shape, np.float32)
+def test_the_overlay_shows_the_image_where_nothing_is_active():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    values = np.zeros(image.shape, np.float32)
     values[:20] = 1
-    found = overlay(film, values, 0.5)
+    found = overlay(image, values, 0.5)
     assert found.shape == (40, 50, 3)
-    assert np.array_equal(found[20:], np.repeat(film[20:, :, None], 3, axis=2))
-    blend = 0.5 * film[:20, :, None] + 0.5 * heat_colours()[-1]
+    assert np.array_equal(found[20:], np.repeat(image[20:, :, None], 3, axis=2))
+    blend = 0.5 * image[:20, :, None] + 0.5 * heat_colours()[-1]
     assert np.abs(found[:20] - blend).max() <= 1
-    untouched = overlay(film, values, 0)
-    assert np.array_equal(untouched, np.repeat(film[:, :, None], 3, axis=2))
+    untouched = overlay(image, values, 0)
+    assert np.array_equal(untouched, np.repeat(image[:, :, None], 3, axis=2))
 
 
 def test_the_colours_are_those_of_the_figures():

@@ -30,8 +30,8 @@ def predictor(tiny_bundle) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def films(exported_run) -> np.ndarray:
-    """Return the test films, (N, S, S), in the order of the evaluation's predictions."""
+def images(exported_run) -> np.ndarray:
+    """Return the test images, (N, S, S), in the order of the evaluation's predictions."""
     prepared = find_run(compose("evaluate", exported_run.where()))[2]
     table = read_predictions(exported_run.folder / "evaluation" / "predictions.csv")
     rows = prepared.table.reset_index().set_index("image").loc[table["image"], "index"]
@@ -48,9 +48,9 @@ def probs_of(predictions: list[Prediction]) -> np.ndarray:
     return np.array([list(found.probs.values()) for found in predictions])
 
 
-def test_probabilities_are_those_of_evaluation(exported_run, predictor, films):
+def test_probabilities_are_those_of_evaluation(exported_run, predictor, images):
     table = read_predictions(exported_run.folder / "evaluation" / "predictions.csv")
-    found = predictor.predict(list(films))
+    found = predictor.predict(list(images))
     assert len(found) > BATCH
     wanted = table[[f"prob_ensemble_{label}" for label in CANONICAL]].to_numpy()
     # Hardly trained members magnify rounding; tests/stages/test_real.py asks 1e-5 of real ones.
@@ -71,41 +71,47 @@ def test_says_what_it_is(tiny_bundle, predictor):
     assert cxr.Predictor is Predictor
 
 
-def test_a_path_bytes_and_pixels_give_the_same(predictor, films, tmp_path):
-    path = tmp_path / "film.png"
-    path.write_bytes(png(films[0]))
-    wanted = predictor.predict(films[0])
-    for image in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()),
-                  films[0].astype(np.uint16) * 256, np.asfortranarray(films[0])):  # fmt: skip
+def test_a_path_bytes_and_pixels_give_the_same(predictor, radiographs, tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(png(radiographs[0]))
+    wanted = predictor.predict(radiographs[0])
+    for image in (
+        path,
+        str(path),
+        path.read_bytes(),
+        memoryview(path.read_bytes()),
+        radiographs[0].astype(np.uint16) * 256,
+        np.asfortranarray(radiographs[0]),
+    ):
         found = predictor.predict(image)
         assert found.probs == wanted.probs
-        assert np.array_equal(found.film, films[0])
+        assert np.array_equal(found.radiograph, radiographs[0])
     assert predictor.predict(path).name == str(path)
-    assert predictor.predict(films[0], names="mine").name == "mine"
+    assert predictor.predict(radiographs[0], names="mine").name == "mine"
 
 
-def test_a_sequence_gives_a_list(predictor, films):
-    found = predictor.predict(list(films[:3]))
+def test_a_sequence_gives_a_list(predictor, images):
+    found = predictor.predict(list(images[:3]))
     assert isinstance(found, list)
     assert len(found) == 3
     assert predictor.predict([]) == []
-    alone = [predictor.predict(film) for film in films[:3]]
+    alone = [predictor.predict(image) for image in images[:3]]
     assert np.abs(probs_of(found) - probs_of(alone)).max() < 1e-6
 
 
-def test_a_film_of_any_size_is_prepared_as_training_did(predictor, films):
-    large = np.asarray(Image.fromarray(films[0]).resize((150, 90)))
-    square = np.asarray(Image.fromarray(large).resize(films[0].shape, Image.Resampling.BILINEAR))
+def test_a_image_of_any_size_is_prepared_as_training_did(predictor, images):
+    large = np.asarray(Image.fromarray(images[0]).resize((150, 90)))
+    square = np.asarray(Image.fromarray(large).resize(images[0].shape, Image.Resampling.BILINEAR))
     found = predictor.predict(large, maps=True)
     assert found.probs == predictor.predict(square).probs
-    assert found.film.shape == (90, 150)
+    assert found.image.shape == (90, 150)
     assert found.maps.of("covid").shape == (90, 150)
     assert found.maps.overlay("covid", "inceptionv3").shape == (90, 150, 3)
 
 
-def test_maps_come_only_when_asked_for(predictor, films):
-    assert predictor.predict(films[0]).maps is None
-    maps = predictor.predict(films[0], maps=True).maps
+def test_maps_come_only_when_asked_for(predictor, images):
+    assert predictor.predict(images[0]).maps is None
+    maps = predictor.predict(images[0], maps=True).maps
     assert maps.classes == CANONICAL
     for name in (None, *MEMBERS):
         values = maps.of("normal", name)
@@ -114,80 +120,92 @@ def test_maps_come_only_when_asked_for(predictor, films):
         assert values.max() <= 1 + 1e-6
 
 
-def test_sets_per_class_and_referral_are_those_of_validation(predictor, films):
+def test_sets_per_class_and_referral_are_those_of_validation(predictor, images):
     uncertainty = predictor.info["uncertainty"]
     for level in (0.8, 0.9, 0.95):
-        found = predictor.predict(films[0], level=level)
+        found = predictor.predict(images[0], level=level)
         limits = uncertainty["conformal"]["levels"][f"{level:g}"]["per_class"]
         probs = found.probs
-        inside = [label for label in CANONICAL
-                  if limits[label] is None or 1 - probs[label] <= limits[label]]  # fmt: skip
+        inside = [
+            label
+            for label in CANONICAL
+            if limits[label] is None or 1 - probs[label] <= limits[label]
+        ]
         assert list(found.prediction_set) == (inside or [found.label])
         assert found.level == level
         assert found.refer == (max(probs.values()) < uncertainty["referral"]["threshold"])
 
 
-def test_an_unknown_level_names_the_allowed_ones(predictor, films):
+def test_an_unknown_level_names_the_allowed_ones(predictor, images):
     with pytest.raises(InputError, match=r"0\.8, 0\.9, 0\.95"):
-        predictor.predict(films[0], level=0.5)
+        predictor.predict(images[0], level=0.5)
     with pytest.raises(InputError, match="was not fitted"):
         list(predictor.predict_each([], level=0.5))
 
 
-def test_a_bad_film_is_an_error_in_its_place(predictor, films, tmp_path):
+def test_a_bad_image_is_an_error_in_its_place(predictor, radiographs, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    images = [films[0], bad, tmp_path / "absent.png", films[1].astype(float), films, films[1]]
-    names = [f"film {index}" for index in range(len(images))]
+    images = [
+        radiographs[0],
+        bad,
+        tmp_path / "absent.png",
+        radiographs[1].astype(float),
+        radiographs,
+        radiographs[1],
+    ]
+    names = [f"image {index}" for index in range(len(images))]
     found = list(predictor.predict_each(images, names=names))
     assert [isinstance(one, InputError) for one in found] == [False, True, True, True, True, False]
-    assert found[-1].name == "film 5"
+    assert found[-1].name == "image 5"
     for index, one in enumerate(found[1:5], start=1):
-        assert f"film {index}" in str(one)
+        assert f"image {index}" in str(one)
         assert "\n" not in str(one)
     assert isinstance(found[2], MissingInputError)
     with pytest.raises(InputError, match="is no image"):
-        predictor.predict([films[0], bad])
+        predictor.predict([radiographs[0], bad])
 
 
-def test_films_are_pulled_a_few_at_a_time(predictor, films):
+def test_images_are_pulled_a_few_at_a_time(predictor, images):
     pulled = 0
 
     def endless():
         nonlocal pulled
         while True:
             pulled += 1
-            yield films[0]
+            yield images[0]
 
     next(predictor.predict_each(endless()))
     assert pulled == BATCH
 
 
-def test_many_threads_give_the_same_as_one(predictor, films):
-    wanted = [predictor.predict(film).probs for film in films]
+def test_many_threads_give_the_same_as_one(predictor, images):
+    wanted = [predictor.predict(image).probs for image in images]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda film: predictor.predict(film, maps=True), [*films] * 4))
+        found = list(pool.map(lambda image: predictor.predict(image, maps=True), [*images] * 4))
     for index, one in enumerate(found):
-        assert one.probs == wanted[index % len(films)]
+        assert one.probs == wanted[index % len(images)]
 
 
-def test_a_prediction_is_plain_values_for_json(predictor, films):
-    found = predictor.predict(films[0], names="x")
+def test_a_prediction_is_plain_values_for_json(predictor, images):
+    found = predictor.predict(images[0], names="x")
     values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert values["label"] == found.label
     assert values["probs"] == found.probs
     assert values["prediction_set"] == list(found.prediction_set)
     assert values["note"] == predictor.note
-    assert "film" not in values
+    assert "image" not in values
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"runtime": "tensorrt"}, "allowed are onnxruntime, openvino"),
-     ({"variant": "float16"}, "allowed are float32, int8"),
-     ({"variant": "bfloat16"}, "with onnxruntime allowed are float32, int8"),
-     ({"threads": -1}, "threads is -1")],
-)  # fmt: skip
+    [
+        ({"runtime": "tensorrt"}, "allowed are onnxruntime, openvino"),
+        ({"variant": "float16"}, "allowed are float32, int8"),
+        ({"variant": "bfloat16"}, "with onnxruntime allowed are float32, int8"),
+        ({"threads": -1}, "threads is -1"),
+    ],
+)
 def test_an_unknown_option_names_the_allowed_ones(tiny_bundle, options, message):
     with pytest.raises(InputError, match=message):
         Predictor(tiny_bundle, **options)
@@ -202,17 +220,17 @@ def test_a_spoilt_bundle_is_refused(changeable):
         Predictor(changeable)
 
 
-def test_openvino_gives_the_same(tiny_bundle, predictor, films):
+def test_openvino_gives_the_same(tiny_bundle, predictor, images):
     pytest.importorskip("openvino")
     other = Predictor(tiny_bundle, runtime="openvino", threads=1)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(other.predict, films))
-    assert np.abs(probs_of(found) - probs_of(predictor.predict(list(films)))).max() < 1e-4
+        found = list(pool.map(other.predict, images))
+    assert np.abs(probs_of(found) - probs_of(predictor.predict(list(images)))).max() < 1e-4
 
 
-def test_predicting_needs_no_torch(tiny_bundle, films, tmp_path):
-    path = tmp_path / "film.png"
-    path.write_bytes(png(films[0]))
+def test_predicting_needs_no_torch(tiny_bundle, images, tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(png(images[0]))
     code = f"""
 import sys
 for name in ("torch", "timm", "lightning", "pandas", "scipy", "sklearn", "matplotlib", "hydra",
@@ -228,7 +246,7 @@ print(found.label)
 
 
 @pytest.mark.realdata
-def test_two_photometric_versions_of_a_film_agree(tiny_bundle, shared):
+def test_two_photometric_versions_of_a_image_agree(tiny_bundle, shared):
     predictor = Predictor(Path(tiny_bundle), threads=1)
     folder = shared / "data" / "dicom"
     first, second = (

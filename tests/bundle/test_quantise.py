@@ -37,12 +37,17 @@ def test_only_what_lies_behind_the_features_is_quantised(tiny_bundle):
 
 
 def test_eight_bits_answer_nearly_the_same(tiny_bundle, tmp_path):
-    films = np.random.default_rng(0).integers(0, 256, (4, 64, 64), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64), np.uint8)
     count = []
     target = tmp_path / "int8.onnx"
-    quantise(tiny_bundle / "model.onnx", target, films, Setting(MEMBERS),
-             on_image=lambda: count.append(1))  # fmt: skip
-    assert len(count) == len(films)
+    quantise(
+        tiny_bundle / "model.onnx",
+        target,
+        images,
+        Setting(MEMBERS),
+        on_image=lambda: count.append(1),
+    )
+    assert len(count) == len(images)
     assert target.stat().st_size < 0.4 * (tiny_bundle / "model.onnx").stat().st_size
     assert not list(tmp_path.glob(".quantising-*"))
     kinds = {node.op_type for node in onnx.load(target).graph.node}
@@ -59,8 +64,8 @@ def test_the_bundle_says_what_eight_bits_cost(tiny_bundle):
     if "file" in entry:
         assert entry["test"]["difference"]["value"] >= -eightbit.COST_LIMIT
         found = Predictor(tiny_bundle, variant="int8", threads=1)
-        film = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
-        assert sum(found.predict(film).probs.values()) == pytest.approx(1, abs=1e-5)
+        image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+        assert sum(found.predict(image).probs.values()) == pytest.approx(1, abs=1e-5)
     else:
         with pytest.raises(InputError, match="has no int8 variant"):
             Predictor(tiny_bundle, variant="int8")

@@ -14,8 +14,15 @@ def test_a_bundle_is_described_in_aligned_lines(tiny_bundle):
     lines = describe(tiny_bundle).splitlines()
     text = "\n".join(lines)
     assert len({line.index("  ") for line in lines if "  " in line}) >= 1
-    words = ["phantom/tiny", "normal, covid, bacterial, viral", "mobilenetv2", "64 px",
-             "float32: model.onnx", "accuracy", SYNTHETIC]  # fmt: skip
+    words = [
+        "phantom/tiny",
+        "normal, covid, bacterial, viral",
+        "mobilenetv2",
+        "64 px",
+        "float32: model.onnx",
+        "accuracy",
+        SYNTHETIC,
+    ]
     for word in [*words, read_info(tiny_bundle)["fingerprint"]]:
         assert word in text
 

@@ -15,21 +15,26 @@ from cxr.errors import InputError
 SIDE = 32
 
 
-def prepared_set(folder: Path, films: int = 30) -> Prepared:
-    """Return a set of noise, each film a group of its own."""
+def prepared_set(folder: Path, images: int = 30) -> Prepared:
+    """Return a set of noise, each image a group of its own."""
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (films, SIDE, SIDE), np.uint8)
-    table = pd.DataFrame({
-        "image": [f"{n:02d}.png" for n in range(films)],
-        "label": [("normal", "viral")[n % 2] for n in range(films)],
-        "sha256": [str(n) for n in range(films)],
-        "group": [f"{n:02d}.png" for n in range(films)],
-        "split": "train",
-    })  # fmt: skip
+    pixels = random.integers(0, 256, (images, SIDE, SIDE), np.uint8)
+    table = pd.DataFrame(
+        {
+            "image": [f"{n:02d}.png" for n in range(images)],
+            "label": [("normal", "viral")[n % 2] for n in range(images)],
+            "sha256": [str(n) for n in range(images)],
+            "group": [f"{n:02d}.png" for n in range(images)],
+            "split": "train",
+        }
+    )
     info = {
-        "fingerprint": "f", "labels": ["normal", "viral"], "synthetic": True,
-        "preprocess": {"size_px": SIDE, "fit": "stretch"}, "settings": {"split": "patient"},
-    }  # fmt: skip
+        "fingerprint": "f",
+        "labels": ["normal", "viral"],
+        "synthetic": True,
+        "preprocess": {"size_px": SIDE, "fit": "stretch"},
+        "settings": {"split": "patient"},
+    }
     return Prepared(folder, table, pixels, info)
 
 
@@ -40,7 +45,7 @@ def copied(tmp_path: Path) -> tuple[Prepared, Prepared]:
     return prepared, found
 
 
-def test_each_film_is_followed_by_its_copies(copied):
+def test_each_image_is_followed_by_its_copies(copied):
     prepared, found = copied
     assert len(found.table) == len(found.pixels) == 20 * 4
     assert found.table["image"].is_unique
@@ -61,10 +66,12 @@ def test_the_random_split_has_the_shares_asked_for_and_leaks(copied):
 
 
 def test_leaks_are_counted_by_hand():
-    table = pd.DataFrame({
-        "group": ["a", "a", "b", "b", "c", "d"],
-        "split": ["test", "train", "test", "val", "test", "train"],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "group": ["a", "a", "b", "b", "c", "d"],
+            "split": ["test", "train", "test", "val", "test", "train"],
+        }
+    )
     assert count_leaks(table) == 1
     assert count_leaks(table, ["val", "test"]) == 1
     assert count_leaks(table.assign(group="a"), ["val", "test"]) == 4
@@ -99,11 +106,11 @@ def interrupted(*_args: object, **_options: object) -> None:
 
 
 def test_turning_and_mirroring():
-    film = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE), np.uint8)
-    np.testing.assert_array_equal(turned(film, 0, mirror=False), film)
-    np.testing.assert_array_equal(turned(film, 0, mirror=True), film[:, ::-1])
-    np.testing.assert_array_equal(turned(film, 90, mirror=False), np.rot90(film))
-    np.testing.assert_array_equal(turned(film, 90, mirror=True), np.rot90(film[:, ::-1]))
+    image = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE), np.uint8)
+    np.testing.assert_array_equal(turned(image, 0, mirror=False), image)
+    np.testing.assert_array_equal(turned(image, 0, mirror=True), image[:, ::-1])
+    np.testing.assert_array_equal(turned(image, 90, mirror=False), np.rot90(image))
+    np.testing.assert_array_equal(turned(image, 90, mirror=True), np.rot90(image[:, ::-1]))
     corner = turned(np.full((SIDE, SIDE), 255, np.uint8), 15, mirror=False)
     assert corner[0, 0] == 0
     assert corner[SIDE // 2, SIDE // 2] == 255
@@ -111,10 +118,12 @@ def test_turning_and_mirroring():
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [({"copies": 0}, "copies is 0: allowed are 1 to 20"),
-     ({"rotation_deg": -1.0}, "rotation_deg is -1.0: allowed are 0 to 180"),
-     ({"test_share": 0.5}, "test_share is 0.5: allowed are 0.01 to 0.4")],
-)  # fmt: skip
+    [
+        ({"copies": 0}, "copies is 0: allowed are 1 to 20"),
+        ({"rotation_deg": -1.0}, "rotation_deg is -1.0: allowed are 0 to 180"),
+        ({"test_share": 0.5}, "test_share is 0.5: allowed are 0.01 to 0.4"),
+    ],
+)
 def test_settings_out_of_range(values, said):
     with pytest.raises(InputError, match=said):
         CopySettings(**values)
@@ -128,6 +137,8 @@ def test_another_split_shares_the_pixels_and_has_its_own_fingerprint(tmp_path):
     assert found.table["split"].tolist() == split.tolist()
     assert set(prepared.table["split"]) == {"train"}
     other = with_split(prepared, split[::-1].copy())
-    assert len({prepared.info["fingerprint"], found.info["fingerprint"],
-                other.info["fingerprint"]}) == 3  # fmt: skip
+    assert (
+        len({prepared.info["fingerprint"], found.info["fingerprint"], other.info["fingerprint"]})
+        == 3
+    )
     assert found.info["fingerprint"] == with_split(prepared, split).info["fingerprint"]

@@ -9,8 +9,8 @@ from cxr.data.splits import crossing_groups
 from cxr.errors import InputError
 
 
-def films(per_label: dict[str, int], *, seed: int = 0) -> pd.DataFrame:
-    """Return films in groups of one to six, each group of one label."""
+def images(per_label: dict[str, int], *, seed: int = 0) -> pd.DataFrame:
+    """Return images in groups of one to six, each group of one label."""
     random = np.random.default_rng(seed)
     rows = [
         (label, f"{label}-{number}")
@@ -27,7 +27,7 @@ def crossing(table: pd.DataFrame, split: np.ndarray) -> int:
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
 def test_folds_are_disjoint_by_group_and_stratified(folds):
-    table = films({"a": 60, "b": 20, "c": 100}, seed=3)
+    table = images({"a": 60, "b": 20, "c": 100}, seed=3)
     dealt = deal_folds(table, folds=folds, seed=0)
     assert set(dealt) == set(range(1, folds + 1))
     assert table.assign(fold=dealt).groupby("group")["fold"].nunique().max() == 1
@@ -40,7 +40,7 @@ def test_folds_are_disjoint_by_group_and_stratified(folds):
 
 
 def test_a_fold_is_test_and_the_others_give_validation_by_group():
-    table = films({"a": 60, "b": 20, "c": 100}, seed=3)
+    table = images({"a": 60, "b": 20, "c": 100}, seed=3)
     dealt = deal_folds(table, folds=4, seed=0)
     validated = []
     for fold in range(1, 5):
@@ -54,17 +54,21 @@ def test_a_fold_is_test_and_the_others_give_validation_by_group():
 
 @pytest.mark.parametrize(
     ("groups", "folds", "said"),
-    [(9, 1, "folds is 1: at least 2"), (9, 0, "folds is 0: at least 2"),
-     (4, 5, r"'rare' has 4 group\(s\).*too few for 5 folds.*at most FOLDS=4"),
-     (3, 2, "too few for 2 folds"), (2, 3, "too few for any folds")],
-)  # fmt: skip
+    [
+        (9, 1, "folds is 1: at least 2"),
+        (9, 0, "folds is 0: at least 2"),
+        (4, 5, r"'rare' has 4 group\(s\).*too few for 5 folds.*at most FOLDS=4"),
+        (3, 2, "too few for 2 folds"),
+        (2, 3, "too few for any folds"),
+    ],
+)
 def test_folds_that_cannot_be_dealt(groups, folds, said):
     with pytest.raises(InputError, match=said):
-        deal_folds(films({"a": 30, "rare": groups}), folds=folds, seed=0)
+        deal_folds(images({"a": 30, "rare": groups}), folds=folds, seed=0)
 
 
 def test_the_most_folds_that_are_offered_can_be_had():
-    table = films({"a": 30, "rare": 3})
+    table = images({"a": 30, "rare": 3})
     dealt = deal_folds(table, folds=3, seed=0)
     for fold in (1, 2, 3):
         split = fold_split(table, dealt, fold, val_share=0.1, seed=0)
@@ -73,7 +77,7 @@ def test_the_most_folds_that_are_offered_can_be_had():
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_folds_need_a_share_for_validation(share):
-    table = films({"a": 10, "b": 10})
+    table = images({"a": 10, "b": 10})
     dealt = deal_folds(table, folds=2, seed=0)
     with pytest.raises(InputError, match="gives validation"):
         fold_split(table, dealt, 1, val_share=share, seed=0)

@@ -9,21 +9,21 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from cxr.data.groups import find_copies, group_films
+from cxr.data.groups import find_copies, group_images
 from cxr.data.near_duplicates import ORIENTATIONS, near_pairs, orient, perceptual_hashes
 from cxr.data.registration import alike_pairs, describe, without_bars
 from cxr.data.superposition import confirm_pairs
 from cxr.errors import InputError
 
 SEED_COPIES = {
-    # Seen side by side: the same film resized by another program, cropped, and mirrored.
+    # Seen side by side: the same image resized by another program, cropped, and mirrored.
     ("train/normal/2.jpeg", "val/normal/442.jpeg"): "upright",
     ("train/normal/9.jpeg", "val/normal/449.jpeg"): "upright",
     ("train/covid/45.jpeg", "train/covid/46.jpeg"): "upright",
     ("train/viral/225.jpeg", "train/viral/_225_6349486.jpeg"): "mirrored",
 }
 SEED_DIFFERENT = [
-    # The same posture, another exposure: the most alike of all other films.
+    # The same posture, another exposure: the most alike of all other images.
     ("train/bacterial/321.jpeg", "train/bacterial/419.jpeg"),
     ("train/normal/317.jpeg", "val/normal/267.jpeg"),
     ("train/normal/337.jpeg", "val/normal/274.jpeg"),
@@ -37,7 +37,7 @@ REAL = (
 )
 
 
-def film(seed, side=160):
+def image(seed, side=160):
     """Draw a thorax-like picture: the same coarse shape for all, own detail for each."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side - 0.5
@@ -51,8 +51,8 @@ def film(seed, side=160):
 
 
 @pytest.fixture(scope="module")
-def films():
-    return np.stack([film(seed) for seed in range(12)])
+def images():
+    return np.stack([image(seed) for seed in range(12)])
 
 
 def through_jpeg(square, quality):
@@ -137,21 +137,21 @@ def hashes_with_neighbours(rng, count):
     return hashes
 
 
-def test_hash_equals_imagehash_in_every_orientation(films):
-    hashes = perceptual_hashes(films)
+def test_hash_equals_imagehash_in_every_orientation(images):
+    hashes = perceptual_hashes(images)
     assert hashes.shape == (12, 8)
     assert hashes.dtype == np.uint64
-    for row, square in enumerate(films):
+    for row, square in enumerate(images):
         small = np.asarray(Image.fromarray(square).resize((32, 32), Image.Resampling.LANCZOS))
         for column in range(8):
             turned = Image.fromarray(np.ascontiguousarray(orient(small, column)))
             assert f"{hashes[row, column]:016x}" == str(imagehash.phash(turned))
 
 
-def test_hash_reports_each_film(films):
+def test_hash_reports_each_image(images):
     seen = []
-    perceptual_hashes(films, on_progress=lambda: seen.append(1))
-    assert len(seen) == len(films)
+    perceptual_hashes(images, on_progress=lambda: seen.append(1))
+    assert len(seen) == len(images)
 
 
 @pytest.mark.parametrize("max_distance", [0, 1, 4, 8, 10, 12])
@@ -174,7 +174,7 @@ def test_near_pairs_of_alike_hashes_equals_brute_force():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_near_pairs_of_too_few_films_is_empty(count):
+def test_near_pairs_of_too_few_images_is_empty(count):
     assert near_pairs(np.zeros((count, 8), np.uint64), max_distance=8).shape == (0, 2)
 
 
@@ -184,120 +184,128 @@ def test_near_pairs_refuses_a_distance_out_of_range():
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_every_orientation_of_a_film_is_found(films, index):
-    squares = np.concatenate([films, orient(films[3], index)[None]])
+def test_every_orientation_of_a_image_is_found(images, index):
+    squares = np.concatenate([images, orient(images[3], index)[None]])
     found = find_copies(table_of(13)["sha256"].to_numpy(object), squares)
     assert found.pairs.tolist() == [[3, 12]]
     back = orient(squares[12], int(found.orientation[0]))
-    np.testing.assert_array_equal(back, films[3])
+    np.testing.assert_array_equal(back, images[3])
     assert found.correlation[0] > 0.9999
 
 
 @pytest.mark.parametrize("how", ["encoded again", "resized", "brighter", "darker gamma", "cropped"])
-def test_a_changed_copy_is_found(films, how):
-    squares = np.concatenate([films, changed(films[5], how)[None]])
+def test_a_changed_copy_is_found(images, how):
+    squares = np.concatenate([images, changed(images[5], how)[None]])
     found = find_copies(table_of(13)["sha256"].to_numpy(object), squares)
     assert found.pairs.tolist() == [[5, 12]]
     assert not found.identical[0]
 
 
-def test_a_changed_and_mirrored_copy_is_found(films):
-    copy = changed(changed(films[5], "cropped"), "brighter")[:, ::-1]
-    found = find_copies(table_of(13)["sha256"].to_numpy(object), np.stack([*films, copy]))
+def test_a_changed_and_mirrored_copy_is_found(images):
+    copy = changed(changed(images[5], "cropped"), "brighter")[:, ::-1]
+    found = find_copies(table_of(13)["sha256"].to_numpy(object), np.stack([*images, copy]))
     assert found.pairs.tolist() == [[5, 12]]
     assert ORIENTATIONS[found.orientation[0]] == "mirrored"
 
 
 @pytest.mark.parametrize("how", ALTERED)
-def test_an_altered_copy_is_found(films, how):
-    squares = np.concatenate([films, altered(films[5], how)[None]])
+def test_an_altered_copy_is_found(images, how):
+    squares = np.concatenate([images, altered(images[5], how)[None]])
     found = find_copies(table_of(13)["sha256"].to_numpy(object), squares)
     assert found.pairs.tolist() == [[5, 12]]
     assert ORIENTATIONS[found.orientation[0]] == "upright"
 
 
-def test_bars_are_cut_off_and_films_are_not(films):
-    square = np.pad(films[0][10:-10], ((10, 10), (0, 0)))
-    assert np.array_equal(without_bars(square), films[0][10:-10])
-    assert without_bars(films[0]).shape == films[0].shape
+def test_bars_are_cut_off_and_images_are_not(images):
+    square = np.pad(images[0][10:-10], ((10, 10), (0, 0)))
+    assert np.array_equal(without_bars(square), images[0][10:-10])
+    assert without_bars(images[0]).shape == images[0].shape
     blank = np.full((32, 32), 7, np.uint8)
     assert without_bars(blank).shape == blank.shape
 
 
-def test_only_films_that_lie_apart_are_paired(films):
+def test_only_images_that_lie_apart_are_paired(images):
     apart = np.repeat(["one", "other"], 6)
-    pairs = alike_pairs(describe(films), apart=apart)
+    pairs = alike_pairs(describe(images), apart=apart)
     assert (pairs[:, 0] < 6).all()
     assert (pairs[:, 1] >= 6).all()
     assert set(pairs.ravel()) == set(range(12))
 
 
-def test_different_films_are_no_copies_though_their_hashes_were_equal(films):
-    every = np.stack(np.triu_indices(len(films), 1), axis=1)
-    pairs, turns, values = confirm_pairs(films, every, min_correlation=0.85)
+def test_different_images_are_no_copies_though_their_hashes_were_equal(images):
+    every = np.stack(np.triu_indices(len(images), 1), axis=1)
+    pairs, turns, values = confirm_pairs(images, every, min_correlation=0.85)
     assert len(pairs) == len(turns) == len(values) == 0
 
 
-def test_flat_films_are_no_copies_of_others(films):
-    flat = np.stack([np.zeros_like(films[0]), np.full_like(films[0], 200), films[0]])
+def test_flat_images_are_no_copies_of_others(images):
+    flat = np.stack([np.zeros_like(images[0]), np.full_like(images[0], 200), images[0]])
     pairs, _, _ = confirm_pairs(flat, np.array([[0, 1], [0, 2]]), min_correlation=0.85)
     assert len(pairs) == 0
 
 
-def test_groups_join_patients_and_copies_across_patients(films):
-    squares = np.stack([films[0], films[1], films[1][:, ::-1], films[2], films[3]])
+def test_groups_join_patients_and_copies_across_patients(images):
+    squares = np.stack([images[0], images[1], images[1][:, ::-1], images[2], images[3]])
     table = table_of(5, patient_id=["a", "a", "b", "b", ""])
-    result = group_films(table, squares)
+    result = group_images(table, squares)
     assert result.group.tolist() == ["f00.png"] * 4 + ["f04.png"]
     assert result.keep.tolist() == [True, True, False, True, True]
     (copy,) = result.copies
     assert copy.pop("correlation") > 0.9999
     assert copy == {
-        "image": "f02.png", "copy_of": "f01.png", "kind": "near", "orientation": "mirrored"
-    }  # fmt: skip
+        "image": "f02.png",
+        "copy_of": "f01.png",
+        "kind": "near",
+        "orientation": "mirrored",
+    }
 
 
-def test_films_without_patient_id_stay_alone(films):
-    result = group_films(table_of(12), films)
+def test_images_without_patient_id_stay_alone(images):
+    result = group_images(table_of(12), images)
     assert len(set(result.group)) == 12
     assert result.keep.all()
 
 
-def test_identical_films_are_dropped_without_the_search_for_near_copies(films):
-    squares = np.stack([films[0], films[0], films[0][::-1]])
-    result = group_films(table_of(3, sha256=["d0", "d0", "d1"]), squares, near=False)
+def test_identical_images_are_dropped_without_the_search_for_near_copies(images):
+    squares = np.stack([images[0], images[0], images[0][::-1]])
+    result = group_images(table_of(3, sha256=["d0", "d0", "d1"]), squares, near=False)
     assert result.keep.tolist() == [True, False, True]
     assert result.copies == [
-        {"image": "f01.png", "copy_of": "f00.png", "kind": "identical",
-         "orientation": "upright", "correlation": 1.0}
-    ]  # fmt: skip
+        {
+            "image": "f01.png",
+            "copy_of": "f00.png",
+            "kind": "identical",
+            "orientation": "upright",
+            "correlation": 1.0,
+        }
+    ]
     assert result.group.tolist() == ["f00.png", "f00.png", "f02.png"]
 
 
-def test_keep_order_chooses_the_copy_that_stays(films):
-    squares = np.stack([films[0], films[0], changed(films[0], "encoded again")])
+def test_keep_order_chooses_the_copy_that_stays(images):
+    squares = np.stack([images[0], images[0], changed(images[0], "encoded again")])
     table = table_of(3, sha256=["d0", "d0", "d2"])
-    result = group_films(table, squares, keep_order=np.array([1, 1, 0]))
+    result = group_images(table, squares, keep_order=np.array([1, 1, 0]))
     assert result.keep.tolist() == [False, False, True]
     assert {record["copy_of"] for record in result.copies} == {"f02.png"}
     assert set(result.group) == {"f00.png"}
 
 
-def test_copies_with_different_labels_are_dropped_whole(films):
-    squares = np.stack([films[0], changed(films[0], "brighter"), films[1], films[2]])
+def test_copies_with_different_labels_are_dropped_whole(images):
+    squares = np.stack([images[0], changed(images[0], "brighter"), images[1], images[2]])
     table = table_of(4, label=["normal", "viral", "viral", "normal"], patient_id=["", "", "p", "p"])
-    result = group_films(table, squares)
+    result = group_images(table, squares)
     assert result.keep.tolist() == [False, False, True, True]
     assert result.copies == []
     assert result.conflicts == [{"images": ["f00.png", "f01.png"], "labels": ["normal", "viral"]}]
 
 
-def test_group_does_not_depend_on_the_order_of_rows(films):
-    squares = np.stack([films[0], films[0][::-1], films[1], films[2]])
+def test_group_does_not_depend_on_the_order_of_rows(images):
+    squares = np.stack([images[0], images[0][::-1], images[1], images[2]])
     table = table_of(4, patient_id=["", "p", "p", ""])
     order = np.array([3, 1, 0, 2])
-    result = group_films(table, squares)
-    again = group_films(table.iloc[order].reset_index(drop=True), squares[order])
+    result = group_images(table, squares)
+    again = group_images(table.iloc[order].reset_index(drop=True), squares[order])
     assert again.group.tolist() == result.group[order].tolist()
     assert again.keep.tolist() == result.keep[order].tolist()
     assert [record["image"] for record in again.copies] == ["f01.png"]
@@ -325,7 +333,7 @@ def test_known_copies_of_the_original_data_are_found_and_lookalikes_are_not(shar
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("how", ALTERED)
-def test_altered_films_are_found_and_second_exposures_are_not(shared, how):
+def test_altered_images_are_found_and_second_exposures_are_not(shared, how):
     names = [f"images/bacterial/{name}.jpeg" for name in REAL]
     root = shared / "data" / "cxr4"
     squares = np.stack([np.asarray(Image.open(root / name).convert("L")) for name in names])

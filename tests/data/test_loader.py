@@ -1,4 +1,4 @@
-"""Batches: which films, in which order, and that an interrupted epoch goes on."""
+"""Batches: which images, in which order, and that an interrupted epoch goes on."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,14 @@ import torch
 from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder, balancing_weights, rows_of
 
 
-def films(count: int = 23) -> tuple[np.ndarray, np.ndarray]:
-    """Return films that hold their own number, and targets."""
+def images(count: int = 23) -> tuple[np.ndarray, np.ndarray]:
+    """Return images that hold their own number, and targets."""
     pixels = np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
     return pixels, np.arange(count) % 3
 
 
 def loader(sampler, batch_size: int = 5, **options) -> BatchLoader:
-    return BatchLoader(*films(), sampler, batch_size=batch_size, **options)
+    return BatchLoader(*images(), sampler, batch_size=batch_size, **options)
 
 
 def rows_in(batches) -> list[list[int]]:
@@ -46,7 +46,7 @@ def test_balancing_weights_by_hand():
     assert np.isfinite(balancing_weights(np.array([0, 0]), 2)).all()
 
 
-def test_batches_hold_the_films_of_their_rows():
+def test_batches_hold_the_images_of_their_rows():
     batches = list(loader(EpochSampler(np.arange(23), seed=1)))
     assert len(batches) == len(loader(EpochSampler(np.arange(23), seed=1))) == 5
     for batch in batches:

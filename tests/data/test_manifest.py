@@ -123,7 +123,7 @@ def test_image_named_twice_even_in_another_spelling(tmp_path):
     assert "'f/a.png' in row 1 and again in row 3" in message
 
 
-@pytest.mark.parametrize("image", ["/etc/a.png", "C:\\films\\a.png"])
+@pytest.mark.parametrize("image", ["/etc/a.png", "C:\\images\\a.png"])
 def test_absolute_path(tmp_path, image):
     assert "an absolute path" in error_of(write(tmp_path, f"image,label\n{image},x\n"))
 
@@ -140,14 +140,14 @@ def test_path_that_climbs_and_stays_is_shortened(tmp_path):
     assert table["image"].tolist() == ["a.png"]
 
 
-@pytest.mark.parametrize("image", ["link/a.png", "film.png", "link/../a.png"])
+@pytest.mark.parametrize("image", ["link/a.png", "image.png", "link/../a.png"])
 def test_link_that_leads_out(tmp_path, image):
     outside, folder = tmp_path / "outside" / "deep", tmp_path / "set"
     outside.mkdir(parents=True)
     folder.mkdir()
     (outside / "a.png").touch()
     (folder / "link").symlink_to(outside)
-    (folder / "film.png").symlink_to(outside / "a.png")
+    (folder / "image.png").symlink_to(outside / "a.png")
     assert "lies outside" in error_of(write(folder, f"image,label\n{image},x\n"))
 
 
@@ -182,16 +182,21 @@ def test_check_does_not_change_its_table(tmp_path):
 def test_reads_the_real_manifest(shared):
     table = read_manifest(shared / "data" / "cxr4" / "manifest.csv", labels=CANONICAL)
     assert table["label"].value_counts().to_dict() == {
-        "bacterial": 2780, "normal": 1583, "viral": 1493, "covid": 364,
-    }  # fmt: skip
+        "bacterial": 2780,
+        "normal": 1583,
+        "viral": 1493,
+        "covid": 364,
+    }
     assert table["mask"].ne("").sum() == 5968
 
 
 def test_missing_patient_ids_are_said_with_what_they_mean():
     table = pd.DataFrame({"patient_id": ["a", "b"]})
     assert patients_unknown(table) == ""
-    assert patients_unknown(table.assign(patient_id=["", None])).startswith("no film has a patient")
+    assert patients_unknown(table.assign(patient_id=["", None])).startswith(
+        "no image has a patient"
+    )
     found = patients_unknown(table.assign(patient_id=["a", ""]))
-    assert found.startswith("1 of 2 films lack a patient id")
+    assert found.startswith("1 of 2 images lack a patient id")
     assert "both sides of a split" in found
-    assert patients_unknown(table.drop(columns="patient_id")).startswith("no film")
+    assert patients_unknown(table.drop(columns="patient_id")).startswith("no image")

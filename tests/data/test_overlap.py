@@ -1,4 +1,4 @@
-"""Films of one set found in another."""
+"""Images of one set found in another."""
 
 import io
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 from cxr.data.overlap import find_overlap
 
 
-def film(seed, side=128):
+def image(seed, side=128):
     """Draw a thorax-like picture with detail of its own."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side - 0.5
@@ -30,15 +30,15 @@ def encoded_again(square):
 
 @pytest.fixture(scope="module")
 def known():
-    return np.stack([film(seed) for seed in range(10)])
+    return np.stack([image(seed) for seed in range(10)])
 
 
 def names(prefix, count):
     return [f"{prefix}{index}" for index in range(count)]
 
 
-def test_identical_near_and_mirrored_films_are_found(known):
-    mine = np.stack([film(100), known[3], encoded_again(known[5]), known[7][:, ::-1], film(101)])
+def test_identical_near_and_mirrored_images_are_found(known):
+    mine = np.stack([image(100), known[3], encoded_again(known[5]), known[7][:, ::-1], image(101)])
     digests = names("new", 5)
     digests[1] = "old3"
     counted = []
@@ -59,7 +59,7 @@ def test_without_near_only_identical_ones(known):
 
 
 def test_copies_inside_either_set_are_not_told(known):
-    mine = np.stack([film(100), encoded_again(film(100))])
+    mine = np.stack([image(100), encoded_again(image(100))])
     twice = np.concatenate([known, known[:1]])
     found = find_overlap(mine, names("new", 2), twice, names("old", 11))
     assert len(found.row) == 0

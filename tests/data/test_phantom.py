@@ -19,27 +19,37 @@ from cxr.labels import CANONICAL
 
 SMALL = PhantomSettings(patients_per_class=2, images_per_patient=(1, 2), size_px=96, seed=7)
 COLUMNS = {
-    "image", "label", "patient_id", "source", "view", "sex", "age", "license", "width",
-    "height", "mask", "lesion_mask",
-}  # fmt: skip
+    "image",
+    "label",
+    "patient_id",
+    "source",
+    "view",
+    "sex",
+    "age",
+    "license",
+    "width",
+    "height",
+    "mask",
+    "lesion_mask",
+}
 
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("phantom") / "films"
+    root = tmp_path_factory.mktemp("phantom") / "images"
     write_phantom(root, SMALL)
     return root
 
 
 @pytest.fixture(scope="module")
-def films() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def radiographs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels, classes and patients of a sample that is large enough for a linear model."""
     pixels, targets, patients = [], [], []
     for target, label in enumerate(CANONICAL):
         for number in range(30):
             _, taken = render_patient(label, number, seed=3, size_px=64, images=(2, 3))
-            for film in taken:
-                pixels.append(film.pixels)
+            for radiograph in taken:
+                pixels.append(radiograph.pixels)
                 targets.append(target)
                 patients.append(100 * target + number)
     return np.array(pixels), np.array(targets), np.array(patients)
@@ -63,8 +73,7 @@ def linear_accuracy(
         features, targets, patients
     ):
         model = make_pipeline(
-            StandardScaler(),
-            LogisticRegression(C=strength, class_weight="balanced", max_iter=2000),
+            StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
         )
         with warnings.catch_warnings():
             # Whether the last digit has settled does not matter here.
@@ -79,7 +88,7 @@ def test_same_seed_writes_identical_files(phantom: Path, tmp_path: Path) -> None
     assert contents(tmp_path / "again") == contents(phantom)
 
 
-def test_another_seed_gives_other_films() -> None:
+def test_another_seed_gives_other_images() -> None:
     one, other = (
         render_patient("covid", 0, seed=seed, size_px=64, images=(1, 1))[1][0] for seed in (1, 2)
     )
@@ -96,7 +105,7 @@ def test_more_patients_leave_the_first_ones_unchanged(phantom: Path, tmp_path: P
     assert all(row in read_table(tmp_path / "more").to_dict("records") for row in rows)
 
 
-def test_films_of_one_patient_differ() -> None:
+def test_images_of_one_patient_differ() -> None:
     _, (one, other) = render_patient("viral", 0, seed=1, size_px=64, images=(2, 2))
     assert not np.array_equal(one.pixels, other.pixels)
 
@@ -117,10 +126,10 @@ def test_manifest_has_valid_columns(phantom: Path) -> None:
     assert listed == set(contents(phantom)) - {"manifest.csv"}
 
 
-def test_masks_match_films_and_lesions_lie_in_lungs(phantom: Path) -> None:
+def test_masks_match_images_and_lesions_lie_in_lungs(phantom: Path) -> None:
     for row in read_table(phantom).to_dict("records"):
-        with Image.open(phantom / row["image"]) as film:
-            assert (film.mode, film.size) == ("L", (96, 96))
+        with Image.open(phantom / row["image"]) as image:
+            assert (image.mode, image.size) == ("L", (96, 96))
         with Image.open(phantom / row["mask"]) as mask:
             assert (mask.mode, mask.size) == ("1", (96, 96))
             lung = np.asarray(mask)
@@ -139,8 +148,8 @@ def test_lesions_lie_where_their_class_has_them() -> None:
     for label in CANONICAL[1:]:
         left, right = 0, 0
         for number in range(12):
-            film = render_patient(label, number, seed=5, size_px=64, images=(1, 1))[1][0]
-            halves = sorted((film.lesion[:, :32].sum(), film.lesion[:, 32:].sum()))
+            image = render_patient(label, number, seed=5, size_px=64, images=(1, 1))[1][0]
+            halves = sorted((image.lesion[:, :32].sum(), image.lesion[:, 32:].sum()))
             left, right = left + halves[0], right + halves[1]
         share[label] = left / (left + right)
     assert share["bacterial"] < 0.1
@@ -148,23 +157,23 @@ def test_lesions_lie_where_their_class_has_them() -> None:
     assert share["viral"] > 0.35
 
 
-def test_lungs_are_dark_and_the_heart_points_to_the_films_right() -> None:
+def test_lungs_are_dark_and_the_heart_points_to_the_images_right() -> None:
     contrasts, tilts = [], []
     for number in range(8):
-        film = render_patient("normal", number, seed=5, size_px=96, images=(1, 1))[1][0]
-        pixels = film.pixels.astype(float)
-        contrasts.append(pixels[40:70, 44:52].mean() - pixels[film.lung].mean())
-        rows = film.lung.any(1).nonzero()[0]
-        lower = film.lung[rows[len(rows) * 3 // 4]]
+        image = render_patient("normal", number, seed=5, size_px=96, images=(1, 1))[1][0]
+        pixels = image.pixels.astype(float)
+        contrasts.append(pixels[40:70, 44:52].mean() - pixels[image.lung].mean())
+        rows = image.lung.any(1).nonzero()[0]
+        lower = image.lung[rows[len(rows) * 3 // 4]]
         tilts.append(lower[:48].sum() - lower[48:].sum())
     assert min(contrasts) > 20
     assert np.mean(tilts) > 0
 
 
 def test_thumbnails_do_not_suffice_for_a_linear_model(
-    films: tuple[np.ndarray, np.ndarray, np.ndarray],
+    images: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    pixels, targets, patients = films
+    pixels, targets, patients = images
     thumbnails = pixels.reshape(len(pixels), 16, 4, 16, 4).mean((2, 4)).reshape(len(pixels), -1)
     best = max(
         linear_accuracy(thumbnails, targets, patients, strength=strength)
@@ -174,9 +183,9 @@ def test_thumbnails_do_not_suffice_for_a_linear_model(
 
 
 def test_exposure_and_border_do_not_tell_the_class(
-    films: tuple[np.ndarray, np.ndarray, np.ndarray],
+    images: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    pixels, targets, patients = films
+    pixels, targets, patients = images
     whole = np.stack([pixels.mean((1, 2)), pixels.std((1, 2))], 1)
     frame = np.ones((64, 64), bool)
     frame[4:-4, 4:-4] = False
@@ -192,7 +201,7 @@ def test_file_sizes_do_not_tell_the_class(phantom: Path) -> None:
 
 
 def test_interrupted_writing_leaves_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
-    root = tmp_path / "films"
+    root = tmp_path / "images"
     write_phantom(root, SMALL)
     before, calls = contents(root), []
 
@@ -204,15 +213,15 @@ def test_interrupted_writing_leaves_nothing_and_keeps_what_was_there(tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         write_phantom(root, SMALL, on_image=stop_at_third)
     assert contents(root) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_an_earlier_phantom_is_replaced_whole(tmp_path: Path) -> None:
-    write_phantom(tmp_path / "films", SMALL)
+    write_phantom(tmp_path / "images", SMALL)
     fewer = PhantomSettings(patients_per_class=1, images_per_patient=(1, 1), size_px=64, seed=8)
-    write_phantom(tmp_path / "films", fewer)
-    assert len(read_table(tmp_path / "films")) == len(CANONICAL)
-    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+    write_phantom(tmp_path / "images", fewer)
+    assert len(read_table(tmp_path / "images")) == len(CANONICAL)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
@@ -225,17 +234,17 @@ def test_a_folder_with_anything_else_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "holiday.txt").read_text() == "keep"
 
 
-def test_each_film_is_reported(tmp_path: Path) -> None:
+def test_each_image_is_reported(tmp_path: Path) -> None:
     calls: list[int] = []
-    write_phantom(tmp_path / "films", SMALL, on_image=lambda: calls.append(1))
-    assert len(calls) == len(read_table(tmp_path / "films"))
+    write_phantom(tmp_path / "images", SMALL, on_image=lambda: calls.append(1))
+    assert len(calls) == len(read_table(tmp_path / "images"))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"patients_per_class": 0}, "0 patients per class"),
-        ({"images_per_patient": (3, 2)}, "3 to 2 films"),
+        ({"images_per_patient": (3, 2)}, "3 to 2 images"),
         ({"size_px": 16}, "size is 16"),
         ({"seed": -1}, "seed is -1"),
     ],

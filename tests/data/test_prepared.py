@@ -20,21 +20,21 @@ SETTINGS = PrepareSettings(labels=("normal", "viral"), spec=PreprocessSpec(48))
 
 
 def draw(number: int, shape: tuple[int, int] = (60, 52)) -> np.ndarray:
-    """Return a film of smooth blots that no other number resembles."""
+    """Return an image of smooth blots that no other number resembles."""
     noise = np.random.default_rng(number).normal(size=shape)
     blots = ndimage.gaussian_filter(noise, 3) + 0.15 * ndimage.gaussian_filter(noise, 1)
     scaled = (blots - blots.min()) / (blots.max() - blots.min())
     return np.asarray(scaled * 255, np.uint8)
 
 
-def save(root: Path, image: str, film: np.ndarray) -> None:
+def save(root: Path, image: str, radiograph: np.ndarray) -> None:
     path = root / image
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(film).save(path)
+    Image.fromarray(radiograph).save(path)
 
 
-def films(root: Path, *, per_label: int = 10) -> pd.DataFrame:
-    """Write films, two of each patient, and return their manifest."""
+def images(root: Path, *, per_label: int = 10) -> pd.DataFrame:
+    """Write images, two of each patient, and return their manifest."""
     rows = []
     for label in ("normal", "viral"):
         for number in range(per_label):
@@ -47,12 +47,12 @@ def films(root: Path, *, per_label: int = 10) -> pd.DataFrame:
 
 @pytest.fixture
 def source(tmp_path: Path) -> tuple[pd.DataFrame, Path, Path]:
-    """Return manifest, folder of the films and where prepared sets go."""
-    return films(tmp_path / "films"), tmp_path / "films", tmp_path / "prepared"
+    """Return manifest, folder of the images and where prepared sets go."""
+    return images(tmp_path / "images"), tmp_path / "images", tmp_path / "prepared"
 
 
-def add(manifest: pd.DataFrame, root: Path, film: np.ndarray, **row: str) -> pd.DataFrame:
-    save(root, row["image"], film)
+def add(manifest: pd.DataFrame, root: Path, image: np.ndarray, **row: str) -> pd.DataFrame:
+    save(root, row["image"], image)
     return pd.concat([manifest, manifest_table([row])], ignore_index=True)
 
 
@@ -64,7 +64,7 @@ def leftovers(parent: Path) -> list[str]:
     return sorted(path.name for path in parent.iterdir()) if parent.exists() else []
 
 
-def test_row_i_of_the_table_is_film_i(source):
+def test_row_i_of_the_table_is_image_i(source):
     manifest, root, parent = source
     found = prepare(manifest, root, parent, SETTINGS)
     assert not found.reused
@@ -77,8 +77,10 @@ def test_row_i_of_the_table_is_film_i(source):
     assert set(found.table["width"]) == {"52"}
     assert set(found.table["height"]) == {"60"}
     assert {path.name for path in found.folder.iterdir()} == {
-        "table.csv", "pixels.npy", "prepared.json",
-    }  # fmt: skip
+        "table.csv",
+        "pixels.npy",
+        "prepared.json",
+    }
 
 
 def test_sizes_that_the_manifest_states_are_kept(source):
@@ -95,8 +97,8 @@ def test_no_patient_crosses_a_split_and_the_proof_says_so(source):
     assert found.info["disjoint"]["crossing_groups"] == 0
     assert found.info["disjoint"]["groups"] == found.info["counts"]["patients_or_groups"] == 10
     counted = found.table.groupby(["label", "split"]).size()
-    for label, parts in found.info["counts"]["films"].items():
-        assert all(counted[label][split] == films for split, films in parts.items())
+    for label, parts in found.info["counts"]["images"].items():
+        assert all(counted[label][split] == images for split, images in parts.items())
 
 
 def test_the_same_preparation_is_reused(source):
@@ -111,9 +113,15 @@ def test_the_same_preparation_is_reused(source):
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"spec": PreprocessSpec(48, "letterbox")}, {"spec": PreprocessSpec(32)},
-     {"fractions": (0.6, 0.2, 0.2)}, {"near_duplicates": False}, {"synthetic": True}],
-)  # fmt: skip
+    [
+        {"seed": 1},
+        {"spec": PreprocessSpec(48, "letterbox")},
+        {"spec": PreprocessSpec(32)},
+        {"fractions": (0.6, 0.2, 0.2)},
+        {"near_duplicates": False},
+        {"synthetic": True},
+    ],
+)
 def test_other_settings_make_another_set_beside_it(source, change):
     first = prepare(*source, SETTINGS)
     other = prepare(*source, with_settings(**change))
@@ -123,7 +131,7 @@ def test_other_settings_make_another_set_beside_it(source, change):
     assert prepare(*source, SETTINGS).reused
 
 
-def test_a_changed_film_is_prepared_anew(source):
+def test_a_changed_image_is_prepared_anew(source):
     manifest, root, _ = source
     first = prepare(*source, SETTINGS)
     save(root, manifest["image"][0], draw(77))
@@ -143,7 +151,7 @@ def test_fingerprint_depends_on_contents_not_on_order_place_or_threads(source, t
     assert other.table["image"].tolist() == backwards["image"].tolist()
 
 
-def test_progress_counts_every_film(source):
+def test_progress_counts_every_image(source):
     import contextlib
 
     counted: dict[str, int] = {}
@@ -192,8 +200,9 @@ def test_copies_with_conflicting_labels_are_dropped_whole(source):
     assert found.info["counts"]["dropped_conflicting"] == 2
     conflict = found.info["dropped"]["conflicts"][0]
     assert dict(zip(conflict["images"], conflict["labels"], strict=True)) == {
-        "viral/copy.png": "viral", "normal/03.png": "normal",
-    }  # fmt: skip
+        "viral/copy.png": "viral",
+        "normal/03.png": "normal",
+    }
 
 
 def test_a_copy_joins_the_groups_of_two_patients(source):
@@ -204,12 +213,19 @@ def test_a_copy_joins_the_groups_of_two_patients(source):
     assert set(groups["normal-0"]) == set(groups["normal-4"])
 
 
-def test_published_test_keeps_its_film_and_train_loses_the_copy(source):
+def test_published_test_keeps_its_image_and_train_loses_the_copy(source):
     manifest, root, parent = source
     number = manifest["image"].str[-6:-4].astype(int)
     manifest["published_split"] = np.where(number >= 8, "test", "train")
-    manifest = add(manifest, root, draw(9), image="normal/00-copy.png", label="normal",
-                   patient_id="normal-9", published_split="train")  # fmt: skip
+    manifest = add(
+        manifest,
+        root,
+        draw(9),
+        image="normal/00-copy.png",
+        label="normal",
+        patient_id="normal-9",
+        published_split="train",
+    )
     found = prepare(manifest, root, parent, with_settings(split="published"))
     assert "normal/00-copy.png" not in set(found.table["image"])
     test = found.table[found.table["split"] == "test"]
@@ -219,24 +235,24 @@ def test_published_test_keeps_its_film_and_train_loses_the_copy(source):
 def test_forced_crossings_are_reported(source):
     manifest, root, parent = source
     number = manifest["image"].str[-6:-4].astype(int)
-    # Films 8 and 9 are of one patient, on two sides of this published split.
+    # Images 8 and 9 are of one patient, on two sides of this published split.
     manifest["published_split"] = np.where(number >= 9, "test", "train")
     found = prepare(manifest, root, parent, with_settings(split="published"))
     assert found.info["disjoint"]["crossing_groups"] == 2
-    assert found.info["disjoint"]["test_films_in_crossing_groups"] == 2
+    assert found.info["disjoint"]["test_images_in_crossing_groups"] == 2
 
 
-def test_an_unreadable_film_stops_and_is_named(source):
+def test_an_unreadable_image_stops_and_is_named(source):
     manifest, root, parent = source
-    (root / "viral/04.png").write_text("no film")
+    (root / "viral/04.png").write_text("no image")
     with pytest.raises(InputError, match=r"viral/04\.png is no image"):
         prepare(manifest, root, parent, SETTINGS)
     assert leftovers(parent) == []
 
 
-def test_skipping_goes_on_and_lists_the_films(source):
+def test_skipping_goes_on_and_lists_the_images(source):
     manifest, root, parent = source
-    (root / "viral/04.png").write_text("no film")
+    (root / "viral/04.png").write_text("no image")
     (root / "normal/01.png").unlink()
     found = prepare(manifest, root, parent, with_settings(on_error="skip"))
     assert found.info["counts"]["dropped_unreadable"] == 2
@@ -249,11 +265,11 @@ def test_skipping_goes_on_and_lists_the_films(source):
         assert np.array_equal(square, to_square(read_gray(root / image), SETTINGS.spec))
 
 
-def test_no_readable_film_at_all_is_said(source):
+def test_no_readable_image_at_all_is_said(source):
     manifest, root, parent = source
     for image in manifest["image"]:
-        (root / image).write_text("no film")
-    with pytest.raises(InputError, match="none of the 20 films under"):
+        (root / image).write_text("no image")
+    with pytest.raises(InputError, match="none of the 20 images under"):
         prepare(manifest, root, parent, with_settings(on_error="skip"))
 
 
@@ -264,14 +280,14 @@ def test_unknown_label_is_refused_before_anything_is_read(source):
     first = manifest.loc[manifest["label"] == "viral", "image"].iloc[0]
     count = (manifest["label"] == "viral").sum()
     assert str(caught.value).startswith(
-        f"unknown label 'viral' of {root / first} (films with it: {count}): "
+        f"unknown label 'viral' of {root / first} (images with it: {count}): "
         "allowed are normal, covid; "
     )
     assert leftovers(parent) == []
 
 
-def test_a_class_without_films_is_named(source):
-    with pytest.raises(InputError, match="no film of class covid is left"):
+def test_a_class_without_images_is_named(source):
+    with pytest.raises(InputError, match="no image of class covid is left"):
         prepare(*source, with_settings(labels=("normal", "covid", "viral")))
 
 
@@ -324,7 +340,7 @@ def test_a_missing_part_is_named(opened, name):
 def test_parts_that_do_not_belong_together_are_refused(opened):
     lines = (opened.folder / "table.csv").read_text().splitlines(keepends=True)
     (opened.folder / "table.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(InputError, match="19 rows, 20 films, 20 stated"):
+    with pytest.raises(InputError, match="19 rows, 20 images, 20 stated"):
         open_prepared(opened.folder)
 
 
@@ -337,10 +353,12 @@ def test_cut_pixels_are_refused(opened):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"split": "random"}, "data.split is 'random': allowed are patient, published"),
-     ({"on_error": "ignore"}, "data.on_error is 'ignore': allowed are stop, skip"),
-     ({"fractions": (0.5, 0.5)}, "three shares are needed")],
-)  # fmt: skip
+    [
+        ({"split": "random"}, "data.split is 'random': allowed are patient, published"),
+        ({"on_error": "ignore"}, "data.on_error is 'ignore': allowed are stop, skip"),
+        ({"fractions": (0.5, 0.5)}, "three shares are needed"),
+    ],
+)
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         with_settings(**change)

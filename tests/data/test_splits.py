@@ -15,10 +15,10 @@ TINY = 300
 """Tiny sets that are tried, of each kind; none of 4,000 others failed."""
 
 
-def films(
+def images(
     per_label: dict[str, int], *, seed: int = 0, mixed: bool = False, published: str = ""
 ) -> pd.DataFrame:
-    """Return films in groups of one to six, each group of one label or, mixed, of any."""
+    """Return images in groups of one to six, each group of one label or, mixed, of any."""
     random = np.random.default_rng(seed)
     rows = []
     for label, groups in per_label.items():
@@ -35,7 +35,7 @@ def crossing(table: pd.DataFrame, split: np.ndarray) -> int:
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_groups_stay_together_and_shares_are_met(seed, mixed):
-    table = films({"a": 200, "b": 60, "c": 400}, seed=seed, mixed=mixed)
+    table = images({"a": 200, "b": 60, "c": 400}, seed=seed, mixed=mixed)
     split = patient_split(table, fractions=SHARES, seed=seed)
     assert crossing(table, split) == 0
     for _, part in table.assign(split=split).groupby("label"):
@@ -46,14 +46,14 @@ def test_groups_stay_together_and_shares_are_met(seed, mixed):
 
 
 def test_same_seed_same_split_and_another_seed_another():
-    table = films({"a": 50, "b": 50})
+    table = images({"a": 50, "b": 50})
     one, again, other = (patient_split(table, fractions=SHARES, seed=s) for s in (1, 1, 2))
     assert one.tolist() == again.tolist()
     assert one.tolist() != other.tolist()
 
 
 def test_split_does_not_depend_on_the_order_of_rows():
-    table = films({"a": 30, "b": 30})
+    table = images({"a": 30, "b": 30})
     shuffled = table.sample(frac=1, random_state=0)
     one = pd.Series(patient_split(table, fractions=SHARES, seed=0), table["group"])
     other = pd.Series(patient_split(shuffled, fractions=SHARES, seed=0), shuffled["group"])
@@ -61,7 +61,7 @@ def test_split_does_not_depend_on_the_order_of_rows():
 
 
 def test_every_split_gets_every_label_however_rare():
-    table = films({"common": 300, "rare": 3})
+    table = images({"common": 300, "rare": 3})
     found = table.assign(split=patient_split(table, fractions=SHARES, seed=0))
     assert set(found.loc[found["label"] == "rare", "split"]) == set(SPLITS)
 
@@ -75,7 +75,7 @@ def test_one_huge_group_does_not_starve_a_split():
 
 
 def tiny(random: np.random.Generator) -> pd.DataFrame:
-    """Return three to seven groups with films of one to three labels each."""
+    """Return three to seven groups with images of one to three labels each."""
     labels = int(random.integers(1, 4))
     has = random.random((int(random.integers(3, 8)), labels)) < random.uniform(0.3, 0.8)
     has[~has.any(axis=1), 0] = True
@@ -120,8 +120,11 @@ def test_tiny_sets_are_split_whenever_they_can_be(fractions):
 
 def test_groups_of_several_classes_that_cannot_be_dealt_are_said():
     # Each class has three groups, but only six places for what needs more.
-    rows = [(label, group) for group, labels in
-            {"p": "ab", "q": "bc", "r": "ca", "s": "abc"}.items() for label in labels]  # fmt: skip
+    rows = [
+        (label, group)
+        for group, labels in {"p": "ab", "q": "bc", "r": "ca", "s": "abc"}.items()
+        for label in labels
+    ]
     table = pd.DataFrame(rows, columns=["label", "group"])
     assert not can_be_split(table, 3)
     with pytest.raises(
@@ -131,15 +134,14 @@ def test_groups_of_several_classes_that_cannot_be_dealt_are_said():
 
 
 def test_a_rare_class_in_a_large_set_is_dealt_at_once():
-    table = films({"a": 3000, "rare": 3}, seed=1)
+    table = images({"a": 3000, "rare": 3}, seed=1)
     split = patient_split(table, fractions=(0.98, 0.01, 0.01), seed=0)
     assert set(split[table["label"] == "rare"]) == set(SPLITS)
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize(
-    ("seed", "digest"),
-    [(0, "0d681c54a1fe7bb2"), (1, "71ae3437bfca358a"), (2, "6881e1ab9a7854f5")],
+    ("seed", "digest"), [(0, "0d681c54a1fe7bb2"), (1, "71ae3437bfca358a"), (2, "6881e1ab9a7854f5")]
 )
 def test_the_splits_of_cxr4_are_those_of_version_0_1(shared, seed, digest):
     names = {"label": "label", "patient_id": "group"}
@@ -158,33 +160,33 @@ def test_rare_labels_in_shared_groups_reach_every_split(seed):
 
 
 def test_a_share_of_zero_leaves_its_split_empty():
-    table = films({"a": 20, "b": 20})
+    table = images({"a": 20, "b": 20})
     assert set(patient_split(table, fractions=(0.8, 0.2, 0.0), seed=0)) == {"train", "val"}
 
 
 @pytest.mark.parametrize("split", [patient_split, published_split])
 @pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.2, -0.4, 0.2), (0.0, 0.0, 1.0)])
 def test_fractions_that_are_no_shares_are_refused(split, fractions):
-    table = films({"a": 20, "b": 20}, published="test")
+    table = images({"a": 20, "b": 20}, published="test")
     with pytest.raises(InputError, match=r"data.fractions is .*sum to 1, and train needs one"):
         split(table, fractions=fractions, seed=0)
 
 
 def test_class_with_fewer_groups_than_splits_is_named():
-    table = films({"a": 20, "b": 2})
+    table = images({"a": 20, "b": 2})
     with pytest.raises(InputError, match=r"class 'b' has 2 group\(s\).*train, val, test need"):
         patient_split(table, fractions=SHARES, seed=0)
 
 
-def published_films() -> pd.DataFrame:
+def published_images() -> pd.DataFrame:
     """Return 40 groups per label, of which every fourth is published as test."""
-    table = films({"a": 40, "b": 40})
+    table = images({"a": 40, "b": 40})
     number = table["group"].str.split("-").str[1].astype(int)
     return table.assign(published_split=np.where(number % 4 == 0, "test", "train"))
 
 
 def test_published_test_stays_and_validation_comes_from_train():
-    table = published_films()
+    table = published_images()
     table.loc[table["group"] == "a-1", "published_split"] = "val"
     found = table.assign(split=published_split(table, fractions=SHARES, seed=0))
     assert (found["split"].eq("test") == found["published_split"].eq("test")).all()
@@ -193,38 +195,43 @@ def test_published_test_stays_and_validation_comes_from_train():
     assert crossing(found, found["split"].to_numpy()) == 0
 
 
-def test_films_without_a_published_split_are_split_by_patient():
-    free = films({"c": 60})
-    table = pd.concat([published_films(), free], ignore_index=True)
+def test_images_without_a_published_split_are_split_by_patient():
+    free = images({"c": 60})
+    table = pd.concat([published_images(), free], ignore_index=True)
     found = table.assign(split=published_split(table, fractions=SHARES, seed=0))
     shares = found.loc[found["label"] == "c", "split"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.2, abs=0.03)
     assert crossing(found, found["split"].to_numpy()) == 0
 
 
-def test_a_free_film_follows_its_group():
-    table = published_films()
-    free = pd.DataFrame({"label": ["a"] * 30, "published_split": [""] * 30,
-                         "group": ["a-0", *(f"new{i}" for i in range(29))]})  # fmt: skip
+def test_a_free_image_follows_its_group():
+    table = published_images()
+    free = pd.DataFrame(
+        {
+            "label": ["a"] * 30,
+            "published_split": [""] * 30,
+            "group": ["a-0", *(f"new{i}" for i in range(29))],
+        }
+    )
     table = pd.concat([table, free], ignore_index=True)
     found = table.assign(split=published_split(table, fractions=SHARES, seed=0))
     assert set(found.loc[found["group"] == "a-0", "split"]) == {"test"}
 
 
 def test_without_a_validation_share_all_of_published_train_is_train():
-    table = published_films()
+    table = published_images()
     split = published_split(table, fractions=(0.8, 0.0, 0.2), seed=0)
     assert set(split) == {"train", "test"}
 
 
-def test_without_published_test_films_the_mend_is_named():
-    table = films({"a": 10, "b": 10}, published="train")
-    with pytest.raises(InputError, match=r"no film is marked.*use data.split=patient"):
+def test_without_published_test_images_the_mend_is_named():
+    table = images({"a": 10, "b": 10}, published="train")
+    with pytest.raises(InputError, match=r"no image is marked.*use data.split=patient"):
         published_split(table, fractions=SHARES, seed=0)
 
 
 def test_proof_counts_groups_and_finds_none_crossing():
-    table = films({"a": 30, "b": 30})
+    table = images({"a": 30, "b": 30})
     proof = check_disjoint(
         table.assign(split=patient_split(table, fractions=SHARES, seed=0)), forced=False
     )
@@ -241,7 +248,7 @@ def crossed() -> pd.DataFrame:
 def test_forced_crossings_are_counted_and_named():
     proof = check_disjoint(crossed(), forced=True)
     assert proof["crossing_groups"] == 1
-    assert proof["test_films_in_crossing_groups"] == 2
+    assert proof["test_images_in_crossing_groups"] == 2
     assert proof["crossing_forced_by_published_split"] is True
     assert proof["crossing_group_names"] == ["x"]
 

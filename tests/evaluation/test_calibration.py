@@ -61,11 +61,11 @@ def test_losses_agree_with_scikit_learn():
 def test_calibration_error_by_hand():
     prob = np.array([0.1, 0.2, 0.8, 0.9])
     truth = np.array([False, True, True, True])
-    # Two bins: |1/2 - 0.15| and |1 - 0.85|, two films each.
+    # Two bins: |1/2 - 0.15| and |1 - 0.85|, two images each.
     found = bin_gaps(prob, truth, once(4), bins=2)
     assert found.error[0] == pytest.approx((0.35 + 0.15) / 2)
     np.testing.assert_allclose(found.gap, [[0.35, 0.15]])
-    # Weighted, the first film counts three times: |1/4 - 0.125| of 4, |1 - 0.85| of 2.
+    # Weighted, the first image counts three times: |1/4 - 0.125| of 4, |1 - 0.85| of 2.
     heavy = bin_gaps(prob, truth, np.array([[3, 1, 1, 1]]), bins=2)
     assert heavy.error[0] == pytest.approx(0.125 * 4 / 6 + 0.15 * 2 / 6)
 
@@ -80,7 +80,7 @@ def test_calibration_error_agrees_with_a_loop_and_with_scikit_learn(bins):
         assert found == pytest.approx(np.abs(frequency - said).mean())
 
 
-def test_weights_are_the_same_as_repeating_films():
+def test_weights_are_the_same_as_repeating_images():
     rng = np.random.default_rng(2)
     probs, targets = drawn(rng, 200, sharpness=1.3)
     prob, truth = probs[:, 0], targets == 0
@@ -131,7 +131,7 @@ def test_equal_values_share_a_bin():
 @pytest.mark.parametrize(
     ("n", "bins"), [(1237, 15), (150, 15), (149, 14), (20, 2), (19, 0), (0, 0)]
 )
-def test_few_films_have_few_bins_and_very_few_no_error(n, bins):
+def test_few_images_have_few_bins_and_very_few_no_error(n, bins):
     assert bins_for(n) == bins
 
 
@@ -158,8 +158,9 @@ def test_interval_holds_the_true_error(sharpness):
 
 def test_interval_of_equal_groups_has_no_width_beyond_the_value():
     probs, targets = drawn(np.random.default_rng(6), 100, sharpness=2)
-    found = measure_calibration(targets, {"before": probs, "after": probs}, ["one"] * 100,
-                                list("abcd"), resamples=20)  # fmt: skip
+    found = measure_calibration(
+        targets, {"before": probs, "after": probs}, ["one"] * 100, list("abcd"), resamples=20
+    )
     values = found["before"]["ece"]
     assert values["high"] == pytest.approx(values["value"])
 
@@ -230,8 +231,8 @@ def test_curve_by_hand():
     prob = np.array([0.05] * 10 + [0.52] * 6 + [0.58] * 4 + [0.95] * 3)
     truth = np.array([True] + [False] * 9 + [True] * 5 + [False] * 5 + [True] * 3)
     rows = reliability_curve(prob, truth, np.arange(23) // 2)
-    # The three films at 0.95 are too few for a point of their own.
-    assert [row["films"] for row in rows] == [10, 13]
+    # The three images at 0.95 are too few for a point of their own.
+    assert [row["images"] for row in rows] == [10, 13]
     assert rows[0]["from"] == 0
     assert rows[-1]["to"] == 1
     assert rows[0]["frequency"] == pytest.approx(0.1)
@@ -240,6 +241,6 @@ def test_curve_by_hand():
     assert rows[0]["low"] < 0.1 < rows[0]["high"]
 
 
-def test_curve_of_few_films_is_one_point():
+def test_curve_of_few_images_is_one_point():
     rows = reliability_curve([0.1, 0.9], [False, True], ["a", "b"])
-    assert [(row["films"], row["from"], row["to"]) for row in rows] == [(2, 0, 1)]
+    assert [(row["images"], row["from"], row["to"]) for row in rows] == [(2, 0, 1)]

@@ -31,13 +31,19 @@ LABELS = ("normal", "covid", "bacterial", "viral")
 NOTE = "synthetic phantom"
 
 
-def films(rng, n, *, classes=4):
-    """Return the rows of films and the logits of two members that are too sure."""
+def images(rng, n, *, classes=4):
+    """Return the rows of images and the logits of two members that are too sure."""
     index = np.arange(n) % classes
     rows = pd.DataFrame(
-        {"image": [f"{i}.png" for i in range(n)], "split": "test", "patient_id": "", "source": "",
-         "label": np.array(LABELS)[index], "group": [str(i // 2) for i in range(n)]}
-    )  # fmt: skip
+        {
+            "image": [f"{i}.png" for i in range(n)],
+            "split": "test",
+            "patient_id": "",
+            "source": "",
+            "label": np.array(LABELS)[index],
+            "group": [str(i // 2) for i in range(n)],
+        }
+    )
     logits = {name: 3 * rng.normal(size=(n, 4)) + 4 * np.eye(4)[index] for name in ("a", "b")}
     return rows, logits, index
 
@@ -45,12 +51,12 @@ def films(rng, n, *, classes=4):
 def opened(n=200, *, fitted=200, classes=4):
     """Return predictions, ensemble, what validation gave, and the content of calibration.json."""
     rng = np.random.default_rng(0)
-    _, logits, index = films(rng, fitted)
+    _, logits, index = images(rng, fitted)
     ensemble = fit_ensemble(logits, index, LABELS, pool="linear", weight_prior=0)
     uncertainty = fit_uncertainty(
         all_probs(logits, ensemble)["ensemble"], index, LABELS, groups=np.arange(fitted)
     )
-    rows, logits, _ = films(rng, n, classes=classes)
+    rows, logits, _ = images(rng, n, classes=classes)
     predictions = build_predictions(rows, logits, ensemble)
     found = measure_certainty(
         predictions, ensemble=ensemble, uncertainty=uncertainty, resamples=30, note=NOTE
@@ -111,14 +117,14 @@ def test_tables_and_sentences():
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
     assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
     whole, fixed = referral_sentences(found)
-    assert "80% of films that it is surest of" in whole
+    assert "80% of images that it is surest of" in whole
     assert "fixed on validation" in fixed
 
 
 def test_absent_classes_are_named_and_skipped(caplog):
     predictions, ensemble, _, found = opened(classes=2)
     assert set(found["skipped"]) == {"class bacterial", "class viral"}
-    assert "class bacterial: no film of it" in caplog.text
+    assert "class bacterial: no image of it" in caplog.text
     assert set(found["calibration"]["ensemble"]["after"]["per_class"]) == {"normal", "covid"}
     assert set(found["prediction_sets"]["0.9"]["plain"]["per_class"]) == {"normal", "covid"}
     heads = {"sets", "coverage", "mean size", "normal, 100 patients", "covid, 100 patients"}
@@ -128,9 +134,9 @@ def test_absent_classes_are_named_and_skipped(caplog):
     draw_risk_coverage(predictions, found, ensemble)
 
 
-def test_too_few_films_are_named_and_the_error_is_nan(tmp_path, caplog):
+def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
     predictions, ensemble, uncertainty, found = opened(12, fitted=12)
-    assert "12 films are too few" in found["skipped"]["calibration error"]
+    assert "12 images are too few" in found["skipped"]["calibration error"]
     assert "too small to cover at 0.95" in found["skipped"]["sets at 0.95"]
     assert "12 patients, fewer than 100" in uncertainty["warning"]
     assert np.isnan(found["calibration"]["ensemble"]["after"]["ece"]["value"])
@@ -148,8 +154,11 @@ def test_figures_are_written_and_say_what_they_are_of(tmp_path):
         with Image.open(path) as image:
             assert image.format == "PNG"
             assert image.width > 600
-    for figure in (draw_reliability(found), draw_risk_coverage(predictions, found, ensemble),
-                   draw_coverage(found)):  # fmt: skip
+    for figure in (
+        draw_reliability(found),
+        draw_risk_coverage(predictions, found, ensemble),
+        draw_coverage(found),
+    ):
         assert NOTE in words(figure)
         assert "Research use only" in words(figure)
     assert "the class it names" in words(draw_reliability(found))

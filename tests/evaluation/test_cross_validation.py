@@ -17,10 +17,16 @@ SIZES = {"train": 6, "val": 2, "test": 4}
 def result(images: list[str], right: list[bool], *, better: str = "a") -> FoldResult:
     """Return a fold whose members both are right where asked; labels alternate."""
     labels = [LABELS[n % 2] for n in range(len(images))]
-    rows = pd.DataFrame({
-        "image": images, "split": "test", "label": labels, "patient_id": "", "group": images,
-        "source": "",
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "image": images,
+            "split": "test",
+            "label": labels,
+            "patient_id": "",
+            "group": images,
+            "source": "",
+        }
+    )
     toward = np.array([(n % 2) == good for n, good in enumerate(right)])
     logits = np.where(toward[:, None], [[0.0, 2.0]], [[2.0, 0.0]]).astype(np.float32)
     ensemble = Ensemble(LABELS, MEMBERS, dict.fromkeys(MEMBERS, 1.0), dict.fromkeys(MEMBERS, 0.5))
@@ -52,7 +58,7 @@ def test_pooled_and_per_fold_by_hand():
         {"mean": 0.625, "sd": np.std([0.75, 0.5], ddof=1), "min": 0.5, "max": 0.75}
     )
     assert found["folds"] == 2
-    assert found["per_fold"][0]["films"] == SIZES
+    assert found["per_fold"][0]["images"] == SIZES
     assert found["note"] == "synthetic phantom"
 
 
@@ -73,7 +79,7 @@ def test_table_ends_with_mean_and_range():
 
 
 @pytest.mark.parametrize("images", ["abcdefg", "abcdefgx"])
-def test_a_film_that_no_fold_tested_is_refused(images):
+def test_a_image_that_no_fold_tested_is_refused(images):
     results = [result(list("abcd"), [True] * 4), result(list("efgh"), [True] * 4)]
-    with pytest.raises(InputError, match="the folds predict 8 films"):
+    with pytest.raises(InputError, match="the folds predict 8 images"):
         pooled(results, list(images))

@@ -31,7 +31,7 @@ ASKED = {"labels": LABELS, "members": ("a", "b"), "best_member": "b"}
 
 
 def fake_rows(n: int = 120, n_classes: int = 4) -> pd.DataFrame:
-    """Return prepared rows with two films per group; patient ids look like numbers."""
+    """Return prepared rows with two images per group; patient ids look like numbers."""
     return pd.DataFrame(
         {
             "image": [f"{index}.png" for index in range(n)],
@@ -238,7 +238,7 @@ def test_damaged_predictions_are_refused(predictions):
         evaluate(predictions.assign(label="flu"), **ASKED)
     with pytest.raises(InputError, match="do not sum to 1"):
         evaluate(predictions.assign(prob_a_covid=0.9), **ASKED)
-    with pytest.raises(InputError, match="no film"):
+    with pytest.raises(InputError, match="no image"):
         evaluate(predictions.iloc[:0], **ASKED)
 
 

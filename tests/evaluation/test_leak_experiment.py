@@ -8,7 +8,7 @@ import pytest
 
 from cxr.evaluation.leak_experiment import (
     COPIES_FIRST,
-    OTHER_FILMS,
+    OTHER_IMAGES,
     OWN_TEST,
     SPLIT_FIRST,
     draw_leak,
@@ -29,20 +29,28 @@ def rows(model: str, test: str, right: list[bool], groups: list[str] | None = No
     for number, good in enumerate(right):
         true = number % 2
         sure = 0.9 if good == bool(true) else 0.1
-        found.append({
-            "model": model, "tested_on": test, "label": LABELS[true], "image": f"{number}.png",
-            "group": groups[number] if groups else f"{place}-{number}",
-            "prob_normal": 1 - sure, "prob_viral": sure,
-        })  # fmt: skip
+        found.append(
+            {
+                "model": model,
+                "tested_on": test,
+                "label": LABELS[true],
+                "image": f"{number}.png",
+                "group": groups[number] if groups else f"{place}-{number}",
+                "prob_normal": 1 - sure,
+                "prob_viral": sure,
+            }
+        )
     return found
 
 
 def table(claimed: int, honest: int, other: int, other_split: int, n: int = 40) -> pd.DataFrame:
     """Return predictions with that many right of n in each place."""
     parts = [
-        (COPIES_FIRST, OWN_TEST, claimed), (SPLIT_FIRST, OWN_TEST, honest),
-        (COPIES_FIRST, OTHER_FILMS, other), (SPLIT_FIRST, OTHER_FILMS, other_split),
-    ]  # fmt: skip
+        (COPIES_FIRST, OWN_TEST, claimed),
+        (SPLIT_FIRST, OWN_TEST, honest),
+        (COPIES_FIRST, OTHER_IMAGES, other),
+        (SPLIT_FIRST, OTHER_IMAGES, other_split),
+    ]
     return pd.DataFrame(
         [row for model, test, k in parts for row in rows(model, test, [i < k for i in range(n)])]
     )
@@ -57,17 +65,26 @@ def test_accuracies_and_differences_by_hand():
     value = {
         (name, test): found["models"][name][test]["accuracy"]["value"]
         for name in (COPIES_FIRST, SPLIT_FIRST)
-        for test in (OWN_TEST, OTHER_FILMS)
+        for test in (OWN_TEST, OTHER_IMAGES)
     }
-    assert value == pytest.approx({
-        (COPIES_FIRST, OWN_TEST): 0.9, (COPIES_FIRST, OTHER_FILMS): 0.6,
-        (SPLIT_FIRST, OWN_TEST): 0.7, (SPLIT_FIRST, OTHER_FILMS): 0.65,
-    })  # fmt: skip
+    assert value == pytest.approx(
+        {
+            (COPIES_FIRST, OWN_TEST): 0.9,
+            (COPIES_FIRST, OTHER_IMAGES): 0.6,
+            (SPLIT_FIRST, OWN_TEST): 0.7,
+            (SPLIT_FIRST, OTHER_IMAGES): 0.65,
+        }
+    )
     gaps = {name: gap["value"] for name, gap in found["differences"].items()}
-    assert gaps == pytest.approx({
-        "worth_of_the_leak": 0.2, "claimed_minus_honest": 0.3, "clean_minus_honest": 0.05,
-        "overstated": 0.25, "on_the_same_films": -0.05,
-    })  # fmt: skip
+    assert gaps == pytest.approx(
+        {
+            "worth_of_the_leak": 0.2,
+            "claimed_minus_honest": 0.3,
+            "clean_minus_honest": 0.05,
+            "overstated": 0.25,
+            "on_the_same_images": -0.05,
+        }
+    )
     assert found["models"][COPIES_FIRST][OWN_TEST]["n"] == 40
     assert found["models"][COPIES_FIRST][OWN_TEST]["counts"] == {"normal": 20, "viral": 20}
     assert found["note"] == NOTE
@@ -83,9 +100,9 @@ def test_unpaired_interval_agrees_with_the_normal_approximation():
     assert gap["low"] == pytest.approx(0.2 - half, abs=0.01)
 
 
-def test_the_same_films_are_compared_in_pairs():
+def test_the_same_images_are_compared_in_pairs():
     found = measured(table(30, 30, 24, 24))
-    gap = found["differences"]["on_the_same_films"]
+    gap = found["differences"]["on_the_same_images"]
     assert gap == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
@@ -119,8 +136,8 @@ def test_sentences_say_when_nothing_is_shown():
 
 @pytest.mark.parametrize("copies", [0, 1, 3, 7])
 def test_figure_states_the_note_and_every_figure(copies):
-    film = np.zeros((32, 32), np.uint8)
-    figure = draw_leak(measured(table(36, 28, 24, 26)), film, [film] * copies)
+    image = np.zeros((32, 32), np.uint8)
+    figure = draw_leak(measured(table(36, 28, 24, 26)), image, [image] * copies)
     words = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
     for share in ("90 %", "70 %", "60 %", "65 %"):
         assert share in words

@@ -30,10 +30,7 @@ def opened(n_classes: int = 4, members: tuple[str, ...] = ("a", "b")):
     )
     logits = {name: rng.normal(size=(n, 4)) + 2 * np.eye(4)[index] for name in members}
     ensemble = Ensemble(
-        LABELS,
-        members,
-        dict.fromkeys(members, 1.0),
-        dict.fromkeys(members, 1 / len(members)),
+        LABELS, members, dict.fromkeys(members, 1.0), dict.fromkeys(members, 1 / len(members))
     )
     predictions = build_predictions(rows, logits, ensemble)
     metrics = evaluate(predictions, labels=LABELS, members=members, best_member="a", note=NOTE)
@@ -59,8 +56,11 @@ def test_figures_are_written_and_say_what_they_are_of(tmp_path):
     for path in paths:
         with Image.open(path) as image:
             assert min(image.size) > 600
-    for figure in (draw_confusions(metrics), draw_roc(predictions, metrics),
-                   draw_precision_recall(predictions, metrics)):  # fmt: skip
+    for figure in (
+        draw_confusions(metrics),
+        draw_roc(predictions, metrics),
+        draw_precision_recall(predictions, metrics),
+    ):
         assert f"{NOTE} · Research use only, not a medical device." in words(figure)
         assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
 
@@ -94,7 +94,7 @@ def test_area_under_the_drawn_curve_is_the_auroc_in_its_legend():
 
 def test_absent_class_gets_an_empty_panel_that_says_so():
     predictions, metrics = opened(n_classes=3)
-    assert "no film of this class" in words(draw_roc(predictions, metrics))
+    assert "no image of this class" in words(draw_roc(predictions, metrics))
     assert "n/a" in words(draw_confusions(metrics))
     draw_precision_recall(predictions, metrics)
 

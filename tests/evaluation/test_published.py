@@ -12,26 +12,43 @@ from cxr.models.ensemble import Ensemble
 MEMBERS = ("a",)
 ENSEMBLE = Ensemble(CANONICAL, MEMBERS, {"a": 1.0}, {"a": 1.0})
 TRUE = ["normal"] * 4 + ["bacterial"] * 4 + ["viral"] * 2
-NAMED = ["normal", "normal", "normal", "viral", "bacterial", "bacterial", "covid", "viral",
-         "viral", "normal"]  # fmt: skip
-"""One bacterial film is called covid, then bacterial once covid is dropped."""
+NAMED = [
+    "normal",
+    "normal",
+    "normal",
+    "viral",
+    "bacterial",
+    "bacterial",
+    "covid",
+    "viral",
+    "viral",
+    "normal",
+]
+"""One bacterial image is called covid, then bacterial once covid is dropped."""
 
 
 def predictions_of(source: str = "kermany") -> pd.DataFrame:
     logits = 4.0 * np.eye(4)[[CANONICAL.index(name) for name in NAMED]]
     logits[6, CANONICAL.index("bacterial")] = 3.0
-    # Of the pair, this film's next best is viral, the other's bacterial.
+    # Of the pair, this image's next best is viral, the other's bacterial.
     logits[9, CANONICAL.index("bacterial")] = 1.0
-    rows = pd.DataFrame({
-        "image": [f"{i}.png" for i in range(10)], "split": "test", "label": TRUE,
-        "patient_id": "", "group": [f"g{i}" for i in range(10)], "source": source,
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(10)],
+            "split": "test",
+            "label": TRUE,
+            "patient_id": "",
+            "group": [f"g{i}" for i in range(10)],
+            "source": source,
+        }
+    )
     return build_predictions(rows, {"a": logits}, ENSEMBLE)
 
 
 def compare(predictions: pd.DataFrame, classes: list[str] = CLASSES):
-    three = evaluate(predictions, labels=CANONICAL, members=MEMBERS, best_member="a",
-                     classes=classes)  # fmt: skip
+    three = evaluate(
+        predictions, labels=CANONICAL, members=MEMBERS, best_member="a", classes=classes
+    )
     return compare_published(predictions, three, labels=CANONICAL, best_member="a")
 
 
@@ -43,15 +60,19 @@ def test_figures_by_hand():
     found = compare(predictions_of())
     assert found["n"] == {"three_classes": 10, "bacterial_viral": 6}
     assert figures(found, "renormalised") == {
-        ("three_classes", ""): pytest.approx(7 / 10), ("three_classes", "normal"): 3 / 4,
-        ("three_classes", "bacterial"): 3 / 4, ("three_classes", "viral"): 1 / 2,
+        ("three_classes", ""): pytest.approx(7 / 10),
+        ("three_classes", "normal"): 3 / 4,
+        ("three_classes", "bacterial"): 3 / 4,
+        ("three_classes", "viral"): 1 / 2,
         ("bacterial_viral", ""): pytest.approx(4 / 6),
-    }  # fmt: skip
+    }
     assert figures(found, "as_they_are") == {
-        ("three_classes", ""): pytest.approx(6 / 10), ("three_classes", "normal"): 3 / 4,
-        ("three_classes", "bacterial"): 2 / 4, ("three_classes", "viral"): 1 / 2,
+        ("three_classes", ""): pytest.approx(6 / 10),
+        ("three_classes", "normal"): 3 / 4,
+        ("three_classes", "bacterial"): 2 / 4,
+        ("three_classes", "viral"): 1 / 2,
         ("bacterial_viral", ""): pytest.approx(3 / 6),
-    }  # fmt: skip
+    }
 
 
 def test_published_figures_are_those_of_their_authors():
@@ -59,7 +80,7 @@ def test_published_figures_are_those_of_their_authors():
     assert values == [0.9135, 0.983, 0.897, 0.824, 0.907, 0.936]
 
 
-def test_other_films_are_not_compared():
+def test_other_images_are_not_compared():
     assert compare(predictions_of("hannover")) is None
     two = predictions_of()
     assert compare(two[two["label"] != "viral"], ["normal", "bacterial"]) is None
@@ -75,10 +96,19 @@ def test_the_table_says_where_a_published_figure_lies():
 
 
 def test_differences_give_their_counts():
-    told = " ".join(differences(
-        compare(predictions_of()), train_films=4797, opened=2,
-        disjoint={"crossing_groups": 170, "test_films_in_crossing_groups": 317},
-    ))  # fmt: skip
-    for words in ("4,797 films", "170 patient numbers", "317 of our test films", "opened 2 time",
-                  "614 are dropped"):  # fmt: skip
+    told = " ".join(
+        differences(
+            compare(predictions_of()),
+            train_images=4797,
+            opened=2,
+            disjoint={"crossing_groups": 170, "test_images_in_crossing_groups": 317},
+        )
+    )
+    for words in (
+        "4,797 images",
+        "170 patient numbers",
+        "317 of our test images",
+        "opened 2 time",
+        "614 are dropped",
+    ):
         assert words in told

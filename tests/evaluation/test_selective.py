@@ -5,7 +5,7 @@ from cxr.evaluation.selective import measure_selective, risk_area, risk_curve, r
 
 
 def slow_area(certainty, wrong):
-    """Average, over films, the error among the films at least as certain."""
+    """Average, over images, the error among the images at least as certain."""
     return np.mean([wrong[certainty >= value].mean() for value in certainty])
 
 
@@ -21,9 +21,9 @@ def test_by_hand():
     np.testing.assert_allclose(risk, [0, 1 / 2, 1 / 3, 1 / 4, 2 / 5])
 
 
-def test_films_of_equal_certainty_count_in_part():
+def test_images_of_equal_certainty_count_in_part():
     certainty, wrong = np.array([0.9, 0.5, 0.5]), np.array([False, True, False])
-    # One sure film that is right, and half of the two others, of which half is wrong.
+    # One sure image that is right, and half of the two others, of which half is wrong.
     assert risks_at(certainty, wrong, [2 / 3])[0][0] == pytest.approx(0.5 / 2)
     area = risk_area(certainty, wrong)[0]
     assert area == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
@@ -31,7 +31,7 @@ def test_films_of_equal_certainty_count_in_part():
     assert len(risk_curve(certainty, wrong)[0]) == 2
 
 
-def test_area_agrees_with_a_loop_and_its_influences_with_repeated_films():
+def test_area_agrees_with_a_loop_and_its_influences_with_repeated_images():
     rng = np.random.default_rng(0)
     certainty, wrong = np.round(rng.random(400), 2), rng.random(400) < 0.3
     area, influences = risk_area(certainty, wrong)
@@ -44,7 +44,7 @@ def test_area_agrees_with_a_loop_and_its_influences_with_repeated_films():
 
 
 def test_influences_of_a_risk_give_its_standard_error():
-    """The spread over films drawn anew, border and all."""
+    """The spread over images drawn anew, border and all."""
     rng = np.random.default_rng(0)
     found, errors = [], []
     for _ in range(300):

@@ -23,9 +23,12 @@ def measured(n=400, fitted=300):
     rng = np.random.default_rng(0)
     stored = fit_uncertainty(*drawn(rng, fitted)[::-1], LABELS, groups=np.arange(fitted))
     targets, probs = drawn(rng, n)
-    return targets, probs, stored, measure_sets(
-        targets, probs, np.arange(n) // 2, stored, resamples=100
-    )  # fmt: skip
+    return (
+        targets,
+        probs,
+        stored,
+        measure_sets(targets, probs, np.arange(n) // 2, stored, resamples=100),
+    )
 
 
 def test_coverage_and_size_are_those_of_the_sets():
@@ -46,7 +49,7 @@ def test_coverage_and_size_are_those_of_the_sets():
                 assert own == pytest.approx(hit[targets == k].mean())
                 patients = {i // 2 for i in range(len(targets)) if targets[i] == k}
                 assert values["per_class"][label]["patients"] == len(patients)
-                assert values["per_class"][label]["films"] == (targets == k).sum()
+                assert values["per_class"][label]["images"] == (targets == k).sum()
             assert sum(values["share_of_sizes"].values()) == pytest.approx(1)
             bare = prediction_sets(probs, limits, with_top=False)
             assert values["empty_without_top"] == pytest.approx((~bare.any(axis=1)).mean())
@@ -71,9 +74,9 @@ def test_chance_range_agrees_with_simulation():
     assert chance_range(0.95, 18) == (1.0, 1.0)
 
 
-def test_chance_range_holds_for_clusters_where_counting_films_does_not():
+def test_chance_range_holds_for_clusters_where_counting_images_does_not():
     rng = np.random.default_rng(3)
-    coverages, films = [], []
+    coverages, images = [], []
     for _ in range(1000):
         sizes = rng.integers(1, 11, 60)
         names = np.repeat(np.arange(60), sizes)
@@ -81,12 +84,12 @@ def test_chance_range_holds_for_clusters_where_counting_films_does_not():
         shared, own = rng.normal(size=60)[names], rng.normal(size=sizes.sum())
         scores = norm.cdf(np.sqrt(0.95) * shared + np.sqrt(0.05) * own)
         coverages.append(conformal_threshold(scores, names, 0.9))
-        films.append(len(scores))
-    low, high = np.transpose([chance_range(0.9, n) for n in (60, int(np.mean(films)))])
+        images.append(len(scores))
+    low, high = np.transpose([chance_range(0.9, n) for n in (60, int(np.mean(images)))])
     shares = np.array(coverages)[:, None]
-    by_patient, by_film = ((low <= shares) & (shares <= high)).mean(axis=0)
+    by_patient, by_image = ((low <= shares) & (shares <= high)).mean(axis=0)
     assert by_patient > 0.94
-    assert by_film < 0.75
+    assert by_image < 0.75
 
 
 def test_the_expected_range_counts_the_patients_of_each_class():

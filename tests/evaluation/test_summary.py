@@ -49,8 +49,10 @@ def test_absent_and_never_predicted_classes_are_nan():
     y_true, y_prob = fake(2, n_classes=3)
     wide = np.hstack([y_prob, np.zeros((120, 1))])
     found = summarise(y_true, wide, np.arange(120), "wxyz")
-    assert all(np.isnan(found["per_class"]["z"][key]["low"])
-               for key in ("sensitivity", "ppv", "f1", "auroc", "average_precision"))  # fmt: skip
+    assert all(
+        np.isnan(found["per_class"]["z"][key]["low"])
+        for key in ("sensitivity", "ppv", "f1", "auroc", "average_precision")
+    )
     narrow = summarise(y_true, y_prob, np.arange(120), "wxy")
     for name in OVERALL:
         assert found[name] == pytest.approx(narrow[name])

@@ -49,7 +49,7 @@ def test_stage_writes_figures_and_the_pointing_game(own_run, capsys):
         assert sum(example["probs"]["ensemble"].values()) == pytest.approx(1)
     pointing = values["pointing"]
     assert "normal" not in pointing["per_class"]
-    assert pointing["all"]["films"] > 0
+    assert pointing["all"]["images"] > 0
     assert set(pointing["all"]["models"]) == {*values["weights"], "ensemble"}
     for found in pointing["all"]["models"].values():
         assert found["inside"]["hits"] <= found["half_cell"]["hits"]
@@ -99,7 +99,7 @@ def test_another_method_at_another_layer_is_named_in_the_result(own_run):
     out = explain_stage(config(own_run, method="LayerCAM", layer=layer))
     values = json.loads((out / "explain.json").read_text())
     assert values["method"] == "LayerCAM"
-    assert values["pointing"]["all"]["films"] > 0
+    assert values["pointing"]["all"]["images"] > 0
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def make_member(architecture: str, side: int) -> Member:
         return build_member(architecture, LABELS, input_size_px=side, generator=generator).eval()
 
 
-def make_films(count: int, side: int) -> torch.Tensor:
+def make_images(count: int, side: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (count, 1, side, side), generator=generator).to(torch.uint8)
 
@@ -29,9 +29,9 @@ def mobilenet() -> Member:
     return make_member("mobilenetv2_100", 96)
 
 
-def assert_equals_library(member: Member, films: torch.Tensor, classes: torch.Tensor) -> None:
+def assert_equals_library(member: Member, images: torch.Tensor, classes: torch.Tensor) -> None:
     """Compare the maps before the library stretches them, then the stretched ones."""
-    ours = member_cam(member, films, classes)
+    ours = member_cam(member, images, classes)
     layer = member.network.get_submodule(member.spec.feature_module)
     raw = []
     reference = GradCAM(member, [layer])
@@ -43,7 +43,7 @@ def assert_equals_library(member: Member, films: torch.Tensor, classes: torch.Te
 
     reference.get_cam_image = keep
     targets = [ClassifierOutputTarget(k) for k in classes.tolist()]
-    reference(input_tensor=member.prepare(films), targets=targets)
+    reference(input_tensor=member.prepare(images), targets=targets)
     cells = ours.shape[-2] * ours.shape[-1]
     theirs = torch.from_numpy(raw[0]).relu() * cells
     assert theirs.shape == ours.shape
@@ -57,7 +57,7 @@ def assert_equals_library(member: Member, films: torch.Tensor, classes: torch.Te
 )
 def test_closed_form_equals_the_library_with_random_weights(architecture, side):
     member = make_member(architecture, side)
-    assert_equals_library(member, make_films(4, 64), torch.tensor([0, 1, 2, 3]))
+    assert_equals_library(member, make_images(4, 64), torch.tensor([0, 1, 2, 3]))
 
 
 @pytest.mark.realdata
@@ -68,7 +68,7 @@ def test_closed_form_equals_the_library_with_random_weights(architecture, side):
 def test_closed_form_equals_the_library_with_pretrained_weights(shared, architecture, side):
     member = make_member(architecture, side)
     load_pretrained(member, str(shared / "weights"))
-    assert_equals_library(member, make_films(4, 224), torch.tensor([0, 1, 2, 3]))
+    assert_equals_library(member, make_images(4, 224), torch.tensor([0, 1, 2, 3]))
 
 
 def test_closed_form_matches_a_map_worked_by_hand():
@@ -87,10 +87,10 @@ def test_closed_form_computes_in_float32_from_half_precision():
 
 def test_map_peaks_where_a_lesion_was_planted(mobilenet):
     # A head that reads the features which a bright square excites must point at the square.
-    films = torch.full((2, 1, 96, 96), 90, dtype=torch.uint8)
-    films[1, 0, 56:88, 56:88] = make_films(1, 32)[0, 0]
+    images = torch.full((2, 1, 96, 96), 90, dtype=torch.uint8)
+    images[1, 0, 56:88, 56:88] = make_images(1, 32)[0, 0]
     with torch.no_grad():
-        empty, planted = mobilenet.features(mobilenet.prepare(films))
+        empty, planted = mobilenet.features(mobilenet.prepare(images))
         member = make_member("mobilenetv2_100", 96)
         member.load_state_dict(mobilenet.state_dict())
         member.head.weight.zero_()
@@ -102,12 +102,12 @@ def test_map_peaks_where_a_lesion_was_planted(mobilenet):
     assert column >= 1
 
 
-def test_maps_of_films_do_not_depend_on_the_batch(mobilenet):
-    films = make_films(5, 96).numpy()[:, 0]
+def test_maps_of_images_do_not_depend_on_the_batch(mobilenet):
+    images = make_images(5, 96).numpy()[:, 0]
     rows, classes = np.array([4, 0, 2]), np.array([1, 1, 3])
     seen = []
-    whole = member_maps(mobilenet, films, rows, classes, on_image=lambda: seen.append(1))
-    parts = member_maps(mobilenet, films, rows, classes, batch_size=2)
+    whole = member_maps(mobilenet, images, rows, classes, on_image=lambda: seen.append(1))
+    parts = member_maps(mobilenet, images, rows, classes, batch_size=2)
     np.testing.assert_allclose(whole, parts, atol=1e-5 * whole.max())
     assert whole.shape == (3, 3, 3)
     assert len(seen) == 3
@@ -117,8 +117,8 @@ FAST = sorted(set(library_methods()) - {"AblationCAM", "ScoreCAM", "SESS"})
 
 
 @pytest.mark.parametrize("method", FAST)
-def test_every_method_of_the_library_maps_a_film(mobilenet, method):
-    maps = library_cam(mobilenet, make_films(2, 96), torch.tensor([0, 2]), method=method)
+def test_every_method_of_the_library_maps_a_image(mobilenet, method):
+    maps = library_cam(mobilenet, make_images(2, 96), torch.tensor([0, 2]), method=method)
     assert maps.shape == (2, 96, 96)
     assert float(maps.min()) >= 0
     assert float(maps.max()) <= 1
@@ -132,9 +132,9 @@ def test_the_well_known_methods_are_offered():
 
 def test_an_earlier_layer_gives_another_map_even_with_frozen_weights(mobilenet):
     member = make_member("mobilenetv2_100", 96).requires_grad_(False)
-    films, classes = make_films(1, 96), torch.tensor([1])
-    early = library_cam(member, films, classes, method="GradCAM", layer="blocks.3")
-    late = library_cam(member, films, classes, method="GradCAM")
+    images, classes = make_images(1, 96), torch.tensor([1])
+    early = library_cam(member, images, classes, method="GradCAM", layer="blocks.3")
+    late = library_cam(member, images, classes, method="GradCAM")
     assert early.shape == late.shape
     assert not torch.allclose(early, late)
 
@@ -162,7 +162,7 @@ def test_methods_that_cannot_be_used_are_refused(method, layer, message):
 )
 def test_layers_that_cannot_be_used_are_refused(mobilenet, layer, message):
     with pytest.raises(InputError, match=message) as caught:
-        library_cam(mobilenet, make_films(1, 96), torch.tensor([0]), method="GradCAM", layer=layer)
+        library_cam(mobilenet, make_images(1, 96), torch.tensor([0]), method="GradCAM", layer=layer)
     assert "\n" not in str(caught.value)
 
 

@@ -12,8 +12,8 @@ def make_example(label: str, prediction: str, lesion: bool) -> Example:
     probs = {name: {"normal": 0.25, "covid": 0.75} for name in maps}
     mask = np.zeros((32, 32), bool)
     mask[4:9, 4:9] = True
-    film = RNG.integers(0, 256, (32, 32), dtype=np.uint8)
-    return Example(film, label, prediction, probs, maps, mask if lesion else None, name="a.png")
+    image = RNG.integers(0, 256, (32, 32), dtype=np.uint8)
+    return Example(image, label, prediction, probs, maps, mask if lesion else None, name="a.png")
 
 
 def texts(figure) -> str:
@@ -43,8 +43,8 @@ def test_no_outline_is_promised_where_no_lesion_is_known():
 @pytest.mark.parametrize("count", [1, 4, 7])
 def test_maps_of_many_methods_get_a_panel_each(count):
     maps = {f"method {k}": RNG.random((32, 32), np.float32) for k in range(count)}
-    film = np.zeros((32, 32), np.uint8)
-    figure = draw_maps(film, maps, title="film", note="")
+    image = np.zeros((32, 32), np.uint8)
+    figure = draw_maps(image, maps, title="image", note="")
     titles = [axes.get_title() for axes in figure.axes]
     assert all(name in titles for name in maps)
     figure.canvas.draw()

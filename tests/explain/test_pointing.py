@@ -10,7 +10,7 @@ from cxr.imaging.preprocess import PreprocessSpec
 
 
 def play(maps, lesions, labels, groups=None, **options):
-    """Play the game, a patient a film where none is given."""
+    """Play the game, a patient an image where none is given."""
     patients = np.arange(len(labels)) if groups is None else groups
     return pointing_game(maps, lesions, labels, patients, interval=share_interval, **options)
 
@@ -29,11 +29,11 @@ def test_hits_and_chance_match_a_case_worked_by_hand():
     lungs[:, :, :4] = True
     found = play(maps, lesions, ["covid", "viral", "normal"], cell_px=6.0, lungs=lungs)
     whole = found["all"]
-    assert whole["films"] == 2
+    assert whole["images"] == 2
     assert whole["models"]["one"]["inside"]["hits"] == 1
     # Column 4 is 3 pixels from column 1, which is half a cell.
     assert whole["models"]["one"]["half_cell"]["hits"] == 2
-    assert whole["chance"]["film"] == pytest.approx({"inside": 0.2, "half_cell": 0.5})
+    assert whole["chance"]["image"] == pytest.approx({"inside": 0.2, "half_cell": 0.5})
     assert whole["chance"]["lungs"] == pytest.approx({"inside": 0.5, "half_cell": 1.0})
     assert list(found["per_class"]) == ["covid", "viral"]
     assert found["per_class"]["viral"]["models"]["one"]["inside"]["rate"] == 0
@@ -46,7 +46,7 @@ def test_random_points_score_the_chance_level():
     maps = {"random": rng.random((400, 16, 16)).astype(np.float32)}
     found = play(maps, lesions, ["covid"] * 400, cell_px=4.0)["all"]
     for key, share in found["models"]["random"].items():
-        assert share["low"] < found["chance"]["film"][key] < share["high"]
+        assert share["low"] < found["chance"]["image"][key] < share["high"]
     assert "lungs" not in found["chance"]
 
 
@@ -56,16 +56,16 @@ def test_a_map_without_activation_misses():
     assert found["all"]["models"]["silent"]["half_cell"]["hits"] == 0
 
 
-def test_films_without_lesions_leave_an_empty_game():
+def test_images_without_lesions_leave_an_empty_game():
     empty = np.zeros((2, 8, 8), bool)
     found = play({"m": np.ones((2, 8, 8), np.float32)}, empty, ["a", "b"], cell_px=2.0)
-    assert found["all"]["films"] == 0
+    assert found["all"]["images"] == 0
     assert np.isnan(found["all"]["models"]["m"]["inside"]["rate"])
     assert found["per_class"] == {}
 
 
-def test_maps_of_other_films_are_refused():
-    with pytest.raises(InputError, match="use the same films"):
+def test_maps_of_other_images_are_refused():
+    with pytest.raises(InputError, match="use the same images"):
         play(
             {"m": np.ones((1, 8, 8), np.float32)},
             np.ones((2, 8, 8), bool),
@@ -83,8 +83,8 @@ def test_peak_of_an_enlarged_map_lies_at_the_centre_of_its_cell(row, column):
     assert np.abs(peak - centre).max() <= 1
 
 
-def test_intervals_count_patients_not_films():
-    """Five films a patient that hit or miss together are worth one film a patient."""
+def test_intervals_count_patients_not_images():
+    """Five images a patient that hit or miss together are worth one image a patient."""
     lesions = np.zeros((200, 8, 8), bool)
     lesions[:, :, :4] = True
     hit = np.repeat(np.arange(40) < 30, 5)
@@ -92,7 +92,7 @@ def test_intervals_count_patients_not_films():
     patients = np.repeat([f"p{n}" for n in range(40)], 5)
     many = play(maps, lesions, ["a"] * 200, patients, cell_px=1.0)["all"]
     once = play({"m": maps["m"][::5]}, lesions[::5], ["a"] * 40, patients[::5], cell_px=1.0)["all"]
-    assert (many["films"], many["patients"]) == (200, 40)
+    assert (many["images"], many["patients"]) == (200, 40)
     found, expected = (game["models"]["m"]["inside"] for game in (many, once))
     assert found["hits"] == 5 * expected["hits"] == 150
     for key in ("rate", "low", "high"):
@@ -100,7 +100,7 @@ def test_intervals_count_patients_not_films():
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_masks_follow_the_geometry_of_the_films(tmp_path, fit):
+def test_masks_follow_the_geometry_of_the_images(tmp_path, fit):
     mask = np.zeros((200, 400), bool)
     mask[:, :200] = True
     Image.fromarray(mask).save(tmp_path / "mask.png")

@@ -18,7 +18,7 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from cxr.errors import InputError
-from cxr.imaging.read import read_film
+from cxr.imaging.read import read_image
 
 _spec = importlib.util.spec_from_file_location(
     "dicom_files", Path(__file__).with_name("dicom_files.py")
@@ -45,8 +45,17 @@ def png(width: int, height: int, chunks: bytes = b"", kind: int = 0) -> bytes:
 
 def tiff(**tags: tuple[int, int, int]) -> bytes:
     """Return a TIFF of zeros with tags as (number, type, value), some of them absurd."""
-    entries = {256: (4, 64), 257: (4, 64), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8),
-               277: (3, 1), 278: (4, 64), 279: (4, 4096)}  # fmt: skip
+    entries = {
+        256: (4, 64),
+        257: (4, 64),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 1),
+        273: (4, 8),
+        277: (3, 1),
+        278: (4, 64),
+        279: (4, 4096),
+    }
     entries |= {number: (kind, value) for number, kind, value in tags.values()}
     body = b"II*\0" + struct.pack("<I", 8 + 4096) + bytes(4096)
     body += struct.pack("<H", len(entries))
@@ -72,10 +81,10 @@ def many_scans() -> bytes:
 
 
 def run_length_bomb() -> bytes:
-    film = made.dataset(noise(8))
-    film.Rows, film.Columns = 7000, 7000
+    image = made.dataset(noise(8))
+    image.Rows, image.Columns = 7000, 7000
     frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 3_000_000
-    return made.written(film, RLELossless, frame)
+    return made.written(image, RLELossless, frame)
 
 
 def lossless_bomb(side: int = 4400) -> bytes:
@@ -84,9 +93,9 @@ def lossless_bomb(side: int = 4400) -> bytes:
     place = frame.index(b"\xff\xc3") + 5
     frame[place : place + 4] = struct.pack(">HH", side, side)
     start = frame.index(b"\xff\xda") + 10
-    film = made.dataset(noise(8))
-    film.Rows, film.Columns = side, side
-    return made.written(film, JPEGLosslessSV1, bytes(frame[:start]) + bytes(5 * side * side // 8))
+    image = made.dataset(noise(8))
+    image.Rows, image.Columns = side, side
+    return made.written(image, JPEGLosslessSV1, bytes(frame[:start]) + bytes(5 * side * side // 8))
 
 
 def tiled_jpeg_2000() -> bytes:
@@ -103,7 +112,7 @@ def nested_sequences() -> bytes:
 
 
 def large_dicom() -> bytes:
-    """Return the largest film that is read, of 16 bits, uncompressed."""
+    """Return the largest image that is read, of 16 bits, uncompressed."""
     return made.written(made.dataset(np.full((7000, 7000), 700, np.uint16)))
 
 
@@ -135,7 +144,7 @@ def measure() -> dict[str, object]:
         data = make()
         began = time.process_time()
         try:
-            read_film(data)
+            read_image(data)
             result = "read"
         except InputError as error:
             result = str(error)

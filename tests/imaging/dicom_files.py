@@ -1,4 +1,4 @@
-"""DICOM files made in memory: what the tests of films share. Not a test module."""
+"""DICOM files made in memory: what the tests of images share. Not a test module."""
 
 import io
 import zlib
@@ -23,16 +23,16 @@ ROWS, COLUMNS = 40, 50
 
 
 def ramp(bits: int = 12, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    """Return a film whose values run over all its bits."""
+    """Return an image whose values run over all its bits."""
     flat = np.linspace(0, (1 << bits) - 1, rows * columns).round()
     return flat.reshape(rows, columns).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def noise(bits: int = 12, rows: int = 40, columns: int = 50) -> np.ndarray:
-    """Return a film that no compression makes small."""
+    """Return an image that no compression makes small."""
     random = np.random.default_rng(7)
-    film = ramp(bits, rows, columns) // 2 + random.integers(0, 1 << (bits - 2), (rows, columns))
-    return film.astype(np.uint8 if bits <= 8 else np.uint16)
+    image = ramp(bits, rows, columns) // 2 + random.integers(0, 1 << (bits - 2), (rows, columns))
+    return image.astype(np.uint8 if bits <= 8 else np.uint16)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -43,10 +43,10 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def dataset(pixels: np.ndarray, **changes: Any) -> Dataset:
-    """Return a chest film's header and pixels; ``changes`` by keyword, None removes."""
+    """Return a chest image's header and pixels; ``changes`` by keyword, None removes."""
     made = Dataset()
     made.SOPClassUID = DigitalXRayImageStorageForPresentation
-    made.SOPInstanceUID = generate_uid(entropy_srcs=["film"])
+    made.SOPInstanceUID = generate_uid(entropy_srcs=["image"])
     made.PatientName, made.PatientID = SECRET, SECRET
     made.PatientBirthDate, made.PatientSex, made.PatientAge = "19010203", "F", "099Y"
     made.InstitutionName, made.StudyDescription = SECRET, SECRET
@@ -123,8 +123,8 @@ class BitWriter:
         return raw.replace(b"\xff", b"\xff\0")
 
 
-def lossless_jpeg(film: np.ndarray, bits: int, predictor: int = 1, restart_rows: int = 0) -> bytes:
-    """Encode a film as T.81, annex H does, pixel by pixel: a slow oracle.
+def lossless_jpeg(image: np.ndarray, bits: int, predictor: int = 1, restart_rows: int = 0) -> bytes:
+    """Encode an image as T.81, annex H does, pixel by pixel: a slow oracle.
 
     Each number of following bits, 0 to 16, has a code of 5 bits.
     """
@@ -132,7 +132,7 @@ def lossless_jpeg(film: np.ndarray, bits: int, predictor: int = 1, restart_rows:
     def segment(marker: int, payload: bytes) -> bytes:
         return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 
-    rows, columns = film.shape
+    rows, columns = image.shape
     counts = bytes([0, 0, 0, 0, 17] + [0] * 11)
     out = b"\xff\xd8"
     frame = bytes([bits]) + rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
@@ -142,7 +142,7 @@ def lossless_jpeg(film: np.ndarray, bits: int, predictor: int = 1, restart_rows:
         out += segment(0xDD, (restart_rows * columns).to_bytes(2, "big"))
     out += segment(0xDA, bytes([1, 1, 0, predictor, 0, 0]))
     writer, restarts = BitWriter(), 0
-    values = film.astype(object)
+    values = image.astype(object)
     for row in range(rows):
         top = row == 0 or (restart_rows and row % restart_rows == 0)
         if top and row:
@@ -162,10 +162,14 @@ def _guess(values: Any, row: int, column: int, predictor: int, top: bool, bits: 
         return above
     left, corner = values[row, column - 1], values[row - 1, column - 1]
     return {
-        1: left, 2: above, 3: corner, 4: left + above - corner,
-        5: left + ((above - corner) >> 1), 6: above + ((left - corner) >> 1),
+        1: left,
+        2: above,
+        3: corner,
+        4: left + above - corner,
+        5: left + ((above - corner) >> 1),
+        6: above + ((left - corner) >> 1),
         7: (left + above) >> 1,
-    }[predictor]  # fmt: skip
+    }[predictor]
 
 
 def _put_difference(writer: BitWriter, modulo: int) -> None:

@@ -1,4 +1,4 @@
-"""16-bit PNG and TIFF: every depth comes back as the film of 8 bits that it was made of."""
+"""16-bit PNG and TIFF: every depth comes back as the image of 8 bits that it was made of."""
 
 import io
 import struct
@@ -9,26 +9,26 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr.bundle.prediction import read_image
-from cxr.imaging.read import ImageError, eight_bits, read_film, read_gray
+from cxr.bundle.prediction import prepare_input
+from cxr.imaging.read import ImageError, eight_bits, read_gray, read_image
 
 DEPTHS = range(9, 17)
 
 
 def chest(side: int = 160, brightest: int = 215) -> np.ndarray:
-    """Return 8 bits like a film's: dark lungs, bright middle, grain, black collimation."""
+    """Return 8 bits like an image's: dark lungs, bright middle, grain, black collimation."""
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     lungs = sum(np.exp(-((x - at) ** 2 / 0.08 + y**2 / 0.3)) for at in (-0.45, 0.45))
     grain = np.random.default_rng(0).normal(0, 3, (side, side))
-    film = np.clip(brightest - 160 * lungs + grain, 0, 255)
-    film[:, :12] = 0
-    return film.astype(np.uint8)
+    image = np.clip(brightest - 160 * lungs + grain, 0, 255)
+    image[:, :12] = 0
+    return image.astype(np.uint8)
 
 
-def deepened(film: np.ndarray, bits: int, *, fill: bool = False) -> np.ndarray:
+def deepened(image: np.ndarray, bits: int, *, fill: bool = False) -> np.ndarray:
     """Store 8 bits as more: shifted up, or with random low bits below."""
-    low = np.random.default_rng(1).integers(0, 1 << (bits - 8), film.shape) if fill else 0
-    return ((film.astype(np.uint16) << (bits - 8)) + low).astype(np.uint16)
+    low = np.random.default_rng(1).integers(0, 1 << (bits - 8), image.shape) if fill else 0
+    return ((image.astype(np.uint16) << (bits - 8)) + low).astype(np.uint16)
 
 
 def encoded(deep: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -38,7 +38,7 @@ def encoded(deep: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
 
 
 def with_defects(deep: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a film with hot and as many dead pixels, and where they are."""
+    """Return an image with hot and as many dead pixels, and where they are."""
     places = np.random.default_rng(2).choice(deep.size, 2 * count, replace=False)
     spoilt = deep.copy()
     spoilt.flat[places[:count]] = 65535
@@ -50,7 +50,7 @@ def with_defects(deep: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def error_of(deep: np.ndarray) -> str:
     with pytest.raises(ImageError) as caught:
-        read_film(encoded(deep), name="film.png")
+        read_image(encoded(deep), name="image.png")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -61,14 +61,14 @@ def error_of(deep: np.ndarray) -> str:
 def test_every_depth_comes_back_with_and_without_hot_pixels(bits, kind, defects):
     for fill in (False, True):
         deep, touched = with_defects(deepened(chest(), bits, fill=fill), defects)
-        found = read_film(encoded(deep, kind))
+        found = read_image(encoded(deep, kind))
         assert np.array_equal(found.pixels[~touched], chest()[~touched])
         said = (f"uses {bits} of its 16 bits: brightened to the full range",)
         assert found.warnings == (said if bits < 16 else ())
 
 
 @pytest.mark.parametrize("top", [5000, 9000, 11000, 16383, 20000, 40000, 65535])
-def test_no_film_comes_out_at_less_than_half_its_brightness(top):
+def test_no_image_comes_out_at_less_than_half_its_brightness(top):
     deep = (chest(brightest=240) / 255.0 * top).astype(np.uint16)
     brightest = np.percentile(read_gray(encoded(deep)), 99.9)
     assert brightest >= 127
@@ -77,14 +77,14 @@ def test_no_film_comes_out_at_less_than_half_its_brightness(top):
 @pytest.mark.parametrize("defects", [0, 1, 10])
 def test_eight_bits_in_sixteen_stay_as_they_are(defects):
     deep, touched = with_defects(chest(brightest=120).astype(np.uint16), defects)
-    found = read_film(encoded(deep))
+    found = read_image(encoded(deep))
     assert np.array_equal(found.pixels[~touched], chest(brightest=120)[~touched])
     assert found.warnings == ("uses 8 of its 16 bits: brightened to the full range",)
 
 
-def test_a_dark_film_is_taken_for_one_of_fewer_bits_and_said():
+def test_a_dark_image_is_taken_for_one_of_fewer_bits_and_said():
     deep = deepened(chest(brightest=110), 16)
-    found = read_film(encoded(deep))
+    found = read_image(encoded(deep))
     assert np.array_equal(found.pixels, chest(brightest=110) * 2)
     assert found.warnings == ("uses 15 of its 16 bits: brightened to the full range",)
 
@@ -97,18 +97,18 @@ def test_every_depth_of_a_tiff_whose_zero_is_white_comes_back(bits):
 
 
 def test_letters_and_collimation_clip_no_lung():
-    film = chest()
-    film[:, :40] = 0
-    film[5:25, 100:130] = 255
-    found = read_gray(encoded(deepened(film, 14)))
-    assert np.array_equal(found, film)
+    image = chest()
+    image[:, :40] = 0
+    image[5:25, 100:130] = 255
+    found = read_gray(encoded(deepened(image, 14)))
+    assert np.array_equal(found, image)
 
 
 @pytest.mark.parametrize("offset", [20_000, 32_768, 61_000])
 def test_a_narrow_range_is_spread_between_robust_percentiles(offset):
-    film = chest()
-    deep, touched = with_defects((deepened(film, 12) + offset).astype(np.uint16), 10)
-    found = read_film(encoded(deep))
+    image = chest()
+    deep, touched = with_defects((deepened(image, 12) + offset).astype(np.uint16), 10)
+    found = read_image(encoded(deep))
     # Oracle: NumPy's percentiles of the values themselves.
     low, high = np.percentile(deep, [0.1, 99.9])
     wanted = np.clip((deep - low) / (high - low), 0, 1) * 255
@@ -117,7 +117,7 @@ def test_a_narrow_range_is_spread_between_robust_percentiles(offset):
     assert "of 65535: spread to the full range" in found.warnings[0]
 
 
-def test_a_film_of_low_contrast_gets_its_grays_back():
+def test_a_image_of_low_contrast_gets_its_grays_back():
     deep = (30_000 + chest().astype(np.uint16) * 4).astype(np.uint16)
     found = read_gray(encoded(deep))
     assert np.corrcoef(found.ravel(), chest().ravel())[0, 1] > 0.999
@@ -132,7 +132,7 @@ def test_brighter_values_never_come_out_darker(seed):
     deep = deep.astype(np.uint16)
     order = np.argsort(deep, axis=None)
     for inverted, sign in ((False, 1), (True, -1)):
-        gray, _ = eight_bits(deep, "film", inverted=inverted)
+        gray, _ = eight_bits(deep, "image", inverted=inverted)
         assert (np.diff(gray.ravel()[order].astype(int)) * sign >= 0).all()
 
 
@@ -146,20 +146,24 @@ def blank(value: int, **spots: tuple[float, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     "deep",
     [
-        blank(0), blank(700), blank(65535),
-        blank(0, hot=(0.0005, 65535)), blank(0, hot=(0.02, 65535)), blank(9000, hot=(0.02, 16383)),
+        blank(0),
+        blank(700),
+        blank(65535),
+        blank(0, hot=(0.0005, 65535)),
+        blank(0, hot=(0.02, 65535)),
+        blank(9000, hot=(0.02, 16383)),
         blank(0, some=(0.02, 900), hot=(0.001, 65535)),
         np.random.default_rng(0).integers(30_000, 30_006, (160, 160)).astype(np.uint16),
         np.random.default_rng(0).integers(0, 16, (160, 160)).astype(np.uint16),
     ],
-)  # fmt: skip
+)
 def test_nothing_sensible_is_refused(deep):
     message = error_of(deep)
-    assert message.startswith("film.png is nearly blank: 90 % of its pixels lie between ")
+    assert message.startswith("image.png is nearly blank: 90 % of its pixels lie between ")
     assert "export it again with its whole range of grays" in message
 
 
-def test_a_film_black_beside_its_white_letters_is_refused():
+def test_a_image_black_beside_its_white_letters_is_refused():
     deep = deepened(chest(), 11)
     deep[5:25, 100:130] = 65535
     assert "nearly blank" in error_of(deep)
@@ -168,11 +172,11 @@ def test_a_film_black_beside_its_white_letters_is_refused():
 @pytest.mark.parametrize("bits", [10, 14, 16])
 def test_a_file_and_its_array_give_the_same(tmp_path, bits):
     deep, _ = with_defects(deepened(chest(), bits), 3)
-    (tmp_path / "film.png").write_bytes(encoded(deep))
-    file, array = read_image(tmp_path / "film.png", None), read_image(deep, "mine")
+    (tmp_path / "image.png").write_bytes(encoded(deep))
+    file, array = prepare_input(tmp_path / "image.png", None), prepare_input(deep, "mine")
     assert np.array_equal(file.pixels, array.pixels)
     assert file.warnings == array.warnings
-    refused = read_image(np.full((40, 40), 700, np.uint16), "mine")
+    refused = prepare_input(np.full((40, 40), 700, np.uint16), "mine")
     assert isinstance(refused, ImageError)
     assert str(refused).startswith("mine is nearly blank")
 
@@ -202,11 +206,11 @@ def test_sixteen_bits_in_colour_are_read_whole_or_refused(kind):
 
 
 @pytest.mark.realdata
-def test_real_films_come_back_at_every_depth(shared):
+def test_real_images_come_back_at_every_depth(shared):
     folder = shared / "data" / "cxr4"
     for name in pd.read_csv(folder / "manifest.csv")["image"].sample(25, random_state=0):
-        film = read_gray(folder / name)
+        image = read_gray(folder / name)
         for bits in DEPTHS:
-            deep, touched = with_defects(deepened(film, bits, fill=True), 20)
+            deep, touched = with_defects(deepened(image, bits, fill=True), 20)
             found = read_gray(encoded(deep, compress_level=1))
-            assert np.array_equal(found[~touched], film[~touched])
+            assert np.array_equal(found[~touched], image[~touched])

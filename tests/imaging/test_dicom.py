@@ -1,4 +1,4 @@
-"""Films from DICOM: which pixels come out, what is refused, and that no name leaves."""
+"""Images from DICOM: which pixels come out, what is refused, and that no name leaves."""
 
 import importlib.util
 import io
@@ -32,7 +32,7 @@ from cxr.imaging.dicom.grayscale import stored_values, window
 from cxr.imaging.dicom.header import check_layout
 from cxr.imaging.dicom.parse import parse
 from cxr.imaging.dicom.polarity import polarity
-from cxr.imaging.read import Film, read_film, read_gray
+from cxr.imaging.read import DecodedImage, read_gray, read_image
 
 _spec = importlib.util.spec_from_file_location(
     "dicom_files", Path(__file__).with_name("dicom_files.py")
@@ -42,15 +42,15 @@ _spec.loader.exec_module(made)
 ramp, dataset, written = made.ramp, made.dataset, made.written
 
 
-def film_of(pixels: np.ndarray, **changes: Any) -> Film:
-    return read_film(written(dataset(pixels, **changes)))
+def image_of(pixels: np.ndarray, **changes: Any) -> DecodedImage:
+    return read_image(written(dataset(pixels, **changes)))
 
 
 def error_of(data: bytes) -> str:
     with pytest.raises(InputError) as caught:
-        read_film(data, name="film 7")
+        read_image(data, name="image 7")
     message = str(caught.value)
-    assert message.startswith("film 7 ")
+    assert message.startswith("image 7 ")
     assert "\n" not in message
     assert "Doe" not in message
     return message
@@ -72,10 +72,12 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def test_uncompressed_pixels_come_back_in_every_byte_order(syntax, bits):
     pixels = ramp(bits)
     given = pixels.astype(">u2") if bits == 16 and syntax == ExplicitVRBigEndian else pixels
-    film = dataset(pixels, WindowCenter=32768, WindowWidth=65536) if bits == 16 else dataset(pixels)
-    film.PixelData = given.tobytes()
+    image = (
+        dataset(pixels, WindowCenter=32768, WindowWidth=65536) if bits == 16 else dataset(pixels)
+    )
+    image.PixelData = given.tobytes()
     expected = pixels if bits == 8 else np.floor(pixels / 65535 * 255 + 0.5)
-    assert np.array_equal(read_gray(written(film, syntax)), expected)
+    assert np.array_equal(read_gray(written(image, syntax)), expected)
 
 
 def test_deflated_pixels_come_back():
@@ -84,12 +86,12 @@ def test_deflated_pixels_come_back():
 
 def test_run_lengths_come_back():
     for bits in (8, 16):
-        film = dataset(ramp(bits))
-        plain = read_gray(written(film))
-        film.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        film.compress(RLELossless, generate_instance_uid=False, encoding_plugin="pydicom")
+        image = dataset(ramp(bits))
+        plain = read_gray(written(image))
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.compress(RLELossless, generate_instance_uid=False, encoding_plugin="pydicom")
         stream = io.BytesIO()
-        film.save_as(stream, enforce_file_format=True)
+        image.save_as(stream, enforce_file_format=True)
         assert np.array_equal(read_gray(stream.getvalue()), plain)
 
 
@@ -101,18 +103,18 @@ def test_jpeg_baseline_comes_back_as_pillow_decodes_it():
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_jpeg_ls_comes_back_exactly(bits):
-    film = dataset(ramp(bits), BitsStored=bits)
-    plain = read_gray(written(film))
+    image = dataset(ramp(bits), BitsStored=bits)
+    plain = read_gray(written(image))
     frame = bytes(jpeg_ls.encode_array(ramp(bits)))
-    assert np.array_equal(read_gray(written(film, JPEGLSLossless, frame)), plain)
+    assert np.array_equal(read_gray(written(image, JPEGLSLossless, frame)), plain)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_jpeg_2000_comes_back_exactly(bits):
-    film = dataset(ramp(bits))
-    plain = read_gray(written(film))
+    image = dataset(ramp(bits))
+    plain = read_gray(written(image))
     frame = encoded(Image.fromarray(ramp(bits)), "JPEG2000", no_jp2=True)
-    assert np.array_equal(read_gray(written(film, JPEG2000Lossless, frame)), plain)
+    assert np.array_equal(read_gray(written(image, JPEG2000Lossless, frame)), plain)
 
 
 @pytest.mark.parametrize("predictor", range(1, 8))
@@ -122,20 +124,20 @@ def test_lossless_jpeg_comes_back_exactly(predictor, bits, restart_rows):
     noise = noise.astype(np.uint8 if bits == 8 else np.uint16)
     frame = made.lossless_jpeg(noise, bits, predictor, restart_rows)
     assert np.array_equal(jpeg.decode(frame), noise)
-    film = dataset(noise, BitsStored=bits)
+    image = dataset(noise, BitsStored=bits)
     assert np.array_equal(
-        read_gray(written(film, JPEGLosslessSV1, frame)),
+        read_gray(written(image, JPEGLosslessSV1, frame)),
         read_gray(written(dataset(noise, BitsStored=bits))),
     )
 
 
 def test_two_fragments_are_one_frame():
-    film = dataset(ramp(8))
+    image = dataset(ramp(8))
     frame = encoded(Image.fromarray(ramp(8)), "JPEG", quality=95)
-    whole = read_gray(written(film, JPEGBaseline8Bit, frame))
-    film.PixelData = encapsulate([frame], fragments_per_frame=2)
-    film["PixelData"].is_undefined_length = True
-    assert np.array_equal(read_gray(written(film, JPEGBaseline8Bit)), whole)
+    whole = read_gray(written(image, JPEGBaseline8Bit, frame))
+    image.PixelData = encapsulate([frame], fragments_per_frame=2)
+    image["PixelData"].is_undefined_length = True
+    assert np.array_equal(read_gray(written(image, JPEGBaseline8Bit)), whole)
 
 
 @pytest.mark.parametrize(
@@ -172,17 +174,17 @@ def test_twelve_bit_jpeg_agrees_with_libjpeg_turbo():
 
 def test_stored_bits_are_cut_out_of_the_allocated_ones():
     deep = ramp(10)
-    film = dataset((deep << 4 | 0xC003).astype(np.uint16), BitsStored=10, HighBit=13)
-    found = read_gray(written(film))
+    image = dataset((deep << 4 | 0xC003).astype(np.uint16), BitsStored=10, HighBit=13)
+    found = read_gray(written(image))
     assert np.array_equal(found, read_gray(written(dataset(deep, BitsStored=10))))
 
 
 def test_signed_values_run_from_their_lowest():
     signed = (ramp(12).astype(np.int32) - 2048).astype(np.int16)
-    film = film_of(signed, BitsStored=12, WindowCenter=0, WindowWidth=4096)
-    assert film.pixels[0, 0] == 0
-    assert film.pixels[-1, -1] == 255
-    assert (np.diff(film.pixels.ravel().astype(int)) >= 0).all()
+    image = image_of(signed, BitsStored=12, WindowCenter=0, WindowWidth=4096)
+    assert image.pixels[0, 0] == 0
+    assert image.pixels[-1, -1] == 255
+    assert (np.diff(image.pixels.ravel().astype(int)) >= 0).all()
 
 
 # What is seen
@@ -209,25 +211,29 @@ def test_windows_that_dicom_does_not_allow_are_refused(function, width):
 
 
 def test_the_first_of_several_windows_counts():
-    one = film_of(ramp(12), BitsStored=12, WindowCenter=1000, WindowWidth=1000)
-    two = film_of(ramp(12), BitsStored=12, WindowCenter=[1000, 9], WindowWidth=[1000, 2])
+    one = image_of(ramp(12), BitsStored=12, WindowCenter=1000, WindowWidth=1000)
+    two = image_of(ramp(12), BitsStored=12, WindowCenter=[1000, 9], WindowWidth=[1000, 2])
     assert np.array_equal(one.pixels, two.pixels)
     assert two.tags["WindowCenter"] == "1000"
 
 
 def test_a_window_acts_after_the_rescale():
-    plain = film_of(ramp(12), BitsStored=12, WindowCenter=1000, WindowWidth=500)
-    moved = film_of(
-        ramp(12), BitsStored=12, RescaleSlope=2, RescaleIntercept=-100,
-        WindowCenter=1899.5, WindowWidth=999,
-    )  # fmt: skip
+    plain = image_of(ramp(12), BitsStored=12, WindowCenter=1000, WindowWidth=500)
+    moved = image_of(
+        ramp(12),
+        BitsStored=12,
+        RescaleSlope=2,
+        RescaleIntercept=-100,
+        WindowCenter=1899.5,
+        WindowWidth=999,
+    )
     assert np.abs(plain.pixels.astype(int) - moved.pixels).max() <= 1
 
 
-def test_a_negative_slope_turns_the_film():
-    film = film_of(ramp(12), BitsStored=12, RescaleSlope=-1, RescaleIntercept=4095)
-    assert film.pixels[0, 0] == 255
-    assert film.pixels[-1, -1] == 0
+def test_a_negative_slope_turns_the_image():
+    image = image_of(ramp(12), BitsStored=12, RescaleSlope=-1, RescaleIntercept=4095)
+    assert image.pixels[0, 0] == 255
+    assert image.pixels[-1, -1] == 0
 
 
 def lut(entries: list[int], first: int = 0, bits: int = 16) -> list[Dataset]:
@@ -240,83 +246,88 @@ def lut(entries: list[int], first: int = 0, bits: int = 16) -> list[Dataset]:
 
 def test_a_table_of_interest_goes_before_a_window():
     entries = [0] * 1000 + [65535] * 3096
-    film = dataset(ramp(12), BitsStored=12, WindowCenter=2048, WindowWidth=4096)
-    film.VOILUTSequence = lut(entries)
-    seen = read_film(written(film))
+    image = dataset(ramp(12), BitsStored=12, WindowCenter=2048, WindowWidth=4096)
+    image.VOILUTSequence = lut(entries)
+    seen = read_image(written(image))
     # It shows two values only, which is less than a window may hide.
     assert "hides nearly all" in " ".join(seen.warnings)
-    film.VOILUTSequence = lut([min(65535, 8 * place) for place in range(4096)])
+    image.VOILUTSequence = lut([min(65535, 8 * place) for place in range(4096)])
     expected = np.floor(np.minimum(65535, 8 * ramp(12).astype(int)) / 65535 * 255 + 0.5)
-    assert np.array_equal(read_gray(written(film)), expected)
-    film.VOILUTSequence = lut([min(65535, 8 * place) for place in range(4096)][9:], first=9)
-    assert np.abs(read_gray(written(film)).astype(int) - expected).max() <= 1
-    film.VOILUTSequence = lut(list(range(4096)), bits=16)
-    assert read_gray(written(film)).max() == 255
+    assert np.array_equal(read_gray(written(image)), expected)
+    image.VOILUTSequence = lut([min(65535, 8 * place) for place in range(4096)][9:], first=9)
+    assert np.abs(read_gray(written(image)).astype(int) - expected).max() <= 1
+    image.VOILUTSequence = lut(list(range(4096)), bits=16)
+    assert read_gray(written(image)).max() == 255
 
 
 def test_a_modality_table_goes_first():
-    film = dataset(ramp(12), BitsStored=12, WindowCenter=2048, WindowWidth=4096)
-    film.ModalityLUTSequence = lut([4095 - place for place in range(4096)], bits=12)
-    plain = film_of(ramp(12), BitsStored=12, WindowCenter=2048, WindowWidth=4096)
-    assert np.array_equal(read_gray(written(film)), np.invert(plain.pixels))
+    image = dataset(ramp(12), BitsStored=12, WindowCenter=2048, WindowWidth=4096)
+    image.ModalityLUTSequence = lut([4095 - place for place in range(4096)], bits=12)
+    plain = image_of(ramp(12), BitsStored=12, WindowCenter=2048, WindowWidth=4096)
+    assert np.array_equal(read_gray(written(image)), np.invert(plain.pixels))
 
 
 def test_a_table_that_is_cut_is_refused():
-    film = dataset(ramp(12), BitsStored=12)
-    film.VOILUTSequence = lut(list(range(100)))
-    film.VOILUTSequence[0].LUTDescriptor = [200, 0, 16]
-    assert "VOILUTSequence of 100 entries, 200 stated" in error_of(written(film))
+    image = dataset(ramp(12), BitsStored=12)
+    image.VOILUTSequence = lut(list(range(100)))
+    image.VOILUTSequence[0].LUTDescriptor = [200, 0, 16]
+    assert "VOILUTSequence of 100 entries, 200 stated" in error_of(written(image))
 
 
-def test_without_a_window_deep_films_are_spread_over_what_they_use():
+def test_without_a_window_deep_images_are_spread_over_what_they_use():
     deep = (ramp(12) // 8 + 700).astype(np.uint16)
     deep[0, 0] = 4095
-    film = film_of(deep, BitsStored=12)
-    assert film.pixels[0, 1] <= 1
-    assert film.pixels[-1, -1] >= 254
-    # Eight bits are films as others save them: left alone.
-    assert np.array_equal(film_of(ramp(8) // 2).pixels, ramp(8) // 2)
+    image = image_of(deep, BitsStored=12)
+    assert image.pixels[0, 1] <= 1
+    assert image.pixels[-1, -1] >= 254
+    # Eight bits are images as others save them: left alone.
+    assert np.array_equal(image_of(ramp(8) // 2).pixels, ramp(8) // 2)
 
 
 def test_a_window_that_hides_all_is_passed_over():
-    film = film_of(ramp(12), BitsStored=12, WindowCenter=30000, WindowWidth=10)
-    assert film.pixels.max() == 255
-    assert any("hides nearly all" in text for text in film.warnings)
+    image = image_of(ramp(12), BitsStored=12, WindowCenter=30000, WindowWidth=10)
+    assert image.pixels.max() == 255
+    assert any("hides nearly all" in text for text in image.warnings)
 
 
 def test_monochrome_1_is_inverted():
     noise = np.random.default_rng(0).permutation(ramp(8).ravel()).reshape(made.ROWS, -1)
-    film = film_of(noise, PhotometricInterpretation="MONOCHROME1")
-    assert np.array_equal(film.pixels, np.invert(noise))
-    assert film.warnings == ()
-    agreed = film_of(noise, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
-    assert np.array_equal(agreed.pixels, film.pixels)
-    odd = film_of(ramp(8), PresentationLUTShape="INVERSE")
+    image = image_of(noise, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(image.pixels, np.invert(noise))
+    assert image.warnings == ()
+    agreed = image_of(
+        noise, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE"
+    )
+    assert np.array_equal(agreed.pixels, image.pixels)
+    odd = image_of(ramp(8), PresentationLUTShape="INVERSE")
     assert np.array_equal(odd.pixels, ramp(8))
     assert "contradicts itself" in odd.warnings[0]
 
 
 def test_padding_is_black_and_no_part_of_the_range():
     deep = (ramp(12) // 4 + 1000).astype(np.uint16)
-    bare = film_of(deep, BitsStored=12).pixels
+    bare = image_of(deep, BitsStored=12).pixels
     deep[:10] = 4000
-    film = film_of(deep, BitsStored=12, PixelPaddingValue=4000)
-    assert (film.pixels[:10] == 0).all()
-    assert film.pixels[-1, -1] == 255
+    image = image_of(deep, BitsStored=12, PixelPaddingValue=4000)
+    assert (image.pixels[:10] == 0).all()
+    assert image.pixels[-1, -1] == 255
     assert bare[-1, -1] == 255
-    other = film_of(
-        deep, BitsStored=12, PixelPaddingValue=3990, PixelPaddingRangeLimit=4010,
+    other = image_of(
+        deep,
+        BitsStored=12,
+        PixelPaddingValue=3990,
+        PixelPaddingRangeLimit=4010,
         PhotometricInterpretation="MONOCHROME1",
-    )  # fmt: skip
+    )
     assert (other.pixels[:10] == 0).all()
 
 
 def test_colours_become_gray():
     colour = np.zeros((40, 50, 3), np.uint8)
     colour[:] = (200, 100, 50)
-    film = film_of(colour)
-    assert set(np.unique(film.pixels)) == {124}
-    assert film.warnings[-1] == "is stored in colour: read as gray"
+    image = image_of(colour)
+    assert set(np.unique(image.pixels)) == {124}
+    assert image.warnings[-1] == "is stored in colour: read as gray"
     planes = dataset(colour, PlanarConfiguration=1)
     planes.PixelData = np.moveaxis(colour, -1, 0).tobytes()
     assert set(np.unique(read_gray(written(planes)))) == {124}
@@ -350,7 +361,7 @@ def test_colours_become_gray():
         ({"Rows": 4000}, "2000 bytes of pixels, 200000 are needed"),
     ],
 )
-def test_what_is_no_chest_film_is_refused_with_its_reason(changes, words):
+def test_what_is_no_chest_image_is_refused_with_its_reason(changes, words):
     assert words in error_of(written(dataset(ramp(8), **changes)))
 
 
@@ -369,15 +380,15 @@ def test_what_is_no_chest_film_is_refused_with_its_reason(changes, words):
     ],
 )
 def test_doubts_are_said(changes, words):
-    film = film_of(ramp(8), **changes)
-    assert words in " ".join(film.warnings)
-    assert "DOE" not in " ".join([*film.warnings, *film.tags.values()])
-    assert np.array_equal(film.pixels, ramp(8))
+    image = image_of(ramp(8), **changes)
+    assert words in " ".join(image.warnings)
+    assert "DOE" not in " ".join([*image.warnings, *image.tags.values()])
+    assert np.array_equal(image.pixels, ramp(8))
 
 
 def test_doubts_are_logged_where_pixels_alone_are_asked_for(caplog):
-    read_gray(written(dataset(ramp(8), ViewPosition="LL")), name="film 7")
-    assert "film 7 is a lateral view" in caplog.text
+    read_gray(written(dataset(ramp(8), ViewPosition="LL")), name="image 7")
+    assert "image 7 is a lateral view" in caplog.text
 
 
 def test_directories_and_reports_are_refused():
@@ -390,15 +401,15 @@ def test_directories_and_reports_are_refused():
 
 
 def test_compressed_sizes_that_deny_the_header_are_refused():
-    film = dataset(ramp(8))
+    image = dataset(ramp(8))
     frame = encoded(Image.fromarray(ramp(8, 80, 100)), "JPEG")
     assert "50 x 40 x 1 by its header, and 100 x 80 x 1" in error_of(
-        written(film, JPEGBaseline8Bit, frame)
+        written(image, JPEGBaseline8Bit, frame)
     )
     frame = encoded(Image.fromarray(ramp(8, 80, 100)), "JPEG2000", no_jp2=True)
-    assert "100 x 80" in error_of(written(film, JPEG2000Lossless, frame))
+    assert "100 x 80" in error_of(written(image, JPEG2000Lossless, frame))
     frame = bytes(jpeg_ls.encode_array(ramp(8, 80, 100)))
-    assert "100 x 80" in error_of(written(film, JPEGLSLossless, frame))
+    assert "100 x 80" in error_of(written(image, JPEGLSLossless, frame))
 
 
 def test_unknown_compression_is_refused():
@@ -425,8 +436,8 @@ def test_files_without_a_preamble_are_read(tmp_path):
 
 
 def test_nothing_that_could_name_a_patient_leaves():
-    film = film_of(ramp(8), ViewPosition="PA")
-    assert film.tags == {
+    image = image_of(ramp(8), ViewPosition="PA")
+    assert image.tags == {
         "TransferSyntax": "Explicit VR Little Endian",
         "Rows": "40",
         "Columns": "50",
@@ -436,7 +447,7 @@ def test_nothing_that_could_name_a_patient_leaves():
         "BodyPartExamined": "CHEST",
         "ViewPosition": "PA",
     }
-    everywhere = film_of(
+    everywhere = image_of(
         ramp(8), Modality="DOE", BodyPartExamined="CHEST DOE", ViewPosition="AP DOE"
     )
     assert "DOE" not in repr((everywhere.tags, everywhere.warnings))
@@ -461,13 +472,13 @@ def test_names_in_the_place_of_codes_are_not_quoted():
     )
 
 
-# Real films
+# Real images
 
 
 @pytest.mark.realdata
-def test_both_monochrome_versions_of_a_real_film_give_the_same_pixels(shared):
+def test_both_monochrome_versions_of_a_real_image_give_the_same_pixels(shared):
     one, two = (
-        read_film(shared / "data" / "dicom" / f"chest-pa-monochrome{kind}-jpeg.dcm")
+        read_image(shared / "data" / "dicom" / f"chest-pa-monochrome{kind}-jpeg.dcm")
         for kind in (1, 2)
     )
     assert np.array_equal(one.pixels, two.pixels)
@@ -480,15 +491,15 @@ def test_both_monochrome_versions_of_a_real_film_give_the_same_pixels(shared):
 
 
 @pytest.mark.realdata
-def test_a_true_monochrome_1_of_a_real_film_is_inverted(shared):
+def test_a_true_monochrome_1_of_a_real_image_is_inverted(shared):
     path = shared / "data" / "dicom" / "chest-nih-uncompressed.dcm"
-    plain = read_film(path)
-    film = pydicom.dcmread(path)
-    film.PixelData = np.invert(film.pixel_array).tobytes()
-    film.PhotometricInterpretation = "MONOCHROME1"
+    plain = read_image(path)
+    image = pydicom.dcmread(path)
+    image.PixelData = np.invert(image.pixel_array).tobytes()
+    image.PhotometricInterpretation = "MONOCHROME1"
     stream = io.BytesIO()
-    film.save_as(stream)
-    turned = read_film(stream.getvalue())
+    image.save_as(stream)
+    turned = read_image(stream.getvalue())
     assert np.array_equal(turned.pixels, plain.pixels)
     assert turned.warnings == plain.warnings
     assert turned.tags["PhotometricInterpretation"] == "MONOCHROME1"
@@ -497,4 +508,4 @@ def test_a_true_monochrome_1_of_a_real_film_is_inverted(shared):
 @pytest.mark.realdata
 def test_real_header_of_something_else_is_refused(shared):
     with pytest.raises(InputError, match="Modality OT"):
-        read_film(shared / "data" / "dicom" / "other-modality.dcm")
+        read_image(shared / "data" / "dicom" / "other-modality.dcm")

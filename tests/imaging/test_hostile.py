@@ -1,4 +1,4 @@
-"""Files made to harm: each gives a film or an error of ours, in bounded time and memory."""
+"""Files made to harm: each gives an image or an error of ours, in bounded time and memory."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from cxr.errors import InputError
 from cxr.imaging.dicom import jpegls
-from cxr.imaging.read import read_film
+from cxr.imaging.read import read_image
 
 _spec = importlib.util.spec_from_file_location(
     "dicom_files", Path(__file__).with_name("dicom_files.py")
@@ -38,10 +38,14 @@ encoded, noise = made.encoded, made.noise
 
 PROJECT = str(Path(__file__).resolve().parents[2])
 READ = (
-    "png of 49 megapixels", "tiff of absurd strips", "tiff of absurd tiles", "run lengths",
-    "dicom of 49 megapixels", "lossless jpeg",
-)  # fmt: skip
-"""Bombs that are films after all, and cost no more than a film may."""
+    "png of 49 megapixels",
+    "tiff of absurd strips",
+    "tiff of absurd tiles",
+    "run lengths",
+    "dicom of 49 megapixels",
+    "lossless jpeg",
+)
+"""Bombs that are images after all, and cost no more than an image may."""
 MOST_BYTES = 1_000_000_000
 MOST_SECONDS = 5.0
 
@@ -56,9 +60,9 @@ often = settings(
 )
 
 
-def run_lengths(film: np.ndarray) -> bytes:
-    """Encode a 16-bit film as literal runs, high bytes first."""
-    planes = [(film >> 8).astype(np.uint8).tobytes(), film.astype(np.uint8).tobytes()]
+def run_lengths(image: np.ndarray) -> bytes:
+    """Encode a 16-bit image as literal runs, high bytes first."""
+    planes = [(image >> 8).astype(np.uint8).tobytes(), image.astype(np.uint8).tobytes()]
     coded = [
         b"".join(bytes([len(p[i : i + 128]) - 1]) + p[i : i + 128] for i in range(0, len(p), 128))
         for p in planes
@@ -69,10 +73,10 @@ def run_lengths(film: np.ndarray) -> bytes:
 
 @lru_cache
 def seeds() -> dict[str, bytes]:
-    """Return a whole film of every kind that is read in this process."""
+    """Return a whole image of every kind that is read in this process."""
     deep, flat = noise(), Image.fromarray(noise(8))
     colour = Image.merge("RGB", [flat] * 3)
-    film, gray = made.dataset(deep, BitsStored=12), made.dataset(noise(8))
+    image, gray = made.dataset(deep, BitsStored=12), made.dataset(noise(8))
     found = {
         "jpeg": encoded(flat, "JPEG"),
         "progressive": encoded(colour, "JPEG", progressive=True),
@@ -84,16 +88,16 @@ def seeds() -> dict[str, bytes]:
         "tiff_lzw": encoded(colour, "TIFF", compression="tiff_lzw"),
         "tiff_deflate": encoded(Image.fromarray(deep), "TIFF", compression="tiff_adobe_deflate"),
         "tiff_jpeg": encoded(flat, "TIFF", compression="jpeg"),
-        "dicom": made.written(film),
-        "dicom_implicit": made.written(film, ImplicitVRLittleEndian),
-        "dicom_big": made.written(film, ExplicitVRBigEndian),
-        "dicom_deflated": made.deflated(film),
+        "dicom": made.written(image),
+        "dicom_implicit": made.written(image, ImplicitVRLittleEndian),
+        "dicom_big": made.written(image, ExplicitVRBigEndian),
+        "dicom_deflated": made.deflated(image),
     }
     for name, header, syntax, frame in (
-        ("dicom_rle", film, RLELossless, run_lengths(deep)),
+        ("dicom_rle", image, RLELossless, run_lengths(deep)),
         ("dicom_jpeg", gray, JPEGBaseline8Bit, encoded(flat, "JPEG")),
         ("dicom_j2k", gray, JPEG2000Lossless, encoded(flat, "JPEG2000", no_jp2=True)),
-        ("dicom_lossless", film, JPEGLosslessSV1, made.lossless_jpeg(deep, 12)),
+        ("dicom_lossless", image, JPEGLosslessSV1, made.lossless_jpeg(deep, 12)),
     ):
         found[name] = made.written(header, syntax, frame)
     return found
@@ -106,19 +110,19 @@ def jpeg_ls_seed() -> bytes:
 
 
 def outcome(data: bytes) -> str:
-    """Read a film; what is neither a film nor an error of ours escapes and fails the test."""
+    """Read an image; what is neither an image nor an error of ours escapes and fails the test."""
     try:
-        film = read_film(data, name="film 7")
+        image = read_image(data, name="image 7")
     except InputError as error:
         message = str(error)
-        assert message.startswith("film 7 ")
+        assert message.startswith("image 7 ")
         assert "\n" not in message
         assert "Doe" not in message
         assert "Jane" not in message
         return "refused"
-    assert film.pixels.dtype == np.uint8
-    assert film.pixels.ndim == 2
-    assert not any("Doe" in text for text in (*film.tags.values(), *film.warnings))
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.ndim == 2
+    assert not any("Doe" in text for text in (*image.tags.values(), *image.warnings))
     return "read"
 
 
@@ -143,13 +147,13 @@ def test_whole_seeds_are_read(kind):
 
 @often
 @given(kind=st.sampled_from(sorted(seeds())), places=edits, kept=shares)
-def test_spoiled_and_cut_files_give_a_film_or_an_error(kind, places, kept):
+def test_spoiled_and_cut_files_give_a_image_or_an_error(kind, places, kept):
     outcome(spoiled(seeds()[kind], places, kept))
 
 
 @often
 @given(kind=st.sampled_from(sorted(seeds())), places=early_edits)
-def test_spoiled_headers_give_a_film_or_an_error(kind, places):
+def test_spoiled_headers_give_a_image_or_an_error(kind, places):
     outcome(spoiled(seeds()[kind], places, 1.0))
 
 
@@ -170,17 +174,25 @@ def test_random_bytes_are_refused(data, mark):
 @given(
     lies=st.dictionaries(
         st.sampled_from(
-            ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel",
-             "PixelRepresentation", "PlanarConfiguration"]
+            [
+                "Rows",
+                "Columns",
+                "BitsAllocated",
+                "BitsStored",
+                "HighBit",
+                "SamplesPerPixel",
+                "PixelRepresentation",
+                "PlanarConfiguration",
+            ]
         ),
         st.sampled_from([0, 1, 2, 3, 7, 8, 12, 16, 32, 40, 64, 255, 4096, 32768, 65535]),
         min_size=1,
     ),
     kind=st.sampled_from(["", "dicom_rle", "dicom_j2k", "dicom_lossless"]),
-)  # fmt: skip
-def test_lying_headers_give_a_film_or_an_error(lies, kind):
+)
+def test_lying_headers_give_a_image_or_an_error(lies, kind):
     pixels = noise(8) if kind == "dicom_j2k" else noise()
-    film = made.dataset(pixels, **{"BitsStored": 8 * pixels.dtype.itemsize, **lies})
+    image = made.dataset(pixels, **{"BitsStored": 8 * pixels.dtype.itemsize, **lies})
     frame = {
         "": lambda: b"",
         "dicom_rle": lambda: run_lengths(pixels),
@@ -188,7 +200,7 @@ def test_lying_headers_give_a_film_or_an_error(lies, kind):
         "dicom_lossless": lambda: made.lossless_jpeg(pixels[:40, :50], 12),
     }[kind]()
     syntax = {"dicom_rle": RLELossless, "dicom_j2k": JPEG2000Lossless}.get(kind, JPEGLosslessSV1)
-    outcome(made.written(film, syntax, frame) if frame else made.written(film))
+    outcome(made.written(image, syntax, frame) if frame else made.written(image))
 
 
 def test_jpeg_ls_that_never_ends_is_stopped(tmp_path, monkeypatch):
@@ -199,25 +211,25 @@ def test_jpeg_ls_that_never_ends_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(jpegls, "START_S", 1)
     monkeypatch.setattr(jpegls, "WALL_FACTOR", 1)
     with pytest.raises(InputError, match="decoding does not end"):
-        read_film(jpeg_ls_seed())
+        read_image(jpeg_ls_seed())
     child.write_text("import os\nos.abort()\n")
     monkeypatch.setattr(jpegls, "WALL_FACTOR", 60)
     with pytest.raises(InputError, match="damaged JPEG-LS"):
-        read_film(jpeg_ls_seed())
+        read_image(jpeg_ls_seed())
 
 
 @settings(often, max_examples=3)
 @given(places=edits, kept=shares)
-def test_spoiled_jpeg_ls_gives_a_film_or_an_error(places, kept):
+def test_spoiled_jpeg_ls_gives_a_image_or_an_error(places, kept):
     outcome(spoiled(jpeg_ls_seed(), places, kept))
 
 
-def test_pipes_and_devices_are_no_films(tmp_path):
-    pipe = tmp_path / "film.dcm"
+def test_pipes_and_devices_are_no_images(tmp_path):
+    pipe = tmp_path / "image.dcm"
     os.mkfifo(pipe)
     for path in (pipe, tmp_path, Path("/dev/zero")):
         with pytest.raises(InputError, match="is no file"):
-            read_film(path)
+            read_image(path)
 
 
 # Bombs
@@ -227,8 +239,11 @@ def test_bombs_stay_below_a_gigabyte_and_five_seconds():
     # A process of its own, whose memory is what these files took.
     found = subprocess.run(
         [sys.executable, "-W", "ignore", str(Path(__file__).with_name("bombs.py"))],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": PROJECT},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": PROJECT},
+    )
     assert found.returncode == 0, found.stderr[-2000:]
     measured = json.loads(found.stdout.splitlines()[-1])
     assert measured.pop("most bytes") < MOST_BYTES

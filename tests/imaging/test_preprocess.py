@@ -10,7 +10,7 @@ from cxr.errors import InputError
 from cxr.imaging.preprocess import MemberInput, PreprocessSpec, normalise, to_square
 
 
-def film(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(50, 200, (height, width), np.uint8)
 
 
@@ -25,29 +25,29 @@ def test_unknown_fit_is_refused():
         PreprocessSpec(64, "crop")  # type: ignore[arg-type]
 
 
-def test_stretch_leaves_a_film_of_the_right_size_alone():
-    source = film(64, 64)
+def test_stretch_leaves_a_image_of_the_right_size_alone():
+    source = image(64, 64)
     assert np.array_equal(to_square(source, PreprocessSpec(64)), source)
 
 
 @pytest.mark.parametrize("shape", [(100, 50), (40, 90), (64, 63)])
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
 def test_result_is_a_square_of_bytes(shape, fit):
-    found = to_square(film(*shape), PreprocessSpec(64, fit))
+    found = to_square(image(*shape), PreprocessSpec(64, fit))
     assert found.shape == (64, 64)
     assert found.dtype == np.uint8
 
 
 def test_stretch_fills_the_square():
-    assert to_square(film(100, 50), PreprocessSpec(64)).min() >= 50
+    assert to_square(image(100, 50), PreprocessSpec(64)).min() >= 50
 
 
 def test_letterbox_keeps_the_ratio_and_pads_both_sides_with_black():
-    tall = to_square(film(128, 64), PreprocessSpec(64, "letterbox"))
+    tall = to_square(image(128, 64), PreprocessSpec(64, "letterbox"))
     assert (tall[:, :16] == 0).all()
     assert (tall[:, 48:] == 0).all()
     assert (tall[:, 16:48] >= 50).all()
-    wide = to_square(film(64, 128), PreprocessSpec(64, "letterbox"))
+    wide = to_square(image(64, 128), PreprocessSpec(64, "letterbox"))
     assert (wide[:16] == 0).all()
     assert (wide[16:48] >= 50).all()
 

@@ -1,4 +1,4 @@
-"""Films from files: which pixels come out, and what each bad file says."""
+"""Images from files: which pixels come out, and what each bad file says."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from cxr.errors import InputError, MissingInputError
-from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, ImageError, read_film, read_gray
+from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, ImageError, read_gray, read_image
 
 
 def gradient(height: int = 40, width: int = 50) -> np.ndarray:
@@ -45,18 +45,18 @@ def error_of(source: Path | bytes, **options: str) -> str:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_gray_pixels_come_back_exactly(tmp_path, kind):
-    film = gradient()
-    path = tmp_path / f"film.{kind.lower()}"
-    Image.fromarray(film).save(path)
+    image = gradient()
+    path = tmp_path / f"image.{kind.lower()}"
+    Image.fromarray(image).save(path)
     found = read_gray(path)
     assert found.dtype == np.uint8
-    assert np.array_equal(found, film)
-    assert np.array_equal(read_gray(path.read_bytes()), film)
+    assert np.array_equal(found, image)
+    assert np.array_equal(read_gray(path.read_bytes()), image)
 
 
 def test_jpeg_comes_back_nearly():
-    film = np.full((40, 40), 77, np.uint8)
-    assert np.abs(read_gray(encoded(Image.fromarray(film), "JPEG")).astype(int) - 77).max() <= 1
+    image = np.full((40, 40), 77, np.uint8)
+    assert np.abs(read_gray(encoded(Image.fromarray(image), "JPEG")).astype(int) - 77).max() <= 1
 
 
 def test_colours_are_weighted_as_luma():
@@ -76,20 +76,20 @@ def test_sixteen_bits_keep_their_upper_eight(kind):
 def test_fewer_bits_in_sixteen_are_brightened_and_said(bits):
     deep = gradient().astype(np.uint16) << (bits - 8)
     deep[0, 0] = (1 << bits) - 1
-    film = read_film(encoded(Image.fromarray(deep), "PNG"))
-    assert np.array_equal(film.pixels, deep >> (bits - 8))
-    assert film.warnings == (f"uses {bits} of its 16 bits: brightened to the full range",)
-    assert film.tags == {}
+    image = read_image(encoded(Image.fromarray(deep), "PNG"))
+    assert np.array_equal(image.pixels, deep >> (bits - 8))
+    assert image.warnings == (f"uses {bits} of its 16 bits: brightened to the full range",)
+    assert image.tags == {}
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_tiff_whose_zero_is_white_is_turned(dtype):
-    film = gradient()
-    deep = film if dtype == np.uint8 else (film.astype(np.uint16) << 8) | 255
+    image = gradient()
+    deep = image if dtype == np.uint8 else (image.astype(np.uint16) << 8) | 255
     turned = encoded(Image.fromarray(np.invert(deep)), "TIFF", tiffinfo={262: 0})
     # Pillow writes tag 262 itself in 8 bits, and then turns the values.
     found = read_gray(turned)
-    assert np.array_equal(found, film if dtype == np.uint16 else np.invert(film))
+    assert np.array_equal(found, image if dtype == np.uint16 else np.invert(image))
 
 
 def test_inks_and_palettes_with_transparency_become_gray():
@@ -100,12 +100,12 @@ def test_inks_and_palettes_with_transparency_become_gray():
     assert (read_gray(encoded(image, "PNG", transparency=1)) == 0).all()
 
 
-def test_large_transparent_films_are_laid_on_black_in_strips():
+def test_large_transparent_images_are_laid_on_black_in_strips():
     gray = Image.fromarray(gradient(2500, 2000))
-    film = Image.merge("LA", [gray, Image.new("L", gray.size, 128)])
+    image = Image.merge("LA", [gray, Image.new("L", gray.size, 128)])
     black = Image.new("RGBA", gray.size, (0, 0, 0, 255))
-    whole = Image.alpha_composite(black, film.convert("RGBA")).convert("L")
-    assert np.array_equal(read_gray(encoded(film, "PNG", compress_level=1)), np.asarray(whole))
+    whole = Image.alpha_composite(black, image.convert("RGBA")).convert("L")
+    assert np.array_equal(read_gray(encoded(image, "PNG", compress_level=1)), np.asarray(whole))
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -137,11 +137,11 @@ def test_one_bit_is_black_and_white():
 
 
 def test_exif_orientation_is_applied():
-    film = np.zeros((40, 60), np.uint8)
-    film[:8, :8] = 255
+    image = np.zeros((40, 60), np.uint8)
+    image[:8, :8] = 255
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = read_gray(encoded(Image.fromarray(film), "JPEG", exif=exif, quality=95))
+    found = read_gray(encoded(Image.fromarray(image), "JPEG", exif=exif, quality=95))
     assert found.shape == (60, 40)
     assert found[2, -3] > 200
     assert found[2, 2] < 50
@@ -158,15 +158,15 @@ def test_truncated_file_is_named(tmp_path, kind):
 
 def test_file_that_is_no_image_is_named(tmp_path):
     path = tmp_path / "notes.png"
-    path.write_text("no film at all")
+    path.write_text("no image at all")
     message = error_of(path)
     assert "notes.png is no image: JPEG, PNG, TIFF and DICOM are read" in message
     assert "data.on_error=skip" in message
-    assert "film 7 is no image" in error_of(path, name="film 7")
+    assert "image 7 is no image" in error_of(path, name="image 7")
     assert "the uploaded bytes is no image" in error_of(b"")
 
 
-def test_other_formats_are_no_films():
+def test_other_formats_are_no_images():
     assert "is no image" in error_of(encoded(Image.fromarray(gradient()), "GIF"))
 
 
@@ -176,18 +176,18 @@ def test_missing_file_is_a_missing_input(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(MIN_SIDE_PX - 1, 200), (200, MIN_SIDE_PX - 1)])
-def test_small_films_are_refused(shape):
+def test_small_images_are_refused(shape):
     message = error_of(encoded(Image.fromarray(gradient(*shape)), "PNG"), name="small")
     assert message.startswith(f"small is {shape[1]} x {shape[0]} pixels: at least 32 x 32")
 
 
-def test_smallest_film_is_read():
-    film = gradient(MIN_SIDE_PX, MIN_SIDE_PX)
-    assert read_gray(encoded(Image.fromarray(film), "PNG")).shape == film.shape
+def test_smallest_image_is_read():
+    image = gradient(MIN_SIDE_PX, MIN_SIDE_PX)
+    assert read_gray(encoded(Image.fromarray(image), "PNG")).shape == image.shape
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (20_000, 20_000), (99_999, 9999)])
-def test_huge_films_are_refused_by_their_header(width, height):
+def test_huge_images_are_refused_by_their_header(width, height):
     assert width * height > MAX_PIXELS
     message = error_of(png_header(width, height), name="bomb")
     assert message.startswith("bomb ")

@@ -107,12 +107,14 @@ def test_building_leaves_batch_norms_untouched():
 
 @pytest.mark.parametrize(
     ("architecture", "message"),
-    [("mobilnetv2_100", r"unknown model 'mobilnetv2_100'.*mend model.architecture"),
-     ("mobilenetv9", r"unknown model 'mobilenetv9'.*for instance .*mobilenet"),
-     ("mobilenetv3_small_050", r"mobilenetv3_small_050 does not end in a feature map"),
-     ("vit_tiny_patch16_224", r"vit_tiny_patch16_224 does not end in a feature map"),
-     ("convnext_atto", r"convnext_atto does something between its features and its logits")],
-)  # fmt: skip
+    [
+        ("mobilnetv2_100", r"unknown model 'mobilnetv2_100'.*mend model.architecture"),
+        ("mobilenetv9", r"unknown model 'mobilenetv9'.*for instance .*mobilenet"),
+        ("mobilenetv3_small_050", r"mobilenetv3_small_050 does not end in a feature map"),
+        ("vit_tiny_patch16_224", r"vit_tiny_patch16_224 does not end in a feature map"),
+        ("convnext_atto", r"convnext_atto does something between its features and its logits"),
+    ],
+)
 def test_unusable_architectures_are_refused(architecture, message):
     with pytest.raises(InputError, match=message) as caught:
         build_member(architecture, LABELS)

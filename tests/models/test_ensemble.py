@@ -86,9 +86,13 @@ def test_weights_equal_those_of_slsqp(skills, pool):
         return nll(softmax(scores, point[3]), targets)
 
     oracle = minimize(
-        loss, [1 / 3, 1 / 3, 1 / 3, 1], method="SLSQP", bounds=[(0, 1)] * 3 + [(0.05, 20)],
-        constraints={"type": "eq", "fun": lambda w: w[:3].sum() - 1}, options={"ftol": 1e-12},
-    )  # fmt: skip
+        loss,
+        [1 / 3, 1 / 3, 1 / 3, 1],
+        method="SLSQP",
+        bounds=[(0, 1)] * 3 + [(0.05, 20)],
+        constraints={"type": "eq", "fun": lambda w: w[:3].sum() - 1},
+        options={"ftol": 1e-12},
+    )
     assert weights.sum() == pytest.approx(1)
     assert (weights >= 0).all()
     temperature = fit_temperature(pool_logits(log_probs, weights, pool), targets)
@@ -126,8 +130,10 @@ def test_weights_of_two_members_equal_a_grid(pool, prior):
 def test_the_prior_draws_weights_from_the_likeliest_to_equal(pool):
     (first, targets), (second, _) = fake_logits(3, 0.6), fake_logits(4, 2.0)
     log_probs = np.log(np.stack([softmax(first), softmax(second)]))
-    found = [fit_weights(log_probs, targets, pool=pool, prior=prior)[0]
-             for prior in (0, 10, 1000, 1e5, 1e12)]  # fmt: skip
+    found = [
+        fit_weights(log_probs, targets, pool=pool, prior=prior)[0]
+        for prior in (0, 10, 1000, 1e5, 1e12)
+    ]
     assert found == sorted(found)
     assert found[0] < 0.3
     assert found[-1] == pytest.approx(0.5, abs=1e-6)
@@ -145,14 +151,20 @@ def test_weights_of_one_member_and_of_twins(pool):
 def test_pools_by_hand():
     logits = {"a": [[np.log(3.0), 0.0]], "b": [[0.0, 0.0]]}
     linear = Ensemble(
-        ("x", "y"), ("a", "b"), {"a": 1.0, "b": 2.0}, {"a": 0.6, "b": 0.4}, LINEAR,
-        temperature=0.5, equal_temperature=2.0,
-    )  # fmt: skip
+        ("x", "y"),
+        ("a", "b"),
+        {"a": 1.0, "b": 2.0},
+        {"a": 0.6, "b": 0.4},
+        LINEAR,
+        temperature=0.5,
+        equal_temperature=2.0,
+    )
     found = all_probs(logits, linear)
     np.testing.assert_allclose(found["a"], [[0.75, 0.25]])
     # 0.65 and 0.35 squared; 0.625 and 0.375 under the root.
-    np.testing.assert_allclose(found["ensemble"], [[0.65**2 / (0.65**2 + 0.35**2)] * 1 + [
-        0.35**2 / (0.65**2 + 0.35**2)]])  # fmt: skip
+    np.testing.assert_allclose(
+        found["ensemble"], [[0.65**2 / (0.65**2 + 0.35**2)] * 1 + [0.35**2 / (0.65**2 + 0.35**2)]]
+    )
     roots = np.sqrt([0.625, 0.375])
     np.testing.assert_allclose(found["equal"], [roots / roots.sum()])
     found = all_probs(logits, dataclasses.replace(linear, pool=LOGARITHMIC))
@@ -163,8 +175,13 @@ def test_pools_by_hand():
 
 def test_a_file_of_version_0_1_is_read_as_the_linear_pool_that_it_was():
     logits = {"a": fake_logits(0, 1)[0], "b": fake_logits(1, 1)[0]}
-    old = {"labels": list(LABELS), "members": ["a", "b"], "best_member": "a",
-           "temperatures": {"a": 0.7, "b": 1.3}, "weights": {"a": 0.8, "b": 0.2}}  # fmt: skip
+    old = {
+        "labels": list(LABELS),
+        "members": ["a", "b"],
+        "best_member": "a",
+        "temperatures": {"a": 0.7, "b": 1.3},
+        "weights": {"a": 0.8, "b": 0.2},
+    }
     ensemble = Ensemble.from_dict(old)
     assert (ensemble.pool, ensemble.temperature, ensemble.equal_temperature) == (LINEAR, 1, 1)
     a, b = softmax(logits["a"], 0.7), softmax(logits["b"], 1.3)
@@ -210,10 +227,10 @@ def test_underflown_probabilities_still_count_behind_a_temperature():
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_cross_fitted_films_take_no_part_in_their_own_fit(pool):
+def test_cross_fitted_images_take_no_part_in_their_own_fit(pool):
     logits = {"a": fake_logits(0, 1, 80)[0], "b": fake_logits(1, 1.4, 80)[0]}
     targets = np.arange(80) % 4
-    groups = np.arange(80) // 8  # of two films of each class
+    groups = np.arange(80) // 8  # of two images of each class
     ensemble = fit_ensemble(logits, targets, LABELS, pool=pool, weight_prior=10)
     found = cross_fitted(logits, targets, groups, ensemble)
     assert list(found) == ["a", "b", "equal", "ensemble"]

@@ -64,7 +64,7 @@ def test_all_eight_tests_give_a_result(folder, monkeypatch):
     assert "synthetic phantom" in values["note"]
     assert read(copy)["headline"].startswith("Of 8 audit tests: ")
     reasons = {result["name"]: result["reason"] for result in values["results"]}
-    assert reasons["sources"] == "all films come from one source, phantom"
+    assert reasons["sources"] == "all images come from one source, phantom"
 
     def never(_subject):
         raise AssertionError("done before")
@@ -119,10 +119,15 @@ def test_a_run_that_was_not_evaluated_is_refused(folder):
 @pytest.mark.parametrize("shortcut", PLANTED)
 def test_planted_shortcuts_are_found_and_the_clean_phantom_is_clear(shortcut, tmp_path):
     overrides = [
-        "data=phantom", "data.size=64", "data.phantom.size_px=64", f"output_root={tmp_path}",
-        "data.phantom.patients_per_class=100", "data.phantom.images_per_patient=[2,2]",
-        "data.fractions=[0.6,0.1,0.3]", f"data.phantom.shortcut={shortcut}",
-    ]  # fmt: skip
+        "data=phantom",
+        "data.size=64",
+        "data.phantom.size_px=64",
+        f"output_root={tmp_path}",
+        "data.phantom.patients_per_class=100",
+        "data.phantom.images_per_patient=[2,2]",
+        "data.fractions=[0.6,0.1,0.3]",
+        f"data.phantom.shortcut={shortcut}",
+    ]
     prepared = prepare_stage(compose("prepare", overrides))
     found = {result.name: result.verdict for result in audit_without_networks(prepared)}
     assert found["baselines"] == PLANTED[shortcut]
@@ -138,21 +143,36 @@ def audit_without_networks(prepared):
     fit, test = np.flatnonzero(split != "test"), np.flatnonzero(split == "test")
     names = table["image"].tolist()
     inputs = read_inputs(
-        prepared.pixels, table["width"], table["height"], root=Path(prepared.info["root"]),
+        prepared.pixels,
+        table["width"],
+        table["height"],
+        root=Path(prepared.info["root"]),
         names=names,
-    )  # fmt: skip
+    )
     thumbs = inputs.features[THUMBNAIL]
     model = fit_linear(thumbs[fit], prepared.targets[fit], groups[fit], n_classes=len(labels))
     probs = model.probs(thumbs[test])
     return [
         audit_leak(prepared.pixels, split, table["patient_id"], groups, names),
         audit_baselines(
-            inputs, prepared.targets, groups, labels, fit_rows=fit, test_rows=test,
-            model_probs={"thumbnail model": probs}, model="thumbnail model",
+            inputs,
+            prepared.targets,
+            groups,
+            labels,
+            fit_rows=fit,
+            test_rows=test,
+            model_probs={"thumbnail model": probs},
+            model="thumbnail model",
         ),
         audit_subgroups(
-            prepared.targets[test], probs.argmax(axis=1), groups[test], labels,
-            {"sex": table["sex"].to_numpy(str)[test],
-             "age": age_bands(table["age"].iloc[test].tolist())}, resamples=300,
+            prepared.targets[test],
+            probs.argmax(axis=1),
+            groups[test],
+            labels,
+            {
+                "sex": table["sex"].to_numpy(str)[test],
+                "age": age_bands(table["age"].iloc[test].tolist()),
+            },
+            resamples=300,
         ),
-    ]  # fmt: skip
+    ]

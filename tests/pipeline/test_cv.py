@@ -14,7 +14,7 @@ import cxr.pipeline.train_stage as train_module
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import read_predictions
 from cxr.pipeline.config import compose
-from cxr.pipeline.cv_stage import cv_stage, split_films
+from cxr.pipeline.cv_stage import cv_stage, split_images
 from cxr.pipeline.ensemble_stage import ensemble_stage
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, open_run
@@ -26,12 +26,22 @@ NAMES = ("one", "two")
 
 def overrides(output_root: Path, member: str, *extra: str) -> list[str]:
     return [
-        "data=phantom", "data.size=64", "data.phantom.size_px=64",
-        "data.phantom.patients_per_class=8", "data.phantom.images_per_patient=[2,2]",
-        f"output_root={output_root}", "run=cv", f"model.name={member}", "folds=2",
-        "members=[one,two]", "model.input_size=64", "trainer.max_epochs=1",
-        "trainer.batch_size=8", "trainer.progress=false", *extra,
-    ]  # fmt: skip
+        "data=phantom",
+        "data.size=64",
+        "data.phantom.size_px=64",
+        "data.phantom.patients_per_class=8",
+        "data.phantom.images_per_patient=[2,2]",
+        f"output_root={output_root}",
+        "run=cv",
+        f"model.name={member}",
+        "folds=2",
+        "members=[one,two]",
+        "model.input_size=64",
+        "trainer.max_epochs=1",
+        "trainer.batch_size=8",
+        "trainer.progress=false",
+        *extra,
+    ]
 
 
 def run(output_root: Path, member: str, *extra: str):
@@ -72,7 +82,7 @@ def test_pooling_waits_for_the_last_member(done):
     assert done.found["members"] == list(NAMES)
 
 
-def test_every_film_is_predicted_once_by_its_own_fold(done):
+def test_every_image_is_predicted_once_by_its_own_fold(done):
     table = table_of(done)
     pooled = read_predictions(done.folder / "predictions.csv")
     assert pooled["image"].tolist() == table["image"].tolist()
@@ -147,8 +157,8 @@ def test_only_what_is_missing_is_trained(copied, monkeypatch):
     pd.testing.assert_frame_equal(read_predictions(folder / "predictions.csv"), before)
 
 
-def test_other_films_or_settings_are_refused(copied):
-    with pytest.raises(InputError, match=r"on other films or another split.*another RUN=name"):
+def test_other_images_or_settings_are_refused(copied):
+    with pytest.raises(InputError, match=r"on other images or another split.*another RUN=name"):
         run(copied, "one", "data.split_seed=1")
     with pytest.raises(InputError, match=r"with other settings.*trainer\.lr.*RUN=name"):
         run(copied, "one", "trainer.lr=0.01")
@@ -161,15 +171,17 @@ def test_members_must_hold_the_one_that_is_trained(tmp_path):
 
 def test_each_fold_has_its_own_fingerprint_and_every_split(done):
     prepared = prepare_stage(compose("cv", overrides(done.output_root, "one")))
-    sets = split_films(prepared, 4, [0.7, 0.1, 0.2], 0)
-    prints = {films.info["fingerprint"] for films in sets} | {prepared.info["fingerprint"]}
+    sets = split_images(prepared, 4, [0.7, 0.1, 0.2], 0)
+    prints = {images.info["fingerprint"] for images in sets} | {prepared.info["fingerprint"]}
     assert len(prints) == 5
-    for films in sets:
-        assert films.pixels is prepared.pixels
-        assert films.table.groupby("split")["label"].nunique().to_dict() == {
-            "test": 4, "train": 4, "val": 4,
-        }  # fmt: skip
-    tested = pd.concat([films.table[films.table["split"] == "test"] for films in sets])
+    for images in sets:
+        assert images.pixels is prepared.pixels
+        assert images.table.groupby("split")["label"].nunique().to_dict() == {
+            "test": 4,
+            "train": 4,
+            "val": 4,
+        }
+    tested = pd.concat([images.table[images.table["split"] == "test"] for images in sets])
     assert sorted(tested["image"]) == sorted(prepared.table["image"])
 
 
@@ -181,9 +193,10 @@ def fittable(copied) -> Path:
     folder = open_run(config, prepared)
     shutil.copytree(folder / "cv-2" / "fold-1" / "members", folder / "members")
     for name in NAMES:
-        change(folder / "members" / name / "member.json", data={
-            "fingerprint": prepared.info["fingerprint"],
-        })  # fmt: skip
+        change(
+            folder / "members" / name / "member.json",
+            data={"fingerprint": prepared.info["fingerprint"]},
+        )
     return copied
 
 
@@ -196,19 +209,21 @@ def change(path: Path, **parts: dict) -> None:
 
 
 def fitted_on_cv(root: Path, *extra: str) -> dict:
-    return ensemble_stage(compose("ensemble", [
-        "data=phantom", "run=cv", f"output_root={root}", "fitted_on=cv", *extra,
-    ]))  # fmt: skip
+    return ensemble_stage(
+        compose(
+            "ensemble", ["data=phantom", "run=cv", f"output_root={root}", "fitted_on=cv", *extra]
+        )
+    )
 
 
-def test_the_ensemble_is_fitted_on_out_of_fold_films_of_no_test_patient(done, fittable, caplog):
+def test_the_ensemble_is_fitted_on_out_of_fold_images_of_no_test_patient(done, fittable, caplog):
     table = table_of(done)
     tested = set(table.loc[table["split"] == "test", "group"])
     kept = table.loc[~table["group"].isin(tested)]
     with caplog.at_level("INFO"):
         found = fitted_on_cv(fittable)
     assert found["fitted_on"] == "cv"
-    assert found["validation"]["films"] == len(kept) < len(table)
+    assert found["validation"]["images"] == len(kept) < len(table)
     assert f"{len(table) - len(kept)} of patients in this run's test split left out" in caplog.text
     folder = fittable / "phantom" / "cv"
     uncertainty = json.loads((folder / "uncertainty.json").read_text())
@@ -229,9 +244,9 @@ def test_the_ensemble_is_fitted_on_out_of_fold_films_of_no_test_patient(done, fi
 
 def test_another_cross_validation_is_refused_in_one_line(fittable):
     folder = fittable / "phantom" / "cv"
-    change(folder / "members" / "two" / "settings.json", settings={
-        "trainer": {"lr": 0.5}, "model": {},
-    })  # fmt: skip
+    change(
+        folder / "members" / "two" / "settings.json", settings={"trainer": {"lr": 0.5}, "model": {}}
+    )
     with pytest.raises(
         InputError, match=r"cv-2 trained two with trainer\.lr=\S+, the run with 0\.5"
     ):
@@ -239,8 +254,10 @@ def test_another_cross_validation_is_refused_in_one_line(fittable):
     assert fitted_on_cv(fittable, "members=[one]")["members"] == ["one"]
     path = folder / "cv-2" / "cv.json"
     values = json.loads(path.read_text())
-    for changed, message in (({"members": ["two"]}, r"lacks the member 'one'.*make cv"),
-                             ({"fingerprint": "0" * 64}, "of another prepared set")):  # fmt: skip
+    for changed, message in (
+        ({"members": ["two"]}, r"lacks the member 'one'.*make cv"),
+        ({"fingerprint": "0" * 64}, "of another prepared set"),
+    ):
         path.write_text(json.dumps(values | changed))
         with pytest.raises(InputError, match=message) as error:
             fitted_on_cv(fittable, "members=[one]")

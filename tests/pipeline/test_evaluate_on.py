@@ -20,10 +20,12 @@ from cxr.pipeline.evaluate_stage import evaluate_stage
 from cxr.pipeline.run_folder import SYNTHETIC, find_run
 
 TINY = (
-    "data=phantom", "data.phantom.size_px=64", "data.phantom.patients_per_class=8",
+    "data=phantom",
+    "data.phantom.size_px=64",
+    "data.phantom.patients_per_class=8",
     "data.phantom.images_per_patient=[2,2]",
-)  # fmt: skip
-"""The films of the tiny run; how they are prepared is the run's to say."""
+)
+"""The images of the tiny run; how they are prepared is the run's to say."""
 
 pytestmark = pytest.mark.long
 
@@ -49,11 +51,11 @@ def measure(run, *extra: str):
 
 
 def folder_of(run, root: Path, labels, *, splits=("test",)) -> Path:
-    """Write films of the run's own set as a folder per label."""
+    """Write images of the run's own set as a folder per label."""
     prepared = prepared_of(run)
-    for row, film in prepared.table.iterrows():
-        if film["label"] in labels and film["split"] in splits:
-            path = root / film["label"] / f"{row}.png"
+    for row, image in prepared.table.iterrows():
+        if image["label"] in labels and image["split"] in splits:
+            path = root / image["label"] / f"{row}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(prepared.pixels[row]).save(path)
     return root
@@ -75,10 +77,13 @@ def test_another_phantom(copied, caplog, capsys):
         metrics = measure(copied, *TINY, "data.phantom.seed=7", "data.name=second")
     out = copied.folder / "evaluated_on" / "second"
     assert {path.name for path in out.iterdir()} == {
-        "metrics.json", "predictions.csv", "calibration.json", "figures",
-    }  # fmt: skip
+        "metrics.json",
+        "predictions.csv",
+        "calibration.json",
+        "figures",
+    }
     assert len(list((out / "figures").glob("*.png"))) == 6
-    assert metrics["n"] + metrics["left_out"]["trained_on"]["films"] == 64
+    assert metrics["n"] + metrics["left_out"]["trained_on"]["images"] == 64
     table = read_predictions(out / "predictions.csv")
     assert len(table) == metrics["n"]
     right = (table["prediction"] == table["label"]).mean()
@@ -91,7 +96,7 @@ def test_another_phantom(copied, caplog, capsys):
     assert SYNTHETIC in metrics["note"] == read(out / "calibration.json")["note"]
     assert "phantom/tiny on second" in capsys.readouterr().out
     assert "on its own test split" in caplog.text
-    # Its films are prepared as the run's are, and nothing of the run itself has changed.
+    # Its images are prepared as the run's are, and nothing of the run itself has changed.
     assert read(out / "metrics.json")["measured_on"]["counts"]["kept"] == 64
 
 
@@ -105,19 +110,20 @@ def test_a_folder_of_two_classes(copied, tmp_path, caplog, capsys):
     assert {"accuracy", "balanced_accuracy"} <= set(
         metrics["present_alone"]["as_they_are"]["ensemble"]
     )
-    # They are the run's own test films, so the run says of them what it said before.
+    # They are the run's own test images, so the run says of them what it said before.
     before = read_predictions(copied.folder / "evaluation" / "predictions.csv")
     before = before[before["label"].isin(["normal", "viral"])]
     right = (before["prediction"] == before["label"]).mean()
     assert metrics["models"]["ensemble"]["accuracy"]["value"] == pytest.approx(right)
-    assert metrics["in_own_test"]["films"] == metrics["n"] == len(before)
+    assert metrics["in_own_test"]["images"] == metrics["n"] == len(before)
     shown = capsys.readouterr().out
     assert "normal, viral alone, renormalised" in shown
     assert re.search(r"│ (covid|bacterial)", shown) is None
-    assert "covid, bacterial: no film, so skipped" in caplog.text
-    assert "class covid" in read(
-        copied.folder / "evaluated_on" / "other" / "calibration.json"
-    )["skipped"]  # fmt: skip
+    assert "covid, bacterial: no image, so skipped" in caplog.text
+    assert (
+        "class covid"
+        in read(copied.folder / "evaluated_on" / "other" / "calibration.json")["skipped"]
+    )
 
 
 def test_a_folder_of_one_class(copied, tmp_path):
@@ -127,22 +133,22 @@ def test_a_folder_of_one_class(copied, tmp_path):
     assert 0 <= metrics["models"]["ensemble"]["per_class"]["covid"]["sensitivity"]["value"] <= 1
 
 
-def test_films_that_the_run_learnt_from_are_dropped_and_counted(copied, tmp_path, caplog):
+def test_images_that_the_run_learnt_from_are_dropped_and_counted(copied, tmp_path, caplog):
     root = folder_of(copied, tmp_path / "all", CANONICAL, splits=("train", "val", "test"))
     with caplog.at_level("INFO"):
         metrics = measure(copied, *of_folder(root))
     table = prepared_of(copied).table
     learnt = int(table["split"].isin(["train", "val"]).sum())
     seen = metrics["left_out"]["trained_on"]
-    assert seen == {"films": learnt, "identical": learnt, "near": 0, "with_another_label": 0}
+    assert seen == {"images": learnt, "identical": learnt, "near": 0, "with_another_label": 0}
     assert metrics["n"] == len(table) - learnt
-    assert f"{learnt} films are left out, since the run learnt from them" in caplog.text
-    assert {film["split"] for film in metrics["left_out"]["films"]} == {"train", "val"}
+    assert f"{learnt} images are left out, since the run learnt from them" in caplog.text
+    assert {image["split"] for image in metrics["left_out"]["images"]} == {"train", "val"}
 
 
-def test_only_films_that_the_run_learnt_from(copied, tmp_path):
+def test_only_images_that_the_run_learnt_from(copied, tmp_path):
     root = folder_of(copied, tmp_path / "train", CANONICAL, splits=("train",))
-    assert "are films that the run was trained on" in refused(copied, *of_folder(root))
+    assert "are images that the run was trained on" in refused(copied, *of_folder(root))
     assert not (copied.folder / "evaluated_on").exists()
 
 
@@ -154,7 +160,7 @@ def test_classes_that_the_run_does_not_know(copied, tmp_path, caplog):
     with caplog.at_level("INFO"):
         metrics = measure(copied, *of_folder(root))
     assert metrics["left_out"]["unknown_classes"] == {"tuberculosis": 1}
-    assert "1 films of class tuberculosis are left out" in caplog.text
+    assert "1 images of class tuberculosis are left out" in caplog.text
     shutil.rmtree(root / "normal")
     message = refused(copied, *of_folder(root))
     assert "is of a class that the run knows" in message
@@ -169,18 +175,18 @@ def test_a_run_that_is_not_there(copied, run):
 
 
 def test_a_plain_name_is_a_run_of_the_same_data(copied):
-    config = compose("evaluate_on", [
-        f"output_root={copied.output_root}", *TINY, "run=tiny", "resamples=5",
-    ])  # fmt: skip
+    config = compose(
+        "evaluate_on", [f"output_root={copied.output_root}", *TINY, "run=tiny", "resamples=5"]
+    )
     metrics = evaluate_on_stage(config)
-    assert metrics["in_own_test"]["films"] == metrics["n"]
+    assert metrics["in_own_test"]["images"] == metrics["n"]
     assert (copied.folder / "evaluated_on" / "phantom" / "metrics.json").exists()
 
 
-def test_other_films_under_the_same_name_are_said(copied, tmp_path, caplog):
+def test_other_images_under_the_same_name_are_said(copied, tmp_path, caplog):
     measure(copied, *of_folder(folder_of(copied, tmp_path / "a", ("normal", "viral"))))
     measure(copied, *of_folder(folder_of(copied, tmp_path / "b", ("normal", "covid"))))
-    assert "other films called other are replaced" in caplog.text
+    assert "other images called other are replaced" in caplog.text
 
 
 def test_uncertainty_is_written_by_the_ensemble_and_only_read_by_others(copied):
@@ -198,7 +204,7 @@ def test_uncertainty_is_written_by_the_ensemble_and_only_read_by_others(copied):
     for content, said in (
         (None, "the run has no uncertainty.json"),
         (before | {"ensemble": "another"}, "fitted for another ensemble"),
-        (old, "version 0.1, whose thresholds count films"),
+        (old, "version 0.1, whose thresholds count images"),
     ):
         path.unlink() if content is None else path.write_text(json.dumps(content))
         with pytest.raises(InputError, match=said) as caught:

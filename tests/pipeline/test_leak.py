@@ -1,4 +1,4 @@
-"""The leak experiment end to end on a tiny folder of synthetic films, without patient ids."""
+"""The leak experiment end to end on a tiny folder of synthetic images, without patient ids."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from cxr.pipeline.leak_stage import leak_stage
 pytestmark = pytest.mark.slow
 
 EACH = 4
-"""A film and its three copies."""
+"""An image and its three copies."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,18 @@ class Done:
 
 def overrides(root: Path, *extra: str) -> list[str]:
     return [
-        "data=folder", f"data.root={root / 'films'}", f"output_root={root / 'outputs'}",
-        "data.size=64", "data.near_duplicates=false", "model.input_size=64",
-        "model.pretrained=none", "trainer.max_epochs=1", "trainer.batch_size=8",
-        "trainer.progress=false", *extra,
-    ]  # fmt: skip
+        "data=folder",
+        f"data.root={root / 'images'}",
+        f"output_root={root / 'outputs'}",
+        "data.size=64",
+        "data.near_duplicates=false",
+        "model.input_size=64",
+        "model.pretrained=none",
+        "trainer.max_epochs=1",
+        "trainer.batch_size=8",
+        "trainer.progress=false",
+        *extra,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +55,14 @@ def done(tmp_path_factory) -> Done:
     write_phantom(root / "phantom", settings)
     manifest = pd.read_csv(root / "phantom" / "manifest.csv")
     for number, row in manifest.iterrows():
-        target = root / "films" / row["label"] / f"{number}.png"
+        target = root / "images" / row["label"] / f"{number}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / "phantom" / row["image"], target)
     return Done(root, leak_stage(compose("leak", overrides(root))))
 
 
-def test_both_learn_as_long_from_films_that_the_other_test_does_not_hold(done):
-    counts, predictions = done.found["films"], pd.read_csv(done.folder / "predictions.csv")
+def test_both_learn_as_long_from_images_that_the_other_test_does_not_hold(done):
+    counts, predictions = done.found["images"], pd.read_csv(done.folder / "predictions.csv")
     kept = sum(counts["split_first"].values())
     aside = counts["split_first"]["other"]
     assert sum(counts["copies_first"].values()) == EACH * (kept - aside)
@@ -64,14 +71,16 @@ def test_both_learn_as_long_from_films_that_the_other_test_does_not_hold(done):
         curves = pd.read_csv(done.folder / name / "members" / "mobilenetv2" / "logs/curves.csv")
         steps.append(curves["step"].max())
     assert steps[0] == steps[1]
-    others = predictions[predictions["tested_on"] == "other_films"]
-    halves = [others[others["model"] == name]["image"].tolist()
-              for name in ("copies_first", "split_first")]  # fmt: skip
+    others = predictions[predictions["tested_on"] == "other_images"]
+    halves = [
+        others[others["model"] == name]["image"].tolist()
+        for name in ("copies_first", "split_first")
+    ]
     assert halves[0] == halves[1]
     assert len(halves[0]) == aside
     own = predictions[predictions["tested_on"] == "own_test"]
     assert not set(own["group"]) & set(others["group"])
-    # Split first tests whole films, copies first also copies.
+    # Split first tests whole images, copies first also copies.
     assert not own[own["model"] == "split_first"]["image"].str.contains("#").any()
     assert own[own["model"] == "copies_first"]["image"].str.contains("#").any()
 
@@ -81,9 +90,11 @@ def test_results_follow_from_the_predictions(done):
     predictions = pd.read_csv(done.folder / "predictions.csv")
     columns = [f"prob_{label}" for label in found["labels"]]
     best = np.array(found["labels"])[predictions[columns].to_numpy().argmax(axis=1)]
-    right = (best == predictions["label"]).groupby(
-        [predictions["model"], predictions["tested_on"]]
-    ).mean()  # fmt: skip
+    right = (
+        (best == predictions["label"])
+        .groupby([predictions["model"], predictions["tested_on"]])
+        .mean()
+    )
     for (name, test), value in right.items():
         assert found["models"][name][test]["accuracy"]["value"] == pytest.approx(value)
     worth = found["differences"]["worth_of_the_leak"]["value"]
@@ -113,6 +124,6 @@ def test_what_is_trained_is_not_trained_again(done, monkeypatch):
         leak_stage(compose("leak", overrides(done.root, "copies=2")))
 
 
-def test_films_that_neither_sees_are_needed(done):
-    with pytest.raises(InputError, match="films that neither model sees"):
+def test_images_that_neither_sees_are_needed(done):
+    with pytest.raises(InputError, match="images that neither model sees"):
         leak_stage(compose("leak", overrides(done.root, "data.fractions=[0.9,0.1,0]")))

@@ -100,11 +100,11 @@ def test_ensemble_is_fitted_on_validation(tiny_run):
     assert found["members"] == list(MEMBERS)
     assert sum(found["weights"].values()) == pytest.approx(1)
     assert all(value > 0 for value in found["temperatures"].values())
-    assert set(found["validation"]) == {"films", *MEMBERS, "equal", "ensemble"}
+    assert set(found["validation"]) == {"images", *MEMBERS, "equal", "ensemble"}
     assert (found["pool"], found["weight_prior"]) == ("logarithmic", 100)
     assert found["temperature"] > 0
     assert found["fitted_on"] == "validation"
-    # Six films are too few to fit on some patients and measure on others, and that is said.
+    # Six images are too few to fit on some patients and measure on others, and that is said.
     assert "group(s) of patients, too few" in found["cross_fitted"]["skipped"]
     assert found["best_member"] in MEMBERS
     assert found["validation"]["ensemble"]["nll"] <= found["validation"]["equal"]["nll"] + 1e-6
@@ -149,17 +149,22 @@ def test_evaluation_table_holds_all_of_test_and_agrees_with_the_metrics(tiny_run
         mixed += ensemble["weights"][name] * logits / ensemble["temperatures"][name]
     np.testing.assert_allclose(
         found[[f"prob_ensemble_{k}" for k in CANONICAL]].to_numpy(),
-        softmax(mixed / ensemble["temperature"]), atol=1e-6,
-    )  # fmt: skip
+        softmax(mixed / ensemble["temperature"]),
+        atol=1e-6,
+    )
 
 
 def test_figures_are_png_files(tiny_run):
     figures = tiny_run.folder / "evaluation" / "figures"
     names = {path.name for path in figures.iterdir()}
     assert names >= {
-        "confusion.png", "roc.png", "precision_recall.png", "reliability.png",
-        "risk_coverage.png", "coverage.png",
-    }  # fmt: skip
+        "confusion.png",
+        "roc.png",
+        "precision_recall.png",
+        "reliability.png",
+        "risk_coverage.png",
+        "coverage.png",
+    }
     for path in figures.iterdir():
         with Image.open(path) as figure:
             assert figure.format == "PNG"
@@ -229,10 +234,13 @@ def refused(stage, config) -> str:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("trainer.lr=0.5", r"trainer\.lr [\d.]+, now 0\.5"), ("seed=9", "seed 0, now 9"),
-     ("model.input_size=80", r"model\.input_size 96, now 80"),
-     ("trainer.augment.noise=0.7", r"trainer\.augment\.noise [\d.]+, now 0\.7")],
-)  # fmt: skip
+    [
+        ("trainer.lr=0.5", r"trainer\.lr [\d.]+, now 0\.5"),
+        ("seed=9", "seed 0, now 9"),
+        ("model.input_size=80", r"model\.input_size 96, now 80"),
+        ("trainer.augment.noise=0.7", r"trainer\.augment\.noise [\d.]+, now 0\.7"),
+    ],
+)
 def test_changed_settings_are_refused_and_named(tiny_run, change, said):
     before = snapshot(tiny_run.folder)
     message = refused(train_stage, compose("train", tiny_run.train(change)))
@@ -253,7 +261,9 @@ def test_a_start_that_failed_can_be_mended_in_place(copied, monkeypatch):
     wrong = copied.train("run=new", "model.pretrained=gone")
     assert "'gone', which does not exist" in refused(train_stage, compose("train", wrong))
     reached = []
-    monkeypatch.setattr("cxr.pipeline.train_stage.fit", lambda *_a, **_o: reached.append(1) or 1 / 0)
+    monkeypatch.setattr(
+        "cxr.pipeline.train_stage.fit", lambda *_a, **_o: reached.append(1) or 1 / 0
+    )
     for change in ("model.pretrained=none", "data.split_seed=3"):
         right = copied.train("run=new", change)
         with pytest.raises(ZeroDivisionError):
@@ -286,9 +296,13 @@ def test_ensemble_refuses_a_member_of_other_data(copied):
 
 @pytest.mark.parametrize(
     ("name", "stage"),
-    [("ensemble", ensemble_stage), ("evaluate", evaluate_stage), ("explain", explain_stage),
-     ("export", export_stage)],
-)  # fmt: skip
+    [
+        ("ensemble", ensemble_stage),
+        ("evaluate", evaluate_stage),
+        ("explain", explain_stage),
+        ("export", export_stage),
+    ],
+)
 def test_a_run_that_is_not_there_names_those_that_are(tiny_run, name, stage):
     overrides = [f"output_root={tiny_run.output_root}", "run=other"]
     message = refused(stage, compose(name, overrides))
@@ -345,7 +359,7 @@ def test_export_refuses_weights_that_are_not_those_of_the_predictions(copied):
     assert not list(copied.folder.glob(".exporting-*"))
 
 
-def test_preparing_again_reuses_films_and_squares(tiny_run, caplog):
+def test_preparing_again_reuses_images_and_squares(tiny_run, caplog):
     before = snapshot(tiny_run.output_root)
     overrides = [o for o in tiny_run.train() if o.startswith(("data", "out"))]
     with caplog.at_level("INFO"):

@@ -9,9 +9,11 @@ def test_published_part_is_shown(tiny_run, capsys):
     out = tiny_run.folder / "evaluation"
     metrics = read_json(out / "metrics.json", mend="")
     part = evaluate(
-        read_predictions(out / "predictions.csv"), labels=metrics["labels"],
-        members=metrics["members"], best_member=metrics["best_member"],
+        read_predictions(out / "predictions.csv"),
+        labels=metrics["labels"],
+        members=metrics["members"],
+        best_member=metrics["best_member"],
         classes=["normal", "bacterial", "viral"],
-    )  # fmt: skip
+    )
     stage._show(metrics | {"published_test": part})
-    assert f"normal, bacterial, viral alone, {part['n']} films" in capsys.readouterr().out
+    assert f"normal, bacterial, viral alone, {part['n']} images" in capsys.readouterr().out

@@ -23,16 +23,16 @@ from cxr.pipeline.train_stage import train_stage
 
 pytestmark = [pytest.mark.realdata, pytest.mark.long]
 
-FILMS_PER_CLASS = 15
+IMAGES_PER_CLASS = 15
 
 
-def some_films(cxr4: Path, target: Path) -> None:
-    """Copy a few films of each class, each of another patient, with their manifest rows."""
+def some_images(cxr4: Path, target: Path) -> None:
+    """Copy a few images of each class, each of another patient, with their manifest rows."""
     table = pd.read_csv(cxr4 / "manifest.csv", dtype=str, keep_default_na=False)
     # A personN number may stand below two labels, which would join their patients.
     table["number"] = table["patient_id"].str.extract(r"(\d+)", expand=False)
     table = table.drop_duplicates(["source", "number"])
-    chosen = table.groupby("label").head(FILMS_PER_CLASS).drop(columns="number")
+    chosen = table.groupby("label").head(IMAGES_PER_CLASS).drop(columns="number")
     for image in chosen["image"]:
         (target / image).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cxr4 / image, target / image)
@@ -40,16 +40,28 @@ def some_films(cxr4: Path, target: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_few_real_films_go_through_every_stage(shared, tmp_path):
-    (tmp_path / "films").mkdir()
-    some_films(shared / "data" / "cxr4", tmp_path / "films")
+def test_a_few_real_images_go_through_every_stage(shared, tmp_path):
+    (tmp_path / "images").mkdir()
+    some_images(shared / "data" / "cxr4", tmp_path / "images")
     where = [f"output_root={tmp_path / 'outputs'}", "run=small"]
     for model in ("mobilenetv2", "inceptionv3"):
-        train_stage(compose("train", [
-            *where, "data=cxr4", f"data.root={tmp_path / 'films'}", "data.size=96",
-            f"model={model}", f"model.pretrained={shared / 'weights'}", "model.input_size=96",
-            "trainer.max_epochs=1", "trainer.batch_size=8", "trainer.progress=false",
-        ]))  # fmt: skip
+        train_stage(
+            compose(
+                "train",
+                [
+                    *where,
+                    "data=cxr4",
+                    f"data.root={tmp_path / 'images'}",
+                    "data.size=96",
+                    f"model={model}",
+                    f"model.pretrained={shared / 'weights'}",
+                    "model.input_size=96",
+                    "trainer.max_epochs=1",
+                    "trainer.batch_size=8",
+                    "trainer.progress=false",
+                ],
+            )
+        )
     folder = tmp_path / "outputs" / "cxr4" / "small"
     for model in ("mobilenetv2", "inceptionv3"):
         card = json.loads((folder / "members" / model / "member.json").read_text())
@@ -61,12 +73,12 @@ def test_a_few_real_films_go_through_every_stage(shared, tmp_path):
     assert metrics["labels"] == list(CANONICAL)
     assert metrics["note"] == RESEARCH
     assert metrics["test_opened"] == 1
-    assert metrics["n"] == pytest.approx(0.2 * 4 * FILMS_PER_CLASS, abs=4)
+    assert metrics["n"] == pytest.approx(0.2 * 4 * IMAGES_PER_CLASS, abs=4)
     bundle = export_stage(compose("export", [*where, "data=cxr4"]))
     assert (bundle / "members" / "inceptionv3" / "weights.safetensors").is_file()
     table = read_predictions(folder / "evaluation" / "predictions.csv")
     predictor = Predictor(bundle, threads=2)
-    found = predictor.predict([tmp_path / "films" / name for name in table["image"]])
+    found = predictor.predict([tmp_path / "images" / name for name in table["image"]])
     assert [one.label for one in found] == table["prediction"].tolist()
     for label in CANONICAL:
         probs = [one.probs[label] for one in found]
@@ -83,19 +95,19 @@ def prepare_whole(outputs: Path, *overrides: str) -> Prepared:
 
 
 def numbers(images: pd.Series) -> pd.Series:
-    """Return N of ``personN`` in the names of films, missing where there is none."""
+    """Return N of ``personN`` in the names of images, missing where there is none."""
     return images.str.extract(r"/person(\d+)_", expand=False)
 
 
 def check_rows(prepared: Prepared, root: Path) -> None:
-    """Check that films lie where the table says."""
+    """Check that images lie where the table says."""
     from cxr.imaging.preprocess import PreprocessSpec, to_square
     from cxr.imaging.read import read_gray
 
     spec = PreprocessSpec(prepared.pixels.shape[1])
     for row in range(0, len(prepared.table), 500):
-        film = to_square(read_gray(root / prepared.table["image"].iloc[row]), spec)
-        assert np.array_equal(film, prepared.pixels[row])
+        image = to_square(read_gray(root / prepared.table["image"].iloc[row]), spec)
+        assert np.array_equal(image, prepared.pixels[row])
 
 
 @pytest.mark.slow
@@ -121,7 +133,7 @@ def test_whole_cxr4_by_patient(shared, outputs):
     assert (patients == 1).all()
     shares = pd.crosstab(table["label"], table["split"], normalize="index")
     for split, wanted in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
-        # The 360 covid films come from 141 patients, of whom some have 6 % of them.
+        # The 360 covid images come from 141 patients, of whom some have 6 % of them.
         for label, share in shares[split].items():
             assert share == pytest.approx(wanted, abs=0.02 if label == "covid" else 0.01), label
 
@@ -138,9 +150,12 @@ def test_whole_cxr4_without_the_search_for_near_copies(shared, outputs):
 def test_whole_cxr4_as_published_counts_what_crosses(shared, outputs):
     root = shared / "data" / "cxr4"
     found = prepare_whole(
-        outputs, "data=cxr4", f"data.root={root}", "data.split=published",
+        outputs,
+        "data=cxr4",
+        f"data.root={root}",
+        "data.split=published",
         "data.near_duplicates=false",
-    )  # fmt: skip
+    )
     table = found.table
     kermany = table[(table["source"] == "kermany") & (table["split"] == "test")]
     assert len(kermany) == 618
@@ -148,7 +163,7 @@ def test_whole_cxr4_as_published_counts_what_crosses(shared, outputs):
     disjoint = found.info["disjoint"]
     assert disjoint["crossing_forced_by_published_split"] is True
     assert disjoint["crossing_groups"] == len(disjoint["crossing_group_names"]) > 100
-    assert 0 < disjoint["test_films_in_crossing_groups"] <= 618
+    assert 0 < disjoint["test_images_in_crossing_groups"] <= 618
     inner = table[table["split"] != "test"].groupby("group")["split"].nunique()
     assert (inner == 1).all()
 
@@ -162,9 +177,10 @@ def test_whole_seed_keeps_its_test_and_its_copies_leave_train(shared, outputs):
     assert not found.table.loc[found.table["split"] != "test", "image"].str.match("val/").any()
     assert found.info["disjoint"]["crossing_groups"] == 0
     across = [
-        copy for copy in found.info["dropped"]["copies"]
+        copy
+        for copy in found.info["dropped"]["copies"]
         if copy["image"].split("/")[0] != copy["copy_of"].split("/")[0]
-    ]  # fmt: skip
+    ]
     assert len(across) >= 8
     assert all(copy["image"].startswith("train/") for copy in across)
     # The offline-rotated copies of the original application carry names of their own.

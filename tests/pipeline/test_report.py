@@ -41,9 +41,17 @@ def test_evaluate_leaves_report_and_cards(tiny_run):
 
 
 def test_an_audit_of_an_earlier_state_is_not_shown(copied, caplog):
-    write_json(copied.folder / "audit" / "audit.json", {
-        "key": "of another day", "seed": 0, "resamples": 1, "complete": True, "results": [],
-        "headline": "All is well."})  # fmt: skip
+    write_json(
+        copied.folder / "audit" / "audit.json",
+        {
+            "key": "of another day",
+            "seed": 0,
+            "resamples": 1,
+            "complete": True,
+            "results": [],
+            "headline": "All is well.",
+        },
+    )
     with caplog.at_level("INFO"):
         path = write_report(compose("evaluate", copied.where()))
     assert "All is well." not in path.read_text()
@@ -55,22 +63,30 @@ def test_report_shows_what_a_leak_is_worth(copied):
     score = {"n": 10, "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}
     score["balanced_accuracy"] = score["accuracy"]
     gap = {"value": 0.125, "low": 0.03, "high": 0.2}
-    tests = {"own_test": score, "other_films": score}
+    tests = {"own_test": score, "other_images": score}
     found = {
-        "note": NOTE, "models": {"copies_first": tests, "split_first": tests},
+        "note": NOTE,
+        "models": {"copies_first": tests, "split_first": tests},
         "differences": dict.fromkeys(
-            ("worth_of_the_leak", "claimed_minus_honest", "clean_minus_honest", "overstated",
-             "on_the_same_films"), gap),
-    }  # fmt: skip
+            (
+                "worth_of_the_leak",
+                "claimed_minus_honest",
+                "clean_minus_honest",
+                "overstated",
+                "on_the_same_images",
+            ),
+            gap,
+        ),
+    }
     root = copied.output_root
     write_json(root / "phantom" / "leak" / "leak.json", found)
-    write_json(root / "a" / "leak" / "leak.json", found | {"note": "real films"})
+    write_json(root / "a" / "leak" / "leak.json", found | {"note": "real images"})
     figure = copied.folder / "evaluation" / "figures" / "roc.png"
     shutil.copy(figure, root / "phantom" / "leak" / "leak.png")
     page = write_report(compose("evaluate", copied.where())).read_text()
     assert "overstated by +12 [+3, +20] points" in page
     assert page.count(base64.b64encode(figure.read_bytes()).decode()) == 2
-    assert "real films" not in page
+    assert "real images" not in page
 
 
 def test_a_run_that_was_not_evaluated_has_a_card(copied):

@@ -29,13 +29,13 @@ def drawn(rng, n, *, n_classes=3, shares=None):
 
 
 def clustered(rng, patients, *, agree=0.95):
-    """Return scores and patients: 1 to 10 films each, whose scores agree strongly.
+    """Return scores and patients: 1 to 10 images each, whose scores agree strongly.
 
-    Scores are uniform, so the coverage of a threshold t for a new patient's film is t.
+    Scores are uniform, so the coverage of a threshold t for a new patient's image is t.
     """
-    films = rng.integers(1, 11, patients)
-    names = np.repeat(np.arange(patients), films)
-    own, shared = rng.normal(size=films.sum()), rng.normal(size=patients)[names]
+    images = rng.integers(1, 11, patients)
+    names = np.repeat(np.arange(patients), images)
+    own, shared = rng.normal(size=images.sum()), rng.normal(size=patients)[names]
     return norm.cdf(np.sqrt(agree) * shared + np.sqrt(1 - agree) * own), names
 
 
@@ -56,15 +56,15 @@ def test_too_few_patients_give_no_threshold(level, fewest):
     assert conformal_threshold(np.zeros(len(names) - 5), names[5:], level) is None
 
 
-def test_a_film_weighs_one_by_the_films_of_its_patient():
-    # By hand: a has 4 films of 1/4, b and c one each; at 0.5 patients must weigh 4 * 0.5 = 2.
+def test_a_image_weighs_one_by_the_images_of_its_patient():
+    # By hand: a has 4 images of 1/4, b and c one each; at 0.5 patients must weigh 4 * 0.5 = 2.
     scores, names = [0.1, 0.2, 0.3, 0.4, 0.35, 0.9], list("aaaabc")
     assert conformal_threshold(scores, names, 0.5) == 0.4
     assert conformal_threshold(scores, names, 0.4) == 0.35  # 1.6 <= 3/4 + 1
     assert conformal_threshold(scores, names, 0.75) == 0.9
 
 
-def test_the_threshold_is_that_of_p_values_averaged_over_one_film_per_patient():
+def test_the_threshold_is_that_of_p_values_averaged_over_one_image_per_patient():
     rng = np.random.default_rng(6)
     scores, names = clustered(rng, 30, agree=0.5)
     pools = [scores[names == name] for name in range(30)]
@@ -77,16 +77,16 @@ def test_the_threshold_is_that_of_p_values_averaged_over_one_film_per_patient():
                 assert (mean_p > 1 - level) == (score <= limit)
 
 
-def test_clusters_are_covered_as_promised_where_films_counted_as_patients_are_not_sure_to_be():
+def test_clusters_are_covered_as_promised_where_images_counted_as_patients_are_not_sure_to_be():
     rng = np.random.default_rng(7)
-    held, as_films = [], []
+    held, as_images = [], []
     for _ in range(2000):
         scores, names = clustered(rng, 12)
         held.append(conformal_threshold(scores, names, 0.9))
-        as_films.append(conformal_threshold(scores, np.arange(len(scores)), 0.9))
-    # 12 patients of a class: the promise is 0.9; 66 films that count as patients give less.
+        as_images.append(conformal_threshold(scores, np.arange(len(scores)), 0.9))
+    # 12 patients of a class: the promise is 0.9; 66 images that count as patients give less.
     assert np.mean(held) > 0.9 - 3 * np.std(held) / np.sqrt(2000)
-    assert np.mean(as_films) < 0.885
+    assert np.mean(as_images) < 0.885
 
 
 @pytest.mark.parametrize("level", [0, 1, -0.2, 90])
@@ -99,7 +99,7 @@ def test_sets_by_hand():
     probs = np.array([[0.6, 0.3, 0.1], [0.5, 0.45, 0.05], [0.4, 0.35, 0.25]])
     found = prediction_sets(probs, (0.55, 0.55, 0.55))
     np.testing.assert_array_equal(found, [[1, 0, 0], [1, 1, 0], [1, 0, 0]])
-    # No class of the last film is sure enough: bare, its set is empty.
+    # No class of the last image is sure enough: bare, its set is empty.
     bare = prediction_sets(probs, (0.55, 0.55, 0.55), with_top=False)
     np.testing.assert_array_equal(bare[2], [0, 0, 0])
     np.testing.assert_array_equal(bare[:2], found[:2])
@@ -108,7 +108,7 @@ def test_sets_by_hand():
 def test_the_most_probable_class_is_in_every_set_and_sets_grow_with_the_level():
     rng = np.random.default_rng(5)
     probs, targets = drawn(rng, 200)
-    probs[:, 0] = probs[:, 0] ** 3  # A model that errs on one class, as on films from elsewhere.
+    probs[:, 0] = probs[:, 0] ** 3  # A model that errs on one class, as on images from elsewhere.
     probs /= probs.sum(axis=1, keepdims=True)
     before = np.zeros((200, 3), bool)
     for level in (0.5, 0.8, 0.9, 0.95):
@@ -133,7 +133,7 @@ def test_thresholds_must_fit_the_classes():
         prediction_sets(np.full((1, 3), 1 / 3), (0.5, 0.5))
 
 
-def test_per_class_thresholds_come_from_the_own_films():
+def test_per_class_thresholds_come_from_the_own_images():
     probs, targets = drawn(np.random.default_rng(0), 300)
     found = fit_conformal(probs, targets, np.arange(300), level=0.9)
     for k in range(3):
@@ -186,11 +186,11 @@ def test_referral_by_hand():
     assert threshold == 0.6
     np.testing.assert_array_equal(refer(probs, threshold), [0, 0, 0, 0, 1])
     assert fit_referral(probs, coverage=1) == 0.5
-    # A part of a film more needs the next one.
+    # A part of an image more needs the next one.
     np.testing.assert_array_equal(refer(probs, fit_referral(probs, coverage=0.61)).sum(), 1)
 
 
-def test_referral_answers_at_least_the_wished_share_where_films_tie():
+def test_referral_answers_at_least_the_wished_share_where_images_tie():
     probs = np.array([[0.9, 0.1]] * 2 + [[0.6, 0.4]] * 8)
     assert not refer(probs, fit_referral(probs, coverage=0.5)).any()
 
@@ -210,7 +210,7 @@ def test_what_is_stored_is_plain_and_read_again():
     assert stored["fitted_on"] == "validation"
     assert stored["n"] == 200 == sum(stored["counts"].values())
     assert stored["n_patients"] == 100
-    assert stored["films_per_patient"] == {"mean": 2, "largest": 2}
+    assert stored["images_per_patient"] == {"mean": 2, "largest": 2}
     for k, label in enumerate(LABELS):
         assert stored["patients"][label] == len({i // 2 for i in range(200) if targets[i] == k})
     assert list(stored["conformal"]["levels"]) == ["0.8", "0.9", "0.95"]
@@ -240,10 +240,12 @@ def test_a_small_validation_is_named():
 
 @pytest.mark.parametrize(
     ("probs", "targets", "said"),
-    [(np.full((2, 3), 1 / 3), [0], "do not belong together"),
-     (np.full((1, 3), 1 / 3), [3], "allowed are 0 to 2"),
-     (np.array([[np.nan, 0.5, 0.5]]), [0], "not finite")],
-)  # fmt: skip
+    [
+        (np.full((2, 3), 1 / 3), [0], "do not belong together"),
+        (np.full((1, 3), 1 / 3), [3], "allowed are 0 to 2"),
+        (np.array([[np.nan, 0.5, 0.5]]), [0], "not finite"),
+    ],
+)
 def test_what_does_not_fit_is_refused(probs, targets, said):
     with pytest.raises(InputError, match=said):
         fit_conformal(probs, targets, np.arange(len(targets)), level=0.9)

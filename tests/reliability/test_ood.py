@@ -1,4 +1,4 @@
-"""What is refused: each test by itself, limits, round trips, few films."""
+"""What is refused: each test by itself, limits, round trips, few images."""
 
 from pathlib import Path
 
@@ -15,36 +15,36 @@ SIDE = 56
 
 
 def chests(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Return films of two dark lungs below bright shoulders, (N, S, S)."""
+    """Return images of two dark lungs below bright shoulders, (N, S, S)."""
     down, right = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    films = np.empty((count, SIDE, SIDE))
-    for film in films:
+    images = np.empty((count, SIDE, SIDE))
+    for image in images:
         x, y, w = rng.normal(0.28, 0.02), rng.normal(0.42, 0.03), rng.normal(0.15, 0.01)
         lungs = np.exp(-((((right - x) / w) ** 2 + ((down - y) / 0.25) ** 2) ** 2))
         lungs += np.exp(-((((right - 1 + x) / w) ** 2 + ((down - y) / 0.25) ** 2) ** 2))
-        film[:] = 190 + 30 * down - 130 * lungs + rng.normal(0, 4, (SIDE, SIDE))
-    return np.clip(films, 0, 255).astype(np.uint8)
+        image[:] = 190 + 30 * down - 130 * lungs + rng.normal(0, 4, (SIDE, SIDE))
+    return np.clip(images, 0, 255).astype(np.uint8)
 
 
-def features_of(films: np.ndarray) -> dict[str, np.ndarray]:
+def features_of(images: np.ndarray) -> dict[str, np.ndarray]:
     """Return what a network may see: coarse gray and coarse texture."""
-    small = blocks(films).reshape(len(films), -1)
-    steps = np.abs(np.diff(films.astype(float), axis=2)).mean(axis=2)
+    small = blocks(images).reshape(len(images), -1)
+    steps = np.abs(np.diff(images.astype(float), axis=2)).mean(axis=2)
     return {"gray": small[:, ::3].astype(np.float32), "texture": steps.astype(np.float32)}
 
 
 @pytest.fixture(scope="module")
-def films() -> np.ndarray:
+def images() -> np.ndarray:
     return chests(np.random.default_rng(0), 900)
 
 
 @pytest.fixture(scope="module")
-def reference(films: np.ndarray) -> OodReference:
-    return fit_reference(features_of, films, np.arange(400), np.arange(400, 700))
+def reference(images: np.ndarray) -> OodReference:
+    return fit_reference(features_of, images, np.arange(400), np.arange(400, 700))
 
 
-def failing(reference: OodReference, films: np.ndarray, **options) -> list[set[str]]:
-    found = reference.check(films, features_of(films), **options)
+def failing(reference: OodReference, images: np.ndarray, **options) -> list[set[str]]:
+    found = reference.check(images, features_of(images), **options)
     return [{refusal.test for refusal in refusals} for _, refusals in found]
 
 
@@ -53,8 +53,8 @@ def share(failed: list[set[str]], test: str | None = None) -> float:
 
 
 def test_blocks_are_means_also_where_the_side_is_no_multiple():
-    film = np.arange(28 * 28, dtype=np.uint8).reshape(1, 28, 28)
-    np.testing.assert_allclose(blocks(film)[0, 0, 0], film[0, :2, :2].mean())
+    image = np.arange(28 * 28, dtype=np.uint8).reshape(1, 28, 28)
+    np.testing.assert_allclose(blocks(image)[0, 0, 0], image[0, :2, :2].mean())
     odd = np.random.default_rng(0).integers(0, 256, (2, 45, 45)).astype(np.uint8)
     edges = np.arange(15) * 45 // 14
     expected = odd[1, edges[3] : edges[4], edges[13] : edges[14]].mean()
@@ -83,14 +83,14 @@ def test_distance_equals_a_slow_oracle():
     np.testing.assert_allclose(space.distance(asked), expected, rtol=1e-4)
 
 
-def test_validation_films_pass_as_often_as_stated_and_new_ones_too(reference, films):
-    assert share(failing(reference, films[400:700])) <= 0.01
-    assert share(failing(reference, films[700:])) <= 0.04
-    assert "99% of 300 validation films" in reference.info["note"]
+def test_validation_images_pass_as_often_as_stated_and_new_ones_too(reference, images):
+    assert share(failing(reference, images[400:700])) <= 0.01
+    assert share(failing(reference, images[700:])) <= 0.04
+    assert "99% of 300 validation images" in reference.info["note"]
 
 
-def test_turned_films_are_refused_as_turned_and_mirrored_ones_are_not(reference, films):
-    shown = films[700:760]
+def test_turned_images_are_refused_as_turned_and_mirrored_ones_are_not(reference, images):
+    shown = images[700:760]
     for way in turned_ways(shown):
         failed = failing(reference, np.ascontiguousarray(way))
         assert share(failed, "turned") >= 0.95
@@ -98,11 +98,11 @@ def test_turned_films_are_refused_as_turned_and_mirrored_ones_are_not(reference,
     assert share(failing(reference, shown[:, :, ::-1]), "turned") <= 0.05
 
 
-def test_inverted_films_are_refused_as_inverted_and_not_as_turned(reference, films):
-    failed = failing(reference, 255 - films[700:760])
+def test_inverted_images_are_refused_as_inverted_and_not_as_turned(reference, images):
+    failed = failing(reference, 255 - images[700:760])
     assert share(failed, "inverted") == 1
     assert share(failed, "turned") <= 0.05
-    both = failing(reference, np.ascontiguousarray(255 - films[700:760, ::-1]))
+    both = failing(reference, np.ascontiguousarray(255 - images[700:760, ::-1]))
     assert share(both, "inverted") == 1
     assert share(both, "turned") >= 0.95
 
@@ -110,8 +110,8 @@ def test_inverted_films_are_refused_as_inverted_and_not_as_turned(reference, fil
 def test_blank_images_are_refused_as_blank_alone(reference):
     rng = np.random.default_rng(2)
     flat = np.repeat(np.arange(0, 250, 25, np.uint8), SIDE * SIDE).reshape(-1, SIDE, SIDE)
-    for films in (flat, flat + rng.integers(0, 5, flat.shape).astype(np.uint8)):
-        assert failing(reference, films) == [{"blank"}] * len(films)
+    for images in (flat, flat + rng.integers(0, 5, flat.shape).astype(np.uint8)):
+        assert failing(reference, images) == [{"blank"}] * len(images)
 
 
 def test_noise_is_refused_and_the_score_says_how_far(reference):
@@ -121,8 +121,8 @@ def test_noise_is_refused_and_the_score_says_how_far(reference):
         assert refusals
 
 
-def test_every_refusal_is_one_sentence_with_its_figures(reference, films):
-    turned = np.ascontiguousarray(np.rot90(films[700:701], axes=(1, 2)))
+def test_every_refusal_is_one_sentence_with_its_figures(reference, images):
+    turned = np.ascontiguousarray(np.rot90(images[700:701], axes=(1, 2)))
     ((_, refusals),) = reference.check(turned, features_of(turned), colours=[40.0])
     named = {refusal.test: refusal for refusal in refusals}
     assert {"turned", "colour"} <= set(named)
@@ -133,26 +133,26 @@ def test_every_refusal_is_one_sentence_with_its_figures(reference, films):
         assert "\n" not in refusal.sentence
 
 
-def test_features_that_are_not_numbers_are_refused(reference, films):
-    given = {name: rows.copy() for name, rows in features_of(films[:1]).items()}
+def test_features_that_are_not_numbers_are_refused(reference, images):
+    given = {name: rows.copy() for name, rows in features_of(images[:1]).items()}
     given["texture"][:] = np.nan
-    ((_, refusals),) = reference.check(films[:1], given)
+    ((_, refusals),) = reference.check(images[:1], given)
     assert [refusal.test for refusal in refusals] == ["distance"]
 
 
-def test_features_of_another_bundle_are_refused(reference, films):
+def test_features_of_another_bundle_are_refused(reference, images):
     with pytest.raises(InputError, match="belongs to another bundle"):
-        reference.check(films[:1], {"gray": np.zeros((1, 3)), "texture": np.zeros((1, 3))})
+        reference.check(images[:1], {"gray": np.zeros((1, 3)), "texture": np.zeros((1, 3))})
 
 
 def test_colour_is_told_from_tint_and_from_marks():
     rng = np.random.default_rng(4)
     gray = rng.integers(0, 256, (120, 90, 1))
-    film = np.repeat(gray, 3, axis=2).astype(np.uint8)
-    assert colourfulness(film) < 0.01
+    image = np.repeat(gray, 3, axis=2).astype(np.uint8)
+    assert colourfulness(image) < 0.01
     sepia = np.clip(gray * [0.95, 0.74, 0.43] + [10, 5, 0], 0, 255).astype(np.uint8)
     assert colourfulness(sepia) < 1
-    marked = film.copy()
+    marked = image.copy()
     marked[:12] = (255, 0, 0)
     assert colourfulness(marked) < 1
     photograph = rng.integers(0, 256, (120, 90, 3)).astype(np.uint8)
@@ -160,15 +160,16 @@ def test_colour_is_told_from_tint_and_from_marks():
     assert colourfulness(np.full((40, 40, 3), 7, np.uint8)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_reference_comes_back_as_it_was(reference, films, tmp_path: Path):
+def test_a_reference_comes_back_as_it_was(reference, images, tmp_path: Path):
     reference.save(tmp_path / "ood.npz")
     again = OodReference.load(tmp_path / "ood.npz")
     assert again.to_bytes() == reference.to_bytes()
-    shown = films[:30]
+    shown = images[:30]
     for one, other in zip(
-        reference.check(shown, features_of(shown)), again.check(shown, features_of(shown)),
+        reference.check(shown, features_of(shown)),
+        again.check(shown, features_of(shown)),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert other[0] == pytest.approx(one[0])
         assert [refusal.test for refusal in other[1]] == [refusal.test for refusal in one[1]]
 
@@ -188,31 +189,31 @@ def test_a_damaged_or_missing_file_is_one_line(reference, tmp_path: Path):
         OodReference.load(path)
 
 
-def test_the_same_seed_gives_the_same_reference(films):
+def test_the_same_seed_gives_the_same_reference(images):
     made = [
-        fit_reference(features_of, films, np.arange(300), np.arange(300, 600), most_train=50)
+        fit_reference(features_of, images, np.arange(300), np.arange(300, 600), most_train=50)
         for _ in range(2)
     ]
     assert made[0].to_bytes() == made[1].to_bytes()
 
 
-def test_few_films_give_a_reference_that_says_so(films):
-    reference = fit_reference(features_of, films, np.arange(40), np.arange(40, 46))
-    assert "only 6 validation films" in reference.info["note"]
-    assert share(failing(reference, films[40:46])) == 0
-    assert share(failing(reference, films[100:200])) <= 0.2
+def test_few_images_give_a_reference_that_says_so(images):
+    reference = fit_reference(features_of, images, np.arange(40), np.arange(40, 46))
+    assert "only 6 validation images" in reference.info["note"]
+    assert share(failing(reference, images[40:46])) == 0
+    assert share(failing(reference, images[100:200])) <= 0.2
     noise = np.random.default_rng(3).integers(0, 256, (20, SIDE, SIDE)).astype(np.uint8)
     assert share(failing(reference, noise)) == 1
-    nothing = fit_reference(features_of, films, np.arange(40), np.arange(0))
-    assert share(failing(nothing, films[:40])) <= 0.2
+    nothing = fit_reference(features_of, images, np.arange(40), np.arange(0))
+    assert share(failing(nothing, images[:40])) <= 0.2
 
 
-def test_too_few_films_and_broken_features_are_errors(films):
-    with pytest.raises(InputError, match="7 training films"):
-        fit_reference(features_of, films, np.arange(7), np.arange(7, 20))
+def test_too_few_images_and_broken_features_are_errors(images):
+    with pytest.raises(InputError, match="7 training images"):
+        fit_reference(features_of, images, np.arange(7), np.arange(7, 20))
     broken = {name: np.full((20, 4), np.nan) for name in ("gray", "texture")}
     with pytest.raises(InputError, match="not finite"):
-        fit_ood(broken, broken, train_blocks=blocks(films[:20]), val_blocks=blocks(films[:20]))
+        fit_ood(broken, broken, train_blocks=blocks(images[:20]), val_blocks=blocks(images[:20]))
 
 
 def test_limits_spend_the_allowed_share_and_use_a_gap():

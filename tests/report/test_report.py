@@ -20,12 +20,7 @@ from cxr.files import write_json
 from cxr.models.ensemble import Ensemble, all_probs
 from cxr.reliability.conformal import fit_uncertainty
 from cxr.report.cards import data_card, model_card
-from cxr.report.outside import (
-    draw_outside,
-    outside_alt,
-    outside_bars,
-    outside_sentences,
-)
+from cxr.report.outside import draw_outside, outside_alt, outside_bars, outside_sentences
 from cxr.report.page import css_string, render_report
 from cxr.report.parts import Picture
 from cxr.report.results import read_results
@@ -34,8 +29,12 @@ from cxr.report.wording import one_line, percent, read_interval, split_interval
 LABELS = ("normal", "covid", "viral")
 HOSTILE = ("<script>alert('a')</script>", "a|b](http://x.example)", "'\"><img src=x onerror=1>")
 MEMBERS = ("mobilenetv2", "inceptionv3")
-MADE = {"time_utc": "2026-01-01T00:00:00+00:00", "command": "evaluate.py", "git_commit": "abc",
-        "versions": {"numpy": "2.0"}}  # fmt: skip
+MADE = {
+    "time_utc": "2026-01-01T00:00:00+00:00",
+    "command": "evaluate.py",
+    "git_commit": "abc",
+    "versions": {"numpy": "2.0"},
+}
 PNG = b"\x89PNG\r\n\x1a\n not really"
 
 
@@ -66,75 +65,138 @@ def logits_of(n: int, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, n
 
 def table_of(labels: tuple[str, ...], n: int) -> pd.DataFrame:
     names = np.array(labels)[np.arange(n) % 3]
-    return pd.DataFrame({
-        "image": [f"images/{i}.png" for i in range(n)], "label": names, "patient_id": "",
-        "source": np.where(np.arange(n) % 3 == 1, "elsewhere", "here"), "license": "CC BY 4.0",
-        "split": np.array(["train", "val", "test"])[np.arange(n) % 3],
-        "group": [f"g{i // 6}" for i in range(n)], "mask": "",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image": [f"images/{i}.png" for i in range(n)],
+            "label": names,
+            "patient_id": "",
+            "source": np.where(np.arange(n) % 3 == 1, "elsewhere", "here"),
+            "license": "CC BY 4.0",
+            "split": np.array(["train", "val", "test"])[np.arange(n) % 3],
+            "group": [f"g{i // 6}" for i in range(n)],
+            "mask": "",
+        }
+    )
 
 
 def write_run(folder: Path, labels: tuple[str, ...] = LABELS, note: str = "a note", **run) -> None:
     """Write what prepare, train, ensemble and evaluate leave, with planted figures."""
     rng = np.random.default_rng(0)
     targets, logits = logits_of(120, rng)
-    ensemble = Ensemble(labels, MEMBERS, dict.fromkeys(MEMBERS, 1.5),
-                        {"mobilenetv2": 0.75, "inceptionv3": 0.25})  # fmt: skip
+    ensemble = Ensemble(
+        labels, MEMBERS, dict.fromkeys(MEMBERS, 1.5), {"mobilenetv2": 0.75, "inceptionv3": 0.25}
+    )
     rows = table_of(labels, 120).assign(split="test", label=np.array(labels)[targets])
     predictions = build_predictions(rows, logits, ensemble)
-    metrics = evaluate(predictions, labels=labels, members=MEMBERS, best_member="mobilenetv2",
-                       note=note)  # fmt: skip
+    metrics = evaluate(
+        predictions, labels=labels, members=MEMBERS, best_member="mobilenetv2", note=note
+    )
     val_targets, val = logits_of(90, rng)
     fitted = fit_uncertainty(
         all_probs(val, ensemble)["ensemble"], val_targets, labels, groups=np.arange(90)
     )
-    certainty = measure_certainty(predictions, ensemble=ensemble, uncertainty=fitted, resamples=40,
-                                  note=note)  # fmt: skip
-    write_json(folder / "run.json", {
-        "data": "set", "run": folder.name, "fingerprint": "f" * 64, "labels": labels,
-        "synthetic": False, "note": note} | run)  # fmt: skip
+    certainty = measure_certainty(
+        predictions, ensemble=ensemble, uncertainty=fitted, resamples=40, note=note
+    )
+    write_json(
+        folder / "run.json",
+        {
+            "data": "set",
+            "run": folder.name,
+            "fingerprint": "f" * 64,
+            "labels": labels,
+            "synthetic": False,
+            "note": note,
+        }
+        | run,
+    )
     write_json(folder / "ensemble.json", ensemble.to_dict() | {"environment": MADE})
     for name in MEMBERS:
         write_json(folder / "members" / name / "member.json", {"architecture": name})
-    write_json(folder / "evaluation" / "metrics.json", metrics | {
-        "fingerprint": "f" * 64, "test_opened": 3, "environment": MADE})  # fmt: skip
+    write_json(
+        folder / "evaluation" / "metrics.json",
+        metrics | {"fingerprint": "f" * 64, "test_opened": 3, "environment": MADE},
+    )
     write_json(folder / "evaluation" / "calibration.json", certainty)
 
 
 def prepared_of(labels: tuple[str, ...], crossing: int = 0) -> dict:
-    films = {label: {"train": 30, "val": 10, "test": 40} for label in labels}
+    images = {label: {"train": 30, "val": 10, "test": 40} for label in labels}
     return {
-        "fingerprint": "f" * 64, "labels": list(labels), "preprocess": {"size_px": 64,
-        "fit": "letterbox"}, "environment": MADE,
-        "settings": {"split": "patient", "seed": 0, "fractions": [0.7, 0.1, 0.2],
-                     "near_duplicates": True},
-        "counts": {"rows": 250, "kept": 240, "dropped_copies": 7, "dropped_identical": 5,
-                   "dropped_near": 2, "dropped_conflicting": 2, "dropped_unreadable": 1,
-                   "films": films, "patients_or_groups": 40},
-        "disjoint": {"groups": 40, "crossing_groups": crossing,
-                     "test_films_in_crossing_groups": 2 * crossing},
-    }  # fmt: skip
+        "fingerprint": "f" * 64,
+        "labels": list(labels),
+        "preprocess": {"size_px": 64, "fit": "letterbox"},
+        "environment": MADE,
+        "settings": {
+            "split": "patient",
+            "seed": 0,
+            "fractions": [0.7, 0.1, 0.2],
+            "near_duplicates": True,
+        },
+        "counts": {
+            "rows": 250,
+            "kept": 240,
+            "dropped_copies": 7,
+            "dropped_identical": 5,
+            "dropped_near": 2,
+            "dropped_conflicting": 2,
+            "dropped_unreadable": 1,
+            "images": images,
+            "patients_or_groups": 40,
+        },
+        "disjoint": {
+            "groups": 40,
+            "crossing_groups": crossing,
+            "test_images_in_crossing_groups": 2 * crossing,
+        },
+    }
 
 
 def write_audit(folder: Path, labels: tuple[str, ...] = LABELS, verdict: str = "shortcut") -> None:
     """Write an audit of two tests, with the tables that the first page reads."""
     heads = ("input of the model", "accuracy", *(f"AUROC {label}" for label in labels))
-    rows = ((BORDER, "0.612 [0.500, 0.700]", "0.70 [0.60, 0.80]", "0.99 [0.97, 1.00]", "n/a"),
-            (THUMBNAIL, "0.702 [0.600, 0.800]", *["0.90 [0.80, 0.95]"] * 3))  # fmt: skip
-    hidden = (("linear on 16 x 16", "lungs black", "0.65 [0.55, 0.75]"),
-              ("mobilenetv2", "lungs black", None))  # fmt: skip
+    rows = (
+        (BORDER, "0.612 [0.500, 0.700]", "0.70 [0.60, 0.80]", "0.99 [0.97, 1.00]", "n/a"),
+        (THUMBNAIL, "0.702 [0.600, 0.800]", *["0.90 [0.80, 0.95]"] * 3),
+    )
+    hidden = (
+        ("linear on 16 x 16", "lungs black", "0.65 [0.55, 0.75]"),
+        ("mobilenetv2", "lungs black", None),
+    )
     found = [
-        AuditResult("baselines", "Needs no diagnosis", "What was done.", verdict, "The finding.",
-                    figure_of({"value": 0.99, "low": 0.97, "high": 1.0}, metric="AUROC of x",
-                              chance=0.5), [Table("Inputs", heads, rows)]),
-        AuditResult("lungs", "Without lungs", "Lungs hidden.", "clear", "Another finding.", None,
-                    [Table("Hidden", ("model", "film", "accuracy"), hidden)], "no mask on 3",
-                    ["lungs.png"]),
-    ]  # fmt: skip
-    write_json(folder / "audit" / "audit.json", {
-        "results": [result.to_dict() for result in found], "key": "now", "complete": False,
-        "headline": "Of 2 audit tests: one.", "environment": MADE, "seed": 0, "resamples": 9,
-    })  # fmt: skip
+        AuditResult(
+            "baselines",
+            "Needs no diagnosis",
+            "What was done.",
+            verdict,
+            "The finding.",
+            figure_of({"value": 0.99, "low": 0.97, "high": 1.0}, metric="AUROC of x", chance=0.5),
+            [Table("Inputs", heads, rows)],
+        ),
+        AuditResult(
+            "lungs",
+            "Without lungs",
+            "Lungs hidden.",
+            "clear",
+            "Another finding.",
+            None,
+            [Table("Hidden", ("model", "image", "accuracy"), hidden)],
+            "no mask on 3",
+            ["lungs.png"],
+        ),
+    ]
+    write_json(
+        folder / "audit" / "audit.json",
+        {
+            "results": [result.to_dict() for result in found],
+            "key": "now",
+            "complete": False,
+            "headline": "Of 2 audit tests: one.",
+            "environment": MADE,
+            "seed": 0,
+            "resamples": 9,
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +234,7 @@ def test_every_figure_of_metrics_and_calibration_stands_in_the_report(folder):
     for level in certainty["prediction_sets"].values():
         assert show_interval(level["plain"]["coverage"]) in page
     assert show_interval(certainty["calibration"]["ensemble"]["before"]["ece_debiased"]) in page
-    assert "7 copies of other films, 2 with conflicting labels, 1 unreadable" in page
+    assert "7 copies of other images, 2 with conflicting labels, 1 unreadable" in page
     assert "f" * 64 in page
     assert "3 time(s) by this run" in page
 
@@ -185,8 +247,11 @@ def test_every_number_of_the_scores_comes_from_the_file(folder):
     def collect(values):
         if isinstance(values, dict) and {"value", "low", "high"} <= set(values):
             known.add(show_interval(values))
-        for inner in values.values() if isinstance(values, dict) else (
-                values if isinstance(values, list) else ()):  # fmt: skip
+        for inner in (
+            values.values()
+            if isinstance(values, dict)
+            else (values if isinstance(values, list) else ())
+        ):
             collect(inner)
 
     for name in ("metrics", "calibration"):
@@ -273,7 +338,8 @@ def test_a_run_without_test_figures_still_has_cards_and_report(folder):
     results = results_of(folder)
     assert "not measured: run make evaluate" in words(render_report(results, {}))
     assert "## What was measured on the test split\nnot measured: run make evaluate." in (
-        model_card(results))  # fmt: skip
+        model_card(results)
+    )
 
 
 def test_results_of_another_state_are_left_out(folder):
@@ -286,16 +352,16 @@ def test_results_of_another_state_are_left_out(folder):
     write_json(path, json.loads(path.read_text()) | {"fingerprint": "0" * 64})
     results = results_of(folder)
     assert results.metrics is None
-    assert "other films" in results.missing["evaluation"]
+    assert "other images" in results.missing["evaluation"]
 
 
 def test_first_page_says_how_much_is_not_in_the_lungs(folder):
     write_audit(folder)
     first, second = outside_sentences(results_of(folder))
-    assert "one of 3 classes on 61 % [50, 70] of the test films" in first
+    assert "one of 3 classes on 61 % [50, 70] of the test images" in first
     assert "65 % [55, 75] when it sees a thumbnail with the lungs blacked out" in first
     assert "commonest class is right on 33 %" in first
-    assert "a good part of what any network scores on these films is not in the lungs" in second
+    assert "a good part of what any network scores on these images is not in the lungs" in second
     assert "covid is told from the rest by the border alone (AUROC 0.99 [0.97, 1.00]" in second
     assert "Not every test was done yet" in words(render_report(results_of(folder), {}))
 
@@ -312,9 +378,9 @@ def test_the_first_figure_goes_from_nothing_to_the_ensemble(folder):
     bars = outside_bars(results_of(folder))
     assert [bar.picture for bar in bars] == ["", BORDER, "lungs black", THUMBNAIL, "whole"]
     assert [bar.found["value"] for bar in bars[1:4]] == [0.612, 0.65, 0.702]
-    film = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
-    for mask in (None, film > 100):
-        figure = draw_outside(bars, film, mask, note="a note")
+    image = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    for mask in (None, image > 100):
+        figure = draw_outside(bars, image, mask, note="a note")
         assert "95 % interval" in figure.axes[0].get_xlabel()
         assert any("a note" in text.get_text() for text in figure.texts)
     assert "61 %" in outside_alt(bars)
@@ -335,7 +401,7 @@ def test_audit_verdicts_stand_on_the_first_page_and_in_full(folder):
 def test_limits_name_the_source_that_gives_a_class_away(folder):
     results = read_results(folder, prepared_of(LABELS, crossing=4), table_of(LABELS, 240))
     for text in (words(render_report(results, {})), model_card(results)):
-        assert "Every covid film comes from elsewhere, and no other class does" in text
+        assert "Every covid image comes from elsewhere, and no other class does" in text
         assert "4 patients or groups lie on both sides of the split" in text
 
 

@@ -24,7 +24,7 @@ from cxr.bundle.maps import HeatMaps
 from cxr.bundle.predictor import Prediction
 from cxr.errors import InputError
 from cxr.imaging.preprocess import PreprocessSpec
-from cxr.imaging.read import Film, read_film
+from cxr.imaging.read import DecodedImage, read_image
 from cxr.labels import CANONICAL
 from cxr.serve import create_app
 from cxr.serve.passwords import hash_password
@@ -40,7 +40,7 @@ DARK_IS_NO_FILM = 8
 
 
 def _pixels(image: Any) -> np.ndarray:
-    return image.pixels if isinstance(image, Film) else read_film(image).pixels
+    return image.pixels if isinstance(image, DecodedImage) else read_image(image).pixels
 
 
 class FakePredictor:
@@ -53,9 +53,11 @@ class FakePredictor:
 
     def __init__(self) -> None:
         self.info: dict[str, Any] = {
-            "labels": list(self.labels), "weights": {"mobilenetv2": 0.6, "inceptionv3": 0.4},
-            "data": {"name": "fake"}, "test": "not evaluated",
-        }  # fmt: skip
+            "labels": list(self.labels),
+            "weights": {"mobilenetv2": 0.6, "inceptionv3": 0.4},
+            "data": {"name": "fake"},
+            "test": "not evaluated",
+        }
         self.delay_s = 0.0
         self.refer = False
         self.refuse = False
@@ -84,12 +86,20 @@ class FakePredictor:
         }
         probs = dict(zip(self.labels, map(float, 0.6 * first + 0.4 * second), strict=True))
         return Prediction(
-            label="bacterial", probs=probs, member_probs=member_probs, level=level,
-            prediction_set=("bacterial", "viral"), refer=self.refer, ood_score=1.0,
+            label="bacterial",
+            probs=probs,
+            member_probs=member_probs,
+            level=level,
+            prediction_set=("bacterial", "viral"),
+            refer=self.refer,
+            ood_score=1.0,
             refused=refused,
             refusals=("the film is too dark to be a chest X-ray",) if refused else (),
-            film=film, maps=self._maps(film) if maps else None, name="", note=self.note,
-        )  # fmt: skip
+            image=film,
+            maps=self._maps(film) if maps else None,
+            name="",
+            note=self.note,
+        )
 
     def _maps(self, film: np.ndarray) -> HeatMaps:
         rows, columns = np.mgrid[0:7, 0:7].astype(np.float32)
@@ -149,9 +159,13 @@ def film_bytes(
 def kit() -> SimpleNamespace:
     """The helpers above, for test modules cannot import this one."""
     return SimpleNamespace(
-        csrf_of=csrf_of, sign_in=sign_in, add_account=add_account, film_bytes=film_bytes,
-        password=PASSWORD, fake=FakePredictor,
-    )  # fmt: skip
+        csrf_of=csrf_of,
+        sign_in=sign_in,
+        add_account=add_account,
+        film_bytes=film_bytes,
+        password=PASSWORD,
+        fake=FakePredictor,
+    )
 
 
 @pytest.fixture
@@ -174,8 +188,7 @@ def config(tmp_path: Path, empty_database: Path) -> dict[str, Any]:
     """Settings of the tests' application; nothing of the environment's."""
     (tmp_path / "data").mkdir()
     shutil.copy(empty_database, tmp_path / "data" / "cxr.sqlite")
-    return {"bundle": tmp_path / "bundle", "data_folder": tmp_path / "data",
-            "request_threads": 4}  # fmt: skip
+    return {"bundle": tmp_path / "bundle", "data_folder": tmp_path / "data", "request_threads": 4}
 
 
 @pytest.fixture
@@ -240,8 +253,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(folder, "nobody", "nogroup")
         as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-    run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT,
-           "cwd": folder, **as_user}  # fmt: skip
+    run = {
+        "check": True,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.STDOUT,
+        "cwd": folder,
+        **as_user,
+    }
     data, password = folder / "data", folder / "password"
     password.write_text("not-a-secret\n")
     password.chmod(0o644)
@@ -249,11 +267,26 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     try:
-        subprocess.run([binaries / "initdb", "-D", data, "-U", "cxr", "-E", "UTF8", "--no-sync",
-                        "--auth=scram-sha-256", f"--pwfile={password}"], **run)  # fmt: skip
+        subprocess.run(
+            [
+                binaries / "initdb",
+                "-D",
+                data,
+                "-U",
+                "cxr",
+                "-E",
+                "UTF8",
+                "--no-sync",
+                "--auth=scram-sha-256",
+                f"--pwfile={password}",
+            ],
+            **run,
+        )
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -k {folder}"
-        subprocess.run([binaries / "pg_ctl", "-D", data, "-w", "-o", options,
-                        "-l", folder / "log", "start"], **run)  # fmt: skip
+        subprocess.run(
+            [binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log", "start"],
+            **run,
+        )
         yield f"postgresql://cxr:not-a-secret@127.0.0.1:{port}/postgres"
     finally:
         stop = [binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"]

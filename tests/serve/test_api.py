@@ -133,9 +133,12 @@ def test_nobody_elses_results_are_there(app, client, predicted, kit):
 def test_without_a_token_nothing_opens(client, header):
     headers = {} if header is None else {"Authorization": header}
     for method, path in (
-        ("POST", "/predictions"), ("GET", "/predictions/x"), ("DELETE", "/predictions/x"),
-        ("GET", "/predictions/x/map.png"), ("GET", "/model"),
-    ):  # fmt: skip
+        ("POST", "/predictions"),
+        ("GET", "/predictions/x"),
+        ("DELETE", "/predictions/x"),
+        ("GET", "/predictions/x/map.png"),
+        ("GET", "/model"),
+    ):
         answer = client.open(f"/api/v1{path}", method=method, headers=headers, data=b"x" * 10)
         is_problem(answer, 401)
         assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -204,10 +207,14 @@ def test_too_many_films_in_a_minute_are_refused_with_the_time_to_wait(make_app, 
         secret, _ = create_token(session, user.id, "t", now=utc_now())
     client = app.test_client()
     answers = [
-        client.post("/api/v1/predictions", data=film_bytes(), content_type="image/png",
-                    headers={"Authorization": f"Bearer {secret}"})
+        client.post(
+            "/api/v1/predictions",
+            data=film_bytes(),
+            content_type="image/png",
+            headers={"Authorization": f"Bearer {secret}"},
+        )
         for _ in range(3)
-    ]  # fmt: skip
+    ]
     assert [answer.status_code for answer in answers] == [201, 201, 429]
     body = is_problem(answers[2], 429)
     assert int(answers[2].headers["Retry-After"]) == body["retry_after_s"] > 0

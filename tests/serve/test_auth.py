@@ -17,8 +17,10 @@ OPEN = {"auth.login", "auth.try_login", "static"}
 
 
 def test_nothing_opens_without_a_session(app, client, login, kit):
-    form = {"csrf_token": kit.csrf_of(login.get("/")),
-            "film": (io.BytesIO(kit.film_bytes()), "a.png")}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(login.get("/")),
+        "film": (io.BytesIO(kit.film_bytes()), "a.png"),
+    }
     place = login.post("/", data=form).headers["Location"].strip("/").split("/")[1]
     stranger = app.test_client()
     rules = [
@@ -38,14 +40,24 @@ def test_nothing_opens_without_a_session(app, client, login, kit):
 
 
 def test_results_of_others_do_not_exist(app, login, kit):
-    form = {"csrf_token": kit.csrf_of(login.get("/")),
-            "film": (io.BytesIO(kit.film_bytes()), "secret.png")}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(login.get("/")),
+        "film": (io.BytesIO(kit.film_bytes()), "secret.png"),
+    }
     place = login.post("/", data=form).headers["Location"]
     other = app.test_client()
     kit.sign_in(other, kit.add_account(app, "eve", "admin"))
     token = kit.csrf_of(other.get("/"))
-    for name in ("", "film.png", "thumb.png", "layer.png", "download.png", "download.json",
-                 "print", "delete"):  # fmt: skip
+    for name in (
+        "",
+        "film.png",
+        "thumb.png",
+        "layer.png",
+        "download.png",
+        "download.json",
+        "print",
+        "delete",
+    ):
         assert other.get(place + name).status_code == 404, name
     assert other.post(f"{place}delete", data={"csrf_token": token}).status_code == 404
     assert "secret.png" not in other.get("/history").get_data(as_text=True)
@@ -54,8 +66,11 @@ def test_results_of_others_do_not_exist(app, login, kit):
 
 
 def test_forms_without_a_fresh_token_do_nothing(app, login, kit):
-    posts = [rule.rule for rule in app.url_map.iter_rules()
-             if "POST" in rule.methods and not rule.endpoint.startswith("api.")]  # fmt: skip
+    posts = [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if "POST" in rule.methods and not rule.endpoint.startswith("api.")
+    ]
     assert len(posts) >= 7
     for rule in posts:
         path = re.sub(r"<int:[^>]+>", "1", rule).replace("<prediction_id>", "x")
@@ -112,11 +127,21 @@ def test_lockout_counts_an_account_from_many_addresses(app, client, user, kit):
 def test_lockout_holds_across_processes(make_app, kit):
     first, second = make_app(), make_app()
     user = kit.add_account(first, "ann")
-    for app, expected in ((first, 401), (second, 401), (first, 401), (second, 401), (first, 401),
-                          (second, 429), (first, 429)):  # fmt: skip
+    for app, expected in (
+        (first, 401),
+        (second, 401),
+        (first, 401),
+        (second, 401),
+        (first, 401),
+        (second, 429),
+        (first, 429),
+    ):
         client = app.test_client()
-        form = {"csrf_token": kit.csrf_of(client.get("/login")), "name": user.name,
-                "password": "wrong"}  # fmt: skip
+        form = {
+            "csrf_token": kit.csrf_of(client.get("/login")),
+            "name": user.name,
+            "password": "wrong",
+        }
         assert client.post("/login", data=form).status_code == expected
 
 
@@ -160,8 +185,12 @@ def test_session_expires(app, login, column, age):
 def test_new_password_ends_other_sessions(app, login, user, kit):
     other = app.test_client()
     kit.sign_in(other, user)
-    form = {"csrf_token": kit.csrf_of(login.get("/account")), "old": user.password,
-            "new": "five other words in a row", "again": "five other words in a row"}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(login.get("/account")),
+        "old": user.password,
+        "new": "five other words in a row",
+        "again": "five other words in a row",
+    }
     assert login.post("/account/password", data=form).status_code == 303
     assert login.get("/history").status_code == 200
     assert other.get("/history").status_code == 302
@@ -179,8 +208,12 @@ def test_new_password_ends_other_sessions(app, login, user, kit):
     ],
 )
 def test_bad_new_password_changes_nothing(login, user, kit, old, new, again, words):
-    form = {"csrf_token": kit.csrf_of(login.get("/account")), "old": old or user.password,
-            "new": new, "again": again}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(login.get("/account")),
+        "old": old or user.password,
+        "new": new,
+        "again": again,
+    }
     answer = login.post("/account/password", data=form)
     assert answer.status_code == 422
     assert words in answer.get_data(as_text=True)
@@ -231,20 +264,35 @@ def test_users_page_is_for_admins(app, login, kit):
 
 
 @pytest.mark.parametrize(
-    "target", ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)",
-               "/ok\r\nX: y", ""],
-)  # fmt: skip
+    "target",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/ok\r\nX: y",
+        "",
+    ],
+)
 def test_login_never_leads_to_another_site(client, user, kit, target):
-    form = {"csrf_token": kit.csrf_of(client.get("/login")), "name": user.name,
-            "password": user.password, "next": target}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(client.get("/login")),
+        "name": user.name,
+        "password": user.password,
+        "next": target,
+    }
     assert client.post("/login", data=form).headers["Location"] == "/"
 
 
 def test_login_leads_back(client, user, kit):
     answer = client.get("/history?q=a")
     assert answer.headers["Location"] == "/login?next=/history?q%3Da"
-    form = {"csrf_token": kit.csrf_of(client.get(answer.headers["Location"])), "name": user.name,
-            "password": user.password, "next": "/history?q=a"}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(client.get(answer.headers["Location"])),
+        "name": user.name,
+        "password": user.password,
+        "next": "/history?q=a",
+    }
     assert client.post("/login", data=form).headers["Location"] == "/history?q=a"
 
 

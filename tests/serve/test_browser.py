@@ -92,8 +92,7 @@ def film_of(kit: Any, folder: Path, name: str = "film.jpg", **options: Any) -> s
 @pytest.mark.parametrize("size", SIZES)
 def test_from_login_to_logout(open_page, user, shared, size):
     jpeg = shared / "data/cxr4/images/viral"
-    films = [str(min(jpeg.iterdir())),
-             str(shared / "data/dicom/chest-pa-monochrome2-jpeg.dcm")]  # fmt: skip
+    films = [str(min(jpeg.iterdir())), str(shared / "data/dicom/chest-pa-monochrome2-jpeg.dcm")]
     page = open_page(size=size)
     sign_in(page, user, "wrong password here")
     page.get_by_text("do not go together").wait_for()
@@ -182,8 +181,11 @@ def test_bad_files_are_named_before_and_after_sending(open_page, user, kit, make
     (tmp_path / "broken.jpg").write_bytes(kit.film_bytes("JPEG")[:300])
     names = ("big.png", "empty.dcm", "notes.txt", "broken.jpg")
     page.get_by_label("Choose films").set_input_files([str(tmp_path / name) for name in names])
-    for words in ("33.0 MB: at most 32.0 MB are taken", "The file is empty",
-                  "Only JPEG, PNG, TIFF and DICOM"):  # fmt: skip
+    for words in (
+        "33.0 MB: at most 32.0 MB are taken",
+        "The file is empty",
+        "Only JPEG, PNG, TIFF and DICOM",
+    ):
         page.get_by_text(words).wait_for()
     page.get_by_role("button", name="Predict").click()
     page.get_by_text("0 of 1 film has a result").wait_for()
@@ -278,8 +280,17 @@ def test_every_page_is_named_labelled_readable_and_no_wider_than_a_phone(
     page.get_by_role("button", name="Predict").click()
     page.get_by_role("heading", name="Bacterial").wait_for()
     result = re.sub(r"\?.*", "", page.url)
-    for path in (result, f"{result}print", f"{result}delete", "/", "/history", "/account",
-                 "/users", "/model", "/nothing"):  # fmt: skip
+    for path in (
+        result,
+        f"{result}print",
+        f"{result}delete",
+        "/",
+        "/history",
+        "/account",
+        "/users",
+        "/model",
+        "/nothing",
+    ):
         page.goto(path)
         assert page.locator("h1").count() == 1, path
         assert page.get_by_text("Research use only, not a medical device.").first.is_visible()

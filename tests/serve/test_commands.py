@@ -80,15 +80,23 @@ def test_database_commands(run):
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
-    [("CXR_DATA_FOLDER", "/dev/null/x", "CXR_DATA_FOLDER"), ("CXR_LEVEL", "2", "CXR_LEVEL"),
-     ("CXR_DATABASE_URL", "nonsense", "CXR_DATABASE_URL"),
-     ("CXR_DATABASE_URL", "sqlite:////dev/null/x/y", "CXR_DATABASE_URL")],
-)  # fmt: skip
+    [
+        ("CXR_DATA_FOLDER", "/dev/null/x", "CXR_DATA_FOLDER"),
+        ("CXR_LEVEL", "2", "CXR_LEVEL"),
+        ("CXR_DATABASE_URL", "nonsense", "CXR_DATABASE_URL"),
+        ("CXR_DATABASE_URL", "sqlite:////dev/null/x/y", "CXR_DATABASE_URL"),
+    ],
+)
 def test_start_that_cannot_succeed_says_why_in_one_line(tmp_path, name, value, words):
     environ = {"PATH": os.environ["PATH"], "CXR_DATA_FOLDER": str(tmp_path), name: value}
     flask = Path(sys.executable).with_name("flask")
-    done = subprocess.run([flask, "--app", "cxr.serve", "users", "list"], env=environ,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [flask, "--app", "cxr.serve", "users", "list"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert words in done.stderr
@@ -113,12 +121,28 @@ def test_wheel_holds_templates_assets_and_revisions(tmp_path):
     shutil.copytree(root / "cxr", source / "cxr")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, source)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
-                    "--quiet", "--wheel-dir", tmp_path, source], check=True)  # fmt: skip
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "--quiet",
+            "--wheel-dir",
+            tmp_path,
+            source,
+        ],
+        check=True,
+    )
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     serve = root / "cxr" / "serve"
-    wanted = [path for kind in ("templates/*.html", "static/*", "migrations/**/*.py")
-              for path in serve.glob(kind)]  # fmt: skip
+    wanted = [
+        path
+        for kind in ("templates/*.html", "static/*", "migrations/**/*.py")
+        for path in serve.glob(kind)
+    ]
     assert len(wanted) > 20
     for path in wanted:
         assert path.relative_to(root).as_posix() in names

@@ -37,7 +37,12 @@ def test_only_what_the_image_needs_is_sent_to_the_engine():
 
 def test_compose_has_no_default_password_and_locks_the_container_down():
     assert not re.search(r"(?i)password\S*: *[^\s$/{\[]", COMPOSE)
-    for word in ("read_only: true", "cap_drop: [ALL]", "no-new-privileges", ":/bundle:ro",
-                 "CXR_BUNDLE_FOLDER:?"):  # fmt: skip
+    for word in (
+        "read_only: true",
+        "cap_drop: [ALL]",
+        "no-new-privileges",
+        ":/bundle:ro",
+        "CXR_BUNDLE_FOLDER:?",
+    ):
         assert word in COMPOSE
     assert "127.0.0.1:" in COMPOSE, "without a proxy it is not for the network"

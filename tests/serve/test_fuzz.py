@@ -17,9 +17,13 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
 pytestmark = pytest.mark.long
 
 CHECKS = [
-    not_a_server_error, status_code_conformance, content_type_conformance,
-    response_schema_conformance, ignored_auth, negative_data_rejection,
-]  # fmt: skip
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    ignored_auth,
+    negative_data_rejection,
+]
 OPERATIONS = [
     ("POST", "/api/v1/predictions"),
     ("GET", "/api/v1/predictions/{prediction_id}"),
@@ -28,9 +32,13 @@ OPERATIONS = [
     ("GET", "/api/v1/model"),
 ]
 FUZZ = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None,
-    suppress_health_check=list(HealthCheck), phases=[Phase.generate],
-)  # fmt: skip
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -62,6 +70,10 @@ def test_no_request_that_fits_or_misfits_breaks_the_service(make_app, kit, metho
 
 def test_every_operation_is_fuzzed(client):
     document = client.get("/api/v1/openapi.json").json
-    found = {(method.upper(), path) for path, methods in document["paths"].items()
-             for method in methods if method != "parameters"}  # fmt: skip
+    found = {
+        (method.upper(), path)
+        for path, methods in document["paths"].items()
+        for method in methods
+        if method != "parameters"
+    }
     assert found == set(OPERATIONS)

@@ -28,11 +28,24 @@ def old(tmp_path):
             counters.count_hit(session, f"k{name}", limit=5, window_s=60, now=NOW)
             for _ in range(3):
                 made = predictions.new_id()
-                predictions.save_prediction(session, PredictionRow(
-                    id=made, user_id=user.id, created_at=NOW, origin="api", name="ä.png",
-                    stem=made, refused=False, label="viral", refer=True, width_px=9,
-                    height_px=8, fingerprint="f", result={"probs": {"viral": 0.5}},
-                ))  # fmt: skip
+                predictions.save_prediction(
+                    session,
+                    PredictionRow(
+                        id=made,
+                        user_id=user.id,
+                        created_at=NOW,
+                        origin="api",
+                        name="ä.png",
+                        stem=made,
+                        refused=False,
+                        label="viral",
+                        refer=True,
+                        width_px=9,
+                        height_px=8,
+                        fingerprint="f",
+                        result={"probs": {"viral": 0.5}},
+                    ),
+                )
     yield database
     database.close()
 

@@ -5,14 +5,19 @@ import re
 
 def test_every_address_of_the_service_is_described_and_no_other(app, client):
     document = client.get("/api/v1/openapi.json").json
-    described = {(path, method.upper()) for path, methods in document["paths"].items()
-                 for method in methods if method != "parameters"}  # fmt: skip
+    described = {
+        (path, method.upper())
+        for path, methods in document["paths"].items()
+        for method in methods
+        if method != "parameters"
+    }
     real = {
         (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method)
-        for rule in app.url_map.iter_rules() if rule.endpoint.startswith("api.")
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint.startswith("api.")
         for method in rule.methods - {"HEAD", "OPTIONS"}
         if rule.endpoint not in ("api.openapi", "api.reference")
-    }  # fmt: skip
+    }
     assert described == real
     assert document["security"] == [{"token": []}]
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

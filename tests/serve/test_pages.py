@@ -10,8 +10,10 @@ NOTICE = "Research use only, not a medical device."
 
 def upload(client, kit, *films, **headers):
     """Send films (name, bytes) through the form."""
-    form = {"csrf_token": kit.csrf_of(client.get("/")),
-            "film": [(io.BytesIO(data), name) for name, data in films]}  # fmt: skip
+    form = {
+        "csrf_token": kit.csrf_of(client.get("/")),
+        "film": [(io.BytesIO(data), name) for name, data in films],
+    }
     return client.post("/", data=form, headers=headers)
 
 
@@ -23,8 +25,17 @@ def test_a_film_becomes_a_result_with_bars_set_advice_votes_and_maps(login, kit)
     answer = upload(login, kit, ("chest.png", kit.film_bytes()))
     assert answer.status_code == 303
     page = login.get(answer.headers["Location"]).get_data(as_text=True).replace("\u00a0", " ")
-    for words in ("Bacterial", "60 %", "chest.png", "Bacterial or viral, 90 %", "Advice",
-                  "mobilenetv2", "inceptionv3", "Side by side", NOTICE):  # fmt: skip
+    for words in (
+        "Bacterial",
+        "60 %",
+        "chest.png",
+        "Bacterial or viral, 90 %",
+        "Advice",
+        "mobilenetv2",
+        "inceptionv3",
+        "Side by side",
+        NOTICE,
+    ):
         assert words in page
     assert "style=" not in page
     assert "<script>" not in page
@@ -32,8 +43,13 @@ def test_a_film_becomes_a_result_with_bars_set_advice_votes_and_maps(login, kit)
 
 def test_result_pictures_and_downloads_are_served(login, kit):
     place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.film_bytes())))}"
-    for name in ("film.png", "thumb.png", "layer.png", "layer.png?label=viral&member=inceptionv3",
-                 "download.png?label=covid"):  # fmt: skip
+    for name in (
+        "film.png",
+        "thumb.png",
+        "layer.png",
+        "layer.png?label=viral&member=inceptionv3",
+        "download.png?label=covid",
+    ):
         answer = login.get(f"{place}/{name}")
         assert answer.status_code == 200, name
         assert answer.data.startswith(b"\x89PNG")
@@ -72,9 +88,13 @@ def test_refused_film_says_why_and_shows_no_class(login, kit):
 
 def test_several_films_go_in_one_upload_and_bad_ones_are_named(login, kit):
     answer = upload(
-        login, kit, ("one.png", kit.film_bytes()), ("two.jpg", kit.film_bytes("JPEG")),
-        ("broken.png", kit.film_bytes()[:200]), ("words.txt", b"no film"),
-    )  # fmt: skip
+        login,
+        kit,
+        ("one.png", kit.film_bytes()),
+        ("two.jpg", kit.film_bytes("JPEG")),
+        ("broken.png", kit.film_bytes()[:200]),
+        ("words.txt", b"no film"),
+    )
     assert answer.status_code == 303
     page = login.get(answer.headers["Location"]).get_data(as_text=True)
     for words in ("2 films", "one.png", "two.jpg", "broken.png", "words.txt"):

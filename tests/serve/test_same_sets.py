@@ -46,25 +46,40 @@ class FakeRuntime:
 def uncertainty() -> dict:
     level = {"plain": PLAIN, "per_class": LIMITS, "note": ""}
     return {
-        "fitted_on": "validation", "n": 90, "n_patients": 60, "labels": list(LABELS),
-        "counts": dict.fromkeys(LABELS, 30), "patients": dict.fromkeys(LABELS, 20), "warning": "",
-        "conformal": {"levels": {"0.9": level}}, "referral": {"threshold": 0.4, "coverage": 0.8},
-    }  # fmt: skip
+        "fitted_on": "validation",
+        "n": 90,
+        "n_patients": 60,
+        "labels": list(LABELS),
+        "counts": dict.fromkeys(LABELS, 30),
+        "patients": dict.fromkeys(LABELS, 20),
+        "warning": "",
+        "conformal": {"levels": {"0.9": level}},
+        "referral": {"threshold": 0.4, "coverage": 0.8},
+    }
 
 
 @pytest.fixture(scope="module")
 def certainty() -> dict:
     """What make evaluate measures of these logits."""
-    rows = pd.DataFrame({
-        "image": [f"{i}.png" for i in range(N)], "split": "test",
-        "label": [LABELS[k] for k in TARGETS], "group": [f"p{i // 2}" for i in range(N)],
-        "patient_id": "", "source": "", "sha256": "",
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(N)],
+            "split": "test",
+            "label": [LABELS[k] for k in TARGETS],
+            "group": [f"p{i // 2}" for i in range(N)],
+            "patient_id": "",
+            "source": "",
+            "sha256": "",
+        }
+    )
     ensemble = Ensemble(LABELS, ("only",), {"only": 1.0}, {"only": 1.0})
     return measure_certainty(
-        build_predictions(rows, {"only": LOGITS}, ensemble), ensemble=ensemble,
-        uncertainty=uncertainty(), resamples=5, note=NOTE,
-    )  # fmt: skip
+        build_predictions(rows, {"only": LOGITS}, ensemble),
+        ensemble=ensemble,
+        uncertainty=uncertainty(),
+        resamples=5,
+        note=NOTE,
+    )
 
 
 @pytest.fixture
@@ -77,13 +92,23 @@ def bundle(tmp_path, monkeypatch, certainty):
     kept = {"0.9": {key: sets[key] for key in ("coverage", "size", "per_class")}}
     figure = {"value": 0.5, "low": 0.3, "high": 0.7}
     metrics = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_auroc"), figure)
-    write_info(folder, {
-        "labels": list(LABELS), "members": ["only"], "weights": {"only": 1.0}, "run": "r",
-        "preprocess": {"size_px": 64, "fit": "stretch"}, "data": {"name": "d", "fingerprint": "f"},
-        "synthetic": False, "note": NOTE, "uncertainty": uncertainty(), "models": {},
-        "environment": {"time_utc": ""},
-        "test": {"n": N, "ensemble": metrics, "prediction_sets": kept},
-    })  # fmt: skip
+    write_info(
+        folder,
+        {
+            "labels": list(LABELS),
+            "members": ["only"],
+            "weights": {"only": 1.0},
+            "run": "r",
+            "preprocess": {"size_px": 64, "fit": "stretch"},
+            "data": {"name": "d", "fingerprint": "f"},
+            "synthetic": False,
+            "note": NOTE,
+            "uncertainty": uncertainty(),
+            "models": {},
+            "environment": {"time_utc": ""},
+            "test": {"n": N, "ensemble": metrics, "prediction_sets": kept},
+        },
+    )
     monkeypatch.setattr(predictor_module, "open_runtime", lambda *_, **__: FakeRuntime())
     return folder
 
@@ -114,8 +139,13 @@ def expected(limits: dict[str, float]) -> list[list[str]]:
     for scores in LOGITS:
         probs = np.exp(scores) / np.exp(scores).sum()
         top = LABELS[int(np.argmax(probs))]
-        sets.append([name for name, prob in zip(LABELS, probs, strict=True)
-                     if 1 - prob <= limits[name] or name == top])  # fmt: skip
+        sets.append(
+            [
+                name
+                for name, prob in zip(LABELS, probs, strict=True)
+                if 1 - prob <= limits[name] or name == top
+            ]
+        )
     return sets
 
 
@@ -183,8 +213,12 @@ def _check_server(app, kit, wanted, coverage, old) -> None:
     with app.app_context(), serving().database.write() as session:
         secret = create_token(session, account.id, "tests", now=utc_now())[0]
     for film, names in zip(films(), wanted, strict=True):
-        rest = client.post("/api/v1/predictions", data=film, content_type="image/png",
-                           headers={"Authorization": f"Bearer {secret}"}).json  # fmt: skip
+        rest = client.post(
+            "/api/v1/predictions",
+            data=film,
+            content_type="image/png",
+            headers={"Authorization": f"Bearer {secret}"},
+        ).json
         assert rest["prediction_set"] == names
         assert rest["set_coverage"] == ({} if old else coverage)
     page = client.get("/model").get_data(as_text=True)

@@ -61,11 +61,16 @@ def test_every_page_says_research_use_only(app, login, client):
 
 @pytest.mark.parametrize(
     ("rule", "address", "secure"),
-    [("auto", "http://localhost:5000", False), ("auto", "http://127.0.0.1", False),
-     ("auto", "http://[::1]:5000", False), ("auto", "http://films.example", True),
-     ("auto", "https://films.example", True), ("always", "http://localhost", True),
-     ("never", "http://films.example", False)],
-)  # fmt: skip
+    [
+        ("auto", "http://localhost:5000", False),
+        ("auto", "http://127.0.0.1", False),
+        ("auto", "http://[::1]:5000", False),
+        ("auto", "http://films.example", True),
+        ("auto", "https://films.example", True),
+        ("always", "http://localhost", True),
+        ("never", "http://films.example", False),
+    ],
+)
 def test_cookie_is_for_https_unless_the_machine_is_this_one(make_app, rule, address, secure):
     answer = make_app(secure_cookies=rule).test_client().get("/login", base_url=address)
     cookie = answer.headers["Set-Cookie"]
@@ -98,8 +103,10 @@ def test_first_start_makes_a_secret_key_for_its_owner_alone(tmp_path):
 
 def test_secret_key_comes_from_environment_or_file(tmp_path):
     (tmp_path / "key").write_text("k" * 40 + "\n")
-    for name, value, key in (("CXR_SECRET_KEY", "s" * 32, "s" * 32),
-                             ("CXR_SECRET_KEY_FILE", str(tmp_path / "key"), "k" * 40)):  # fmt: skip
+    for name, value, key in (
+        ("CXR_SECRET_KEY", "s" * 32, "s" * 32),
+        ("CXR_SECRET_KEY_FILE", str(tmp_path / "key"), "k" * 40),
+    ):
         assert read_secret_key(Settings.load(environ={name: value})) == key
     with pytest.raises(InputError, match="at least 32"):
         read_secret_key(Settings.load(environ={"CXR_SECRET_KEY": "short"}))
@@ -109,11 +116,16 @@ def test_secret_key_comes_from_environment_or_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"nonsense": 1}, "unknown setting"), ({"trusted_proxies": "x"}, "a number"),
-     ({"level": 1.0}, "0.5 to below 1"), ({"secure_cookies": "maybe"}, "auto, always, never"),
-     ({"automatic_upgrade": "perhaps"}, "true or false"), ({"max_pixels": 10**9}, "1024 to"),
-     ({"queue_length": 0}, "1 and above")],
-)  # fmt: skip
+    [
+        ({"nonsense": 1}, "unknown setting"),
+        ({"trusted_proxies": "x"}, "a number"),
+        ({"level": 1.0}, "0.5 to below 1"),
+        ({"secure_cookies": "maybe"}, "auto, always, never"),
+        ({"automatic_upgrade": "perhaps"}, "true or false"),
+        ({"max_pixels": 10**9}, "1024 to"),
+        ({"queue_length": 0}, "1 and above"),
+    ],
+)
 def test_wrong_setting_is_one_line(values, words):
     with pytest.raises(InputError, match=words) as caught:
         Settings.load(values, environ={})
@@ -163,8 +175,14 @@ def test_request_that_is_too_long_is_not_read(make_app, kit):
 
 
 def test_paths_of_addresses_never_reach_the_disk(login, app):
-    for name in ("../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/secret_key", "x" * 5000,
-                 "\x00", "'; DROP TABLE users; --"):  # fmt: skip
+    for name in (
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "%2e%2e/secret_key",
+        "x" * 5000,
+        "\x00",
+        "'; DROP TABLE users; --",
+    ):
         assert login.get(f"/predictions/{name}/film.png").status_code in (308, 404)
         assert login.get(f"/static/{name}").status_code in (308, 404)
     for stem in ("../secret_key", "0" * 31, "0" * 33, "G" * 32, ""):
@@ -235,8 +253,10 @@ def test_tidying_takes_old_results_orphans_and_leftovers(make_app, kit):
             row = session.merge(old)
             row.created_at = utc_now().replace(year=2020)
         films = here.films
-        orphan, fresh = films.save(films.load_film(new.stem), None), films.save(
-            films.load_film(new.stem), None)  # fmt: skip
+        orphan, fresh = (
+            films.save(films.load_film(new.stem), None),
+            films.save(films.load_film(new.stem), None),
+        )
         (films.folder / ".new-left").mkdir()
         before = time.time() - ORPHAN_AGE_S - 60
         for path in (films.folder / ".new-left", films.film_path(orphan).parent):

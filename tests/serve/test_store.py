@@ -52,10 +52,20 @@ def add(database: Database, name: str = "ann") -> int:
 def row(user_id: int, *, label: str = "viral", name: str = "a.png", age_days: int = 0):
     made = predictions.new_id()
     return PredictionRow(
-        id=made, user_id=user_id, created_at=NOW - timedelta(days=age_days), origin="page",
-        name=name, stem=made, refused=not label, label=label, refer=False, width_px=9, height_px=8,
-        fingerprint="f", result={"probs": {"viral": 0.5, "bacterial": 0.25}, "set": ["ä"]},
-    )  # fmt: skip
+        id=made,
+        user_id=user_id,
+        created_at=NOW - timedelta(days=age_days),
+        origin="page",
+        name=name,
+        stem=made,
+        refused=not label,
+        label=label,
+        refer=False,
+        width_px=9,
+        height_px=8,
+        fingerprint="f",
+        result={"probs": {"viral": 0.5, "bacterial": 0.25}, "set": ["ä"]},
+    )
 
 
 def test_tables_of_the_revisions_are_those_of_the_models(database):
@@ -71,17 +81,54 @@ def test_upgrade_from_the_first_revision_keeps_every_row(blank):
     with blank.engine.begin() as connection:
         first.reflect(connection)
         tables = first.tables
-        connection.execute(tables["users"].insert(), [
-            {"name": f"u{n}", "password_hash": "h", "role": "user", "disabled": False,
-             "created_at": NOW, "login_at": None} for n in (1, 2)])  # fmt: skip
-        connection.execute(tables["tokens"].insert(), [
-            {"user_id": 1, "name": "t", "digest": "d", "hint": "cxr_", "created_at": NOW,
-             "used_at": None}])  # fmt: skip
-        connection.execute(tables["predictions"].insert(), [
-            {"id": f"p{n}", "user_id": 1 + n % 2, "created_at": NOW - timedelta(days=n // 3),
-             "origin": "page", "name": "a", "stem": f"s{n}", "refused": n == 0, "label": "x",
-             "refer": False, "width_px": 1, "height_px": 1, "fingerprint": "f",
-             "result": {"n": n}} for n in range(5)])  # fmt: skip
+        connection.execute(
+            tables["users"].insert(),
+            [
+                {
+                    "name": f"u{n}",
+                    "password_hash": "h",
+                    "role": "user",
+                    "disabled": False,
+                    "created_at": NOW,
+                    "login_at": None,
+                }
+                for n in (1, 2)
+            ],
+        )
+        connection.execute(
+            tables["tokens"].insert(),
+            [
+                {
+                    "user_id": 1,
+                    "name": "t",
+                    "digest": "d",
+                    "hint": "cxr_",
+                    "created_at": NOW,
+                    "used_at": None,
+                }
+            ],
+        )
+        connection.execute(
+            tables["predictions"].insert(),
+            [
+                {
+                    "id": f"p{n}",
+                    "user_id": 1 + n % 2,
+                    "created_at": NOW - timedelta(days=n // 3),
+                    "origin": "page",
+                    "name": "a",
+                    "stem": f"s{n}",
+                    "refused": n == 0,
+                    "label": "x",
+                    "refer": False,
+                    "width_px": 1,
+                    "height_px": 1,
+                    "fingerprint": "f",
+                    "result": {"n": n},
+                }
+                for n in range(5)
+            ],
+        )
     blank.upgrade()
     with blank.read() as session:
         assert session.scalars(sa.select(User.name).order_by(User.id)).all() == ["u1", "u2"]
@@ -90,14 +137,19 @@ def test_upgrade_from_the_first_revision_keeps_every_row(blank):
         assert [item.result for item in found] == [{"n": n} for n in range(5)]
         days = session.scalars(sa.select(Usage).order_by(Usage.user_id, Usage.day)).all()
         assert [(u.user_id, u.day, u.films, u.refused) for u in days] == [
-            (1, date(2026, 2, 28), 1, 0), (1, date(2026, 3, 1), 2, 1),
-            (2, date(2026, 2, 28), 1, 0), (2, date(2026, 3, 1), 1, 0)]  # fmt: skip
+            (1, date(2026, 2, 28), 1, 0),
+            (1, date(2026, 3, 1), 2, 1),
+            (2, date(2026, 2, 28), 1, 0),
+            (2, date(2026, 3, 1), 1, 0),
+        ]
     assert add(blank, "new") == 3
 
 
 def test_processes_that_start_together_upgrade_once(blank):
-    others = [Database(str(blank.engine.url.render_as_string(hide_password=False)), threads=3)
-              for _ in range(3)]  # fmt: skip
+    others = [
+        Database(str(blank.engine.url.render_as_string(hide_password=False)), threads=3)
+        for _ in range(3)
+    ]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(Database.upgrade, others))
     assert blank.revision() == blank.newest_revision()
@@ -181,8 +233,9 @@ def test_limit_cannot_be_used_twice_around_a_border(database):
     allowed = 0
     for at in (*range(50, 60), *range(60, 70)):
         with database.write() as session:
-            rate = counters.count_hit(session, "k", limit=10, window_s=60,
-                                      now=NOW + timedelta(seconds=at))  # fmt: skip
+            rate = counters.count_hit(
+                session, "k", limit=10, window_s=60, now=NOW + timedelta(seconds=at)
+            )
         allowed += rate.allowed
     assert allowed <= 11
 

@@ -1,4 +1,4 @@
-"""Augmentation: bounded, seeded, per film, and never upside down."""
+"""Augmentation: bounded, seeded, per image, and never upside down."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from cxr.training.augment import Augmentation, augment
 OFF = Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def films(count: int = 6, side: int = 32) -> torch.Tensor:
+def images(count: int = 6, side: int = 32) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, 1, side, side), generator=draw, dtype=torch.uint8)
 
@@ -26,26 +26,26 @@ def with_spot(count: int, row: int, column: int, side: int = 65) -> torch.Tensor
     return pixels
 
 
-def centres(films: torch.Tensor) -> torch.Tensor:
+def centres(images: torch.Tensor) -> torch.Tensor:
     """Return the (B, 2) centre of brightness, row and column, as shares from the middle."""
-    side = films.shape[-1]
+    side = images.shape[-1]
     axis = (torch.arange(side) + 0.5) / side - 0.5
-    mass = films.sum(dim=(1, 2, 3))
-    rows = (films.sum(dim=(1, 3)) * axis).sum(dim=1) / mass
-    columns = (films.sum(dim=(1, 2)) * axis).sum(dim=1) / mass
+    mass = images.sum(dim=(1, 2, 3))
+    rows = (images.sum(dim=(1, 3)) * axis).sum(dim=1) / mass
+    columns = (images.sum(dim=(1, 2)) * axis).sum(dim=1) / mass
     return torch.stack([rows, columns], dim=1)
 
 
-def test_all_off_leaves_the_films_alone():
-    pixels = films()
+def test_all_off_leaves_the_images_alone():
+    pixels = images()
     found = run(pixels, OFF)
     assert found.dtype == torch.float32
     assert torch.allclose(found, pixels.float() / 255, atol=2e-4)
 
 
 @pytest.mark.parametrize("size_px", [16, 48, 75])
-def test_defaults_give_films_of_the_members_side_between_0_and_1(size_px):
-    found = run(films(), Augmentation(), size_px=size_px)
+def test_defaults_give_images_of_the_members_side_between_0_and_1(size_px):
+    found = run(images(), Augmentation(), size_px=size_px)
     assert found.shape == (6, 1, size_px, size_px)
     assert found.min() >= 0
     assert found.max() <= 1
@@ -53,7 +53,7 @@ def test_defaults_give_films_of_the_members_side_between_0_and_1(size_px):
 
 
 def test_the_generator_fixes_the_outcome():
-    one, again, other = (run(films(), Augmentation(), seed=seed) for seed in (3, 3, 4))
+    one, again, other = (run(images(), Augmentation(), seed=seed) for seed in (3, 3, 4))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
@@ -62,8 +62,8 @@ def test_the_generator_fixes_the_outcome():
     "name",
     ["rotation_deg", "shift", "scale", "brightness", "contrast", "gamma", "noise", "blur_px"],
 )
-def test_each_film_draws_its_own_amount(name):
-    same = films(1).expand(5, -1, -1, -1)
+def test_each_image_draws_its_own_amount(name):
+    same = images(1).expand(5, -1, -1, -1)
     size = {"rotation_deg": 20.0, "blur_px": 2.0}.get(name, 0.3)
     found = run(same, replace(OFF, **{name: size}))
     for one in range(5):
@@ -101,12 +101,12 @@ def test_nothing_turns_upside_down_or_mirrors_by_default():
 
 
 def test_a_certain_flip_mirrors_exactly():
-    pixels = films()
+    pixels = images()
     found = run(pixels, replace(OFF, horizontal_flip=1.0))
     assert torch.allclose(found, pixels.flip(-1).float() / 255, atol=2e-4)
 
 
-def test_half_of_the_films_flip_at_a_chance_of_half():
+def test_half_of_the_images_flip_at_a_chance_of_half():
     found = centres(run(with_spot(400, 32, 14), replace(OFF, horizontal_flip=0.5), size_px=65))
     assert (found[:, 1] > 0).float().mean() == pytest.approx(0.5, abs=0.08)
 
@@ -127,7 +127,7 @@ def test_gamma_keeps_black_and_white():
 
 
 def test_blur_smooths_and_keeps_the_mean():
-    pixels = films(8)
+    pixels = images(8)
     found = run(pixels, replace(OFF, blur_px=1.5))
     before, after = pixels.float() / 255, found
     assert (after.std(dim=(1, 2, 3)) <= before.std(dim=(1, 2, 3)) + 1e-3).all()
@@ -144,7 +144,7 @@ def test_noise_stays_within_its_bound():
 
 
 def test_batch_is_not_changed_in_place():
-    pixels = films()
+    pixels = images()
     before = pixels.clone()
     run(pixels, Augmentation(horizontal_flip=0.5))
     assert torch.equal(pixels, before)

@@ -22,19 +22,24 @@ from cxr.training.trainer import Machine, fit
 
 LABELS = ("normal", "viral")
 SETTINGS = FitSettings(
-    max_epochs=3, batch_size=4, lr=5e-3, backbone_lr_factor=1.0, ema_decay=0.9, warmup=0.2,
+    max_epochs=3,
+    batch_size=4,
+    lr=5e-3,
+    backbone_lr_factor=1.0,
+    ema_decay=0.9,
+    warmup=0.2,
     augmentation=Augmentation(blur_px=0.5),
-)  # fmt: skip
+)
 MACHINE = Machine(accelerator="cpu", precision="32", progress=False, checkpoint_minutes=1e9)
 
 
-def films(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Return films that are bright at the top or at the bottom, and which."""
+def images(count: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Return images that are bright at the top or at the bottom, and which."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 80, (count, 32, 32)).astype(np.uint8)
     targets = np.arange(count) % 2
-    for film, target in zip(pixels, targets, strict=True):
-        film[slice(0, 12) if target else slice(20, 32)] += 150
+    for image, target in zip(pixels, targets, strict=True):
+        image[slice(0, 12) if target else slice(20, 32)] += 150
     return pixels, targets.astype(np.int64)
 
 
@@ -45,11 +50,14 @@ def module_and_loaders(
     random_start: bool = False,
     frozen: tuple[str, ...] = (),
 ):
-    pixels, targets = films()
+    pixels, targets = images()
     member = build_member(
-        "mobilenetv2_035", LABELS, input_size_px=32, drop_rate=0.2,
+        "mobilenetv2_035",
+        LABELS,
+        input_size_px=32,
+        drop_rate=0.2,
         generator=torch.Generator().manual_seed(seed),
-    )  # fmt: skip
+    )
     with torch.no_grad():
         draw = torch.Generator().manual_seed(seed)
         for parameter in member.parameters():
@@ -57,9 +65,14 @@ def module_and_loaders(
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
     freeze(member, frozen)
     module = MemberModule(
-        member, settings, class_weights=None, names=[f"film{i}" for i in range(16)], seed=seed,
-        frozen=frozen, random_start=random_start,
-    )  # fmt: skip
+        member,
+        settings,
+        class_weights=None,
+        names=[f"image{i}" for i in range(16)],
+        seed=seed,
+        frozen=frozen,
+        random_start=random_start,
+    )
     rows = np.arange(16)
     train = BatchLoader(pixels, targets, EpochSampler(rows, seed=seed), batch_size=4)
     return module, train, BatchLoader(pixels, targets, FixedOrder(rows), batch_size=8)
@@ -71,15 +84,25 @@ def losses(folder: Path) -> list[str]:
 
 
 def test_overfits_four_images(tmp_path):
-    pixels, targets = films(4)
+    pixels, targets = images(4)
     module, _, _ = module_and_loaders()
-    settings = replace(SETTINGS, max_epochs=30, patience=100, augmentation=Augmentation(
-        0, 0, 0, 0, 0, 0, 0, 0), label_smoothing=0)  # fmt: skip
+    settings = replace(
+        SETTINGS,
+        max_epochs=30,
+        patience=100,
+        augmentation=Augmentation(0, 0, 0, 0, 0, 0, 0, 0),
+        label_smoothing=0,
+    )
     module.settings = settings
     rows = np.arange(4)
     train = BatchLoader(pixels, targets, EpochSampler(rows, seed=0), batch_size=4)
-    fit(module, train, BatchLoader(pixels, targets, FixedOrder(rows), batch_size=4), tmp_path,
-        machine=MACHINE)  # fmt: skip
+    fit(
+        module,
+        train,
+        BatchLoader(pixels, targets, FixedOrder(rows), batch_size=4),
+        tmp_path,
+        machine=MACHINE,
+    )
     assert float(losses(tmp_path)[-1]) < 0.1
 
 
@@ -102,10 +125,10 @@ def test_same_seed_gives_the_same_loss(tmp_path):
 def test_statistics_of_a_random_network_forget_their_start(tmp_path, random_start):
     settings = replace(SETTINGS, max_epochs=1, ema_decay=0)
     module, train, val = module_and_loaders(settings, random_start=random_start)
-    # The first norm sees what no training changes much: its variance is that of the films.
+    # The first norm sees what no training changes much: its variance is that of the images.
     fit(module, train, val, tmp_path, machine=MACHINE)
     norm = module.member.network.bn1
-    pixels = torch.from_numpy(films()[0])[:, None]
+    pixels = torch.from_numpy(images()[0])[:, None]
     with torch.no_grad():
         seen = module.member.network.conv_stem(module.member.prepare(pixels))
     kept = norm.running_var / seen.var(dim=(0, 2, 3))
@@ -142,8 +165,7 @@ def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at, frozen):
     fit(module, train, val, whole, machine=MACHINE)
     broken, train, val = module_and_loaders(random_start=not frozen, frozen=frozen)
     with pytest.raises(KeyError, match="killed"):
-        fit(broken, train, val, cut, machine=MACHINE,
-            extra_callbacks=(Kill(cut, save_at, die_at),))  # fmt: skip
+        fit(broken, train, val, cut, machine=MACHINE, extra_callbacks=(Kill(cut, save_at, die_at),))
     resumed, train, val = module_and_loaders(random_start=not frozen, frozen=frozen)
     result = fit(resumed, train, val, cut, machine=MACHINE)
     assert result.resumed_at_step == save_at
@@ -152,9 +174,10 @@ def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at, frozen):
     # Buffers too: the running statistics of batch norms.
     kept = resumed.member.state_dict()
     differing = [
-        name for name, value in module.member.state_dict().items()
+        name
+        for name, value in module.member.state_dict().items()
         if not torch.equal(value, kept[name])
-    ]  # fmt: skip
+    ]
     assert not differing
 
 
@@ -164,9 +187,10 @@ def test_frozen_modules_keep_every_number(tmp_path):
     fit(module, train, val, tmp_path, machine=MACHINE)
     prefixes = tuple(f"network.{name}." for name in FROZEN)
     moved = [
-        name for name, value in module.member.state_dict().items()
+        name
+        for name, value in module.member.state_dict().items()
         if name.startswith(prefixes) and not torch.equal(value, before[name])
-    ]  # fmt: skip
+    ]
     assert any(name.startswith(prefixes) for name in before)
     assert not moved
 
@@ -177,10 +201,14 @@ def test_logged_rate_is_that_of_the_step(tmp_path):
     steps = SETTINGS.max_epochs * len(train)
     warmup = round(SETTINGS.warmup * steps)
     wanted = [
-        SETTINGS.lr * ((step + 1) / warmup if step < warmup
-                       else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))))
+        SETTINGS.lr
+        * (
+            (step + 1) / warmup
+            if step < warmup
+            else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        )
         for step in range(steps)
-    ]  # fmt: skip
+    ]
     with (tmp_path / "logs/curves.csv").open() as file:
         rates = [float(row["lr"]) for row in csv.DictReader(file)]
     assert rates == pytest.approx(wanted)
@@ -194,7 +222,7 @@ def test_non_finite_loss_stops_and_names_the_images(tmp_path):
     module, train, val = module_and_loaders()
     with torch.no_grad():
         module.member.head.bias.fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match=r"became nan at step 0.*film\d+, film\d+"):
+    with pytest.raises(NonFiniteLossError, match=r"became nan at step 0.*image\d+, image\d+"):
         fit(module, train, val, tmp_path, machine=MACHINE)
 
 

@@ -1,4 +1,4 @@
-"""Logits of films in order, and their table, which keeps every bit."""
+"""Logits of images in order, and their table, which keeps every bit."""
 
 import numpy as np
 import pandas as pd
@@ -57,13 +57,13 @@ def test_the_same_call_gives_the_same_bits(member, pixels):
     assert np.array_equal(first, again)
 
 
-def test_every_film_is_counted(member, pixels):
+def test_every_image_is_counted(member, pixels):
     counted: list[int] = []
     predict_logits(member, pixels, np.arange(7), batch_size=3, on_image=lambda: counted.append(1))
     assert len(counted) == 7
 
 
-def test_no_film_gives_no_logits(member, pixels):
+def test_no_image_gives_no_logits(member, pixels):
     assert predict_logits(member, pixels, np.arange(0)).shape == (0, 3)
 
 
@@ -76,8 +76,14 @@ def test_features_give_the_logits_in_closed_form(member, pixels):
 
 
 def table(rows: int) -> pd.DataFrame:
-    return pd.DataFrame({"image": [f"{i}.png" for i in range(rows)], "split": "val",
-                         "label": "covid", "sha256": "x"})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(rows)],
+            "split": "val",
+            "label": "covid",
+            "sha256": "x",
+        }
+    )
 
 
 def test_the_table_keeps_every_bit(tmp_path):

@@ -1,6 +1,6 @@
 """Synthetic chest radiographs: the embedded default data and the tests' fixture.
 
-Read ``render`` first, then ``chest`` (who), ``film`` (how it was taken), ``lungs``,
+Read ``render`` first, then ``chest`` (who), ``image`` (how it was taken), ``lungs``,
 ``bones``, ``vessels`` (what casts a shadow), ``lesions`` (what is to be found) and
 ``writer`` (the folder).
 """

@@ -7,8 +7,8 @@ cost as much as one. H W pixels; every map is (H, W) float32.
 import numpy as np
 
 from cxr.data.phantom.chest import RIBS, Chest
-from cxr.data.phantom.film import Pose, View
 from cxr.data.phantom.lungs import Field, ball
+from cxr.data.phantom.phantom_image import Pose, View
 from cxr.data.phantom.vessels import Floats
 
 
@@ -100,7 +100,7 @@ def _spine(field: Field, chest: Chest, pose: Pose) -> Floats:
 
 
 def _shoulders(field: Field, view: View) -> Floats:
-    """Shoulder blades and heads of the upper arms, seldom wholly on the film."""
+    """Shoulder blades and heads of the upper arms, seldom wholly on the image."""
     side, y = np.abs(field.x), field.y
     over = 0.62 if view == "AP" else 0.74
     edge = over + 0.10 * np.sin(2.2 * (y + 0.75))

@@ -1,8 +1,8 @@
-"""Who is on the film: one synthetic patient's anatomy, drawn once and kept.
+"""Who is on the image: one synthetic patient's anatomy, drawn once and kept.
 
-Lengths are in half film widths at scale 1 (about 18 cm); x grows to the patient's left,
-which is the film's right, y grows to the feet. Water paths are in units of a trunk's
-depth. All proportions are drawn from memory of adult frontal films, not measured.
+Lengths are in half image widths at scale 1 (about 18 cm); x grows to the patient's left,
+which is the image's right, y grows to the feet. Water paths are in units of a trunk's
+depth. All proportions are drawn from memory of adult frontal images, not measured.
 """
 
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ class Chest:
 
 
 def draw_chest(rng: np.random.Generator) -> Chest:
-    """Draw a patient. The class of the films is not known here, on purpose.
+    """Draw a patient. The class of the images is not known here, on purpose.
 
     Args:
         rng: the patient's own generator.

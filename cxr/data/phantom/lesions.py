@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.phantom.chest import Chest
-from cxr.data.phantom.film import Pose
 from cxr.data.phantom.lungs import Field, Mask, sample_noise
+from cxr.data.phantom.phantom_image import Pose
 from cxr.data.phantom.vessels import Floats, blur, splat
 
 VISIBLE = 0.10
@@ -78,11 +78,16 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
         threads, beads = _threads(severity, chest, rng)
         blobs = [(side, 0.40, 0.55, 0.40, 0.40, 0.03 + 0.04 * severity) for side in (-1.0, 1.0)]
     return Lesion(
-        label, severity, np.array(blobs, np.float32).reshape(-1, 6), fissure, threads, beads,
+        label,
+        severity,
+        np.array(blobs, np.float32).reshape(-1, 6),
+        fissure,
+        threads,
+        beads,
         rng.standard_normal((24, 24)).astype(np.float32),
         rng.standard_normal((30, 30)).astype(np.float32),
         rng.standard_normal((56, 56)).astype(np.float32),
-    )  # fmt: skip
+    )
 
 
 def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple[float, ...]]:
@@ -91,10 +96,16 @@ def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple
     for side in (-1.0, 1.0):
         for _ in range(int(rng.integers(2, 4 + round(2 * severity)))):
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
-            patches.append((
-                side, rng.uniform(0.62, 0.88), down, rng.uniform(0.16, 0.27),
-                rng.uniform(0.10, 0.18), rng.uniform(0.44, 0.54) + 0.22 * severity,
-            ))  # fmt: skip
+            patches.append(
+                (
+                    side,
+                    rng.uniform(0.62, 0.88),
+                    down,
+                    rng.uniform(0.16, 0.27),
+                    rng.uniform(0.10, 0.18),
+                    rng.uniform(0.44, 0.54) + 0.22 * severity,
+                )
+            )
     return patches
 
 
@@ -105,9 +116,13 @@ def _one_lobe(
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
     extent = 1.30 + 0.25 * severity
     blob = (
-        side, across + rng.normal(0, 0.06), down + rng.normal(0, 0.04),
-        wide * extent, high * extent, rng.uniform(0.86, 0.94) + 0.12 * severity,
-    )  # fmt: skip
+        side,
+        across + rng.normal(0, 0.06),
+        down + rng.normal(0, 0.04),
+        wide * extent,
+        high * extent,
+        rng.uniform(0.86, 0.94) + 0.12 * severity,
+    )
     return [blob], (above, below)
 
 
@@ -131,7 +146,7 @@ def _threads(severity: float, chest: Chest, rng: np.random.Generator) -> tuple[F
 
 
 def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
-    """Render a patient's disease in one film's position.
+    """Render a patient's disease in one image's position.
 
     Args:
         lesion: the disease.

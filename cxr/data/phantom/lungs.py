@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.phantom.chest import Chest
-from cxr.data.phantom.film import Pose, View
+from cxr.data.phantom.phantom_image import Pose, View
 from cxr.data.phantom.vessels import Floats
 
 Mask = NDArray[np.bool_]
@@ -22,7 +22,7 @@ class Field:
     Attributes:
         x: to the patient's left.
         y: to the feet.
-        right: bool, the patient's right half, which is the film's left.
+        right: bool, the patient's right half, which is the image's left.
         off: distance from the midline.
         wall: distance from the midline to the pleura at that height.
         across: off / wall, 1 at the pleura.
@@ -83,9 +83,19 @@ def lay_out(chest: Chest, pose: Pose, view: View) -> Field:
     shadow = _mediastinum(x - np.float32(0.05 * pose.turn), y, chest, pose.drop, view)
     lung = (across < 1) & (y < dome) & (part > 0) & (shadow < 0.12) & (off > 0.1)
     return Field(
-        x, y, right, off, wall, across, dome, down, air, shadow, lung,
+        x,
+        y,
+        right,
+        off,
+        wall,
+        across,
+        dome,
+        down,
+        air,
+        shadow,
+        lung,
         sample_noise(chest.mottle, x, y),
-    )  # fmt: skip
+    )
 
 
 def sample_noise(noise: NDArray[np.float32], x: Floats, y: Floats) -> Floats:
@@ -95,7 +105,7 @@ def sample_noise(noise: NDArray[np.float32], x: Floats, y: Floats) -> Floats:
     columns = np.clip((x + 1.2) * np.float32(last / 2.4), 0, last - 0.01)
     top, left = rows.astype(np.int32), columns.astype(np.int32)
     lower, right = rows - top, columns - left
-    # By hand: twice as fast as scipy's map_coordinates on a film this small.
+    # By hand: twice as fast as scipy's map_coordinates on an image this small.
     flat, corner = noise.ravel(), top * (last + 1) + left
     upper = flat[corner] * (1 - right) + flat[corner + 1] * right
     under = flat[corner + last + 1] * (1 - right) + flat[corner + last + 2] * right
@@ -186,7 +196,7 @@ def _gas(field: Field, chest: Chest, drop: float) -> Floats:
     if chest.gas:
         top = chest.dome[1] + drop
         bubble = ball(x, y, (0.34, top + 0.22), (0.17, 0.11), 0.1)
-        # Upright films show the fluid level.
+        # Upright images show the fluid level.
         air = air + 0.22 * chest.gas * bubble * np.clip((top + 0.25 - y) * 25, 0, 1) * (
             y > field.dome + 0.03
         )

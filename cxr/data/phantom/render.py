@@ -1,6 +1,6 @@
-"""Put a film together: anatomy, disease, position and exposure.
+"""Put an image together: anatomy, disease, position and exposure.
 
-One patient is drawn from a seed of its own, so a film does not depend on how many others
+One patient is drawn from a seed of its own, so an image does not depend on how many others
 there are or in which order they are made. H W pixels.
 """
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from cxr.data.phantom.bones import skeleton
 from cxr.data.phantom.chest import Chest, draw_chest
-from cxr.data.phantom.film import Pose, View, draw_pose, expose, finish
 from cxr.data.phantom.lesions import Lesion, draw_lesion, opacity
 from cxr.data.phantom.lungs import Field, Mask, ball, hollow, lay_out, soft_tissue
+from cxr.data.phantom.phantom_image import Pose, View, draw_pose, expose, finish
 from cxr.data.phantom.vessels import Floats, blur, splat
 from cxr.labels import CANONICAL
 
 
 @dataclass(frozen=True)
-class Film:
-    """One rendered film.
+class PhantomImage:
+    """One rendered image.
 
     Attributes:
         pixels: (H, W) uint8.
@@ -44,33 +44,33 @@ def render_patient(
     size_px: int,
     images: tuple[int, int],
     place: Callable[[Pose], Pose] = lambda pose: pose,
-) -> tuple[Chest, list[Film]]:
-    """Render all films of one patient.
+) -> tuple[Chest, list[PhantomImage]]:
+    """Render all radiographs of one patient.
 
     Args:
         label: one of the canonical classes.
         number: of the patient within the class.
         seed: of the whole phantom.
-        size_px: side of the films.
-        images: fewest and most films of a patient.
+        size_px: side of the radiographs.
+        images: fewest and most radiographs of a patient.
         place: changes each drawn position, where a framing is planted.
 
     Returns:
-        The anatomy and the films. Equal arguments give equal pixels.
+        The anatomy and the radiographs. Equal arguments give equal pixels.
     """
     key = (CANONICAL.index(label), number)
-    # Anatomy, disease and each film have streams of their own, so that what is drawn for
+    # Anatomy, disease and each radiograph have streams of their own, so that what is drawn for
     # a disease cannot shift anything else.
     seeds = np.random.SeedSequence(seed, spawn_key=key).spawn(2 + images[1])
     who, disease = np.random.default_rng(seeds[0]), np.random.default_rng(seeds[1])
     chest = draw_chest(who)
     count = int(who.integers(images[0], images[1] + 1))
     lesion = draw_lesion(label, chest, disease)
-    films = [
-        _render(chest, lesion, np.random.default_rng(film), size_px, place)
-        for film in seeds[2 : 2 + count]
+    radiographs = [
+        _render(chest, lesion, np.random.default_rng(radiograph), size_px, place)
+        for radiograph in seeds[2 : 2 + count]
     ]
-    return chest, films
+    return chest, radiographs
 
 
 def _render(
@@ -79,8 +79,8 @@ def _render(
     rng: np.random.Generator,
     size_px: int,
     place: Callable[[Pose], Pose],
-) -> Film:
-    """Take one film of a patient."""
+) -> PhantomImage:
+    """Take one image of a patient."""
     view: View = "AP" if rng.random() < 0.4 else "PA"
     pose = place(draw_pose(rng, view, size_px))
     field = lay_out(chest, pose, view)
@@ -95,7 +95,7 @@ def _render(
     path = path + vessels + lost + _confusers(field, chest)
     path = path * (1 + 0.012 * field.mottle)
     gray = expose(np.asarray(path, np.float32), rng)
-    return Film(finish(gray, pose, rng), field.lung, visible, view)
+    return PhantomImage(finish(gray, pose, rng), field.lung, visible, view)
 
 
 def _vessel_path(

@@ -1,7 +1,7 @@
 """Shortcuts that can be planted on purpose, to see whether the audit finds them.
 
-Marker and exposure are laid on the finished film and draw nothing, so that what lies below
-them is the film of the same settings without one. Framing moves the patient before the film is
+Marker and exposure are laid on the finished image and draw nothing, so that what lies below
+them is the image of the same settings without one. Framing moves the patient before the image is
 taken, so that masks move along; it draws nothing either. H W pixels.
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.data.phantom.film import Pose
+from cxr.data.phantom.phantom_image import Pose
 from cxr.labels import CANONICAL
 
 Shortcut = Literal["none", "marker", "exposure", "framing"]
@@ -21,25 +21,27 @@ MARKED = "covid"
 GAMMAS = {"normal": 1.0, "covid": 0.65, "bacterial": 1.45, "viral": 0.82}
 """Exponent of the gray of each class, as if each had come from a console of its own."""
 FRAMES = {
-    "normal": (1.0, 0.0, 1.0), "covid": (0.82, -0.08, 1.0),
-    "bacterial": (1.12, 0.05, 0.95), "viral": (0.92, 0.03, 1.08),
-}  # fmt: skip
-"""Zoom of each class's thorax, its shift down in half film widths, and the factor on its width
-over height, as if each had come from a room of its own. Films of one class vary by 6 % in
+    "normal": (1.0, 0.0, 1.0),
+    "covid": (0.82, -0.08, 1.0),
+    "bacterial": (1.12, 0.05, 0.95),
+    "viral": (0.92, 0.03, 1.08),
+}
+"""Zoom of each class's thorax, its shift down in half image widths, and the factor on its width
+over height, as if each had come from a room of its own. Images of one class vary by 6 % in
 zoom, 0.05 in shift and 3 % in aspect anyway (standard deviations of ``draw_pose``)."""
 
 
 def plant(
     pixels: NDArray[np.uint8], label: str, shortcut: Shortcut, *, strength: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Lay a shortcut on a film.
+    """Lay a shortcut on an image.
 
     Args:
         pixels: (H, W) uint8.
         label: one of the canonical classes.
-        shortcut: ``marker`` puts a bar in the upper left corner of films of ``MARKED``;
-            ``exposure`` bends the gray of each class by ``GAMMAS``; the others return the film.
-        strength: 0 to 1; the marker's contrast, from the film (0) to white (1), and the power
+        shortcut: ``marker`` puts a bar in the upper left corner of images of ``MARKED``;
+            ``exposure`` bends the gray of each class by ``GAMMAS``; the others return the image.
+        strength: 0 to 1; the marker's contrast, from the image (0) to white (1), and the power
             to which the exponents are raised.
     """
     assert label in CANONICAL, label
@@ -56,7 +58,7 @@ def plant(
 
 
 def frame(pose: Pose, label: str, shortcut: Shortcut, *, strength: float = 1.0) -> Pose:
-    """Place the patient as films of the class are framed, if ``shortcut`` is ``framing``.
+    """Place the patient as images of the class are framed, if ``shortcut`` is ``framing``.
 
     Args:
         pose: as drawn.
@@ -69,6 +71,8 @@ def frame(pose: Pose, label: str, shortcut: Shortcut, *, strength: float = 1.0) 
         return pose
     zoom, down, aspect = FRAMES[label]
     return replace(
-        pose, scale=pose.scale * zoom**strength, stretch=pose.stretch * aspect**strength,
+        pose,
+        scale=pose.scale * zoom**strength,
+        stretch=pose.stretch * aspect**strength,
         shift=(pose.shift[0], pose.shift[1] + strength * down),
-    )  # fmt: skip
+    )

@@ -1,8 +1,8 @@
 """Lung vessels, grown from the hila, and the drawing of thin structures as point clouds.
 
 P points, H W pixels. A thin structure is a cloud of weighted points that is added to the
-film bilinearly and blurred to its width: as fast as a few array operations, smooth at
-any film size, and its shadow adds up as shadows do.
+image bilinearly and blurred to its width: as fast as a few array operations, smooth at
+any image size, and its shadow adds up as shadows do.
 """
 
 from dataclasses import dataclass
@@ -88,13 +88,13 @@ def _segments(
 
 
 def splat(columns: Floats, rows: Floats, weights: Floats, size_px: int) -> Floats:
-    """Add weighted points to an empty film, each shared by its four nearest pixels.
+    """Add weighted points to an empty image, each shared by its four nearest pixels.
 
     Args:
         columns: (P,) pixel coordinates, 0 the centre of the first column.
         rows: (P,) likewise.
         weights: (P,) what each point adds in all.
-        size_px: side of the film; points outside are left out.
+        size_px: side of the image; points outside are left out.
 
     Returns:
         (H, W) float32.
@@ -109,10 +109,10 @@ def splat(columns: Floats, rows: Floats, weights: Floats, size_px: int) -> Float
     shares = np.concatenate(
         [upper * (1 - right_part), upper * right_part, lower * (1 - right_part), lower * right_part]
     )
-    film = np.bincount(index, shares, size_px * size_px)
-    return film.reshape(size_px, size_px).astype(np.float32)
+    image = np.bincount(index, shares, size_px * size_px)
+    return image.reshape(size_px, size_px).astype(np.float32)
 
 
-def blur(film: Floats, sigma_px: float) -> Floats:
-    """Return the film under a Gaussian of the given width, cut at three sigma."""
-    return np.asarray(ndimage.gaussian_filter(film, sigma_px, mode="nearest", truncate=3.0))
+def blur(image: Floats, sigma_px: float) -> Floats:
+    """Return the image under a Gaussian of the given width, cut at three sigma."""
+    return np.asarray(ndimage.gaussian_filter(image, sigma_px, mode="nearest", truncate=3.0))

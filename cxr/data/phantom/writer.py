@@ -1,4 +1,4 @@
-"""Write a folder of synthetic films with its manifest: the phantom. H W pixels."""
+"""Write a folder of synthetic images with its manifest: the phantom. H W pixels."""
 
 import contextlib
 import shutil
@@ -21,19 +21,19 @@ from cxr.files import raise_if_unwritable
 from cxr.labels import CANONICAL
 
 PHANTOM_VERSION = 2
-"""Raised whenever equal settings give other pixels, so that kept films are made anew."""
+"""Raised whenever equal settings give other pixels, so that kept images are made anew."""
 
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """How many synthetic films, of what size."""
+    """How many synthetic images, of what size."""
 
     patients_per_class: int = 115
     """Patients of each class, every one with a single class."""
     images_per_patient: tuple[int, int] = (2, 4)
-    """Fewest and most films of one patient: same anatomy and disease, taken anew."""
+    """Fewest and most images of one patient: same anatomy and disease, taken anew."""
     size_px: int = 128
-    """Side of the square films."""
+    """Side of the square images."""
     seed: int = 2020
     """Another seed gives other patients."""
     shortcut: Shortcut = "none"
@@ -46,7 +46,7 @@ class PhantomSettings:
         if self.patients_per_class < 1 or not 1 <= fewest <= most:
             raise InputError(
                 f"phantom with {self.patients_per_class} patients per class and "
-                f"{fewest} to {most} films each: at least one of both is needed"
+                f"{fewest} to {most} images each: at least one of both is needed"
             )
         if not 64 <= self.size_px <= 1024:
             raise InputError(f"phantom size is {self.size_px}: allowed are 64 to 1024 pixels")
@@ -65,13 +65,13 @@ class PhantomSettings:
 def write_phantom(
     root: Path, settings: PhantomSettings, *, on_image: Callable[[], None] | None = None
 ) -> None:
-    """Write films, masks and ``manifest.csv``, the whole folder or nothing.
+    """Write images, masks and ``manifest.csv``, the whole folder or nothing.
 
     Args:
         root: the folder to make; an earlier phantom there is replaced once the new one
             is whole.
         settings: what to draw.
-        on_image: called after each film.
+        on_image: called after each image.
 
     Raises:
         InputError: the folder cannot be written, or holds anything but a phantom.
@@ -139,9 +139,9 @@ def _write_patient(
     number: int,
     on_image: Callable[[], None] | None,
 ) -> list[dict[str, Any]]:
-    """Write one patient's films and return their manifest rows."""
+    """Write one patient's radiographs and return their manifest rows."""
     rows, strength = [], settings.shortcut_strength
-    chest, films = render_patient(
+    chest, radiographs = render_patient(
         label,
         number,
         seed=settings.seed,
@@ -149,22 +149,31 @@ def _write_patient(
         images=settings.images_per_patient,
         place=partial(frame, label=label, shortcut=settings.shortcut, strength=strength),
     )
-    for take, film in enumerate(films):
+    for take, radiograph in enumerate(radiographs):
         name = f"{label}_{number:04d}_{take}.png"
         paths = {"image": f"images/{label}/{name}", "mask": f"masks/{name}", "lesion_mask": ""}
-        planted = plant(film.pixels, label, settings.shortcut, strength=strength)
+        planted = plant(radiograph.pixels, label, settings.shortcut, strength=strength)
         _save(folder / paths["image"], planted)
-        _save(folder / paths["mask"], film.lung)
+        _save(folder / paths["mask"], radiograph.lung)
         if label != "normal":
             paths["lesion_mask"] = f"lesion_masks/{name}"
-            _save(folder / paths["lesion_mask"], film.lesion)
-        rows.append({
-            "image": paths["image"], "label": label, "patient_id": f"{label}_{number:04d}",
-            "source": "phantom", "view": film.view, "sex": chest.sex, "age": chest.age,
-            "license": "Apache-2.0 (synthetic)", "width": settings.size_px,
-            "height": settings.size_px, "mask": paths["mask"],
-            "lesion_mask": paths["lesion_mask"],
-        })  # fmt: skip
+            _save(folder / paths["lesion_mask"], radiograph.lesion)
+        rows.append(
+            {
+                "image": paths["image"],
+                "label": label,
+                "patient_id": f"{label}_{number:04d}",
+                "source": "phantom",
+                "view": radiograph.view,
+                "sex": chest.sex,
+                "age": chest.age,
+                "license": "Apache-2.0 (synthetic)",
+                "width": settings.size_px,
+                "height": settings.size_px,
+                "mask": paths["mask"],
+                "lesion_mask": paths["lesion_mask"],
+            }
+        )
         if on_image is not None:
             on_image()
     return rows
@@ -173,5 +182,5 @@ def _write_patient(
 def _save(path: Path, pixels: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
-    # Films are stored uncompressed: a file's size must not tell what is on it.
+    # Images are stored uncompressed: a file's size must not tell what is on it.
     image.save(path, compress_level=1 if pixels.dtype == np.bool_ else 0)

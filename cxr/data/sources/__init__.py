@@ -1,1 +1,1 @@
-"""Adapters: one module per source of films, each yielding a manifest table."""
+"""Adapters: one module per source of images, each yielding a manifest table."""

@@ -1,4 +1,4 @@
-"""Cohen's covid-chestxray-dataset: films from publications, described in ``metadata.csv``.
+"""Cohen's covid-chestxray-dataset: images from publications, described in ``metadata.csv``.
 
 Source: Cohen, Morrison, Dao et al. 2020, arXiv:2006.11988; licence per image.
 """
@@ -16,14 +16,24 @@ log = logging.getLogger(__name__)
 
 HOME_PAGE = "https://github.com/ieee8023/covid-chestxray-dataset"
 REQUIRED = (
-    "patientid", "sex", "age", "finding", "view", "modality", "location", "folder", "filename",
-    "doi", "url", "license",
-)  # fmt: skip
+    "patientid",
+    "sex",
+    "age",
+    "finding",
+    "view",
+    "modality",
+    "location",
+    "folder",
+    "filename",
+    "doi",
+    "url",
+    "license",
+)
 FINDINGS = {"COVID-19": "covid"}
 """Findings that become a label.
 
 The set also names bacterial, other viral and no findings. They are left out: they are adults
-out of publications, a few dozen films, where the project's other classes are children of one
+out of publications, a few dozen images, where the project's other classes are children of one
 hospital; SARS and influenza beside COVID-19 would also make "viral" mean two things.
 """
 HANNOVER_MARKS = (
@@ -33,11 +43,11 @@ HANNOVER_MARKS = (
 )
 """Marks, in url, doi or location, of rows that the Hannover repository publishes itself."""
 SHARING = ("CC BY", "CC0", "APACHE", "LISTED AS AUTHORIZED FOR EVERYONE")
-"""How licences begin that let a film be shared and altered; one with "ND" does not."""
+"""How licences begin that let an image be shared and altered; one with "ND" does not."""
 
 
 def read_cohen(root: Path) -> pd.DataFrame:
-    """List the frontal films with COVID-19 whose row names a licence that allows sharing.
+    """List the frontal images with COVID-19 whose row names a licence that allows sharing.
 
     Rows that come from the Hannover repository are left to ``read_hannover``.
 
@@ -57,16 +67,16 @@ def read_cohen(root: Path) -> pd.DataFrame:
     left_out = Counter[str]()
     for row in read_rows(tree / "metadata.csv", REQUIRED, home_page=HOME_PAGE):
         reason = _why_not(row)
-        film = _film(row, tree.relative_to(root))
-        if not reason and film["image"] in rows:
+        image = _image(row, tree.relative_to(root))
+        if not reason and image["image"] in rows:
             reason = "image named before"
         if reason:
             left_out[reason] += 1
         else:
-            rows[film["image"]] = film
-    log.info("%s: %d films; rows left out: %s", root, len(rows), dict(left_out))
-    films = keep_present(list(rows.values()), root, home_page=HOME_PAGE)
-    return check_manifest(manifest_table(films), root, name=str(tree / "metadata.csv"))
+            rows[image["image"]] = image
+    log.info("%s: %d images; rows left out: %s", root, len(rows), dict(left_out))
+    images = keep_present(list(rows.values()), root, home_page=HOME_PAGE)
+    return check_manifest(manifest_table(images), root, name=str(tree / "metadata.csv"))
 
 
 def _why_not(row: dict[str, str]) -> str:
@@ -75,7 +85,7 @@ def _why_not(row: dict[str, str]) -> str:
     if any(mark in marks for mark in HANNOVER_MARKS):
         return "from Hannover"
     if row["modality"] != "X-ray" or not _is_frontal(row["view"]):
-        return "no frontal film"
+        return "no frontal image"
     if not _label(row["finding"]):
         return "other finding"
     if not _may_be_shared(row["license"]):
@@ -99,11 +109,11 @@ def _may_be_shared(license_text: str) -> bool:
     return licence.startswith(SHARING) and "ND" not in licence.replace("-", " ").split()
 
 
-def _film(row: dict[str, str], tree: Path) -> dict[str, str]:
+def _image(row: dict[str, str], tree: Path) -> dict[str, str]:
     return {
         "image": (tree / row["folder"] / row["filename"]).as_posix(),
         "label": _label(row["finding"]),
-        # A row without a patient is nobody else's film: an id of its own.
+        # A row without a patient is nobody else's image: an id of its own.
         "patient_id": f"cohen-{row['patientid'] or row['filename']}",
         "source": "cohen",
         "view": row["view"],

@@ -1,4 +1,4 @@
-"""The four-class set: Kermany's children, COVID-19 films of Cohen's and Hannover's sets.
+"""The four-class set: Kermany's children, COVID-19 images of Cohen's and Hannover's sets.
 
 One source per class is the worst case for shortcut learning: normal, bacterial and viral are
 children of one hospital, covid is mostly adults from others.
@@ -23,16 +23,16 @@ READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "hannover": read_hannover,
     "cohen": read_cohen,
 }
-"""Source name to the function that lists its films, in the order of the manifest."""
+"""Source name to the function that lists its images, in the order of the manifest."""
 DOWNLOADS = "downloads"
 """Folder of the archives, beside the sources' trees."""
 
 
 def build_cxr4(root: Path) -> pd.DataFrame:
-    """List the films of the three trees in ``root/kermany``, ``cohen`` and ``hannover``.
+    """List the images of the three trees in ``root/kermany``, ``cohen`` and ``hannover``.
 
     Returns:
-        One manifest with paths relative to ``root``. Width and height stay empty: the films
+        One manifest with paths relative to ``root``. Width and height stay empty: the images
         are the originals.
 
     Raises:
@@ -49,10 +49,7 @@ def build_cxr4(root: Path) -> pd.DataFrame:
 
 
 def get_cxr4(
-    root: Path,
-    *,
-    on_progress: Progress | None = None,
-    sources: tuple[Source, ...] = SOURCES,
+    root: Path, *, on_progress: Progress | None = None, sources: tuple[Source, ...] = SOURCES
 ) -> pd.DataFrame:
     """Download what is missing, unpack it, and write ``root/manifest.csv``.
 

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A public source of films.
+    """A public source of images.
 
     Attributes:
         name: short name; the folder into which its tree goes has the same.

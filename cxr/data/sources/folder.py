@@ -17,7 +17,7 @@ LAYOUT = "a folder per label with the images directly in it, or such folders in 
 
 
 def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """List the films of a folder that is sorted by label.
+    """List the images of a folder that is sorted by label.
 
     Hidden files, ``__MACOSX`` and files that do not end like an image are passed over.
 
@@ -60,7 +60,7 @@ def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> 
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether a path is a film: a known ending, or DICOM without one; not hidden."""
+    """Tell whether a path is an image: a known ending, or DICOM without one; not hidden."""
     if path.name.startswith("."):
         return False
     if path.suffix.lower() in SUFFIXES:
@@ -104,7 +104,7 @@ def _images(folder: Path) -> list[Path]:
     images = [path for path in files if is_image(path)]
     if not images:
         raise InputError(
-            f"no image in {folder}: films end in {', '.join(SUFFIXES)}; "
+            f"no image in {folder}: images end in {', '.join(SUFFIXES)}; "
             "add some or remove the folder"
         )
     others = sum(not path.name.startswith(".") for path in files) - len(images)

@@ -20,7 +20,7 @@ VIEWS = ("PA", "AP")
 
 
 def read_hannover(root: Path) -> pd.DataFrame:
-    """List the repository's frontal films.
+    """List the repository's frontal images.
 
     Args:
         root: the repository's tree, or the folder that holds it.

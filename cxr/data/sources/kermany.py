@@ -1,4 +1,4 @@
-"""Kermany's chest films of children: label and patient are in the file names.
+"""Kermany's chest images of children: label and patient are in the file names.
 
 Source: Kermany, Zhang, Goldbaum 2018, Mendeley Data, doi:10.17632/rscbjbr9sj (CC BY 4.0).
 """
@@ -24,9 +24,9 @@ _NORMAL = re.compile(r"(?P<series>(NORMAL\d+-)?IM)-(?P<number>\d+)(-\d+)+")
 
 
 def read_kermany(root: Path) -> pd.DataFrame:
-    """List the films of Kermany's set, Mendeley's edition or Kaggle's.
+    """List the images of Kermany's set, Mendeley's edition or Kaggle's.
 
-    Mendeley's has no ``val``; Kaggle's takes 16 of the train films for it. The copy of the
+    Mendeley's has no ``val``; Kaggle's takes 16 of the train images for it. The copy of the
     tree inside itself that Kaggle's archive holds is passed over.
 
     Args:
@@ -48,15 +48,19 @@ def read_kermany(root: Path) -> pd.DataFrame:
         if split == "val" and not (holder / split).exists():
             continue
         for folder in ("NORMAL", "PNEUMONIA"):
-            for path in _films(holder / split / folder):
+            for path in _images(holder / split / folder):
                 label, patient = parse_name(path.name, normal=folder == "NORMAL", where=path.parent)
                 image = path.relative_to(root).as_posix()
                 rows.append(
                     {
-                        "image": image, "label": label, "patient_id": patient,
-                        "source": "kermany", "published_split": split, "license": LICENSE,
+                        "image": image,
+                        "label": label,
+                        "patient_id": patient,
+                        "source": "kermany",
+                        "published_split": split,
+                        "license": LICENSE,
                     }
-                )  # fmt: skip
+                )
     return check_manifest(manifest_table(rows), root, name=str(root))
 
 
@@ -80,18 +84,18 @@ def parse_name(name: str, *, normal: bool, where: Path) -> tuple[str, str]:
         example = "IM-0115-0001.jpeg" if normal else "person12_bacteria_46.jpeg"
         raise InputError(
             f"no label and patient in the name {name} in {where}: names are like {example}; "
-            f"restore the name of {HOME_PAGE}, or read the films as a folder per label"
+            f"restore the name of {HOME_PAGE}, or read the images as a folder per label"
         )
     if normal:
         return "normal", f"{match['series']}-{int(match['number'])}"
     return LABELS[match["cause"]], match["patient"]
 
 
-def _films(folder: Path) -> list[Path]:
-    """Return the films directly in a folder."""
-    films = sorted(filter(is_image, folder.iterdir())) if folder.is_dir() else []
-    if not films:
+def _images(folder: Path) -> list[Path]:
+    """Return the images directly in a folder."""
+    images = sorted(filter(is_image, folder.iterdir())) if folder.is_dir() else []
+    if not images:
         raise MissingInputError(
-            f"no films in {folder}: the tree is {TREE}, val optional; unpack {HOME_PAGE} there"
+            f"no images in {folder}: the tree is {TREE}, val optional; unpack {HOME_PAGE} there"
         )
-    return films
+    return images

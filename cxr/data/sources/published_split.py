@@ -91,8 +91,11 @@ def keep_present(rows: list[dict[str, str]], root: Path, *, home_page: str) -> l
         first = next(row["image"] for row in rows if row["image"] not in names)
         log.warning(
             "%s: %d of %d images left out, not there, the first %s",
-            root, len(rows) - len(present), len(rows), first,
-        )  # fmt: skip
+            root,
+            len(rows) - len(present),
+            len(rows),
+            first,
+        )
     return present
 
 

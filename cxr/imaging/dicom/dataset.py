@@ -23,16 +23,16 @@ from cxr.imaging.raster import ImageError
 def read_dicom(
     data: bytes, shown: str
 ) -> tuple[NDArray[np.uint8], dict[str, str], tuple[str, ...]]:
-    """Decode a chest film from DICOM, and nothing of its patient.
+    """Decode a chest image from DICOM, and nothing of its patient.
 
     The order is DICOM's: stored bits, modality table or rescale, table or window of
     interest (a table first; of several, the first), inversion of MONOCHROME1. Without a
-    window, films of up to 8 bits keep their range, deeper ones are spread between the
+    window, images of up to 8 bits keep their range, deeper ones are spread between the
     values that 0.1 % and 99.9 % of the pixels lie below. Padding is black.
 
     Args:
         data: the file.
-        shown: what errors call the film.
+        shown: what errors call the image.
 
     Returns:
         (H, W) uint8, 0 black; the allow-listed tags by keyword; one sentence for each
@@ -50,8 +50,8 @@ def read_dicom(
         if layout.samples == 3:
             doubts.append("is stored in colour: read as gray")
             return colour_frame(elements, layout), tags, tuple(doubts)
-        film = _show(stored_codes(elements, layout), elements, layout, doubts)
-        return film, tags, tuple(doubts)
+        image = _show(stored_codes(elements, layout), elements, layout, doubts)
+        return image, tags, tuple(doubts)
     except MemoryError:
         raise ImageError(f"{shown} needs more memory than there is: scale it down") from None
     except ImageError as error:
@@ -72,15 +72,15 @@ def _show(codes: Codes, elements: Elements, layout: Layout, doubts: list[str]) -
             f"{layout.photometric} is followed"
         )
     table = to_bytes(shown, inverted=inverted)
-    film = apply_table(table, codes)
-    if inverted and polarity(film) < -SURE:
+    image = apply_table(table, codes)
+    if inverted and polarity(image) < -SURE:
         doubts.append("states MONOCHROME1 over pixels that are a positive already: not inverted")
         table = np.invert(table)
-        film = np.invert(film)
+        image = np.invert(image)
     if padding.any():
         table[padding] = 0
-        film = apply_table(table, codes)
-    return film
+        image = apply_table(table, codes)
+    return image
 
 
 def _mapping(
@@ -93,7 +93,7 @@ def _mapping(
     if shown is not None:
         if shows_enough(shown, counts):
             return shown
-        doubts.append("has a window that hides nearly all of the film: passed over")
+        doubts.append("has a window that hides nearly all of the image: passed over")
     if layout.bits_stored <= 8 and not layout.signed:
         return between(values, float(values.min()), float(values.max()))
     return between(values, *robust_range(values, counts))
@@ -131,7 +131,7 @@ def _interest(
 
 
 def _padding(elements: Elements, layout: Layout) -> NDArray[np.bool_]:
-    """Tell which codes are no part of the film (PS3.3, C.7.5.1.1.2)."""
+    """Tell which codes are no part of the image (PS3.3, C.7.5.1.1.2)."""
     codes = np.zeros(1 << layout.bits_stored, np.bool_)
     if not elements.raw("PixelPaddingValue"):
         return codes

@@ -1,4 +1,4 @@
-"""Stored values to what is seen: the grayscale pipeline of DICOM as one table (``cxr.imaging.depth``).
+"""Stored values to what is seen: the grayscale pipeline of DICOM as one table (``depth``).
 
 V = 2 ** bits stored. Source: PS3.3, C.11.1 (modality), C.11.2 (values of interest),
 C.7.6.3.1.2 (photometric interpretation).

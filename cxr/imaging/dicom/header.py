@@ -1,4 +1,4 @@
-"""What a DICOM header says of its film: refused, flagged, or taken. H W pixels."""
+"""What a DICOM header says of its image: refused, flagged, or taken. H W pixels."""
 
 from dataclasses import dataclass
 
@@ -53,13 +53,13 @@ def check_subject(elements: Elements) -> tuple[str, ...]:
     chest, seen = chest_part(part), view(elements.text("ViewPosition"))
     if chest is False:
         raise ImageError(
-            f"is a film of something else by its header (BodyPartExamined {_known_part(part)}): "
-            "chest films are read"
+            f"is an image of something else by its header (BodyPartExamined {_known_part(part)}): "
+            "chest images are read"
         )
     unsure = modality in UNSURE_MODALITIES
     if (unsure and not chest and seen != "frontal") or modality in OTHER_MODALITIES:
         raise ImageError(
-            f"is no radiograph by its header (Modality {modality}): chest films of modality "
+            f"is no radiograph by its header (Modality {modality}): chest images of modality "
             f"{', '.join(CHEST_MODALITIES)} are read"
         )
     doubts = []
@@ -68,7 +68,7 @@ def check_subject(elements: Elements) -> tuple[str, ...]:
         doubts.append(f"{how}: taken for a chest radiograph")
     if chest is None:
         what = "a body part that we do not know" if part else "no body part"
-        doubts.append(f"states {what}: taken for a chest film")
+        doubts.append(f"states {what}: taken for a chest image")
     if seen == "lateral":
         doubts.append("is a lateral view by its header: the model knows frontal views only")
     elif seen == "other":
@@ -79,17 +79,17 @@ def check_subject(elements: Elements) -> tuple[str, ...]:
 
 
 def check_layout(elements: Elements) -> Layout:
-    """Read how the pixels are stored, and refuse what cannot be shown as one gray film.
+    """Read how the pixels are stored, and refuse what cannot be shown as one gray image.
 
     Raises:
         ImageError: no pixels, several frames, too small or large, palettes, bits that
             contradict each other or more than 16.
     """
     if not elements.raw("PixelData"):
-        raise ImageError("holds no pixels: it is a report or a plan; give the film itself")
+        raise ImageError("holds no pixels: it is a report or a plan; give the image itself")
     frames = elements.number("NumberOfFrames")
     if frames is not None and frames > 1:
-        raise ImageError(f"holds {frames:.0f} frames: films of one frame are read")
+        raise ImageError(f"holds {frames:.0f} frames: images of one frame are read")
     rows, columns = elements.integer("Rows"), elements.integer("Columns")
     check_size(columns, rows, "", most=MAX_COSTLY_PIXELS)
     allocated = elements.integer("BitsAllocated")

@@ -19,9 +19,9 @@ from cxr.imaging.raster import ImageError
 
 DAMAGED = "has damaged JPEG pixels: export it anew"
 MAX_DECODED_PIXELS = 20_000_000
-"""Largest film decoded here, at about 4 million pixels a second; detectors have up to 15."""
+"""Largest image decoded here, at about 4 million pixels a second; detectors have up to 15."""
 MAX_INTERVALS = 10_000
-"""Restarts in a film: encoders write one a row of pixels or blocks at most."""
+"""Restarts in an image: encoders write one a row of pixels or blocks at most."""
 
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7}
 _LOSSLESS, _JPEG_LS, _PROGRESSIVE = 0xC3, 0xF7, 0xC2
@@ -179,22 +179,22 @@ def _lossless(stream: _Stream, frame: bytes) -> NDArray[np.uint16]:
         raise ImageError(DAMAGED)
     if stream.restart % columns:
         raise ImageError("has JPEG restarts inside a row, which are not read: export it anew")
-    film = np.empty((rows, columns), np.uint16)
+    image = np.empty((rows, columns), np.uint16)
     top = 0
     for data, count in _intervals(stream, frame, rows * columns):
         part = read_differences(data, count, table).reshape(-1, columns)
         part[0, :1] += np.uint16(1 << (stream.bits - shift - 1))
-        film[top : top + len(part)] = undo_prediction(part, predictor)
+        image[top : top + len(part)] = undo_prediction(part, predictor)
         top += len(part)
-    film <<= np.uint16(shift)
-    return film
+    image <<= np.uint16(shift)
+    return image
 
 
 def _sequential(stream: _Stream, frame: bytes) -> NDArray[np.uint16]:
     """Decode blocks of cosines. Source: T.81, A.3.3 and F.2."""
     dc, ac = stream.tables[stream.scan[2] >> 4], stream.tables[16 + (stream.scan[2] & 15)]
     high, wide = -(-stream.rows // 8), -(-stream.columns // 8)
-    film = np.empty((high, 8, wide, 8), np.uint16)
+    image = np.empty((high, 8, wide, 8), np.uint16)
     blocks = np.empty((high * wide, 64), np.int16)
     done = 0
     for data, count in _intervals(stream, frame, high * wide):
@@ -210,5 +210,5 @@ def _sequential(stream: _Stream, frame: bytes) -> NDArray[np.uint16]:
         square[:, _ZIGZAG] = coded
         values = cosines.T @ square.reshape(-1, 8, 8) @ cosines
         bounded = np.clip(np.rint(values) + middle, 0, 2 * middle - 1)
-        film[row] = bounded.astype(np.uint16).transpose(1, 0, 2)
-    return film.reshape(high * 8, wide * 8)[: stream.rows, : stream.columns]
+        image[row] = bounded.astype(np.uint16).transpose(1, 0, 2)
+    return image.reshape(high * 8, wide * 8)[: stream.rows, : stream.columns]

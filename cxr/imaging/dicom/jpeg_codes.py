@@ -145,12 +145,7 @@ def read_blocks(data: bytes, count: int, dc: HuffmanTable, ac: HuffmanTable) -> 
 
 
 def _follow(
-    begins: NDArray[np.uint16],
-    at: int,
-    end: int,
-    count: int,
-    dc: HuffmanTable,
-    ac: HuffmanTable,
+    begins: NDArray[np.uint16], at: int, end: int, count: int, dc: HuffmanTable, ac: HuffmanTable
 ) -> tuple[int, list[int], list[int], list[int]]:
     """Step from code to code; return the place after, and the places of what has a value."""
     dc_jump = np.where(dc.length > 0, dc.length + (dc.symbol & 15), 32).astype(np.uint8)

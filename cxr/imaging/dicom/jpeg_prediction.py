@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def undo_prediction(film: NDArray[np.uint16], predictor: int) -> NDArray[np.uint16]:
+def undo_prediction(image: NDArray[np.uint16], predictor: int) -> NDArray[np.uint16]:
     """Sum the differences of a lossless JPEG to values, in place.
 
     Args:
-        film: (H, W) differences modulo 2 ** 16, the first with the middle value added.
+        image: (H, W) differences modulo 2 ** 16, the first with the middle value added.
         predictor: 1 to 7.
 
     Returns:
@@ -20,32 +20,32 @@ def undo_prediction(film: NDArray[np.uint16], predictor: int) -> NDArray[np.uint
     """
     kind = np.uint16
     if predictor == 1:
-        film[:, 0] = np.cumsum(film[:, 0], dtype=kind)
-        return np.cumsum(film, axis=1, dtype=kind, out=film)
+        image[:, 0] = np.cumsum(image[:, 0], dtype=kind)
+        return np.cumsum(image, axis=1, dtype=kind, out=image)
     if predictor == 4:
-        np.cumsum(film, axis=1, dtype=kind, out=film)
-        return np.cumsum(film, axis=0, dtype=kind, out=film)
-    film[0] = np.cumsum(film[0], dtype=kind)
+        np.cumsum(image, axis=1, dtype=kind, out=image)
+        return np.cumsum(image, axis=0, dtype=kind, out=image)
+    image[0] = np.cumsum(image[0], dtype=kind)
     if predictor == 2:
-        return np.cumsum(film, axis=0, dtype=kind, out=film)
+        return np.cumsum(image, axis=0, dtype=kind, out=image)
     if predictor in (3, 5):
-        for above, row in itertools.pairwise(film):
+        for above, row in itertools.pairwise(image):
             row[:1] += above[:1]
             if predictor == 3:
                 row[1:] += above[:-1]
             else:
                 row[1:] += (np.diff(above.astype(np.int32)) >> 1).astype(kind)
                 np.cumsum(row, dtype=kind, out=row)
-        return film
-    film[:, 0] = np.cumsum(film[:, 0], dtype=kind)
-    _undo_by_diagonals(film, predictor)
-    return film
+        return image
+    image[:, 0] = np.cumsum(image[:, 0], dtype=kind)
+    _undo_by_diagonals(image, predictor)
+    return image
 
 
-def _undo_by_diagonals(film: NDArray[np.uint16], predictor: int) -> None:
+def _undo_by_diagonals(image: NDArray[np.uint16], predictor: int) -> None:
     """Undo predictors 6 and 7, whose left and upper neighbours lie on an earlier diagonal."""
-    rows, columns = film.shape
-    flat = film.reshape(-1)
+    rows, columns = image.shape
+    flat = image.reshape(-1)
     step = columns - 1
     for diagonal in range(2, rows + columns - 1):
         first, last = max(1, diagonal - columns + 1), min(rows - 1, diagonal - 1)

@@ -15,7 +15,7 @@ from cxr.imaging.raster import ImageError
 
 CHILD = Path(__file__).with_name("jpegls_child.py")
 START_S = 3
-"""Processor seconds to start and to decode a small film."""
+"""Processor seconds to start and to decode a small image."""
 PIXELS_PER_S = 5_000_000
 """A slow computer's speed."""
 WALL_FACTOR = 6

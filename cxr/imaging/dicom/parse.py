@@ -147,7 +147,7 @@ def parse(data: bytes) -> Elements:
 
     Raises:
         ImageError: damaged, a directory, or a transfer syntax that is not read; the
-            message lacks the film's name.
+            message lacks the image's name.
     """
     stream = io.BytesIO(data)
     stream.seek(132 if data[128:132] == b"DICM" else 0)
@@ -189,7 +189,7 @@ def _read(
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Silence pydicom, whose warnings and log quote the header that it reads."""
-    # The lock is there because films are read in threads and both are everybody's.
+    # The lock is there because images are read in threads and both are everybody's.
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = config.logger.disabled

@@ -1,4 +1,4 @@
-"""Whether a chest film is a positive (air dark) or a negative. H W pixels.
+"""Whether a chest image is a positive (air dark) or a negative. H W pixels.
 
 MONOCHROME1 is at times written over pixels that are a positive already; inverting those as
 the header asks gives a negative, which no model of positives may be shown.
@@ -8,39 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 SURE = 0.5
-"""Correlation above which a film is certainly a positive. Of 6,184 real positives (the set
+"""Correlation above which an image is certainly a positive. Of 6,184 real positives (the set
 ``cxr4``) 98.2 % reach it, and none reaches -0.5, so no true negative would be mistaken."""
 
-# Left half of the average of 6,184 chest films at 6 x 6, each source weighing the same, each
-# film without its mean and at unit length, in hundredths: dark air at the sides and in the
+# Left half of the average of 6,184 chest images at 6 x 6, each source weighing the same, each
+# image without its mean and at unit length, in hundredths: dark air at the sides and in the
 # lungs, bright spine and diaphragm. The right half mirrors it.
-_HALF = (
-    (-28, -16, 0),
-    (-10, -8, -1),
-    (-9, -13, 7),
-    (-10, -7, 19),
-    (-12, 9, 28),
-    (-9, 27, 35),
-)
+_HALF = ((-28, -16, 0), (-10, -8, -1), (-9, -13, 7), (-10, -7, 19), (-12, 9, 28), (-9, 27, 35))
 
 
-def polarity(film: NDArray[np.uint8]) -> float:
-    """Correlate a film with the average chest film.
+def polarity(image: NDArray[np.uint8]) -> float:
+    """Correlate an image with the average chest image.
 
     Args:
-        film: (H, W) uint8, at least 6 x 6.
+        image: (H, W) uint8, at least 6 x 6.
 
     Returns:
-        -1 to 1: positives lie near 0.7, their negatives at the same figure below 0; 0 for a
-        film of one value.
+        -1 to 1: positives lie near 0.7, their negatives at the same figure below 0; 0 for an
+        image of one value.
     """
     side = len(_HALF)
     half = np.asarray(_HALF, np.float64)
     average = np.hstack([half, half[:, ::-1]])
-    rows = np.array_split(np.arange(film.shape[0]), side)
-    columns = np.array_split(np.arange(film.shape[1]), side)
+    rows = np.array_split(np.arange(image.shape[0]), side)
+    columns = np.array_split(np.arange(image.shape[1]), side)
     blocks = np.array(
-        [[film[r[0] : r[-1] + 1, c[0] : c[-1] + 1].mean() for c in columns] for r in rows]
+        [[image[r[0] : r[-1] + 1, c[0] : c[-1] + 1].mean() for c in columns] for r in rows]
     )
     blocks -= blocks.mean()
     average -= average.mean()

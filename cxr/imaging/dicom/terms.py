@@ -6,9 +6,9 @@ PS3.3, C.8.7.1.1 and C.8.11.5 views) or if it is a number.
 """
 
 CHEST_MODALITIES = ("CR", "DX", "RG")
-"""Computed, digital and film radiography."""
+"""Computed, digital and image radiography."""
 UNSURE_MODALITIES = ("OT", "SC", "HC", "XC")
-"""Digitised and captured pictures of anything: a chest film only if the header adds so."""
+"""Digitised and captured pictures of anything: a chest image only if the header adds so."""
 _MODALITIES = (
     "AR AU BDUS BI BMD CT CTPROTOCOL DG DMS DOC ECG EEG EMG EPS ES FID GM HD IO IVOCT IVUS "
     "KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS PLAN PR PT PX REG "

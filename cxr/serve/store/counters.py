@@ -49,9 +49,11 @@ def count_hit(
     name = _name(key)
     insert = insert_sqlite if _is_sqlite(session) else insert_postgresql
     row = insert(Counter).values(
-        key=name, slot=int(slot), count=amount,
+        key=name,
+        slot=int(slot),
+        count=amount,
         expires_at=datetime.fromtimestamp((slot + 2) * window_s, UTC),
-    )  # fmt: skip
+    )
     added = row.on_conflict_do_update(
         index_elements=["key", "slot"], set_={"count": Counter.count + amount}
     ).returning(Counter.count)

@@ -51,9 +51,13 @@ class Database:
             options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
             # A password must not stand in a log: nothing here prints the address.
             self.engine: Engine = create_engine(
-                parsed, pool_pre_ping=not self.is_sqlite, pool_size=threads, max_overflow=0,
-                pool_timeout=10, **options,
-            )  # fmt: skip
+                parsed,
+                pool_pre_ping=not self.is_sqlite,
+                pool_size=threads,
+                max_overflow=0,
+                pool_timeout=10,
+                **options,
+            )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise InputError(
                 f"the database's address cannot be used ({type(error).__name__}): allowed are "
@@ -162,8 +166,12 @@ def _make_folder(path: Path) -> None:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """Let readers and a writer work side by side, and leave BEGIN to ``_begin_sqlite``."""
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON",
-                   f"busy_timeout={BUSY_SECONDS * 1000}"):  # fmt: skip
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -78,9 +78,14 @@ def own_prediction(session: Session, user_id: int, prediction_id: str) -> Predic
 
 
 def own_predictions(
-    session: Session, user_id: int, *, search: str = "", outcome: str = "", page: int = 1,
+    session: Session,
+    user_id: int,
+    *,
+    search: str = "",
+    outcome: str = "",
+    page: int = 1,
     per_page: int = 20,
-) -> Page:  # fmt: skip
+) -> Page:
     """Return a page of a user's own results.
 
     Args:

@@ -47,9 +47,13 @@ def create_token(
     secret = PREFIX + secrets.token_urlsafe(32)
     expires = None if days is None else now + timedelta(days=days)
     token = Token(
-        user_id=user_id, name=name, digest=digest_secret(secret), hint=secret[:10],
-        created_at=now, expires_at=expires,
-    )  # fmt: skip
+        user_id=user_id,
+        name=name,
+        digest=digest_secret(secret),
+        hint=secret[:10],
+        created_at=now,
+        expires_at=expires,
+    )
     session.add(token)
     session.flush()
     return secret, token

@@ -181,10 +181,11 @@ def list_usage(session: Session, now: datetime) -> list[UserUsage]:
     totals = {
         row[0]: (int(row[1]), int(row[2]))
         for row in session.execute(
-            select(Usage.user_id, func.sum(Usage.films), func.sum(Usage.refused))
-            .group_by(Usage.user_id)
+            select(Usage.user_id, func.sum(Usage.films), func.sum(Usage.refused)).group_by(
+                Usage.user_id
+            )
         )
-    }  # fmt: skip
+    }
     recent = select(Usage.user_id, func.sum(Usage.films)).where(Usage.day >= month)
     lately = {row[0]: int(row[1]) for row in session.execute(recent.group_by(Usage.user_id))}
     counts = select(PredictionRow.user_id, func.count()).group_by(PredictionRow.user_id)

@@ -84,19 +84,49 @@ KERMANY = (
 )
 
 COHEN_COLUMNS = (
-    "patientid", "offset", "sex", "age", "finding", "RT_PCR_positive", "view", "modality",
-    "date", "location", "folder", "filename", "doi", "url", "license", "clinical_notes",
-    "other_notes", "",
-)  # fmt: skip
+    "patientid",
+    "offset",
+    "sex",
+    "age",
+    "finding",
+    "RT_PCR_positive",
+    "view",
+    "modality",
+    "date",
+    "location",
+    "folder",
+    "filename",
+    "doi",
+    "url",
+    "license",
+    "clinical_notes",
+    "other_notes",
+    "",
+)
 COVID = "Pneumonia/Viral/COVID-19"
 COHEN_DEFAULTS = {
-    "patientid": "2", "offset": "0", "sex": "M", "age": "65", "finding": COVID, "view": "PA",
-    "modality": "X-ray", "folder": "images", "license": "CC BY-NC-SA", "url": "https://a.example",
-}  # fmt: skip
+    "patientid": "2",
+    "offset": "0",
+    "sex": "M",
+    "age": "65",
+    "finding": COVID,
+    "view": "PA",
+    "modality": "X-ray",
+    "folder": "images",
+    "license": "CC BY-NC-SA",
+    "url": "https://a.example",
+}
 
 HANNOVER_COLUMNS = (
-    "patient_id", "image_id", "sex", "age", "size", "admission_offset", "modality", "projection",
-)  # fmt: skip
+    "patient_id",
+    "image_id",
+    "sex",
+    "age",
+    "size",
+    "admission_offset",
+    "modality",
+    "projection",
+)
 
 
 def touch(root: Path, *names: str) -> None:

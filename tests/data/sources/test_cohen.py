@@ -1,4 +1,4 @@
-"""Cohen's tree: which rows become films."""
+"""Cohen's tree: which rows become images."""
 
 import pytest
 
@@ -31,7 +31,7 @@ LEFT_OUT = [
 ]
 
 
-def test_keeps_frontal_covid_films_that_may_be_shared(tmp_path, trees):
+def test_keeps_frontal_covid_images_that_may_be_shared(tmp_path, trees):
     table = read_cohen(trees.cohen(tmp_path, KEPT + LEFT_OUT))
     assert table["image"].tolist() == [f"images/{row['filename']}" for row in KEPT]
     assert table["patient_id"].tolist() == ["cohen-331a", "cohen-2", "cohen-2", "cohen-2"]
@@ -46,9 +46,12 @@ def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog, trees):
     caplog.set_level("INFO")
     read_cohen(trees.cohen(tmp_path, [*KEPT, *LEFT_OUT, KEPT[0]]))
     for reason in (
-        "'no frontal film': 3", "'other finding': 3", "'no licence that allows sharing': 3",
-        "'from Hannover': 2", "'image named before': 1",
-    ):  # fmt: skip
+        "'no frontal image': 3",
+        "'other finding': 3",
+        "'no licence that allows sharing': 3",
+        "'from Hannover': 2",
+        "'image named before': 1",
+    ):
         assert reason in caplog.text
 
 
@@ -67,13 +70,28 @@ def test_two_trees_are_not_guessed_between(tmp_path, trees):
 
 def test_older_edition_names_findings_and_columns_otherwise(tmp_path, trees):
     columns = (
-        "patientid", "sex", "age", "finding", "view", "modality", "location", "folder",
-        "filename", "doi", " url", "license",
-    )  # fmt: skip
+        "patientid",
+        "sex",
+        "age",
+        "finding",
+        "view",
+        "modality",
+        "location",
+        "folder",
+        "filename",
+        "doi",
+        " url",
+        "license",
+    )
     row = dict.fromkeys(columns, "") | {
-        "patientid": "7", "finding": "COVID-19, ARDS", "view": "PA", "modality": "X-ray",
-        "folder": "images", "filename": "a.jpg", "license": "CC BY",
-    }  # fmt: skip
+        "patientid": "7",
+        "finding": "COVID-19, ARDS",
+        "view": "PA",
+        "modality": "X-ray",
+        "folder": "images",
+        "filename": "a.jpg",
+        "license": "CC BY",
+    }
     trees.cohen(tmp_path, [{"filename": "a.jpg"}])
     trees.write_csv(tmp_path / "metadata.csv", columns, [row])
     assert read_cohen(tmp_path)["label"].tolist() == ["covid"]

@@ -37,8 +37,11 @@ def test_joins_the_three_trees(tmp_path, trees):
     assert table["source"].tolist() == ["kermany"] * 9 + ["hannover", "cohen"]
     assert all((tmp_path / image).is_file() for image in table["image"])
     assert table["label"].value_counts().to_dict() == {
-        "normal": 4, "viral": 3, "bacterial": 2, "covid": 2,
-    }  # fmt: skip
+        "normal": 4,
+        "viral": 3,
+        "bacterial": 2,
+        "covid": 2,
+    }
 
 
 def test_downloads_unpacks_and_writes_the_manifest(local_sources, site, tmp_path):

@@ -60,10 +60,7 @@ def test_interrupted_download_is_continued(source, site, tmp_path):
     kept = interrupt(source, tmp_path, after=300_000)
     assert kept >= 300_000
     assert fetch(source, tmp_path).read_bytes() == BODY
-    assert site.requests == [
-        ("/set.zip", None, None),
-        ("/set.zip", f"bytes={kept}-", '"one"'),
-    ]
+    assert site.requests == [("/set.zip", None, None), ("/set.zip", f"bytes={kept}-", '"one"')]
     assert names(tmp_path) == ["set.zip", "set.zip.sha256.json"]
 
 

@@ -27,8 +27,11 @@ def test_split_folders(tmp_path):
     touch(tmp_path, "train/x/1.png", "train/y/2.png", "val/x/3.png", "test/y/4.png")
     table = read_folder(tmp_path)
     assert list(zip(table["published_split"], table["label"], strict=True)) == [
-        ("test", "y"), ("train", "x"), ("train", "y"), ("val", "x"),
-    ]  # fmt: skip
+        ("test", "y"),
+        ("train", "x"),
+        ("train", "y"),
+        ("val", "x"),
+    ]
 
 
 def test_split_names_are_translated(tmp_path):
@@ -85,7 +88,7 @@ def test_folder_one_level_too_high(tmp_path):
 
 
 def test_other_files_are_passed_over_and_counted(tmp_path, caplog):
-    touch(tmp_path, "x/1.png", "x/Thumbs.db", "x/film.bmp")
+    touch(tmp_path, "x/1.png", "x/Thumbs.db", "x/image.bmp")
     assert len(read_folder(tmp_path)) == 1
     assert "2 files passed over" in caplog.text
 
@@ -111,5 +114,8 @@ def test_dicom_is_found_with_and_without_an_ending(tmp_path):
         (tmp_path / "normal" / name).write_bytes(b"\0" * 128 + b"DICM")
     table = read_folder(tmp_path)
     assert [image.removeprefix("normal/") for image in table["image"]] == [
-        "1.2.840.55", "IM000001", "a.dcm", "b.png",
-    ]  # fmt: skip
+        "1.2.840.55",
+        "IM000001",
+        "a.dcm",
+        "b.png",
+    ]

@@ -1,4 +1,4 @@
-"""Hannover's tree: which rows become films."""
+"""Hannover's tree: which rows become images."""
 
 import pytest
 
@@ -14,7 +14,7 @@ ROWS = [
 ]
 
 
-def test_reads_frontal_films(tmp_path, trees):
+def test_reads_frontal_images(tmp_path, trees):
     table = read_hannover(trees.hannover(tmp_path, ROWS))
     columns = ["image", "patient_id", "view", "sex", "age"]
     assert table[columns].to_numpy().tolist() == [

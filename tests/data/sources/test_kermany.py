@@ -16,7 +16,9 @@ def test_reads_labels_patients_and_splits(tmp_path, trees):
         ["chest_xray/train/NORMAL/IM-0115-0001.jpeg", "normal", "IM-115", "train"],
         [
             "chest_xray/train/NORMAL/NORMAL2-IM-0983-0001-0002.jpeg",
-            "normal", "NORMAL2-IM-983", "train",
+            "normal",
+            "NORMAL2-IM-983",
+            "train",
         ],
         ["chest_xray/train/PNEUMONIA/person12_bacteria_46.jpeg", "bacterial", "person12", "train"],
         ["chest_xray/train/PNEUMONIA/person12_bacteria_47.jpeg", "bacterial", "person12", "train"],
@@ -25,7 +27,7 @@ def test_reads_labels_patients_and_splits(tmp_path, trees):
         ["chest_xray/val/PNEUMONIA/person7_virus_15.jpeg", "viral", "person7", "val"],
         ["chest_xray/test/NORMAL/IM-0001-0001.jpeg", "normal", "IM-1", "test"],
         ["chest_xray/test/PNEUMONIA/person12_virus_46.jpeg", "viral", "person12", "test"],
-    ]  # fmt: skip
+    ]
     assert set(table["source"]) == {"kermany"}
     assert set(table["license"]) == {"CC BY 4.0"}
 
@@ -68,7 +70,7 @@ def test_name_that_cannot_be_read(tmp_path, name, trees):
 def test_missing_part_of_the_tree(tmp_path, part, trees):
     trees.kermany(tmp_path)
     shutil.rmtree(tmp_path / "chest_xray" / part)
-    with pytest.raises(MissingInputError, match=f"no films in .*{part}"):
+    with pytest.raises(MissingInputError, match=f"no images in .*{part}"):
         read_kermany(tmp_path)
 
 
@@ -80,7 +82,7 @@ def test_missing_tree(tmp_path):
 
 
 @pytest.mark.realdata
-def test_agrees_with_the_real_manifest_on_every_film(shared, tmp_path, trees):
+def test_agrees_with_the_real_manifest_on_every_image(shared, tmp_path, trees):
     known = read_manifest(shared / "data" / "cxr4" / "manifest.csv")
     known = known[known["source"] == "kermany"].set_index("image")
     known.index = known.index.str.split("/").str[-1]

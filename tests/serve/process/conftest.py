@@ -56,10 +56,15 @@ class Server:
         own = {key: value for key, value in os.environ.items() if not key.startswith("CXR_")}
         own.pop("PROMETHEUS_MULTIPROC_DIR", None)
         return own | {
-            "CXR_BUNDLE": str(self.root / "bundle"), "CXR_DATA_FOLDER": str(self.data),
-            "CXR_BIND": f"127.0.0.1:{self.port}", "CXR_WATCH_S": "0.1", "OMP_NUM_THREADS": "1",
-            "CXR_GRACEFUL_S": "5", "TMPDIR": str(self.root), **self.settings,
-        }  # fmt: skip
+            "CXR_BUNDLE": str(self.root / "bundle"),
+            "CXR_DATA_FOLDER": str(self.data),
+            "CXR_BIND": f"127.0.0.1:{self.port}",
+            "CXR_WATCH_S": "0.1",
+            "OMP_NUM_THREADS": "1",
+            "CXR_GRACEFUL_S": "5",
+            "TMPDIR": str(self.root),
+            **self.settings,
+        }
 
     def model(self, name: str, *, delay_s: float = 0.0, bad: bool = False) -> None:
         """Put a bundle there, whole or not at all."""
@@ -76,17 +81,32 @@ class Server:
                 self.port = free.getsockname()[1]
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--config", "python:cxr.serve.gunicorn_conf",
-                 "--pythonpath", str(HERE), "faked:create()"],
-                env=self.environment, stdout=log, stderr=log, preexec_fn=self.before,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "--config",
+                    "python:cxr.serve.gunicorn_conf",
+                    "--pythonpath",
+                    str(HERE),
+                    "faked:create()",
+                ],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                preexec_fn=self.before,
+            )
         self.until(lambda: self.get("/readyz" if ready else "/healthz")[0] == 200, 60)
 
     def flask(self, *words: str, said: str = "") -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "flask", "--app", "cxr.serve", *words], input=said,
-            env=self.environment, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "flask", "--app", "cxr.serve", *words],
+            input=said,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.strip()
 
     def account(self, name: str = "ann") -> str:
@@ -96,9 +116,14 @@ class Server:
         return self.token
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, *, timeout: float = 30,
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        timeout: float = 30,
         **headers: str,
-    ) -> tuple[int, dict[str, str], bytes]:  # fmt: skip
+    ) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers)
@@ -113,9 +138,12 @@ class Server:
 
     def api(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         status, _, data = self.ask(
-            method, f"/api/v1{path}", body, Authorization=f"Bearer {self.token}",
+            method,
+            f"/api/v1{path}",
+            body,
+            Authorization=f"Bearer {self.token}",
             **{"Content-Type": "image/png"},
-        )  # fmt: skip
+        )
         return status, json.loads(data) if data else None
 
     @staticmethod
@@ -199,9 +227,13 @@ class Postgres:
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             as_user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
         subprocess.run(
-            [self.binaries / words[0], "-D", self.folder / "data", *words[1:]], check=True,
-            cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, **as_user,
-        )  # fmt: skip
+            [self.binaries / words[0], "-D", self.folder / "data", *words[1:]],
+            check=True,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            **as_user,
+        )
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -k {self.folder}"
@@ -230,8 +262,16 @@ def postgres_of_its_own() -> Iterator[Postgres]:
         made = Postgres(folder, binaries, port)
         made.password_file.write_text("p@ss/word:of the test\n")
         made.password_file.chmod(0o644)
-        made.run("initdb", "-U", "cxr", "-E", "UTF8", "--no-sync", "--auth=scram-sha-256",
-                 f"--pwfile={made.password_file}")  # fmt: skip
+        made.run(
+            "initdb",
+            "-U",
+            "cxr",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--auth=scram-sha-256",
+            f"--pwfile={made.password_file}",
+        )
         made.start()
         yield made
         with contextlib.suppress(subprocess.CalledProcessError):

@@ -27,8 +27,12 @@ def film(side: int = 128) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
-            + chunk(b"IEND", b""))  # fmt: skip
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def inside(container: str, *words: str) -> str:
@@ -56,8 +60,9 @@ def main(address: str) -> None:
             return error.code, error.read()
 
     bearer = {"Authorization": f"Bearer {token}"}
-    status, body = ask("POST", "/api/v1/predictions", film(), **bearer,
-                       **{"Content-Type": "image/png"})  # fmt: skip
+    status, body = ask(
+        "POST", "/api/v1/predictions", film(), **bearer, **{"Content-Type": "image/png"}
+    )
     assert status == 201, body
     shown = json.loads(body)
     assert shown["refused"] or abs(sum(shown["probs"].values()) - 1) < 1e-3, shown
@@ -73,8 +78,9 @@ def main(address: str) -> None:
     assert ask("GET", "/api/v1/openapi.json")[0] == 200
     for path in ("/", "/static/base.css"):
         assert ask("GET", path)[0] == 200, path
-    torch = inside(container, "python3", "-c",
-                   "import importlib.util as u; print(u.find_spec('torch'))")  # fmt: skip
+    torch = inside(
+        container, "python3", "-c", "import importlib.util as u; print(u.find_spec('torch'))"
+    )
     assert torch == "None", "torch is in the image"
     size = inside(container, "sh", "-c", "id -u; ls -ld /data; df -h /data | tail -1")
     print(size)

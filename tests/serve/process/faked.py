@@ -40,10 +40,20 @@ class FilePredictor:
             grids = {"m": np.ones((2, 4, 4), np.float32)}
             drawn = HeatMaps(LABELS, grids, {"m": 1.0}, image, PreprocessSpec(64))
             yield Prediction(
-                label=max(probs, key=probs.get), probs=probs, member_probs={"m": probs},
-                level=level, prediction_set=LABELS, refer=False, ood_score=0.0, refused=False,
-                refusals=(), film=image, maps=drawn if maps else None, name=name, note="",
-            )  # fmt: skip
+                label=max(probs, key=probs.get),
+                probs=probs,
+                member_probs={"m": probs},
+                level=level,
+                prediction_set=LABELS,
+                refer=False,
+                ood_score=0.0,
+                refused=False,
+                refusals=(),
+                image=image,
+                maps=drawn if maps else None,
+                name=name,
+                note="",
+            )
 
 
 def create() -> Flask:

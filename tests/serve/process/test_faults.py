@@ -44,10 +44,12 @@ def check_whole(server, answered: list[str]) -> None:
         status, shown = server.api("GET", f"/predictions/{name}?maps=true")
         assert status == 200
         assert shown["maps"]
-        assert server.ask(
-            "GET", f"/api/v1/predictions/{name}/map.png",
-            Authorization=f"Bearer {server.token}",
-        )[0] == 200  # fmt: skip
+        assert (
+            server.ask(
+                "GET", f"/api/v1/predictions/{name}/map.png", Authorization=f"Bearer {server.token}"
+            )[0]
+            == 200
+        )
 
 
 class Clients:
@@ -130,9 +132,13 @@ def test_a_client_that_leaves_while_it_waits_costs_the_model_nothing(server):
     for seed in range(4):
         with pytest.raises(OSError, match="timed out"):
             server.ask(
-                "POST", "/api/v1/predictions", server.film(seed), timeout=0.05,
-                Authorization=f"Bearer {server.token}", **{"Content-Type": "image/png"},
-            )  # fmt: skip
+                "POST",
+                "/api/v1/predictions",
+                server.film(seed),
+                timeout=0.05,
+                Authorization=f"Bearer {server.token}",
+                **{"Content-Type": "image/png"},
+            )
     first.join()
     server.until(lambda: server.figure("cxr_films_in_work") == 0)
     assert server.calls == 1
@@ -160,9 +166,11 @@ def small_disk(server):
     """Put the data on a disk of 12 MB of its own."""
     server.data.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(server.data)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(
-        command, capture_output=True, check=False
-    ).returncode:  # fmt: skip
+    if (
+        os.geteuid() != 0
+        or shutil.which("mount") is None
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
         pytest.skip("a small disk cannot be mounted here: that needs root")
     yield server.data
     if server.process is not None and server.process.poll() is None:
@@ -223,9 +231,12 @@ def test_the_database_goes_and_comes_back(server, postgres_of_its_own):
     first = server.predict(1)[1]["id"]
     postgres_of_its_own.stop()
     status, headers, body = server.ask(
-        "POST", "/api/v1/predictions", server.film(2), Authorization=f"Bearer {server.token}",
+        "POST",
+        "/api/v1/predictions",
+        server.film(2),
+        Authorization=f"Bearer {server.token}",
         **{"Content-Type": "image/png"},
-    )  # fmt: skip
+    )
     assert status == 503, body
     assert int(headers["Retry-After"]) > 0
     assert b"database" in body

@@ -20,9 +20,12 @@ def test_two_processes_share_accounts_limits_and_figures(server):
     assert server.figure("cxr_predictions_total") == 5
     assert len(server.films) == 5
     status, headers, body = server.ask(
-        "POST", "/api/v1/predictions", b"x", Authorization=f"Bearer {server.token}",
+        "POST",
+        "/api/v1/predictions",
+        b"x",
+        Authorization=f"Bearer {server.token}",
         **{"Content-Type": "image/png"},
-    )  # fmt: skip
+    )
     assert status == 429
     assert 1 <= int(headers["Retry-After"]) <= 60
     assert json.loads(body)["retry_after_s"] == int(headers["Retry-After"])
@@ -34,11 +37,13 @@ def test_the_log_is_json_and_names_neither_film_nor_token_nor_address(server):
     server.start()
     server.account()
     server.ask(
-        "POST", "/api/v1/predictions?maps=Meier", b"--x\r\nContent-Disposition: form-data; "
+        "POST",
+        "/api/v1/predictions?maps=Meier",
+        b"--x\r\nContent-Disposition: form-data; "
         b'name="file"; filename="Meier_Anna.png"\r\n\r\nno film\r\n--x--\r\n',
         Authorization=f"Bearer {server.token}",
         **{"Content-Type": "multipart/form-data; boundary=x", "X-Request-ID": "from-outside-1"},
-    )  # fmt: skip
+    )
     shown = server.predict()[1]
     server.ask("GET", "/api/v1/predictions/Meier_Anna")
     server.stop()

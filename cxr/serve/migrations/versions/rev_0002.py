@@ -13,13 +13,14 @@ def upgrade() -> None:
     """Add the table and the column."""
     usage = op.create_table(
         "usage",
-        sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"),
-                  primary_key=True),
+        sa.Column(
+            "user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+        ),
         sa.Column("day", sa.Date, primary_key=True),
         sa.Column("origin", sa.String(8), primary_key=True),
         sa.Column("films", sa.Integer, nullable=False),
         sa.Column("refused", sa.Integer, nullable=False),
-    )  # fmt: skip
+    )
     op.add_column("tokens", sa.Column("expires_at", sa.DateTime(timezone=True)))
     _count_history(usage)
 
@@ -27,9 +28,12 @@ def upgrade() -> None:
 def _count_history(usage: sa.Table) -> None:
     """Count what the history holds; days are taken here because databases name them differently."""
     history = sa.table(
-        "predictions", sa.column("user_id", sa.Integer), sa.column("origin", sa.String),
-        sa.column("created_at", sa.DateTime(timezone=True)), sa.column("refused", sa.Boolean),
-    )  # fmt: skip
+        "predictions",
+        sa.column("user_id", sa.Integer),
+        sa.column("origin", sa.String),
+        sa.column("created_at", sa.DateTime(timezone=True)),
+        sa.column("refused", sa.Boolean),
+    )
     connection = op.get_bind()
     counts: dict[tuple[object, ...], list[int]] = {}
     for row in connection.execute(sa.select(history)):

@@ -1,4 +1,4 @@
-"""How a film was taken: position, exposure, what lies on the detector. It never sees a label.
+"""How an image was taken: position, exposure, what lies on the detector. It never sees a label.
 
 H W pixels, S the side. Gray is 0 black to 1 white before it becomes uint8.
 """
@@ -24,10 +24,10 @@ class Pose:
     """Where the patient stood.
 
     Attributes:
-        size_px: side of the film.
-        rotation: in the film's plane, radians.
+        size_px: side of the image.
+        rotation: in the image's plane, radians.
         scale: enlargement.
-        shift: of the patient's origin, right and down, in half film widths.
+        shift: of the patient's origin, right and down, in half image widths.
         turn: of the patient about the long axis, -1 to 1; front and back structures part.
         breath: depth of inspiration, 0 shallow to 1 full.
         stretch: width over height of the patient's enlargement.
@@ -73,7 +73,7 @@ class Pose:
 
 
 def draw_pose(rng: np.random.Generator, view: View, size_px: int) -> Pose:
-    """Draw a position; a film at the bedside (AP) is less straight and less deeply breathed."""
+    """Draw a position; an image at the bedside (AP) is less straight and less deeply breathed."""
     loose = 1.4 if view == "AP" else 1.0
     return Pose(
         size_px=size_px,
@@ -82,7 +82,7 @@ def draw_pose(rng: np.random.Generator, view: View, size_px: int) -> Pose:
         shift=(float(rng.normal(0, 0.045 * loose)), float(rng.normal(0.09, 0.05 * loose))),
         turn=float(np.clip(rng.normal(0, 0.35 * loose), -1, 1)),
         breath=float(rng.uniform(0.1, 0.8) if view == "AP" else rng.uniform(0.35, 1.0)),
-        # Films are stretched to a square, and chests are taller than wide.
+        # Images are stretched to a square, and chests are taller than wide.
         stretch=float(rng.uniform(0.80, 0.90)),
     )
 
@@ -92,7 +92,7 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
 
     Args:
         path: (H, W) water equivalent, 1 an average trunk.
-        rng: the film's generator.
+        rng: the image's generator.
 
     Returns:
         (H, W) float32, 0 to 1, dense structures white.
@@ -103,7 +103,7 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
     line = np.linspace(-1, 1, size, dtype=np.float32)
     # Uneven beam (heel effect, grid cut-off, bedside angle): slow, larger than most lesions.
     slope = rng.normal(0, 0.06, 2)
-    # Bedding, clothes and flesh pressed aside: soft shadows without texture, on any film.
+    # Bedding, clothes and flesh pressed aside: soft shadows without texture, on any image.
     coarse = rng.normal(0, 0.05, (5, 5)).astype(np.float32)
     folds = blur(_enlarge(coarse, size), size / 16)
     uneven = np.float32(slope[0]) * line[None, :] + np.float32(slope[1]) * line[:, None] + folds
@@ -120,7 +120,7 @@ def expose(path: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _enlarge(coarse: Floats, size_px: int) -> Floats:
-    """Stretch a small square map over the film, bilinearly."""
+    """Stretch a small square map over the image, bilinearly."""
     places = np.linspace(0, coarse.shape[0] - 1, size_px, dtype=np.float32)
     first = np.minimum(places.astype(np.int64), coarse.shape[0] - 2)
     part = places - first.astype(np.float32)
@@ -129,7 +129,7 @@ def _enlarge(coarse: Floats, size_px: int) -> Floats:
 
 
 def _display(dense: Floats, rng: np.random.Generator) -> Floats:
-    """Window, gamma and s-curve as a console does: from the film's own middle part."""
+    """Window, gamma and s-curve as a console does: from the image's own middle part."""
     size = dense.shape[0]
     middle = dense[size // 8 : -size // 8 : 2, size // 8 : -size // 8 : 2]
     low, high = np.percentile(middle, (rng.uniform(1, 4), rng.uniform(96, 99.5))).tolist()
@@ -146,35 +146,35 @@ def finish(gray: Floats, pose: Pose, rng: np.random.Generator) -> NDArray[np.uin
     Args:
         gray: (H, W) 0 to 1.
         pose: for the cable's place.
-        rng: the film's generator.
+        rng: the image's generator.
 
     Returns:
         (H, W) uint8.
     """
-    film = gray.copy()
+    image = gray.copy()
     if rng.random() < 0.12:
-        film = np.maximum(film, _cable(pose, rng) * rng.uniform(0.7, 1.0))
+        image = np.maximum(image, _cable(pose, rng) * rng.uniform(0.7, 1.0))
     if rng.random() < 0.55:
-        _collimate(film, rng)
+        _collimate(image, rng)
     if rng.random() < 0.7:
-        _mark(film, rng)
-    return np.asarray(np.clip(film * 255 + 0.5, 0, 255), np.uint8)
+        _mark(image, rng)
+    return np.asarray(np.clip(image * 255 + 0.5, 0, 255), np.uint8)
 
 
-def _collimate(film: Floats, rng: np.random.Generator) -> None:
+def _collimate(image: Floats, rng: np.random.Generator) -> None:
     """Blacken one to four borders."""
-    size = film.shape[0]
+    size = image.shape[0]
     shade = rng.uniform(0, 0.08)
     widths = np.round(rng.uniform(0, 0.07, 4) * size * (rng.random(4) < 0.5)).astype(int)
-    film[: widths[0]] = shade
-    film[size - widths[1] :] = shade
-    film[:, : widths[2]] = shade
-    film[:, size - widths[3] :] = shade
+    image[: widths[0]] = shade
+    image[size - widths[1] :] = shade
+    image[:, : widths[2]] = shade
+    image[:, size - widths[3] :] = shade
 
 
-def _mark(film: Floats, rng: np.random.Generator) -> None:
+def _mark(image: Floats, rng: np.random.Generator) -> None:
     """Put the lead letter on the side that it names."""
-    size = film.shape[0]
+    size = image.shape[0]
     name = str(rng.choice(("L", "R")))
     dots = np.array([[int(dot) for dot in row] for row in LETTERS[name]], np.float32)
     dots = np.kron(dots, np.ones((max(1, size // 96),) * 2, np.float32))
@@ -182,7 +182,7 @@ def _mark(film: Floats, rng: np.random.Generator) -> None:
     margin = max(1, int(size * rng.uniform(0.02, 0.09)))
     top = int(rng.uniform(0.02, 0.3) * size)
     left = size - margin - width if name == "L" else margin
-    patch = film[top : top + height, left : left + width]
+    patch = image[top : top + height, left : left + width]
     np.maximum(patch, dots * rng.uniform(0.85, 1.0), out=patch)
 
 

@@ -1,9 +1,9 @@
-"""Tell how many films keep their class when they are saved in more bits than 8.
+"""Tell how many images keep their class when they are saved in more bits than 8.
 
-Validation films are stored in 9 to 16 bits of 16, shifted up, as they are, with one and with
+Validation images are stored in 9 to 16 bits of 16, shifted up, as they are, with one and with
 20 hot pixels, read as files are, and given to a trained member.
 
-Run: python benchmarks/deep_films.py RUN_FOLDER MEMBER [FILMS]
+Run: python benchmarks/deep_images.py RUN_FOLDER MEMBER [IMAGES]
 """
 
 import io
@@ -35,35 +35,38 @@ def main() -> None:
     spec = PreprocessSpec(**prepared.info["preprocess"])
     names = prepared.table.query("split == 'val'")["image"]
     names = names.sample(int(sys.argv[3]) if len(sys.argv) > 3 else 100, random_state=0)
-    films = [read_gray(Path(prepared.info["root"]) / name) for name in names]
-    wanted = classes(member, films, spec)
+    images = [read_gray(Path(prepared.info["root"]) / name) for name in names]
+    wanted = classes(member, images, spec)
     for hot in HOT:
         for bits in range(9, 17):
-            found = [saved(film, bits, hot) for film in films]
+            found = [saved(image, bits, hot) for image in images]
             kept = (classes(member, found, spec) == wanted).mean()
-            away = [np.abs(a.astype(int) - b).mean() for a, b in zip(found, films, strict=True)]
-            print(f"{hot:2d} hot pixels, {bits:2d} bits: {kept:.2f} keep their class, "
-                  f"mean difference {np.mean(away):5.1f} gray levels", flush=True)  # fmt: skip
+            away = [np.abs(a.astype(int) - b).mean() for a, b in zip(found, images, strict=True)]
+            print(
+                f"{hot:2d} hot pixels, {bits:2d} bits: {kept:.2f} keep their class, "
+                f"mean difference {np.mean(away):5.1f} gray levels",
+                flush=True,
+            )
 
 
 def classes(
-    member: Member, films: list[NDArray[np.uint8]], spec: PreprocessSpec
+    member: Member, images: list[NDArray[np.uint8]], spec: PreprocessSpec
 ) -> NDArray[np.int64]:
-    """Return the member's class of each film."""
-    pixels = np.stack([to_square(film, spec) for film in films])
+    """Return the member's class of each image."""
+    pixels = np.stack([to_square(image, spec) for image in images])
     return predict_logits(member, pixels, np.arange(len(pixels))).argmax(axis=1)
 
 
-def saved(film: NDArray[np.uint8], bits: int, hot: int) -> NDArray[np.uint8]:
-    """Save a film as a PNG of more bits and read it; a film that is refused is black."""
-    deep = film.astype(np.uint16) << (bits - 8)
+def saved(image: NDArray[np.uint8], bits: int, hot: int) -> NDArray[np.uint8]:
+    """Save an image as a PNG of more bits and read it; an image that is refused is black."""
+    deep = image.astype(np.uint16) << (bits - 8)
     deep.flat[np.random.default_rng(0).choice(deep.size, hot, replace=False)] = 65535
     stream = io.BytesIO()
     Image.fromarray(deep).save(stream, "PNG", compress_level=1)
     try:
         return read_gray(stream.getvalue())
     except InputError:
-        return np.zeros_like(film)
+        return np.zeros_like(image)
 
 
 if __name__ == "__main__":
