@@ -132,6 +132,17 @@ def test_lossless_jpeg_comes_back_exactly(predictor, bits, restart_rows):
     )
 
 
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless])
+def test_streams_of_fewer_bits_than_the_header_are_read(syntax):
+    frame = {
+        JPEGBaseline8Bit: encoded(Image.fromarray(ramp(8)), "JPEG", quality=95),
+        JPEGLosslessSV1: made.lossless_jpeg(ramp(8), 8),
+        JPEGLSLossless: bytes(imagecodecs.jpegls_encode(ramp(8))),
+    }[syntax]
+    image = dataset(ramp(12), BitsStored=12, WindowCenter=128, WindowWidth=256)
+    assert np.abs(read_gray(written(image, syntax, frame)).astype(int) - ramp(8)).max() <= 3
+
+
 def test_two_fragments_are_one_frame():
     image = dataset(ramp(8))
     frame = encoded(Image.fromarray(ramp(8)), "JPEG", quality=95)

@@ -57,8 +57,9 @@ def stored_codes(elements: Elements, layout: Layout) -> Codes:
         raise ImageError(
             f"holds values beyond its {layout.bits_stored} stored bits: export it anew"
         )
-    mask = decoded.dtype.type((1 << layout.bits_stored) - 1)
-    return decoded & mask
+    # A stream of 8 bits may stand under a header of more.
+    most = int(np.iinfo(decoded.dtype).max)
+    return decoded & decoded.dtype.type(min((1 << layout.bits_stored) - 1, most))
 
 
 def colour_frame(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
