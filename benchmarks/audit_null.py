@@ -432,7 +432,7 @@ def phantom(sets: int) -> None:
 def _audit_phantom(shortcut: str, strength: float, seed: int) -> dict[str, AuditResult]:
     settings = PhantomSettings(
         patients_per_class=40,
-        images_per_patient=(1, 1),
+        images_per_patient=[1, 1],
         size_px=64,
         seed=seed,
         shortcut=shortcut,
