@@ -51,8 +51,8 @@ def source(tmp_path: Path) -> tuple[pd.DataFrame, Path, Path]:
     return images(tmp_path / "images"), tmp_path / "images", tmp_path / "prepared"
 
 
-def add(manifest: pd.DataFrame, root: Path, image: np.ndarray, **row: str) -> pd.DataFrame:
-    save(root, row["image"], image)
+def add(manifest: pd.DataFrame, root: Path, pixels: np.ndarray, **row: str) -> pd.DataFrame:
+    save(root, row["image"], pixels)
     return pd.concat([manifest, manifest_table([row])], ignore_index=True)
 
 
@@ -114,7 +114,7 @@ def test_the_same_preparation_is_reused(source):
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 1},
+        {"split_seed": 1},
         {"fit": "letterbox"},
         {"size": 32},
         {"fractions": (0.6, 0.2, 0.2)},
