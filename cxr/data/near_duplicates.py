@@ -139,7 +139,8 @@ def _search_faiss(
             limits, _, others = index.range_search(
                 queries.reshape(-1, HASH_BITS // 8), max_distance + 1
             )
-            near = np.diff(limits.astype(np.int64))
+            ends = np.asarray(limits, np.int64)
+            near = ends[1:] - ends[:-1]
             rows = start + np.repeat(np.arange(len(near)) // len(ORIENTATIONS), near)
             yield rows, others
     finally:
