@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr.errors import InputError, MissingInputError
-from cxr.files import current_keys, digest_of, write_json
+from cxr.files import current_keys, digest_of, leaves_folder, write_json
 
 FORMAT = 2
 """Number of this layout; raised when a reader of an older number would misread it: one of 1
@@ -89,7 +89,7 @@ def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | No
     """
     for name in info["files"] if names is None else names:
         wanted = info["files"].get(name)
-        if wanted is None or Path(name).is_absolute() or ".." in Path(name).parts:
+        if wanted is None or leaves_folder(name):
             raise BundleError(f"{folder / INFO_FILE} does not list a file {name!r}: {MEND}")
         try:
             found = file_digest(folder / name)

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from cxr.imaging.dicom.terms import BIG_ENDIAN, DEFLATED, IMPLICIT, SYNTAXES
-from cxr.imaging.raster import MAX_COSTLY_PIXELS, ImageError
+from cxr.imaging.raster import DICOM_HEAD_BYTES, MAX_COSTLY_PIXELS, ImageError, has_dicom_mark
 
 MAX_INFLATED_BYTES = 3 * MAX_COSTLY_PIXELS
 """Largest deflated file once inflated: 50 megapixels of 24 bits."""
@@ -150,7 +150,7 @@ def parse(data: bytes) -> Elements:
             message lacks the image's name.
     """
     stream = io.BytesIO(data)
-    stream.seek(132 if data[128:132] == b"DICM" else 0)
+    stream.seek(DICOM_HEAD_BYTES if has_dicom_mark(data) else 0)
     meta = _read(stream, implicit=False, only_meta=True)
     if _ascii(_raw(meta, _CLASS_TAG)) == DIRECTORY_CLASS:
         raise ImageError("is a DICOMDIR, a list of files: give the files that it lists")
