@@ -5,7 +5,7 @@ The one door for images: JPEG, PNG and TIFF (``cxr.imaging.raster``) and DICOM
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +51,6 @@ class DecodedImage:
 
     pixels: NDArray[np.uint8]
     """(H, W), 0 black."""
-    tags: dict[str, str] = field(default_factory=dict)
-    """Technical tags of a DICOM header, by DICOM keyword: ``cxr.imaging.dicom.header`` has the
-    list."""
     warnings: tuple[str, ...] = ()
     """One sentence for each thing that had to be guessed or looks wrong; without the name."""
     colour: float | None = None
@@ -81,7 +78,7 @@ def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.ui
 
 
 def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage:
-    """Decode an image and keep its technical tags.
+    """Decode an image and keep what had to be guessed.
 
     Args:
         source: a path or the file's bytes.
@@ -107,7 +104,7 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
         data = source.read_bytes() if isinstance(source, Path) else source
         return DecodedImage(*read_dicom(data, shown))
     pixels, notes, colour = read_raster(source, shown)
-    return DecodedImage(pixels, {}, notes, colour)
+    return DecodedImage(pixels, notes, colour)
 
 
 def is_image_file(path: Path) -> bool:
