@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -183,6 +183,8 @@ class RunConfig:
     """Where all results lie."""
     make: bool = False
     """Set by the Makefile: hints are then make commands."""
+    overrides: list[str] = field(default_factory=list)
+    """Set by the script: what its command line gave, so that what cannot be honoured is refused."""
 
 
 @dataclass
@@ -365,7 +367,18 @@ def compose(name: str, overrides: list[str]) -> Any:
 
     register_schemas()
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return _to_dataclass(hydra.compose(name, overrides=overrides))
+        return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
+
+
+def given_data_settings(config: RunConfig) -> list[str]:
+    """Return the settings of the data that the command line gave, such as ``split``.
+
+    The name is not among them: it names a folder.
+    """
+    keys = [text.lstrip("+~").partition("=")[0] for text in config.overrides]
+    return [
+        key.removeprefix("data.") for key in keys if key.startswith("data.") and key != "data.name"
+    ]
 
 
 def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None]]:
@@ -382,6 +395,7 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
         @functools.wraps(function)
         def main() -> None:
             import hydra
+            from hydra.core.hydra_config import HydraConfig
 
             register_schemas()
             # Hydra prints many lines and exits with 1 unless asked for the bare exception.
@@ -391,7 +405,7 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
             def run(config: Any) -> None:
                 # Past here Hydra would print the overrides beside the one line.
                 try:
-                    function(_to_dataclass(config))
+                    function(_to_dataclass(config, HydraConfig.get().overrides.task))
                 except Exception as error:
                     fail(error)
                     raise
@@ -408,12 +422,14 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
     return decorate
 
 
-def _to_dataclass(config: Any) -> Any:
+def _to_dataclass(config: Any, overrides: Sequence[str]) -> Any:
     """Convert a composed configuration, and refuse what ``+key=value`` put beside its schema."""
     from omegaconf import OmegaConf
 
     found = OmegaConf.to_object(config)
     _refuse_unknown(found, "")
+    if isinstance(found, RunConfig):
+        found.overrides = list(overrides)
     return found
 
 
