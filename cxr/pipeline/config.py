@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from omegaconf import MISSING
 
 from cxr.errors import InputError
+from cxr.models.model_settings import ModelSettings, PoolSettings
+from cxr.training.trainer_settings import TrainerSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -78,100 +80,6 @@ class DataConfig:
 
 
 @dataclass
-class ModelConfig:
-    """One member."""
-
-    name: str = MISSING
-    """Folder under members/."""
-    architecture: str = MISSING
-    """timm's name."""
-    pretrained: str = "hub"
-    """hub (timm's own weights), none, a safetensors file or a folder of them."""
-    input_size: int | None = None
-    """Side of the input in pixels; null takes timm's for the architecture."""
-    output_stride: int | None = None
-    """8, 16 or 32 input pixels per cell of the last feature layer, for finer Grad-CAM of what is
-    trained from random weights; null is the architecture's own."""
-    drop_rate: float = 0.0
-    """Dropout before the head."""
-    freeze: list[str] = field(default_factory=list)
-    """Modules of the network that keep their pretrained weights."""
-
-
-@dataclass
-class AugmentConfig:
-    """Largest deviations of a training image; see cxr.training.augment.Augmentation."""
-
-    rotation_deg: float = 10.0
-    """To either side."""
-    shift: float = 0.05
-    """Share of the side."""
-    scale: float = 0.1
-    """Relative, both ways."""
-    brightness: float = 0.1
-    """Added, scale 0 to 1."""
-    contrast: float = 0.2
-    """Relative, both ways."""
-    gamma: float = 0.2
-    """Exponent's deviation, natural logarithm."""
-    noise: float = 0.03
-    """Largest standard deviation, scale 0 to 1."""
-    blur_px: float = 1.0
-    """Largest standard deviation in pixels."""
-    horizontal_flip: float = 0.0
-    """Chance of a mirror image; off, since it did not help (docs/experiments.md)."""
-
-
-@dataclass
-class TrainerConfig:
-    """How a member is trained."""
-
-    max_epochs: int = 4
-    """Epochs of the schedule."""
-    batch_size: int = 32
-    """Images per step and process."""
-    lr: float = 1e-3
-    """Peak rate of the head."""
-    backbone_lr_factor: float = 0.3
-    """The backbone's rate as a share of the head's."""
-    weight_decay: float = 0.02
-    """AdamW's, not for biases and norms."""
-    warmup: float = 0.1
-    """Share of the steps over which the rate rises; a cosine then takes it to 0."""
-    label_smoothing: float = 0.05
-    """Share of a target spread over all classes."""
-    imbalance: str = "none"
-    """none, loss (class-balanced weights) or sampler (class-balanced draws); neither helped."""
-    ema_decay: float = 0.99
-    """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
-    monitor: str = "last"
-    """last keeps the last epoch, so that validation is fresh for what is fitted on it; nll or
-    balanced_accuracy of validation chooses the epoch, and flatters all that is fitted there."""
-    patience: int = 5
-    """Epochs without a better one before training stops, where validation chooses."""
-    clip_norm: float = 1.0
-    """Largest norm of a gradient; 0: no clipping."""
-    precision: str = "auto"
-    """auto (bf16 where the hardware is fast at it), 32 or bf16."""
-    deterministic: bool = False
-    """Only algorithms that give the same bits each time; slower on a GPU."""
-    accelerator: str = "auto"
-    """auto, cpu, gpu or mps."""
-    devices: int = 1
-    """Processes on this machine."""
-    num_nodes: int = 1
-    """Machines."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
-    checkpoint_minutes: float = 2.0
-    """A killed training goes on from at most so long ago."""
-    progress: bool = True
-    """Show a bar; without a terminal there is none either way."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Augmentation."""
-
-
-@dataclass
 class RunConfig:
     """What every script knows of a run."""
 
@@ -197,26 +105,16 @@ class PrepareConfig(RunConfig):
 class TrainConfig(PrepareConfig):
     """scripts/train.py."""
 
-    model: ModelConfig = MISSING
+    model: ModelSettings = MISSING
     """Which member."""
-    trainer: TrainerConfig = MISSING
+    trainer: TrainerSettings = MISSING
     """How."""
     seed: int = 0
     """Of the head, the order of images and the augmentation."""
 
 
 @dataclass
-class PoolConfig:
-    """How the members' probabilities become one; see cxr.models.ensemble."""
-
-    pool: str = "logarithmic"
-    """linear (of probabilities) or logarithmic (of logits / T); one temperature comes last."""
-    weight_prior: float = 100.0
-    """Images of a prior that draw the weights towards equal; 0: none, 1e9: equal."""
-
-
-@dataclass
-class CrossValidateConfig(PoolConfig, TrainConfig):
+class CrossValidateConfig(PoolSettings, TrainConfig):
     """scripts/cv.py; trains one member in every fold, and pools once all members are trained."""
 
     folds: int = 5
@@ -258,7 +156,7 @@ class PassConfig:
 
 
 @dataclass
-class EnsembleConfig(PoolConfig, FinishedRunConfig):
+class EnsembleConfig(PoolSettings, FinishedRunConfig):
     """scripts/ensemble.py."""
 
     members: list[str] | None = None

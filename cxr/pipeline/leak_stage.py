@@ -41,7 +41,7 @@ from cxr.models.ensemble import softmax
 from cxr.pipeline.config import LeakConfig
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import note_of, relative
-from cxr.pipeline.train_stage import check_trainable, train_member
+from cxr.pipeline.train_stage import check_name, train_member
 from cxr.plotting import save_figure
 from cxr.training.inference import predict_logits
 
@@ -64,7 +64,7 @@ def leak_stage(config: LeakConfig) -> dict[str, Any]:
         InputError: too few images, or settings of an experiment that was trained otherwise.
     """
     settings = CopySettings(config.copies, config.rotation_deg, config.test_share, config.seed)
-    check_trainable(config)
+    check_name(config)
     prepared = prepare_stage(config)
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
     sets = {

@@ -22,6 +22,7 @@ from cxr.models.build import Member
 from cxr.training.augment import augment
 from cxr.training.trainer_settings import TrainerSettings
 
+
 class MemberModule(LightningModule):
     """What Lightning trains.
 

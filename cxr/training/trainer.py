@@ -15,12 +15,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    ModelCheckpoint,
-    RichProgressBar,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
@@ -151,10 +146,7 @@ def reuse_freed_memory() -> None:
 
 
 def _trainer(
-    settings: TrainerSettings,
-    precision: Any,
-    callbacks: list[Callback],
-    logger: TensorBoardLogger,
+    settings: TrainerSettings, precision: Any, callbacks: list[Callback], logger: TensorBoardLogger
 ) -> lightning.Trainer:
     try:
         return lightning.Trainer(
