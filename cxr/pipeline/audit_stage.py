@@ -33,7 +33,7 @@ def audit_stage(config: AuditConfig) -> dict[str, Any]:
     chosen = _chosen(config)
     subject = open_subject(config)
     path = subject.out / "audit.json"
-    results, seconds = _kept(path, subject.key, [] if not config.again else chosen)
+    results, seconds = _kept(path, subject.key, [] if not config.force else chosen)
     for number, name in enumerate(TESTS, start=1):
         if name not in chosen or name in results:
             continue

@@ -4,12 +4,15 @@ The only module besides scripts/ that knows Hydra. Every field has a type, so a 
 or a wrong type is refused, also behind a plus sign. ``MISSING`` marks what has no safe default.
 """
 
+import atexit
 import functools
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +20,9 @@ from omegaconf import MISSING
 
 from cxr.errors import InputError
 from cxr.models.model_settings import ModelSettings, PoolSettings
-from cxr.training.trainer_settings import TrainerSettings
+from cxr.training.trainer_settings import Augmentation, TrainerSettings
+
+log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -77,6 +82,9 @@ class DataConfig:
     """Said wherever a number or a figure of this data appears."""
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
     """For kind=phantom."""
+    suited: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How a member is trained on these images where model/ and trainer/ say ${suited:KEY}: by its
+    name, or ``any``."""
 
 
 @dataclass
@@ -89,8 +97,10 @@ class RunConfig:
     """Name of the run, second part of the output folder."""
     output_root: str = "outputs"
     """Where all results lie."""
-    make: bool = False
-    """Set by the Makefile: hints are then make commands."""
+    model: Any = None
+    """What an experiment says of the member; read in training alone."""
+    trainer: Any = None
+    """What an experiment says of training; read in training alone."""
 
 
 @dataclass
@@ -121,18 +131,6 @@ class CrossValidateConfig(PoolSettings, TrainConfig):
     """Into how many parts the images are dealt; each is the test split once."""
     members: list[str] | None = None
     """Which members the ensemble of a fold has; null takes the one that is trained."""
-
-
-@dataclass
-class LeakConfig(TrainConfig):
-    """scripts/leak.py."""
-
-    copies: int = 3
-    """Turned and mirrored copies of each image that are made before the random split."""
-    rotation_deg: float = 15.0
-    """Largest turn of a copy, to either side; every second one is mirrored."""
-    test_share: float = 0.1
-    """Share of test, and again of validation, both ways of splitting."""
 
 
 @dataclass
@@ -187,7 +185,7 @@ class AuditConfig(PassConfig, FinishedRunConfig):
 
     tests: list[str] | None = None
     """Which tests, by name; null takes all eight."""
-    again: bool = False
+    force: bool = False
     """Do the tests again that an earlier audit of the same run has done."""
     resamples: int = 1000
     """Bootstrap resamples, by patient."""
@@ -216,18 +214,14 @@ class ExportConfig(FinishedRunConfig):
 
 
 @dataclass
-class DownloadConfig:
-    """scripts/data.py."""
-
-    root: str = MISSING
-    """Folder that receives the public sources."""
+class DownloadConfig(PrepareConfig):
+    """scripts/download.py; data.root is the folder that receives the public sources."""
 
 
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "cv": CrossValidateConfig,
-    "leak": LeakConfig,
     "ensemble": EnsembleConfig,
     "evaluate": EvaluateConfig,
     "evaluate_on": EvaluateOnConfig,
@@ -237,43 +231,50 @@ SCHEMAS: dict[str, type] = {
     "download": DownloadConfig,
 }
 
+_RENAMED = {"again": "force", "root": "data.root"}
+"""Keys of version 0.1, and what they are called since."""
+_DEFAULTS: dict[str, Any] = {
+    **asdict(ModelSettings()),
+    **asdict(Augmentation()),
+    **asdict(TrainerSettings()),
+}
+"""What ${suited:KEY} may ask for, where nothing is said of it."""
+_FAILED: list[BaseException] = []
+"""What ended jobs of a multirun so far."""
+
 ConfigT = TypeVar("ConfigT")
 
 
-def register_schemas() -> None:
-    """Tell Hydra the schema behind each root file of configs/."""
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(name=f"{name}_schema", node=schema)
-
-
-def compose(name: str, overrides: list[str]) -> Any:
+def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
     """Compose a script's configuration without running it, for tests and notebooks.
 
     Args:
         name: root file in configs/, without its ending.
         overrides: as on the command line.
+        schema: its dataclass, where ``SCHEMAS`` does not name it.
 
     Returns:
-        The dataclass of ``SCHEMAS[name]``.
+        The dataclass.
     """
     import hydra
 
-    register_schemas()
+    _register(name, schema or SCHEMAS[name])
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return _to_dataclass(hydra.compose(name, overrides=overrides))
+        return _to_dataclass(hydra.compose(name, overrides=current_overrides(overrides)))
 
 
-def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None]]:
+def script(
+    name: str, schema: type | None = None
+) -> Callable[[Callable[[ConfigT], None]], Callable[[], None]]:
     """Make a function of a configuration dataclass the main function of a Hydra script.
 
-    An error that the user can mend is printed as one line and exits with status 2; anything
-    else keeps its traceback. Hydra's own options (--help, --cfg job, --multirun) work.
+    An error that the user can correct is printed as one line and exits with status 2; anything
+    else keeps its traceback. Hydra's own options (--help, --cfg job, --multirun) work. In a
+    multirun a job that fails does not keep the others from running.
 
     Args:
         name: root file in configs/, without its ending.
+        schema: its dataclass, where ``SCHEMAS`` does not name it.
     """
 
     def decorate(function: Callable[[ConfigT], None]) -> Callable[[], None]:
@@ -281,38 +282,82 @@ def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None
         def main() -> None:
             import hydra
 
-            register_schemas()
             # Hydra prints many lines and exits with 1 unless asked for the bare exception.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+            _register(name, schema or SCHEMAS[name])
+            sys.argv[1:] = current_overrides(sys.argv[1:])
 
             def run(config: Any) -> None:
                 # Past here Hydra would print the overrides beside the one line.
                 try:
                     function(_to_dataclass(config))
                 except Exception as error:
-                    fail(error)
-                    raise
+                    _end_job(error)
 
             run.__module__ = function.__module__
+            _FAILED.clear()
             try:
                 hydra.main(config_path=str(CONFIGS), config_name=name, version_base="1.3")(run)()
             except BaseException as error:
                 fail(error)
                 raise
+            if _FAILED:
+                sys.stderr.write(f"error: {len(_FAILED)} job(s) failed, see above\n")
+                raise SystemExit(2 if all(isinstance(e, InputError) for e in _FAILED) else 1)
 
         return main
 
     return decorate
 
 
+def current_overrides(overrides: list[str]) -> list[str]:
+    """Return a command line in today's spelling, and log what version 0.1 spelled otherwise."""
+    result = []
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "make" or (key == "trainer" and value in ("phantom", "cxr4", "seed", "folder")):
+            log.warning("%s does nothing any more: leave it out", word)
+        elif key in _RENAMED:
+            log.warning("%s is now called %s", key, _RENAMED[key])
+            result.append(f"{_RENAMED[key]}={value}")
+        else:
+            result.append(word)
+    return result
+
+
+def _register(name: str, schema: type) -> None:
+    """Tell Hydra the schema behind a root file, and OmegaConf what files of configs/ ask for."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    OmegaConf.register_new_resolver("suited", _suited, replace=True)
+    OmegaConf.register_new_resolver("scratch", _scratch_folder, use_cache=True, replace=True)
+
+
+def _suited(key: str, *, _root_: Any) -> Any:
+    """Return what ``data.suited`` holds for the member, else for any, else the default."""
+    for name in (_root_.model.name, "any"):
+        values = _root_.data.suited.get(name, {})
+        if key in values:
+            return values[key]
+    return _DEFAULTS[key]
+
+
+def _scratch_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="cxr-multirun-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def _to_dataclass(config: Any) -> Any:
     """Convert a composed configuration, and refuse what ``+key=value`` put beside its schema."""
     from omegaconf import OmegaConf
 
-    found = OmegaConf.to_object(config)
-    _refuse_unknown(found, "")
-    return found
+    values = OmegaConf.to_object(config)
+    _refuse_unknown(values, "")
+    return values
 
 
 def _refuse_unknown(values: Any, prefix: str) -> None:
@@ -322,24 +367,45 @@ def _refuse_unknown(values: Any, prefix: str) -> None:
             raise InputError(f"unknown key {prefix}{name}: allowed there are {', '.join(allowed)}")
         if is_dataclass(value):
             _refuse_unknown(value, f"{prefix}{name}.")
+        elif name == "suited":
+            for key in {key for suited in value.values() for key in suited} - set(_DEFAULTS):
+                raise InputError(
+                    f"unknown key {prefix}suited.*.{key}: allowed are {', '.join(_DEFAULTS)}"
+                )
+
+
+def _end_job(error: Exception) -> None:
+    """Log the error of a job of a multirun, whose other jobs go on; raise any other error."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        fail(error)
+        raise error
+    _FAILED.append(error)
+    job = " ".join(HydraConfig.get().overrides.task)
+    line = _line_of(error)
+    log.error("error: %s (job %s)", line or repr(error), job, exc_info=None if line else error)
 
 
 def fail(error: BaseException) -> None:
-    """Exit with status 2 and one line where the user can mend the error, else return."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
+    """Exit with status 2 and one line where the user can correct the error, else return."""
     if isinstance(error, KeyboardInterrupt):
         sys.stderr.write("stopped; the same command goes on where this one was\n")
         raise SystemExit(130) from None
+    if line := _line_of(error):
+        sys.stderr.write(f"error: {line}\n")
+        raise SystemExit(2) from None
+
+
+def _line_of(error: BaseException) -> str:
+    """Return what the user can correct, in one line; nothing for a bug."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     if isinstance(error, InputError):
-        line = str(error)
-    elif isinstance(error, HydraException | OmegaConfBaseException):
-        line = _one_line(error)
-    else:
-        return
-    sys.stderr.write(f"error: {line}\n")
-    raise SystemExit(2) from None
+        return str(error)
+    return _one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else ""
 
 
 def _one_line(error: BaseException) -> str:
@@ -357,4 +423,4 @@ def _one_line(error: BaseException) -> str:
                 seen.append(part)
     key = getattr(deepest, "full_key", None)
     named = f" ({key})" if key and not any(key in part for part in seen) else ""
-    return f"{' '.join(seen)}{named}: see the allowed keys with --cfg job, or in cxr/config.py"
+    return f"{' '.join(seen)}{named}: see the allowed keys with --cfg job, or in cxr/pipeline/config.py"
