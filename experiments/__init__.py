@@ -1,0 +1,1 @@
+"""What uses the package to answer a question; it knows nothing of them."""
