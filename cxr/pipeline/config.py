@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,6 +101,8 @@ class RunConfig:
     """What an experiment says of the member; read in training alone."""
     trainer: Any = None
     """What an experiment says of training; read in training alone."""
+    overrides: list[str] = field(default_factory=list)
+    """Set by the script: what its command line gave, so that what cannot be honoured is refused."""
 
 
 @dataclass
@@ -260,7 +262,19 @@ def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
 
     _register(name, schema or SCHEMAS[name])
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return _to_dataclass(hydra.compose(name, overrides=current_overrides(overrides)))
+        overrides = current_overrides(overrides)
+        return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
+
+
+def given_data_settings(config: RunConfig) -> list[str]:
+    """Return the settings of the data that the command line gave, such as ``split``.
+
+    The name is not among them: it names a folder.
+    """
+    keys = [text.lstrip("+~").partition("=")[0] for text in config.overrides]
+    return [
+        key.removeprefix("data.") for key in keys if key.startswith("data.") and key != "data.name"
+    ]
 
 
 def script(
@@ -281,6 +295,7 @@ def script(
         @functools.wraps(function)
         def main() -> None:
             import hydra
+            from hydra.core.hydra_config import HydraConfig
 
             # Hydra prints many lines and exits with 1 unless asked for the bare exception.
             os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -291,7 +306,7 @@ def script(
             def run(config: Any) -> None:
                 # Past here Hydra would print the overrides beside the one line.
                 try:
-                    function(_to_dataclass(config))
+                    function(_to_dataclass(config, HydraConfig.get().overrides.task))
                 except Exception as error:
                     _end_job(error)
 
@@ -351,12 +366,14 @@ def _scratch_folder() -> str:
     return folder
 
 
-def _to_dataclass(config: Any) -> Any:
+def _to_dataclass(config: Any, overrides: Sequence[str]) -> Any:
     """Convert a composed configuration, and refuse what ``+key=value`` put beside its schema."""
     from omegaconf import OmegaConf
 
     values = OmegaConf.to_object(config)
     _refuse_unknown(values, "")
+    if isinstance(values, RunConfig):
+        values.overrides = list(overrides)
     return values
 
 
