@@ -1,1 +1,1 @@
-"""What a leak is worth: python -m experiments.leak, or make experiment NAME=leak."""
+"""What a leak is worth: python -m experiments.leak."""

@@ -1,1 +1,1 @@
-"""Our figures beside published ones: python -m experiments.published, or make experiment NAME=published."""
+"""Our values beside published ones: python -m experiments.published."""
