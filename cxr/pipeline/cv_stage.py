@@ -25,7 +25,7 @@ from cxr.pipeline.evaluate_stage import predict_rows
 from cxr.pipeline.fit_uncertainty import validation_predictions
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import fingerprint_of, note_of, relative
-from cxr.pipeline.train_stage import check_trainable, train_member
+from cxr.pipeline.train_stage import check_name, train_member
 
 AGAIN = "give the same command again"
 
@@ -44,7 +44,7 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
             were trained on other images or with other settings.
     """
     check_folds(config.folds)
-    check_trainable(config)
+    check_name(config)
     names = config.members or [config.model.name]
     if config.model.name not in names:
         raise InputError(

@@ -107,7 +107,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
 def _named_run(config: EvaluateOnConfig) -> RunConfig:
     """Return which run is meant: RUN=data/run, or a run of the same data."""
     data, slash, run = config.run.rpartition("/")
-    found = RunConfig(data if slash else config.data.name, run, config.output_root, config.make)
+    found = RunConfig(data if slash else config.data.name, run, config.output_root)
     root = Path(config.output_root)
     if "/" in data or not (root / str(found.data) / run / "run.json").exists():
         known = sorted(
