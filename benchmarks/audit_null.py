@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from cxr.audit.pooled_features import pooled_features
+from cxr.audit.traits import thumbnails
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
@@ -39,11 +41,9 @@ from cxr.audit.leakage import audit_leak
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.map_faithfulness import audit_faithfulness
 from cxr.audit.occlusion import audit_lungs
-from cxr.audit.pooled_features import pooled_features
 from cxr.audit.result import AuditResult
 from cxr.audit.robustness import audit_robustness
 from cxr.audit.subgroups import audit_subgroups
-from cxr.audit.traits import thumbnails
 from cxr.audit.within_class_sources import audit_sources, source_rows
 from cxr.data import registration as alike
 from cxr.data.phantom.writer import PhantomSettings, write_phantom

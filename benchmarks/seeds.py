@@ -83,7 +83,9 @@ def sets_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def audit_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return a row per audit test: the verdict of each run and the statistic that decided it."""
     if any(run.get("version") != AUDIT_VERSION for run in runs):
-        raise InputError("an audit.json is of an earlier version: audit these runs again (make audit)")
+        raise InputError(
+            "an audit.json is of an earlier version: audit these runs again (make audit)"
+        )
     found = [{result["id"]: result for result in run["results"]} for run in runs]
     return [
         {

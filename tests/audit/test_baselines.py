@@ -2,10 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from cxr.audit.baseline_inputs import BORDER, FILE, SIZE, THUMBNAIL, Inputs, read_inputs
-from cxr.audit.baselines import audit_baselines
 from cxr.audit.traits import (
     file_traits,
     gray_histogram,
@@ -14,6 +10,10 @@ from cxr.audit.traits import (
     outer_rings,
     thumbnails,
 )
+from PIL import Image
+
+from cxr.audit.baseline_inputs import BORDER, FILE, SIZE, THUMBNAIL, Inputs, read_inputs
+from cxr.audit.baselines import audit_baselines
 
 LABELS = ("normal", "covid", "viral")
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cxr.audit.pooled_features import pooled_features
 
 from cxr.audit.occlude import BOX_MARGIN, EVEN_GRAY, boxes, occlude, visible_share
 from cxr.audit.occluded_probs import FEATURES, Known
 from cxr.audit.occlusion import audit_lungs
-from cxr.audit.pooled_features import pooled_features
 from cxr.errors import InputError
 
 SIDE = 64
