@@ -24,6 +24,7 @@ from cxr.models.ensemble_fit import fit_ensemble
 from cxr.pipeline.config import CrossValidateConfig
 from cxr.pipeline.fit_uncertainty import validation_predictions
 from cxr.pipeline.prepare_stage import prepare_stage
+from cxr.pipeline.report_stage import refresh_report
 from cxr.pipeline.run_folder import fingerprint_of, note_of, relative
 from cxr.pipeline.train_stage import check_name, train_member
 

@@ -74,9 +74,9 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         "patients_unknown": patients_unknown(run.prepared.table),
     }
     write_evaluation(run, predictions, metrics, out, config)
-    if part := metrics.get("published_test"):
-        title = f"{', '.join(part['labels'])} alone, {part['n']} images, renormalised"
-        print_table(title, summary_table(part))
+    if own := metrics.get("published_test"):
+        title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
+        print_table(title, summary_table(own))
     log.info("%s. The test split was opened %d time(s) for this run.", INTERVALS, opened)
     if metrics["patients_unknown"]:
         log.warning("%s", metrics["patients_unknown"])

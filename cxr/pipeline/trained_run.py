@@ -281,7 +281,3 @@ def predict_rows(
                 member, prepared.pixels, rows, batch_size=batch_size, on_image=done
             )
     return logits
-
-
-Explainer = TrainedRun
-open_explainer = TrainedRun

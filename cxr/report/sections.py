@@ -10,7 +10,7 @@ from cxr.report.cells import show_table
 from cxr.report.facts import data_rows, licence_table, source_table, training_table
 from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
 from cxr.report.results import Results
-from cxr.report.score_tables import certainty_sections, mistakes_section, scores_section
+from cxr.report.score_tables import confidence_sections, mistakes_section, scores_section
 from cxr.report.wording import VERDICTS, count
 
 
@@ -23,7 +23,7 @@ def build_sections(results: Results, pictures: Pictures) -> list[Section]:
     """
     found = [
         scores_section(results, pictures),
-        *certainty_sections(results, pictures),
+        *confidence_sections(results, pictures),
         mistakes_section(pictures),
         _audit(results, pictures),
         _experiment("What a leak is worth", results.leak, pictures, "leak"),

@@ -64,7 +64,7 @@ def predict_logits(
 
 
 def _parts(batch: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Split a batch on a processor into parts of ``AT_ONCE`` images, the last of up to twice that."""
+    """Split a processor's batch into parts of ``AT_ONCE`` images, the last of below twice that."""
     if batch.device.type != "cpu":
         return [batch]
     starts = range(0, max(len(batch) - AT_ONCE, 0) + 1, AT_ONCE)
