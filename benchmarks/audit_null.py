@@ -21,8 +21,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from cxr.audit.pooled_features import pooled_features
-from cxr.audit.traits import thumbnails
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
@@ -38,13 +36,8 @@ from cxr.audit.occlusion import audit_lungs
 from cxr.audit.result import AuditResult
 from cxr.audit.robustness import audit_robustness
 from cxr.audit.subgroups import audit_subgroups
-<<<<<<< HEAD
-from cxr.audit.within_class_sources import audit_sources, source_rows
-from cxr.data import registration as alike
-=======
 from cxr.audit.within_class_sources import audit_sources
 from cxr.data import registration
->>>>>>> w-audit
 from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.imaging.read import read_gray
 from cxr.models.ensemble import Ensemble

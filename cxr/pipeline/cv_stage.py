@@ -27,6 +27,7 @@ from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.report_stage import refresh_report
 from cxr.pipeline.run_folder import fingerprint_of, note_of, relative
 from cxr.pipeline.train_stage import check_name, train_member
+from cxr.pipeline.trained_run import predict_rows
 
 AGAIN = "give the same command again"
 

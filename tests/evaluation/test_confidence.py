@@ -19,7 +19,7 @@ from cxr.evaluation.confidence_plots import (
     draw_coverage,
     draw_reliability,
     draw_risk_coverage,
-    save_uncertainty_figures,
+    save_confidence_plots,
 )
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.files import write_json
@@ -142,13 +142,13 @@ def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
     assert np.isnan(found["calibration"]["ensemble"]["after"]["ece"]["value"])
     assert calibration_table(found)[0]["ECE after"] == "n/a"
     assert "too few" in caplog.text
-    save_uncertainty_figures(predictions, found, ensemble, tmp_path)
+    save_confidence_plots(predictions, found, tmp_path)
     assert "error n/a" in words(draw_reliability(found))
 
 
 def test_figures_are_written_and_say_what_they_are_of(tmp_path):
     predictions, ensemble, _, found = opened()
-    paths = save_uncertainty_figures(predictions, found, ensemble, tmp_path / "figures")
+    paths = save_confidence_plots(predictions, found, tmp_path / "figures")
     assert [path.name for path in paths] == ["reliability.png", "risk_coverage.png", "coverage.png"]
     for path in paths:
         with Image.open(path) as image:
