@@ -64,9 +64,9 @@ def test_the_report_alone_opens_no_test_split(own_run, calls):
 def test_reading_thresholds_never_writes_them(own_run):
     path = own_run.folder / "uncertainty.json"
     path.unlink()
-    with pytest.raises(InputError, match=r"no uncertainty.json: fit it \(.*scripts/ensemble.py"):
+    with pytest.raises(InputError, match=r"no uncertainty\.json: fit it \(.*scripts/ensemble.py"):
         _ = TrainedRun(compose("evaluate", own_run.where())).uncertainty
-    with pytest.raises(InputError, match="no uncertainty.json"):
+    with pytest.raises(InputError, match=r"no uncertainty\.json"):
         evaluate_stage(compose("evaluate", own_run.where()))
     assert not path.exists()
 
@@ -76,7 +76,9 @@ def test_a_data_setting_that_is_not_the_runs_is_refused(tiny_run, name):
     from cxr.pipeline.ensemble_stage import ensemble_stage
 
     opened = ensemble_stage if name == "ensemble" else TrainedRun
-    with pytest.raises(InputError, match="data.split is 'published', but run 'tiny' was made with"):
+    with pytest.raises(
+        InputError, match=r"data\.split is 'published', but run 'tiny' was made with"
+    ):
         opened(compose(name, [*tiny_run.where(), "data.split=published"]))
 
 
