@@ -440,4 +440,4 @@ def _one_line(error: BaseException) -> str:
                 seen.append(part)
     key = getattr(deepest, "full_key", None)
     named = f" ({key})" if key and not any(key in part for part in seen) else ""
-    return f"{' '.join(seen)}{named}: see the allowed keys with --cfg job, or in cxr/pipeline/config.py"
+    return f"{' '.join(seen)}{named}: --cfg job shows the allowed keys"

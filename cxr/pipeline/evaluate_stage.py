@@ -23,7 +23,6 @@ from cxr.evaluation.confidence_plots import save_uncertainty_figures
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.plots import save_figures
-from cxr.evaluation.published import compare_published, published_table
 from cxr.evaluation.tables import (
     INTERVALS,
     class_table,
@@ -78,12 +77,6 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
             info["note"],
             config,
             classes=subset[0],
-        )
-        metrics["published_comparison"] = compare_published(
-            predictions[predictions["image"].isin(subset[1])],
-            metrics["published_test"],
-            labels=ensemble.labels,
-            best_member=fitted["best_member"],
         )
     metrics |= {
         "test_opened": opened,
@@ -188,10 +181,6 @@ def _show(metrics: dict[str, Any]) -> None:
     if part := metrics.get("published_test"):
         title = f"{', '.join(part['labels'])} alone, {part['n']} images, renormalised"
         print_table(title, summary_table(part))
-    if compared := metrics.get("published_comparison"):
-        table = published_table(compared)
-        rows = [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows]
-        print_table(table.title, rows)
     for sentence in difference_sentences(metrics):
         log.info("%s", sentence)
     log.info(

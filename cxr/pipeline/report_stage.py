@@ -139,9 +139,9 @@ def _audit_pictures(results: Results) -> dict[str, list[Picture]]:
     found = {}
     for result in (results.audit or {}).get("results", []):
         alt = f"{result['title']}: {result['sentence']}"
-        found[f"audit/{result['name']}"] = [
+        found[f"audit/{result['id']}"] = [
             picture
-            for name in result["figures"]
+            for name in result["plots"]
             for picture in _read(results.folder / "audit" / Path(name).name, alt)
         ]
     return found

@@ -9,7 +9,6 @@ from typing import Any
 
 from cxr.evaluation.confidence import referral_sentences, sets_table
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.published import differences, published_table
 from cxr.evaluation.set_coverage import sets_sentences
 from cxr.evaluation.tables import (
     INTERVALS,
@@ -28,11 +27,10 @@ from cxr.report.facts import (
     limits,
     own_sources,
     source_table,
-    split_counts,
     training_table,
 )
 from cxr.report.outside import outside_sentences
-from cxr.report.parts import rows_table
+from cxr.report.parts import rows_table, shown_table
 from cxr.report.results import Results
 from cxr.report.sections import verdict_rows
 from cxr.report.wording import markdown_table, one_line
@@ -216,7 +214,7 @@ def _audit_lines(results: Results) -> list[str]:
     if results.audit is None:
         return lines
     rows = tuple((title, words, told) for title, _, words, told in verdict_rows(results))
-    lines += _table(Table("Verdicts", ("test", "verdict", "figure that decides"), rows))
+    lines += _table(Table("Verdicts", ("test", "verdict", "statistic that decides"), rows))
     if not results.audit["complete"]:
         lines += [f"Some tests are not done yet: run {results.commands['audit']}.", ""]
     return lines
@@ -239,7 +237,7 @@ def _leak_lines(results: Results) -> list[str]:
 def _sentence_of(results: Results, test: str) -> str:
     """Return what a test of the audit found, or that it was not done."""
     for result in (results.audit or {}).get("results", []):
-        if result["name"] == test:
+        if result["id"] == test:
             return one_line(result["sentence"])
     return f"{results.not_measured('audit')}."
 
@@ -249,17 +247,10 @@ def _story(results: Results) -> list[str]:
 
 
 def _published_lines(results: Results) -> list[str]:
-    metrics = results.metrics
-    if metrics is None or not metrics.get("published_comparison"):
+    if results.published is None:
         return []
-    found = metrics["published_comparison"]
-    told = differences(
-        found,
-        train_images=split_counts(results)["train"],
-        opened=metrics["test_opened"],
-        disjoint=results.prepared["disjoint"],
-    )
-    return ["## Against published figures", *_table(published_table(found)), *_list(told), ""]
+    shown = results.published["shown"]
+    return [f"## {shown['title']}", *_table(shown_table(shown)), *_list(shown["sentences"]), ""]
 
 
 def _elsewhere_lines(results: Results) -> list[str]:

@@ -37,6 +37,8 @@ class Results:
         audit: ``audit/audit.json``, where it is of this state of the run.
         explain: ``explain/explain.json``.
         leak: ``leak.json`` of the leak experiment, and ``folder``.
+        published: ``evaluation/published.json`` of the experiment of that name, where it is of
+            this evaluation.
         elsewhere: ``metrics.json`` of each other data set that the run was measured on.
         folds: ``cv.json`` of each cross-validation.
         commands: what makes each part.
@@ -58,6 +60,7 @@ class Results:
     folds: dict[str, dict[str, Any]] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=lambda: dict(COMMANDS))
     missing: dict[str, str] = field(default_factory=dict)
+    published: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -159,7 +162,15 @@ def read_results(
         {path.parent.name: found for path, found in _read_all(folder, "cv-*/cv.json").items()},
         wanted,
         missing,
+        _published(folder, metrics or {}),
     )
+
+
+def _published(folder: Path, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    published = _read(folder / "evaluation" / "published.json")
+    state = ("fingerprint", "test_opened")
+    same = bool(published) and all(published[key] == metrics.get(key) for key in state)
+    return published if same else None
 
 
 def _read(path: Path) -> dict[str, Any]:

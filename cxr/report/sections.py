@@ -1,31 +1,18 @@
 """The report's sections behind its first page: text, tables, pictures, in reading order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr.errors import command
 from cxr.evaluation.cross_validation import fold_table
-from cxr.evaluation.leak_experiment import (
-    COPIES_FIRST,
-    OTHER_IMAGES,
-    OWN_TEST,
-    SPLIT_FIRST,
-    leak_sentences,
-)
-from cxr.evaluation.published import differences, published_table
 from cxr.evaluation.tables import Cell, Table, few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
-from cxr.report.facts import data_rows, licence_table, source_table, split_counts, training_table
-from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
+from cxr.report.cells import show_table
+from cxr.report.facts import data_rows, licence_table, source_table, training_table
+from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table, shown_table
 from cxr.report.results import Results
 from cxr.report.score_tables import certainty_sections, mistakes_section, scores_section
 from cxr.report.wording import VERDICTS, count
-
-LEAK_WORDS = {
-    COPIES_FIRST: "copied, then split at random",
-    SPLIT_FIRST: "split, then trained",
-    OWN_TEST: "its own test share",
-    OTHER_IMAGES: "images neither has seen",
-}
 
 
 def build_sections(results: Results, pictures: Pictures) -> list[Section]:
@@ -41,7 +28,7 @@ def build_sections(results: Results, pictures: Pictures) -> list[Section]:
         mistakes_section(pictures),
         _audit(results, pictures),
         _leak(results, pictures),
-        _published(results),
+        _experiment(results.published),
         _elsewhere(results),
         _folds(results),
         _pointing(results),
@@ -71,66 +58,32 @@ def _audit(results: Results, pictures: Pictures) -> Section | None:
 
 def _test(result: Mapping[str, Any], pictures: Pictures) -> Section:
     parts: list[Part] = [result["what"], result["sentence"]]
-    if figure := result["figure"]:
-        guess = figure["chance"]
+    if statistic := result["statistic"]:
+        guess = statistic["chance"]
         parts.append(
-            f"The figure that decides: {figure['metric']}, {show_interval(figure)}"
+            f"The statistic that decides: {statistic['metric']}, {show_interval(statistic)}"
             + ("." if guess is None else f"; chance is {guess:.3g}.")
         )
     if result["reason"] and result["verdict"] != "skipped":
         parts.append(f"Skipped in part: {result['reason']}.")
-    tables = [
-        Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])))
-        for table in result["tables"]
-    ]
-    shown = pictures_at(pictures, f"audit/{result['name']}")
+    tables = [show_table(table) for table in result["tables"]]
+    shown = pictures_at(pictures, f"audit/{result['id']}")
     return Section(result["title"], (*parts, *shown, *tables), result["verdict"])
 
 
 def _leak(results: Results, pictures: Pictures) -> Section | None:
-    if results.leak is None:
-        return None
-    rows: list[tuple[Cell, ...]] = [
-        (
-            LEAK_WORDS[model],
-            LEAK_WORDS[test],
-            values["n"],
-            show_interval(values["accuracy"]),
-            show_interval(values["balanced_accuracy"]),
-        )
-        for model, tests in results.leak["models"].items()
-        for test, values in tests.items()
-    ]
-    heads = ("model", "measured on", "images", "accuracy", "balanced accuracy")
-    return Section(
-        "What a leak is worth",
-        (
-            "The same network, trained twice with the same budget: once with turned and mirrored "
-            "copies made before a random test share was drawn, once with splits that keep copies "
-            "apart.",
-            *leak_sentences(results.leak),
-            *pictures_at(pictures, "leak"),
-            Table(f"Two ways to split, {results.leak['note']}", heads, tuple(rows)),
-        ),
-    )
+    return _experiment(results.leak, pictures_at(pictures, "leak"))
 
 
-def _published(results: Results) -> Section | None:
-    found = (results.metrics or {}).get("published_comparison")
-    if not found or results.metrics is None:
+def _experiment(result: Mapping[str, Any] | None, drawn: Sequence[Part] = ()) -> Section | None:
+    """Return what an experiment's result file holds for people; see experiments/__init__.py."""
+    if not result:
         return None
-    return Section(
-        "Against published figures",
-        (
-            published_table(found),
-            *differences(
-                found,
-                train_images=split_counts(results)["train"],
-                disjoint=results.prepared["disjoint"],
-                opened=results.metrics["test_opened"],
-            ),
-        ),
-    )
+    if "shown" not in result:
+        again = command("experiments.leak")
+        return Section("What a leak is worth", (f"Made by version 0.1: give {again} once more.",))
+    shown = result["shown"]
+    return Section(shown["title"], (*shown["sentences"], *drawn, shown_table(shown)))
 
 
 def _elsewhere(results: Results) -> Section | None:
@@ -263,8 +216,8 @@ def verdict_rows(results: Results) -> list[tuple[str, str, str, str]]:
     """Return title, verdict, its sign and words, and the deciding figure of each audit test."""
     rows = []
     for result in (results.audit or {}).get("results", []):
-        figure = result["figure"]
-        told = f"{show_interval(figure, digits=2)} {figure['metric']}" if figure else "–"
+        deciding = result["statistic"]
+        told = f"{show_interval(deciding, digits=2)} {deciding['metric']}" if deciding else "–"
         rows.append((result["title"], result["verdict"], VERDICTS[result["verdict"]], told))
     return rows
 
