@@ -156,6 +156,11 @@ class PassConfig:
 
 
 @dataclass
+class ReportConfig(FinishedRunConfig):
+    """scripts/report.py."""
+
+
+@dataclass
 class EnsembleConfig(PoolSettings, FinishedRunConfig):
     """scripts/ensemble.py."""
 
@@ -229,6 +234,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate_on": EvaluateOnConfig,
     "audit": AuditConfig,
     "explain": ExplainConfig,
+    "report": ReportConfig,
     "export": ExportConfig,
     "download": DownloadConfig,
 }

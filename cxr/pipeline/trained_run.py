@@ -4,7 +4,8 @@ N images, S side of prepared pixels.
 """
 
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from cxr.explain.gradcam import Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.library import CLOSED_FORM
 from cxr.explain.map_plots import Example
 from cxr.explain.pointing import Masks, read_masks
-from cxr.files import digest_of, read_json, write_csv
+from cxr.files import digest, digest_of, read_json
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.models.aligned_logits import AlignedLogits
-from cxr.models.build import Member, load_member
+from cxr.models.build import WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import RunConfig
 from cxr.pipeline.fit_uncertainty import FILE, validation_predictions
@@ -78,6 +79,13 @@ class TrainedRun:
     def ensemble(self) -> Ensemble:
         """Pool, temperatures, weights, labels."""
         return Ensemble.from_dict(self.fitted)
+
+    @functools.cached_property
+    def state(self) -> str:
+        """Digest of what any result of the run speaks of: its data, weights and ensemble."""
+        files = [self.folder / "members" / name / WEIGHTS_FILE for name in self.ensemble.members]
+        shas = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return digest(self.info["fingerprint"], *shas, digest_of(self.ensemble.to_dict()))
 
     @functools.cached_property
     def members(self) -> dict[str, Member]:
@@ -173,26 +181,15 @@ class TrainedRun:
         return command(stage, self.config)
 
     def predict(
-        self, prepared: Prepared, rows: NDArray[np.int64], *, batch_size: int, bar: Bar = images_bar
+        self, prepared: Prepared, rows: NDArray[np.int64], *, batch_size: int
     ) -> pd.DataFrame:
         """Return the predictions table of rows (N,) of a prepared set, its own or another."""
-        logits = {}
-        for name, member in self.members.items():
-            with bar(f"test images, {name}", len(rows)) as done:
-                logits[name] = predict_logits(
-                    member, prepared.pixels, rows, batch_size=batch_size, on_image=done
-                )
+        logits = predict_rows(self.members, prepared, rows, batch_size=batch_size)
         return build_predictions(prepared.table.iloc[rows], logits, self.ensemble)
 
-    def evaluate_test(self, rows: NDArray[np.int64], *, batch_size: int) -> pd.DataFrame:
-        """Predict the test images, write ``predictions.csv`` and keep them as ``predictions``.
-
-        Args:
-            rows: (N,) of the prepared set.
-            batch_size: images at once.
-        """
+    def open_test(self, rows: NDArray[np.int64], *, batch_size: int) -> pd.DataFrame:
+        """Predict the test images, rows (N,) of the prepared set, and keep the ``predictions``."""
         table = self.predict(self.prepared, rows, batch_size=batch_size)
-        write_csv(self.folder / PREDICTIONS, table)
         self.__dict__ |= {"predictions": table, "rows": rows, "evaluated": True}
         return table
 
@@ -273,5 +270,14 @@ class TrainedRun:
         return examples
 
 
-Explainer = TrainedRun
-open_explainer = TrainedRun
+def predict_rows(
+    members: Mapping[str, Member], prepared: Prepared, rows: NDArray[np.int64], *, batch_size: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return each member's logits (N, K) of rows (N,) of a prepared set."""
+    logits = {}
+    for name, member in members.items():
+        with images_bar(f"test images, {name}", len(rows)) as done:
+            logits[name] = predict_logits(
+                member, prepared.pixels, rows, batch_size=batch_size, on_image=done
+            )
+    return logits

@@ -30,7 +30,7 @@ from cxr.report.facts import (
     training_table,
 )
 from cxr.report.outside import outside_sentences
-from cxr.report.parts import rows_table, shown_table
+from cxr.report.parts import rows_table
 from cxr.report.results import Results
 from cxr.report.sections import verdict_rows
 from cxr.report.wording import markdown_table, one_line
@@ -250,7 +250,14 @@ def _published_lines(results: Results) -> list[str]:
     if results.published is None:
         return []
     shown = results.published["shown"]
-    return [f"## {shown['title']}", *_table(shown_table(shown)), *_list(shown["sentences"]), ""]
+    table = shown["table"]
+    rows = tuple(map(tuple, table["rows"]))
+    return [
+        "## Against published results",
+        *_table(Table(table["title"], tuple(table["columns"]), rows)),
+        *_list(shown["sentences"]),
+        "",
+    ]
 
 
 def _elsewhere_lines(results: Results) -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cxr.evaluation.tables import Row, Table
 
@@ -47,12 +46,6 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
     """Turn rows of equal heads into a table."""
     heads = tuple(rows[0]) if rows else ()
     return Table(title, heads, tuple(tuple(row.values()) for row in rows))
-
-
-def shown_table(shown: Mapping[str, Any]) -> Table:
-    """Return the table that an experiment's result file holds for people."""
-    table = shown["table"]
-    return Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])))
 
 
 def pictures_at(pictures: Pictures, *places: str) -> list[Picture]:

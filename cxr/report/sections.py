@@ -1,17 +1,16 @@
 """The report's sections behind its first page: text, tables, pictures, in reading order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from cxr.errors import command
 from cxr.evaluation.cross_validation import fold_table
 from cxr.evaluation.tables import Cell, Table, few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
 from cxr.report.cells import show_table
 from cxr.report.facts import data_rows, licence_table, source_table, training_table
-from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table, shown_table
+from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
 from cxr.report.results import Results
-from cxr.report.score_tables import certainty_sections, mistakes_section, scores_section
+from cxr.report.score_tables import confidence_sections, mistakes_section, scores_section
 from cxr.report.wording import VERDICTS, count
 
 
@@ -24,11 +23,11 @@ def build_sections(results: Results, pictures: Pictures) -> list[Section]:
     """
     found = [
         scores_section(results, pictures),
-        *certainty_sections(results, pictures),
+        *confidence_sections(results, pictures),
         mistakes_section(pictures),
         _audit(results, pictures),
-        _leak(results, pictures),
-        _experiment(results.published),
+        _experiment("What a leak is worth", results.leak, pictures, "leak"),
+        _experiment("Against published results", results.published, pictures, "published"),
         _elsewhere(results),
         _folds(results),
         _pointing(results),
@@ -71,19 +70,23 @@ def _test(result: Mapping[str, Any], pictures: Pictures) -> Section:
     return Section(result["title"], (*parts, *shown, *tables), result["verdict"])
 
 
-def _leak(results: Results, pictures: Pictures) -> Section | None:
-    return _experiment(results.leak, pictures_at(pictures, "leak"))
-
-
-def _experiment(result: Mapping[str, Any] | None, drawn: Sequence[Part] = ()) -> Section | None:
-    """Return what an experiment's result file holds for people; see experiments/__init__.py."""
-    if not result:
+def _experiment(
+    title: str, values: Mapping[str, Any] | None, pictures: Pictures, place: str
+) -> Section | None:
+    """Return what an experiment beside the package wrote to be shown."""
+    if values is None:
         return None
-    if "shown" not in result:
-        again = command("experiments.leak")
-        return Section("What a leak is worth", (f"Made by version 0.1: give {again} once more.",))
-    shown = result["shown"]
-    return Section(shown["title"], (*shown["sentences"], *drawn, shown_table(shown)))
+    shown = values["shown"]
+    table = shown["table"]
+    rows = tuple(map(tuple, table["rows"]))
+    return Section(
+        title,
+        (
+            *shown["sentences"],
+            *pictures_at(pictures, place),
+            Table(table["title"], tuple(table["columns"]), rows),
+        ),
+    )
 
 
 def _elsewhere(results: Results) -> Section | None:

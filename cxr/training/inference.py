@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from cxr.data.loader import BatchLoader, FixedOrder
-from cxr.errors import InputError, MissingInputError
 from cxr.files import atomic_write
 from cxr.models.build import Member
 
@@ -65,7 +64,7 @@ def predict_logits(
 
 
 def _parts(batch: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Split a batch on a processor into parts of ``AT_ONCE`` images, the last of up to twice that."""
+    """Split a processor's batch into parts of ``AT_ONCE`` images, the last of below twice that."""
     if batch.device.type != "cpu":
         return [batch]
     starts = range(0, max(len(batch) - AT_ONCE, 0) + 1, AT_ONCE)
@@ -87,23 +86,6 @@ def write_predictions(
     rows = table[["image", "split", "label"]].reset_index(drop=True).assign(**columns)
     with atomic_write(path) as file:
         file.write(rows.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
-
-
-def read_predictions(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
-    """Read what ``write_predictions`` wrote.
-
-    Raises:
-        MissingInputError: no such table.
-        InputError: a column is missing.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"image": str, "split": str, "label": str})
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing: train first (make train)") from None
-    columns = ["image", "split", "label", *(f"logit_{name}" for name in labels)]
-    if missing := [name for name in columns if name not in table]:
-        raise InputError(f"{path} lacks the column {missing[0]}: train the member again")
-    return table
 
 
 def feature_batches(
