@@ -148,7 +148,7 @@ def _read(path: Path, alt: str) -> list[Picture]:
 
 def _example(run: TrainedRun) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Return a rightly named image, one with a lung mask where there is one."""
-    chosen = select_images(run.predictions, right=True, order="most_certain", count=40)
+    chosen = select_images(run.predictions, right=True, order="most_confident", count=40)
     if not len(chosen):
         chosen = np.arange(1)
     try:
@@ -162,7 +162,7 @@ def _example(run: TrainedRun) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | No
 
 def _mistakes(run: TrainedRun, folder: Path) -> list[Picture]:
     """Draw the wrongly named images of the highest probability, with their maps."""
-    chosen = select_images(run.predictions, right=False, order="most_certain", count=MISTAKES)
+    chosen = select_images(run.predictions, right=False, order="most_confident", count=MISTAKES)
     if not len(chosen):
         return []
     predicted = run.predictions["prediction"].iloc[chosen]

@@ -71,23 +71,23 @@ def test_says_what_it_is(tiny_bundle, predictor):
     assert cxr.Predictor is Predictor
 
 
-def test_a_path_bytes_and_pixels_give_the_same(predictor, radiographs, tmp_path):
+def test_a_path_bytes_and_pixels_give_the_same(predictor, images, tmp_path):
     path = tmp_path / "image.png"
-    path.write_bytes(png(radiographs[0]))
-    wanted = predictor.predict(radiographs[0])
+    path.write_bytes(png(images[0]))
+    wanted = predictor.predict(images[0])
     for image in (
         path,
         str(path),
         path.read_bytes(),
         memoryview(path.read_bytes()),
-        radiographs[0].astype(np.uint16) * 256,
-        np.asfortranarray(radiographs[0]),
+        images[0].astype(np.uint16) * 256,
+        np.asfortranarray(images[0]),
     ):
         found = predictor.predict(image)
         assert found.probs == wanted.probs
-        assert np.array_equal(found.radiograph, radiographs[0])
+        assert np.array_equal(found.image, images[0])
     assert predictor.predict(path).name == str(path)
-    assert predictor.predict(radiographs[0], names="mine").name == "mine"
+    assert predictor.predict(images[0], names="mine").name == "mine"
 
 
 def test_a_sequence_gives_a_list(predictor, images):
@@ -99,7 +99,7 @@ def test_a_sequence_gives_a_list(predictor, images):
     assert np.abs(probs_of(found) - probs_of(alone)).max() < 1e-6
 
 
-def test_a_image_of_any_size_is_prepared_as_training_did(predictor, images):
+def test_an_image_of_any_size_is_prepared_as_training_did(predictor, images):
     large = np.asarray(Image.fromarray(images[0]).resize((150, 90)))
     square = np.asarray(Image.fromarray(large).resize(images[0].shape, Image.Resampling.BILINEAR))
     found = predictor.predict(large, maps=True)
@@ -143,19 +143,12 @@ def test_an_unknown_level_names_the_allowed_ones(predictor, images):
         list(predictor.predict_each([], level=0.5))
 
 
-def test_a_bad_image_is_an_error_in_its_place(predictor, radiographs, tmp_path):
+def test_a_bad_image_is_an_error_in_its_place(predictor, images, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    images = [
-        radiographs[0],
-        bad,
-        tmp_path / "absent.png",
-        radiographs[1].astype(float),
-        radiographs,
-        radiographs[1],
-    ]
-    names = [f"image {index}" for index in range(len(images))]
-    found = list(predictor.predict_each(images, names=names))
+    mixed = [images[0], bad, tmp_path / "absent.png", images[1].astype(float), images, images[1]]
+    names = [f"image {index}" for index in range(len(mixed))]
+    found = list(predictor.predict_each(mixed, names=names))
     assert [isinstance(one, InputError) for one in found] == [False, True, True, True, True, False]
     assert found[-1].name == "image 5"
     for index, one in enumerate(found[1:5], start=1):
@@ -163,7 +156,7 @@ def test_a_bad_image_is_an_error_in_its_place(predictor, radiographs, tmp_path):
         assert "\n" not in str(one)
     assert isinstance(found[2], MissingInputError)
     with pytest.raises(InputError, match="is no image"):
-        predictor.predict([radiographs[0], bad])
+        predictor.predict([images[0], bad])
 
 
 def test_images_are_pulled_a_few_at_a_time(predictor, images):
@@ -246,7 +239,7 @@ print(found.label)
 
 
 @pytest.mark.realdata
-def test_two_photometric_versions_of_a_image_agree(tiny_bundle, shared):
+def test_two_photometric_versions_of_an_image_agree(tiny_bundle, shared):
     predictor = Predictor(Path(tiny_bundle), threads=1)
     folder = shared / "data" / "dicom"
     first, second = (
