@@ -26,7 +26,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data prepare train ensemble evaluate audit evaluate-on cv experiment explain export app account notebook test test-long lint format clean
+.PHONY: help install data prepare train ensemble evaluate report audit evaluate-on cv experiment explain export app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ ensemble: $(VENV)/.train ## fit the ensemble of the trained members again
 
 evaluate: $(VENV)/.train ## open the test split: metrics, intervals, figures
 	@$(PY) scripts/evaluate.py $(WHICH) $(ARGS)
+
+report: $(VENV)/.train ## write report and cards anew from what is there; opens no test split
+	@$(PY) scripts/report.py $(WHICH) $(ARGS)
 
 evaluate-on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=PATH] RUN=data/run
 	@$(PY) scripts/evaluate_on.py $(WHICH) $(ROOT) $(ARGS)

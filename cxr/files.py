@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cxr.errors import InputError, MissingInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORDED_PACKAGES = (
     "cxr",
@@ -87,6 +90,19 @@ def raise_if_unwritable(error: OSError, path: Path) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write values as indented JSON, whole or not at all. NaN becomes null."""
     text = json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def write_csv(path: Path, table: "pd.DataFrame", *, float_format: str | None = None) -> None:
+    """Write a table as CSV without its index, whole or not at all.
+
+    Args:
+        path: written or replaced.
+        table: rows and named columns.
+        float_format: of numbers, such as ``%.9g``; the shortest exact form by default.
+    """
+    text = table.to_csv(index=False, float_format=float_format, lineterminator="\n")
     with atomic_write(path) as file:
         file.write(text.encode())
 

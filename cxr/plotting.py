@@ -4,7 +4,7 @@ Figures are made as objects, without pyplot, so nothing global changes and a ser
 threads may draw side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -106,3 +106,11 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
     """
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write figures as ``<name>.png`` into a folder and return the files."""
+    paths = [folder / f"{name}.png" for name in figures]
+    for figure, path in zip(figures.values(), paths, strict=True):
+        save_figure(figure, path)
+    return paths

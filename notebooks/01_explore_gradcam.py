@@ -60,9 +60,9 @@ from cxr.explain.map_plots import draw_examples, draw_maps
 from cxr.explain.selection import certainty, select_images
 from cxr.labels import label_indices
 from cxr.pipeline.config import RunConfig
-from cxr.pipeline.trained_run import open_explainer
+from cxr.pipeline.trained_run import TrainedRun
 
-run = open_explainer(RunConfig(data=data, run=run_name, output_root=output_root))
+run = TrainedRun(RunConfig(data=data, run=run_name, output_root=output_root))
 labels = run.ensemble.labels
 print(f"{len(run.rows)} images of the {run.split} split · {run.note}")
 print("weights of the ensemble:", {k: round(w, 2) for k, w in run.ensemble.weights.items()})

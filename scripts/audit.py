@@ -1,4 +1,4 @@
-"""audit: see --help, and cxr/stages/audit.py."""
+"""audit: see --help, and cxr/pipeline/audit_stage.py."""
 
 from cxr.pipeline.audit_stage import audit_stage
 from cxr.pipeline.config import AuditConfig, script

@@ -1,4 +1,4 @@
-"""cv: cross-validation; see --help, and cxr/stages/cv.py."""
+"""cv: cross-validation; see --help, and cxr/pipeline/cv_stage.py."""
 
 from cxr.pipeline.config import CrossValidateConfig, script
 from cxr.pipeline.cv_stage import cv_stage

@@ -1,14 +1,13 @@
-"""data: fetch the public sources; see --help, and cxr/stages/download.py."""
+"""The former name of scripts/download.py."""
 
-from cxr.pipeline.config import DownloadConfig, script
-from cxr.pipeline.download_stage import download_stage
+import logging
+import sys
+from pathlib import Path
 
-
-@script("download")
-def main(config: DownloadConfig) -> None:
-    """Run the stage."""
-    download_stage(config)
-
+sys.path.insert(0, str(Path(__file__).parent))
+from download import main
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.warning("scripts/data.py is now called scripts/download.py")
     main()

@@ -1,4 +1,4 @@
-"""ensemble: see --help, and cxr/stages/ensemble.py."""
+"""ensemble: see --help, and cxr/pipeline/ensemble_stage.py."""
 
 from cxr.pipeline.config import EnsembleConfig, script
 from cxr.pipeline.ensemble_stage import ensemble_stage

@@ -1,4 +1,4 @@
-"""evaluate: see --help, and cxr/stages/evaluate.py."""
+"""evaluate: see --help, and cxr/pipeline/evaluate_stage.py."""
 
 from cxr.pipeline.config import EvaluateConfig, script
 from cxr.pipeline.evaluate_stage import evaluate_stage

@@ -1,4 +1,4 @@
-"""evaluate_on: see --help, and cxr/stages/evaluate_on.py."""
+"""evaluate_on: see --help, and cxr/pipeline/evaluate_on_stage.py."""
 
 from cxr.pipeline.config import EvaluateOnConfig, script
 from cxr.pipeline.evaluate_on_stage import evaluate_on_stage

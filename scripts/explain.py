@@ -1,4 +1,4 @@
-"""explain: see --help, and cxr/stages/explain.py."""
+"""explain: see --help, and cxr/pipeline/explain_stage.py."""
 
 from cxr.pipeline.config import ExplainConfig, script
 from cxr.pipeline.explain_stage import explain_stage

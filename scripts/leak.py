@@ -1,14 +1,13 @@
-"""leak: what a leak is worth; see --help, and cxr/stages/leak.py."""
+"""The former name of python -m experiments.leak."""
 
-from cxr.pipeline.config import LeakConfig, script
-from cxr.pipeline.leak_stage import leak_stage
+import logging
+import sys
+from pathlib import Path
 
-
-@script("leak")
-def main(config: LeakConfig) -> None:
-    """Run the stage."""
-    leak_stage(config)
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from experiments.leak.__main__ import main
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.warning("scripts/leak.py is now called python -m experiments.leak")
     main()

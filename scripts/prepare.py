@@ -1,4 +1,4 @@
-"""prepare: see --help, and cxr/stages/prepare.py."""
+"""prepare: see --help, and cxr/pipeline/prepare_stage.py."""
 
 from cxr.pipeline.config import PrepareConfig, script
 from cxr.pipeline.prepare_stage import prepare_stage

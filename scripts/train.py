@@ -1,4 +1,4 @@
-"""train: see --help, and cxr/stages/train.py."""
+"""train: see --help, and cxr/pipeline/train_stage.py."""
 
 from cxr.pipeline.config import TrainConfig, script
 from cxr.pipeline.train_stage import train_stage

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr.errors import InputError, MissingInputError
@@ -18,6 +19,7 @@ from cxr.files import (
     raise_if_unwritable,
     read_json,
     run_folder,
+    write_csv,
     write_json,
 )
 
@@ -153,3 +155,13 @@ def test_environment_states_what_a_result_depends_on():
     assert {"time_utc", "command", "git_commit", "python", "platform", "cpu_count"} <= set(found)
     assert {"cxr", "numpy", "pillow"} <= set(found["versions"])
     json.dumps(found)
+
+
+def test_a_table_is_written_without_its_index_and_whole(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    table = pd.DataFrame({"image": ["a, b"], "share": [1 / 3]}, index=[7])
+    write_csv(path, table)
+    assert path.read_bytes() == b'image,share\n"a, b",0.3333333333333333\n'
+    write_csv(path, table, float_format="%.3g")
+    assert path.read_text().endswith("0.333\n")
+    assert [item.name for item in path.parent.iterdir()] == ["table.csv"]

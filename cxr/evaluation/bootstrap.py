@@ -3,7 +3,9 @@
 N samples, K classes, R resamples.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +13,7 @@ from numpy.typing import ArrayLike
 from cxr.evaluation.intervals import CONFIDENCE as CONFIDENCE
 from cxr.evaluation.metrics import Floats, Scores, weighted_scores
 
+Key = TypeVar("Key")
 RESAMPLES = 2000
 BLOCK_VALUES = 1 << 18
 """Weights handled at once, 2 MB: small enough for a core's cache, which measured fastest."""
@@ -52,6 +55,32 @@ def weight_blocks(groups: ArrayLike, resamples: int, rng: np.random.Generator) -
         yield resample_weights(groups, min(rows, resamples - start), rng)
 
 
+def resample(
+    groups: ArrayLike,
+    statistics: Mapping[Key, Callable[[Floats], Any]],
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> dict[Key, list[Any]]:
+    """Compute statistics on the test set and on resamples of its patients, all on the same draws.
+
+    Args:
+        groups: (N,) patient or group names; whole groups are drawn.
+        statistics: each gives values of (rows, N) weights.
+        rng: source of the draws.
+        resamples: R.
+
+    Returns:
+        Per statistic what it gave for each block of ``weight_blocks``, R + 1 rows together; row 0
+        is the point value.
+    """
+    parts: dict[Key, list[Any]] = {name: [] for name in statistics}
+    for weights in weight_blocks(groups, resamples, rng):
+        for name, statistic in statistics.items():
+            parts[name].append(statistic(weights))
+    return parts
+
+
 def bootstrap(
     y_true: ArrayLike,
     probs: Mapping[str, ArrayLike],
@@ -74,10 +103,8 @@ def bootstrap(
     Returns:
         Per model the scores with R + 1 rows; row 0 is the point value.
     """
-    blocks: dict[str, list[Scores]] = {name: [] for name in probs}
-    for weights in weight_blocks(groups, resamples, rng):
-        for name, values in probs.items():
-            blocks[name].append(weighted_scores(y_true, values, weights))
+    statistics = {name: partial(weighted_scores, y_true, values) for name, values in probs.items()}
+    blocks = resample(groups, statistics, rng=rng, resamples=resamples)
     return {
         name: {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         for name, parts in blocks.items()

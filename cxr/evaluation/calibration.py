@@ -6,14 +6,15 @@ N samples, K classes, R resamples, B bins.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 from scipy.special import erf
 from scipy.stats import norm
 
-from cxr.evaluation.bootstrap import RESAMPLES, weight_blocks
 from cxr.evaluation.intervals import CONFIDENCE, share_interval
 from cxr.evaluation.metrics import MIN_PROB, Floats
 from cxr.evaluation.summary import mean_interval
@@ -149,16 +150,13 @@ def error_interval(gaps: BinGaps) -> tuple[float, float]:
 
 
 def _crossing(excess: Callable[[float], float]) -> float:
-    """Return where a rising function crosses 0, by halving; 0 where it starts above."""
-    low, high = 0.0, 1.0
-    if excess(low) >= 0:
+    """Return where a rising function crosses 0, at most 1,024; 0 where it starts above."""
+    high = 1.0
+    if excess(0.0) >= 0:
         return 0.0
     while excess(high) < 0 and high < 1e3:
-        low, high = high, 2 * high
-    for _ in range(24):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
-    return high
+        high *= 2
+    return float(brentq(excess, 0.0, high, xtol=1e-9)) if excess(high) >= 0 else high
 
 
 def image_losses(y_true: ArrayLike, y_prob: ArrayLike) -> dict[str, Floats]:
@@ -242,24 +240,38 @@ def _joined(images: NDArray[np.int64]) -> list[tuple[int, int]]:
     return runs or [(0, len(images) - 1)]
 
 
+def gap_statistics(
+    y_true: ArrayLike, stages: Mapping[str, ArrayLike]
+) -> dict[tuple[str, int], Callable[[Floats], BinGaps]]:
+    """Return what is to be resampled of a model, by stage and number of the event.
+
+    Args:
+        y_true: (N,) class positions.
+        stages: ``before`` and ``after``, each (N, K).
+    """
+    bins = bins_for(len(np.asarray(y_true)))
+    return {
+        (stage, number): partial(bin_gaps, *event, bins=bins)
+        for stage, probs in stages.items()
+        for number, event in enumerate(events(y_true, probs))
+    }
+
+
 def measure_calibration(
     y_true: ArrayLike,
     stages: Mapping[str, ArrayLike],
     groups: ArrayLike,
     labels: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    gaps: Mapping[tuple[str, int], Sequence[BinGaps]],
 ) -> dict[str, Any]:
     """Measure one model's probabilities before and after its temperature, on the same draws.
 
     Args:
         y_true: (N,) class positions.
         stages: ``before`` and ``after``, each (N, K).
-        groups: (N,) patient or group names; whole groups are drawn.
+        groups: (N,) patient or group names.
         labels: K class names.
-        resamples: R.
-        seed: of the draws.
+        gaps: what ``resample`` gave for ``gap_statistics``.
 
     Returns:
         Per stage ``nll`` and ``brier``, ``ece`` and ``ece_debiased`` of the class that is named,
@@ -267,20 +279,14 @@ def measure_calibration(
         high``; the two errors share the interval of the true one. ``after_minus_before``,
         paired, of NLL and Brier score.
     """
-    gaps: dict[str, list[list[BinGaps]]] = {name: [] for name in stages}
-    asked = {name: events(y_true, probs) for name, probs in stages.items()}
-    bins = bins_for(len(np.asarray(y_true)))
-    for weights in weight_blocks(groups, resamples, np.random.default_rng(seed)):
-        for name in stages:
-            gaps[name].append([bin_gaps(*event, weights, bins=bins) for event in asked[name]])
-    losses = {name: image_losses(y_true, probs) for name, probs in stages.items()}
+    losses = {stage: image_losses(y_true, probs) for stage, probs in stages.items()}
     result: dict[str, Any] = {}
-    for name, values in losses.items():
-        named, *own = (_summarise(parts) for parts in zip(*gaps[name], strict=True))
-        result[name] = named | {
+    for stage, values in losses.items():
+        named, *own = (_summarise(gaps[stage, number]) for number in range(len(labels) + 1))
+        result[stage] = named | {
             key: mean_interval(values[key], groups, scale="log") for key in PROPER
         }
-        result[name]["per_class"] = dict(zip(labels, own, strict=True))
+        result[stage]["per_class"] = dict(zip(labels, own, strict=True))
     result["after_minus_before"] = {
         key: mean_interval(losses["after"][key] - losses["before"][key], groups) for key in PROPER
     }

@@ -7,24 +7,28 @@ N samples, K classes.
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES
+from cxr.evaluation.bootstrap import RESAMPLES, resample
 from cxr.evaluation.calibration import (
     BINS,
     IMAGES_PER_BIN,
     bins_for,
+    gap_statistics,
     measure_calibration,
     reliability_curve,
 )
+from cxr.evaluation.evaluate import columns_of
+from cxr.evaluation.intervals import CONFIDENCE
 from cxr.evaluation.metrics import Floats
 from cxr.evaluation.selective import measure_selective
-from cxr.evaluation.set_coverage import KINDS, measure_sets
+from cxr.evaluation.set_coverage import KINDS, fitted_sets, mean_sizes, measure_sets
 from cxr.evaluation.summary import count_patients
-from cxr.evaluation.tables import Row, show_interval
+from cxr.evaluation.tables import Row, show_interval, show_number
 from cxr.labels import label_indices
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 from cxr.plotting import RESEARCH_USE
@@ -59,8 +63,7 @@ def probs_before_and_after(
         Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
     """
     logits = {
-        name: predictions[[f"logit_{name}_{label}" for label in ensemble.labels]].to_numpy(float)
-        for name in ensemble.members
+        name: columns_of(predictions, "logit", name, ensemble.labels) for name in ensemble.members
     }
     plain = replace(
         ensemble,
@@ -68,11 +71,13 @@ def probs_before_and_after(
         temperature=1.0,
         equal_temperature=1.0,
     )
-    before, after = all_probs(logits, plain), all_probs(logits, ensemble)
-    return {name: {"before": before[name], "after": after[name]} for name in after}
+    return {
+        name: {"before": before, "after": columns_of(predictions, "prob", name, ensemble.labels)}
+        for name, before in all_probs(logits, plain).items()
+    }
 
 
-def measure_certainty(
+def measure_confidence(
     predictions: pd.DataFrame,
     *,
     ensemble: Ensemble,
@@ -104,7 +109,13 @@ def measure_certainty(
     targets = np.asarray(label_indices(predictions["label"], labels), np.int64)
     groups = predictions["group"].to_numpy(str)
     models = probs_before_and_after(predictions, ensemble)
-    draw: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    served = models[WEIGHTED]["after"]
+    sets = fitted_sets(served, uncertainty)
+    statistics: dict[Any, Any] = {"sizes": partial(mean_sizes, sets)}
+    for name, stages in models.items():
+        statistics |= {(name, *key): gaps for key, gaps in gap_statistics(targets, stages).items()}
+    rng = np.random.default_rng(seed)
+    draws = resample(groups, statistics, rng=rng, resamples=resamples)
     counts = dict(zip(labels, np.bincount(targets, minlength=len(labels)).tolist(), strict=True))
     result: dict[str, Any] = {
         "note": note,
@@ -115,20 +126,29 @@ def measure_certainty(
         "n_groups": len(np.unique(groups)),
         "counts": counts,
         "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
-        "interval": {"level": CONFIDENCE, "method": CALIBRATION_METHOD, **draw},
+        "interval": {
+            "level": CONFIDENCE,
+            "method": CALIBRATION_METHOD,
+            "resamples": resamples,
+            "seed": seed,
+        },
         "temperatures": dict(ensemble.temperatures),
         "bins": bins_for(len(targets)),
         "calibration": {
-            name: measure_calibration(targets, stages, groups, labels, **draw)
+            name: measure_calibration(
+                targets,
+                stages,
+                groups,
+                labels,
+                {key[1:]: gaps for key, gaps in draws.items() if key[0] == name},
+            )
             for name, stages in models.items()
         },
         "reliability": {
             stage: _curves(targets, probs, groups, labels)
             for stage, probs in models[WEIGHTED].items()
         },
-        "prediction_sets": measure_sets(
-            targets, models[WEIGHTED]["after"], groups, uncertainty, **draw
-        ),
+        "prediction_sets": measure_sets(targets, served, groups, uncertainty, sets, draws["sizes"]),
         "referral": {
             name: measure_selective(
                 targets,
@@ -147,7 +167,7 @@ def measure_certainty(
     return result
 
 
-def certainty_table(found: Mapping[str, Any]) -> list[Row]:
+def calibration_table(found: Mapping[str, Any]) -> list[Row]:
     """Return a row per model: calibration before and after temperature, and referral."""
     rows = []
     for name in (*found["members"], EQUAL, WEIGHTED):
@@ -156,8 +176,8 @@ def certainty_table(found: Mapping[str, Any]) -> list[Row]:
             values = found["calibration"][name][stage]
             row |= {
                 f"NLL {stage}": show_interval(values["nll"]),
-                f"Brier {stage}": f"{values['brier']['value']:.3f}",
-                f"ECE {stage}": _number(values["ece"]["value"]),
+                f"Brier {stage}": show_number(values["brier"]["value"]),
+                f"ECE {stage}": show_number(values["ece"]["value"]),
                 f"debiased {stage}": show_interval(values["ece_debiased"]),
             }
         rows.append(row)
@@ -244,7 +264,3 @@ def _skip(result: dict[str, Any], uncertainty: Mapping[str, Any]) -> dict[str, s
     for part, reason in skipped.items():
         logger.warning("%s: %s", part, reason)
     return skipped
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None or value != value else f"{value:.3f}"

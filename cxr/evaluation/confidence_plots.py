@@ -14,13 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxr.evaluation.confidence import TOP, probs_before_and_after
+from cxr.evaluation.confidence import TOP
+from cxr.evaluation.evaluate import columns_of
 from cxr.evaluation.selective import risk_curve
 from cxr.evaluation.set_coverage import KINDS
-from cxr.evaluation.tables import show_interval
+from cxr.evaluation.tables import show_interval, show_number
 from cxr.labels import label_indices
-from cxr.models.ensemble import WEIGHTED, Ensemble
-from cxr.plotting import DASHES, GRAYS, INK, class_colours, new_figure, save_figure, style_axes
+from cxr.models.ensemble import WEIGHTED
+from cxr.plotting import DASHES, GRAYS, INK, class_colours, new_figure, save_figures, style_axes
 
 PALE = "#9A9A9A"
 MARKERS = "osD^vPX*"
@@ -49,7 +50,7 @@ def draw_reliability(found: Mapping[str, Any]) -> Figure:
         axes = figure.add_subplot(rows, columns, index + 1)
         own = scores["after"] if name == TOP else scores["after"]["per_class"][name]
         title = "the class it names" if name == TOP else name
-        error = f"{_number(own['ece'])}, debiased {show_interval(own['ece_debiased'])}"
+        error = f"{show_number(own['ece']['value'])}, debiased {show_interval(own['ece_debiased'])}"
         style_axes(
             axes,
             title=f"{title}\nerror {error}",
@@ -65,15 +66,12 @@ def draw_reliability(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_risk_coverage(
-    predictions: pd.DataFrame, found: Mapping[str, Any], ensemble: Ensemble
-) -> Figure:
+def draw_risk_coverage(predictions: pd.DataFrame, found: Mapping[str, Any]) -> Figure:
     """Draw the error among the images that are answered against their share.
 
     Args:
         predictions: the evaluation's predictions table.
-        found: what ``measure_certainty`` gave for it.
-        ensemble: what it was made with.
+        found: what ``measure_confidence`` gave for it.
     """
     figure = new_figure(
         6.6,
@@ -87,10 +85,10 @@ def draw_risk_coverage(
         x_label="share of images that the model answers",
         y_label="error among those it answers",
     )
-    targets = np.asarray(label_indices(predictions["label"], ensemble.labels), np.int64)
-    models = probs_before_and_after(predictions, ensemble)
+    labels = found["labels"]
+    targets = np.asarray(label_indices(predictions["label"], labels), np.int64)
     for order, name in enumerate((*found["members"], WEIGHTED)):
-        probs = models[name]["after"]
+        probs = columns_of(predictions, "prob", name, labels)
         curve = risk_curve(probs.max(axis=1), probs.argmax(axis=1) != targets)
         area = show_interval(found["referral"][name]["aurc"])
         style: dict[str, Any] = {
@@ -160,15 +158,14 @@ def draw_coverage(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def save_uncertainty_figures(
-    predictions: pd.DataFrame, found: Mapping[str, Any], ensemble: Ensemble, folder: Path
+def save_confidence_plots(
+    predictions: pd.DataFrame, found: Mapping[str, Any], folder: Path
 ) -> list[Path]:
-    """Draw and write the figures of certainty.
+    """Draw and write the plots of calibration, referral and prediction sets.
 
     Args:
         predictions: the evaluation's predictions table.
-        found: what ``measure_certainty`` gave for it.
-        ensemble: what it was made with.
+        found: what ``measure_confidence`` gave for it.
         folder: where the PNG files go.
 
     Returns:
@@ -177,16 +174,14 @@ def save_uncertainty_figures(
     Raises:
         InputError: the folder cannot be written.
     """
-    figures = {
-        "reliability": draw_reliability(found),
-        "risk_coverage": draw_risk_coverage(predictions, found, ensemble),
-        "coverage": draw_coverage(found),
-    }
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        save_figure(figure, paths[-1])
-    return paths
+    return save_figures(
+        {
+            "reliability": draw_reliability(found),
+            "risk_coverage": draw_risk_coverage(predictions, found),
+            "coverage": draw_coverage(found),
+        },
+        folder,
+    )
 
 
 def _draw_curve(axes: Axes, rows: list[dict[str, float]], *, colour: str, filled: bool) -> None:
@@ -238,11 +233,6 @@ def _draw_key(axes: Axes, found: Mapping[str, Any]) -> None:
     for height, text in lines.items():
         left = 0.16 if height > 0.5 else 0.01
         axes.text(left, height, text, fontsize=8, color=INK, va="center" if height > 0.5 else "top")
-
-
-def _number(found: Mapping[str, float | None]) -> str:
-    value = found["value"]
-    return "n/a" if value is None or value != value else f"{value:.3f}"
 
 
 def _mark_referral(axes: Axes, referral: Mapping[str, Any]) -> None:

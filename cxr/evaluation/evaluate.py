@@ -65,16 +65,36 @@ def build_predictions(
     return pd.DataFrame(text | numbers | {"prediction": predicted})
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read the predictions table; names stay text and numbers keep every bit.
+def read_predictions(
+    path: Path, labels: Sequence[str] = (), *, hint: str = "evaluate the run first (make evaluate)"
+) -> pd.DataFrame:
+    """Read a predictions table, an evaluation's or a member's own.
+
+    Args:
+        path: CSV.
+        labels: classes whose ``logit_<class>`` it must hold, as a member's own does.
+        hint: what makes it.
+
+    Returns:
+        As written: names are text, also "" and "NA", and numbers keep every bit.
 
     Raises:
         MissingInputError: it is not there.
+        InputError: a column is missing.
     """
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing: evaluate the run first (make evaluate)")
+        raise MissingInputError(f"{path} is missing: {hint}")
     text = dict.fromkeys((*TEXT_COLUMNS, "prediction"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False)
+    for name in ("image", "split", "label", *(f"logit_{label}" for label in labels)):
+        if name not in table:
+            raise InputError(f"{path} lacks the column {name}: {hint}")
+    return table
+
+
+def columns_of(table: pd.DataFrame, kind: str, model: str, labels: Sequence[str]) -> Floats:
+    """Return the (N, K) ``prob`` or ``logit`` columns of a model in a predictions table."""
+    return table[[f"{kind}_{model}_{label}" for label in labels]].to_numpy(np.float64)
 
 
 def score_validation(
@@ -219,7 +239,7 @@ def _restrict(
 
 
 def _probs_of(table: pd.DataFrame, name: str, labels: Sequence[str]) -> Floats:
-    probs = table[[f"prob_{name}_{label}" for label in labels]].to_numpy(np.float64)
+    probs = columns_of(table, "prob", name, labels)
     if not np.allclose(probs.sum(axis=1), 1, atol=1e-6):
         raise InputError(
             f"the probabilities of {name} do not sum to 1 in every row: the predictions table "

@@ -13,7 +13,6 @@ from scipy.special import expit, logit
 from scipy.stats import norm, rankdata, t
 
 CONFIDENCE = 0.95
-Z = float(norm.ppf(0.5 + CONFIDENCE / 2))
 FEW_PATIENTS = 50
 """Patients of a class below which its figures bear a mark."""
 PRIOR_PATIENTS = 1.0
@@ -56,8 +55,17 @@ def share_interval(hits: ArrayLike, groups: ArrayLike) -> Interval:
         seen = float(((sums - share * sizes) ** 2).sum()) / (images * variance)
         effect = (rarer * seen + PRIOR_PATIENTS * agreeing) / (rarer + PRIOR_PATIENTS)
     worth = images / max(effect, 1.0)
-    middle = (share + Z**2 / (2 * worth)) / (1 + Z**2 / worth)
-    half = Z / (1 + Z**2 / worth) * np.sqrt(variance / worth + Z**2 / (4 * worth**2))
+    return wilson_interval(share, worth)
+
+
+def wilson_interval(share: float, count: float, confidence: float = CONFIDENCE) -> Interval:
+    """Return Wilson's interval of a share of so many independent answers, which need not be whole.
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22:209-212.
+    """
+    z = float(norm.ppf(0.5 + confidence / 2))
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     # At 0 and 1 the formula gives just these but for rounding.
     low = 0.0 if share == 0 else float(middle - half)
     return {"value": share, "low": low, "high": 1.0 if share == 1 else float(middle + half)}
@@ -213,9 +221,8 @@ def undefined() -> Interval:
 
 
 def _none_seen(value: float, patients: int, confidence: float = CONFIDENCE) -> Interval:
-    """Return the Wilson interval of a share that is the same in all of so many patients."""
-    z = float(norm.ppf(0.5 + confidence / 2))
-    reach = z**2 / (patients + z**2)
+    """Return what a share that is the same in all of so many patients leaves open."""
+    reach = wilson_interval(0.0, patients, confidence)["high"]
     return {"value": value, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
 
 

@@ -21,7 +21,7 @@ from cxr.plotting import (
     INK,
     class_colours,
     new_figure,
-    save_figure,
+    save_figures,
     style_axes,
 )
 
@@ -104,7 +104,7 @@ def draw_precision_recall(predictions: pd.DataFrame, metrics: Mapping[str, Any])
     return figure
 
 
-def save_figures(predictions: pd.DataFrame, metrics: Mapping[str, Any], folder: Path) -> list[Path]:
+def save_plots(predictions: pd.DataFrame, metrics: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draw and write every figure of the evaluation.
 
     Args:
@@ -118,16 +118,14 @@ def save_figures(predictions: pd.DataFrame, metrics: Mapping[str, Any], folder: 
     Raises:
         InputError: the folder cannot be written.
     """
-    figures = {
-        "confusion": draw_confusions(metrics),
-        "roc": draw_roc(predictions, metrics),
-        "precision_recall": draw_precision_recall(predictions, metrics),
-    }
-    paths = []
-    for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        save_figure(figure, paths[-1])
-    return paths
+    return save_figures(
+        {
+            "confusion": draw_confusions(metrics),
+            "roc": draw_roc(predictions, metrics),
+            "precision_recall": draw_precision_recall(predictions, metrics),
+        },
+        folder,
+    )
 
 
 def _draw_matrix(

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
-from cxr.evaluation.bootstrap import CONFIDENCE, RESAMPLES, interval, weight_blocks
-from cxr.evaluation.intervals import share_interval
+from cxr.evaluation.bootstrap import interval
+from cxr.evaluation.intervals import CONFIDENCE, share_interval
+from cxr.evaluation.metrics import Floats
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
-from cxr.reliability.conformal import patients_needed, prediction_sets, thresholds_of
+from cxr.reliability.conformal import Threshold, patients_needed, prediction_sets, thresholds_of
 
 KINDS = ("plain", "per_class")
 """One threshold from all images of validation, or one from each class's own, which is served."""
@@ -42,24 +43,42 @@ def chance_range(level: float, patients: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+Sets = dict[tuple[str, str], NDArray[np.bool_]]
+"""Level and kind to (N, K), which classes are in each image's set."""
+
+
+def fitted_sets(y_prob: ArrayLike, uncertainty: Mapping[str, Any]) -> Sets:
+    """Return the sets of images, (N, K) probabilities, at every level and of both kinds."""
+    return {
+        (level, kind): prediction_sets(y_prob, _thresholds(uncertainty, level, kind))
+        for level in uncertainty["conformal"]["levels"]
+        for kind in KINDS
+    }
+
+
+def mean_sizes(sets: Sets, weights: Floats) -> Floats:
+    """Return the mean number of classes in the sets, (rows, sets), for (rows, N) weights."""
+    sizes = np.stack([members.sum(axis=1) for members in sets.values()], axis=1)
+    return np.asarray(weights @ sizes / weights.sum(axis=1, keepdims=True))
+
+
 def measure_sets(
     y_true: ArrayLike,
     y_prob: ArrayLike,
     groups: ArrayLike,
     uncertainty: Mapping[str, Any],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    sets: Sets,
+    sizes: Sequence[Floats],
 ) -> dict[str, Any]:
     """Measure the stored prediction sets on images that had no part in fitting them.
 
     Args:
         y_true: (N,) positions among ``uncertainty["labels"]``.
         y_prob: (N, K) calibrated.
-        groups: (N,) patient or group names; whole groups are drawn.
+        groups: (N,) patient or group names.
         uncertainty: content of uncertainty.json.
-        resamples: R.
-        seed: of the draws.
+        sets: of ``fitted_sets``.
+        sizes: what ``resample`` gave for ``mean_sizes``.
 
     Returns:
         Per level and kind: ``coverage`` of all images and ``per_class`` (value, interval, images
@@ -67,19 +86,10 @@ def measure_sets(
     """
     targets, names = np.asarray(y_true, np.int64), np.asarray(groups)
     probs, labels = np.asarray(y_prob, np.float64), list(uncertainty["labels"])
-    fitted = uncertainty["conformal"]["levels"]
-    chosen = {
-        (level, kind): thresholds_of(uncertainty, float(level), per_class=kind == "per_class")
-        for level in fitted
-        for kind in KINDS
-    }
-    sets = {key: prediction_sets(probs, limits) for key, limits in chosen.items()}
-    sizes = np.stack([found.sum(axis=1) for found in sets.values()], axis=1)
-    blocks = weight_blocks(names, resamples, np.random.default_rng(seed))
-    means = np.concatenate([block @ sizes / block.sum(axis=1, keepdims=True) for block in blocks])
-    result: dict[str, Any] = {level: {"note": fitted[level]["note"]} for level in fitted}
-    for place, ((level, kind), found) in enumerate(sets.items()):
-        hits = found[np.arange(len(targets)), targets]
+    levels, means = uncertainty["conformal"]["levels"], np.concatenate(sizes)
+    result: dict[str, Any] = {level: {"note": levels[level]["note"]} for level in levels}
+    for place, ((level, kind), members) in enumerate(sets.items()):
+        hits = members[np.arange(len(targets)), targets]
         result[level][kind] = {
             "coverage": _coverage(hits, names),
             "size": interval(means[:, place]),
@@ -88,8 +98,12 @@ def measure_sets(
                 for k, label in enumerate(labels)
             },
             "expected": _expected(uncertainty, float(level), kind),
-        } | _describe(targets, probs, chosen[level, kind], labels)
+        } | _describe(targets, probs, _thresholds(uncertainty, level, kind), labels)
     return result
+
+
+def _thresholds(uncertainty: Mapping[str, Any], level: str, kind: str) -> tuple[Threshold, ...]:
+    return thresholds_of(uncertainty, float(level), per_class=kind == "per_class")
 
 
 def sets_sentences(found: Mapping[str, Any]) -> list[str]:

@@ -56,9 +56,13 @@ class Table:
 
 def show_interval(found: Mapping[str, float | None], *, digits: int = 3) -> str:
     """Write ``0.841 [0.820, 0.861]``; undefined is ``n/a``, be it NaN or JSON's null."""
-    numbers = [found[key] for key in ("value", "low", "high")]
-    shown = ["n/a" if x is None or x != x else f"{x:.{digits}f}" for x in numbers]
-    return shown[0] if shown[0] == "n/a" else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+    value, low, high = (show_number(found[key], digits) for key in ("value", "low", "high"))
+    return value if value == "n/a" else f"{value} [{low}, {high}]"
+
+
+def show_number(value: float | None, digits: int = 3) -> str:
+    """Write ``0.841``; undefined is ``n/a``, be it NaN or JSON's null."""
+    return "n/a" if value is None or value != value else f"{value:.{digits}f}"
 
 
 def summary_table(metrics: Mapping[str, Any], columns: Sequence[str] = OVERALL_SHOWN) -> list[Row]:

@@ -16,7 +16,7 @@ from cxr.pipeline.audit_tests import TESTS, audit_context
 from cxr.pipeline.config import AuditConfig
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import command, relative
-from cxr.pipeline.trained_run import open_explainer
+from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import RESEARCH_USE
 
 HINT = "remove it and audit again (make audit)"
@@ -36,7 +36,7 @@ def audit_stage(config: AuditConfig) -> dict[str, Any]:
     names = config.tests or list(TESTS)
     if unknown := [name for name in names if name not in TESTS]:
         raise InputError(f"tests name {unknown[0]!r}: allowed are {', '.join(TESTS)}")
-    run = open_explainer(config)
+    run = TrainedRun(config)
     context = audit_context(run, config)
     path = run.folder / "audit" / "audit.json"
     results, seconds = _earlier(path, context.key)
@@ -69,7 +69,7 @@ def audit_stage(config: AuditConfig) -> dict[str, Any]:
     if not values["complete"]:
         log.info("not every test is done yet: %s does the others", command("audit", config))
     log.info("results: %s", relative(path.parent))
-    write_report(config, run)
+    write_report(run)
     return values
 
 

@@ -26,7 +26,7 @@ from cxr.imaging.preprocess import PreprocessSpec
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import AuditConfig
 from cxr.pipeline.run_folder import command
-from cxr.pipeline.trained_run import Explainer
+from cxr.pipeline.trained_run import TrainedRun
 
 TESTS: dict[str, Callable[[AuditContext], AuditResult]] = {
     "leak": audit_leak,
@@ -40,7 +40,7 @@ TESTS: dict[str, Callable[[AuditContext], AuditResult]] = {
 }
 
 
-def audit_context(run: Explainer, config: AuditConfig) -> AuditContext:
+def audit_context(run: TrainedRun, config: AuditConfig) -> AuditContext:
     """Return what the tests look at.
 
     Args:
@@ -93,7 +93,7 @@ def _read_masks(
     return read_masks(root, [names[row] for row in rows], spec)
 
 
-def audit_key(run: Explainer, seed: int, resamples: int) -> str:
+def audit_key(run: TrainedRun, seed: int, resamples: int) -> str:
     """Digest what the results depend on: images, weights, predictions, seed, resamples."""
     files = [run.folder / "members" / name / "weights.safetensors" for name in run.members]
     files.append(run.folder / "evaluation" / "predictions.csv")

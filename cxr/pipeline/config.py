@@ -4,18 +4,25 @@ The only module besides scripts/ that knows Hydra. Every field has a type, so a 
 or a wrong type is refused, also behind a plus sign. ``MISSING`` marks what has no safe default.
 """
 
+import atexit
 import functools
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
 from cxr.errors import InputError
+from cxr.models.model_settings import ModelSettings, PoolSettings
+from cxr.training.trainer_settings import Augmentation, TrainerSettings
+
+log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -75,100 +82,9 @@ class DataConfig:
     """Said wherever a number or a figure of this data appears."""
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
     """For kind=phantom."""
-
-
-@dataclass
-class ModelConfig:
-    """One member."""
-
-    name: str = MISSING
-    """Folder under members/."""
-    architecture: str = MISSING
-    """timm's name."""
-    pretrained: str = "hub"
-    """hub (timm's own weights), none, a safetensors file or a folder of them."""
-    input_size: int | None = None
-    """Side of the input in pixels; null takes timm's for the architecture."""
-    output_stride: int | None = None
-    """8, 16 or 32 input pixels per cell of the last feature layer, for finer Grad-CAM of what is
-    trained from random weights; null is the architecture's own."""
-    drop_rate: float = 0.0
-    """Dropout before the head."""
-    freeze: list[str] = field(default_factory=list)
-    """Modules of the network that keep their pretrained weights."""
-
-
-@dataclass
-class AugmentConfig:
-    """Largest deviations of a training image; see cxr.training.augment.Augmentation."""
-
-    rotation_deg: float = 10.0
-    """To either side."""
-    shift: float = 0.05
-    """Share of the side."""
-    scale: float = 0.1
-    """Relative, both ways."""
-    brightness: float = 0.1
-    """Added, scale 0 to 1."""
-    contrast: float = 0.2
-    """Relative, both ways."""
-    gamma: float = 0.2
-    """Exponent's deviation, natural logarithm."""
-    noise: float = 0.03
-    """Largest standard deviation, scale 0 to 1."""
-    blur_px: float = 1.0
-    """Largest standard deviation in pixels."""
-    horizontal_flip: float = 0.0
-    """Chance of a mirror image; off, since it did not help (docs/experiments.md)."""
-
-
-@dataclass
-class TrainerConfig:
-    """How a member is trained."""
-
-    max_epochs: int = 4
-    """Epochs of the schedule."""
-    batch_size: int = 32
-    """Images per step and process."""
-    lr: float = 1e-3
-    """Peak rate of the head."""
-    backbone_lr_factor: float = 0.3
-    """The backbone's rate as a share of the head's."""
-    weight_decay: float = 0.02
-    """AdamW's, not for biases and norms."""
-    warmup: float = 0.1
-    """Share of the steps over which the rate rises; a cosine then takes it to 0."""
-    label_smoothing: float = 0.05
-    """Share of a target spread over all classes."""
-    imbalance: str = "none"
-    """none, loss (class-balanced weights) or sampler (class-balanced draws); neither helped."""
-    ema_decay: float = 0.99
-    """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
-    monitor: str = "last"
-    """last keeps the last epoch, so that validation is fresh for what is fitted on it; nll or
-    balanced_accuracy of validation chooses the epoch, and flatters all that is fitted there."""
-    patience: int = 5
-    """Epochs without a better one before training stops, where validation chooses."""
-    clip_norm: float = 1.0
-    """Largest norm of a gradient; 0: no clipping."""
-    precision: str = "auto"
-    """auto (bf16 where the hardware is fast at it), 32 or bf16."""
-    deterministic: bool = False
-    """Only algorithms that give the same bits each time; slower on a GPU."""
-    accelerator: str = "auto"
-    """auto, cpu, gpu or mps."""
-    devices: int = 1
-    """Processes on this machine."""
-    num_nodes: int = 1
-    """Machines."""
-    threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
-    checkpoint_minutes: float = 2.0
-    """A killed training goes on from at most so long ago."""
-    progress: bool = True
-    """Show a bar; without a terminal there is none either way."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Augmentation."""
+    suited: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How a member is trained on these images where model/ and trainer/ say ${suited:KEY}: by its
+    name, or ``any``."""
 
 
 @dataclass
@@ -181,8 +97,12 @@ class RunConfig:
     """Name of the run, second part of the output folder."""
     output_root: str = "outputs"
     """Where all results lie."""
-    make: bool = False
-    """Set by the Makefile: hints are then make commands."""
+    model: Any = None
+    """What an experiment says of the member; read in training alone."""
+    trainer: Any = None
+    """What an experiment says of training; read in training alone."""
+    overrides: list[str] = field(default_factory=list)
+    """Set by the script: what its command line gave, so that what cannot be honoured is refused."""
 
 
 @dataclass
@@ -197,44 +117,22 @@ class PrepareConfig(RunConfig):
 class TrainConfig(PrepareConfig):
     """scripts/train.py."""
 
-    model: ModelConfig = MISSING
+    model: ModelSettings = MISSING
     """Which member."""
-    trainer: TrainerConfig = MISSING
+    trainer: TrainerSettings = MISSING
     """How."""
     seed: int = 0
     """Of the head, the order of images and the augmentation."""
 
 
 @dataclass
-class PoolConfig:
-    """How the members' probabilities become one; see cxr.models.ensemble."""
-
-    pool: str = "logarithmic"
-    """linear (of probabilities) or logarithmic (of logits / T); one temperature comes last."""
-    weight_prior: float = 100.0
-    """Images of a prior that draw the weights towards equal; 0: none, 1e9: equal."""
-
-
-@dataclass
-class CrossValidateConfig(PoolConfig, TrainConfig):
+class CrossValidateConfig(PoolSettings, TrainConfig):
     """scripts/cv.py; trains one member in every fold, and pools once all members are trained."""
 
     folds: int = 5
     """Into how many parts the images are dealt; each is the test split once."""
     members: list[str] | None = None
     """Which members the ensemble of a fold has; null takes the one that is trained."""
-
-
-@dataclass
-class LeakConfig(TrainConfig):
-    """scripts/leak.py."""
-
-    copies: int = 3
-    """Turned and mirrored copies of each image that are made before the random split."""
-    rotation_deg: float = 15.0
-    """Largest turn of a copy, to either side; every second one is mirrored."""
-    test_share: float = 0.1
-    """Share of test, and again of validation, both ways of splitting."""
 
 
 @dataclass
@@ -258,7 +156,12 @@ class PassConfig:
 
 
 @dataclass
-class EnsembleConfig(PoolConfig, FinishedRunConfig):
+class ReportConfig(FinishedRunConfig):
+    """scripts/report.py."""
+
+
+@dataclass
+class EnsembleConfig(PoolSettings, FinishedRunConfig):
     """scripts/ensemble.py."""
 
     members: list[str] | None = None
@@ -320,103 +223,166 @@ class ExportConfig(FinishedRunConfig):
 
 
 @dataclass
-class DownloadConfig:
-    """scripts/data.py."""
-
-    root: str = MISSING
-    """Folder that receives the public sources."""
+class DownloadConfig(PrepareConfig):
+    """scripts/download.py; data.root is the folder that receives the public sources."""
 
 
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
     "cv": CrossValidateConfig,
-    "leak": LeakConfig,
     "ensemble": EnsembleConfig,
     "evaluate": EvaluateConfig,
     "evaluate_on": EvaluateOnConfig,
     "audit": AuditConfig,
     "explain": ExplainConfig,
+    "report": ReportConfig,
     "export": ExportConfig,
     "download": DownloadConfig,
 }
 
+_RENAMED = {"again": "force", "root": "data.root"}
+"""Keys of version 0.1, and what they are called since."""
+_DEFAULTS: dict[str, Any] = {
+    **asdict(ModelSettings()),
+    **asdict(Augmentation()),
+    **asdict(TrainerSettings()),
+}
+"""What ${suited:KEY} may ask for, where nothing is said of it."""
+_FAILED: list[BaseException] = []
+"""What ended jobs of a multirun so far."""
+
 ConfigT = TypeVar("ConfigT")
 
 
-def register_schemas() -> None:
-    """Tell Hydra the schema behind each root file of configs/."""
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(name=f"{name}_schema", node=schema)
-
-
-def compose(name: str, overrides: list[str]) -> Any:
+def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
     """Compose a script's configuration without running it, for tests and notebooks.
 
     Args:
         name: root file in configs/, without its ending.
         overrides: as on the command line.
+        schema: its dataclass, where ``SCHEMAS`` does not name it.
 
     Returns:
-        The dataclass of ``SCHEMAS[name]``.
+        The dataclass.
     """
     import hydra
 
-    register_schemas()
+    _register(name, schema or SCHEMAS[name])
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return _to_dataclass(hydra.compose(name, overrides=overrides))
+        overrides = current_overrides(overrides)
+        return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
 
 
-def script(name: str) -> Callable[[Callable[[ConfigT], None]], Callable[[], None]]:
+def given_data_settings(config: RunConfig) -> list[str]:
+    """Return the settings of the data that the command line gave, such as ``split``.
+
+    The name is not among them: it names a folder.
+    """
+    keys = [text.lstrip("+~").partition("=")[0] for text in config.overrides]
+    return [
+        key.removeprefix("data.") for key in keys if key.startswith("data.") and key != "data.name"
+    ]
+
+
+def script(
+    name: str, schema: type | None = None
+) -> Callable[[Callable[[ConfigT], None]], Callable[[], None]]:
     """Make a function of a configuration dataclass the main function of a Hydra script.
 
-    An error that the user can mend is printed as one line and exits with status 2; anything
-    else keeps its traceback. Hydra's own options (--help, --cfg job, --multirun) work.
+    An error that the user can correct is printed as one line and exits with status 2; anything
+    else keeps its traceback. Hydra's own options (--help, --cfg job, --multirun) work. In a
+    multirun a job that fails does not keep the others from running.
 
     Args:
         name: root file in configs/, without its ending.
+        schema: its dataclass, where ``SCHEMAS`` does not name it.
     """
 
     def decorate(function: Callable[[ConfigT], None]) -> Callable[[], None]:
         @functools.wraps(function)
         def main() -> None:
             import hydra
+            from hydra.core.hydra_config import HydraConfig
 
-            register_schemas()
             # Hydra prints many lines and exits with 1 unless asked for the bare exception.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+            _register(name, schema or SCHEMAS[name])
+            sys.argv[1:] = current_overrides(sys.argv[1:])
 
             def run(config: Any) -> None:
                 # Past here Hydra would print the overrides beside the one line.
                 try:
-                    function(_to_dataclass(config))
+                    function(_to_dataclass(config, HydraConfig.get().overrides.task))
                 except Exception as error:
-                    fail(error)
-                    raise
+                    _end_job(error)
 
             run.__module__ = function.__module__
+            _FAILED.clear()
             try:
                 hydra.main(config_path=str(CONFIGS), config_name=name, version_base="1.3")(run)()
             except BaseException as error:
                 fail(error)
                 raise
+            if _FAILED:
+                sys.stderr.write(f"error: {len(_FAILED)} job(s) failed, see above\n")
+                raise SystemExit(2 if all(isinstance(e, InputError) for e in _FAILED) else 1)
 
         return main
 
     return decorate
 
 
-def _to_dataclass(config: Any) -> Any:
+def current_overrides(overrides: list[str]) -> list[str]:
+    """Return a command line in today's spelling, and log what version 0.1 spelled otherwise."""
+    result = []
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "make" or (key == "trainer" and value in ("phantom", "cxr4", "seed", "folder")):
+            log.warning("%s does nothing any more: leave it out", word)
+        elif key in _RENAMED:
+            log.warning("%s is now called %s", key, _RENAMED[key])
+            result.append(f"{_RENAMED[key]}={value}")
+        else:
+            result.append(word)
+    return result
+
+
+def _register(name: str, schema: type) -> None:
+    """Tell Hydra the schema behind a root file, and OmegaConf what files of configs/ ask for."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    OmegaConf.register_new_resolver("suited", _suited, replace=True)
+    OmegaConf.register_new_resolver("scratch", _scratch_folder, use_cache=True, replace=True)
+
+
+def _suited(key: str, *, _root_: Any) -> Any:
+    """Return what ``data.suited`` holds for the member, else for any, else the default."""
+    for name in (_root_.model.name, "any"):
+        values = _root_.data.suited.get(name, {})
+        if key in values:
+            return values[key]
+    return _DEFAULTS[key]
+
+
+def _scratch_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="cxr-multirun-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _to_dataclass(config: Any, overrides: Sequence[str]) -> Any:
     """Convert a composed configuration, and refuse what ``+key=value`` put beside its schema."""
     from omegaconf import OmegaConf
 
-    found = OmegaConf.to_object(config)
-    _refuse_unknown(found, "")
-    return found
+    values = OmegaConf.to_object(config)
+    _refuse_unknown(values, "")
+    if isinstance(values, RunConfig):
+        values.overrides = list(overrides)
+    return values
 
 
 def _refuse_unknown(values: Any, prefix: str) -> None:
@@ -426,24 +392,45 @@ def _refuse_unknown(values: Any, prefix: str) -> None:
             raise InputError(f"unknown key {prefix}{name}: allowed there are {', '.join(allowed)}")
         if is_dataclass(value):
             _refuse_unknown(value, f"{prefix}{name}.")
+        elif name == "suited":
+            for key in {key for suited in value.values() for key in suited} - set(_DEFAULTS):
+                raise InputError(
+                    f"unknown key {prefix}suited.*.{key}: allowed are {', '.join(_DEFAULTS)}"
+                )
+
+
+def _end_job(error: Exception) -> None:
+    """Log the error of a job of a multirun, whose other jobs go on; raise any other error."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        fail(error)
+        raise error
+    _FAILED.append(error)
+    job = " ".join(HydraConfig.get().overrides.task)
+    line = _line_of(error)
+    log.error("error: %s (job %s)", line or repr(error), job, exc_info=None if line else error)
 
 
 def fail(error: BaseException) -> None:
-    """Exit with status 2 and one line where the user can mend the error, else return."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
+    """Exit with status 2 and one line where the user can correct the error, else return."""
     if isinstance(error, KeyboardInterrupt):
         sys.stderr.write("stopped; the same command goes on where this one was\n")
         raise SystemExit(130) from None
+    if line := _line_of(error):
+        sys.stderr.write(f"error: {line}\n")
+        raise SystemExit(2) from None
+
+
+def _line_of(error: BaseException) -> str:
+    """Return what the user can correct, in one line; nothing for a bug."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     if isinstance(error, InputError):
-        line = str(error)
-    elif isinstance(error, HydraException | OmegaConfBaseException):
-        line = _one_line(error)
-    else:
-        return
-    sys.stderr.write(f"error: {line}\n")
-    raise SystemExit(2) from None
+        return str(error)
+    return _one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else ""
 
 
 def _one_line(error: BaseException) -> str:
@@ -461,4 +448,4 @@ def _one_line(error: BaseException) -> str:
                 seen.append(part)
     key = getattr(deepest, "full_key", None)
     named = f" ({key})" if key and not any(key in part for part in seen) else ""
-    return f"{' '.join(seen)}{named}: see the allowed keys with --cfg job, or in cxr/config.py"
+    return f"{' '.join(seen)}{named}: see the allowed keys with --cfg job, or in cxr/pipeline/config.py"

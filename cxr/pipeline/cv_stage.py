@@ -18,14 +18,16 @@ from cxr.errors import InputError
 from cxr.evaluation.cross_validation import FoldResult, cross_validation, fold_table
 from cxr.evaluation.evaluate import build_predictions, read_predictions, score_validation
 from cxr.evaluation.tables import INTERVALS, summary_table
-from cxr.files import atomic_write, digest_of, environment, read_json, run_folder, write_json
+from cxr.files import digest_of, environment, read_json, run_folder, write_csv, write_json
+from cxr.models.build import load_member
 from cxr.models.ensemble_fit import fit_ensemble
 from cxr.pipeline.config import CrossValidateConfig
-from cxr.pipeline.evaluate_stage import predict_rows
 from cxr.pipeline.fit_uncertainty import validation_predictions
 from cxr.pipeline.prepare_stage import prepare_stage
+from cxr.pipeline.report_stage import refresh_report
 from cxr.pipeline.run_folder import fingerprint_of, note_of, relative
-from cxr.pipeline.train_stage import check_trainable, train_member
+from cxr.pipeline.train_stage import check_name, train_member
+from cxr.pipeline.trained_run import predict_rows
 
 AGAIN = "give the same command again"
 
@@ -44,7 +46,7 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
             were trained on other images or with other settings.
     """
     check_folds(config.folds)
-    check_trainable(config)
+    check_name(config)
     names = config.members or [config.model.name]
     if config.model.name not in names:
         raise InputError(
@@ -157,10 +159,10 @@ def _fold_result(
     done = path.exists() and table.exists() and read_json(path, mend=AGAIN).get("key") == key
     if not done:
         rows = rows_of(fold_images.table["split"].tolist(), "test")
-        logits = predict_rows(fold, ensemble, fold_images, rows, config.trainer.batch_size)
+        members = {name: load_member(fold / "members" / name) for name in names}
+        logits = predict_rows(members, fold_images, rows, batch_size=config.trainer.batch_size)
         predictions = build_predictions(fold_images.table.iloc[rows], logits, ensemble)
-        with atomic_write(table) as file:
-            file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
+        write_csv(table, predictions)
         write_json(
             path,
             ensemble.to_dict()
@@ -185,8 +187,7 @@ def _pool(
     pooled, found = cross_validation(
         results, _order(prepared), seed=config.seed, note=note_of(prepared)
     )
-    with atomic_write(folder / "predictions.csv") as file:
-        file.write(pooled.to_csv(index=False, lineterminator="\n").encode())
+    write_csv(folder / "predictions.csv", pooled)
     found |= {
         "fingerprint": prepared.info["fingerprint"],
         "synthetic": bool(prepared.info.get("synthetic")),
@@ -209,6 +210,7 @@ def _pool(
     if found["patients_unknown"]:
         log.warning("%s", found["patients_unknown"])
     log.info("results: %s", relative(folder))
+    refresh_report(folder.parent)
     return found
 
 

@@ -17,6 +17,7 @@ from rich.progress import (
 from cxr.console import log
 from cxr.data.sources.cxr4 import get_cxr4
 from cxr.data.sources.download import SOURCES
+from cxr.errors import InputError, command
 from cxr.pipeline.config import DownloadConfig
 
 
@@ -27,9 +28,16 @@ def download_stage(config: DownloadConfig) -> Path:
         Path of the manifest.
 
     Raises:
-        InputError: a site cannot be reached; the line says what to fetch by hand.
+        InputError: data of another name, or a site that cannot be reached; the line says what to
+            fetch by hand.
     """
-    root = Path(config.root)
+    data = config.data
+    if data.name != "cxr4" or not data.root:
+        raise InputError(
+            f"data={data.name} with data.root={data.root} is not fetched: data=cxr4 is, into any "
+            "data.root=PATH"
+        )
+    root = Path(data.root)
     for source in SOURCES:
         log.info(
             "%s (%s): by fetching it you accept %s", source.name, source.home_page, source.license
@@ -56,5 +64,6 @@ def download_stage(config: DownloadConfig) -> Path:
     counts = Counter(zip(table["source"], table["label"], strict=True))
     for (name, label), images in counts.items():
         log.info("%s: %d %s images", name, images, label)
-    log.info("manifest: %s; next: make train DATA=cxr4 DATA_ROOT=%s", manifest, root)
+    following = command("train", data="cxr4", **{"data.root": str(root)})
+    log.info("manifest: %s; next: %s", manifest, following)
     return manifest

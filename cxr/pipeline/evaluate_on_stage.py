@@ -12,25 +12,16 @@ from cxr.console import images_bar, log, print_table
 from cxr.data.overlap import find_overlap
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError, MissingInputError
-from cxr.evaluation.evaluate import build_predictions, evaluate
-from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.plots import save_figures
-from cxr.evaluation.tables import (
-    class_table,
-    difference_sentences,
-    difference_table,
-    few_note,
-    show_interval,
-    summary_table,
-)
-from cxr.files import atomic_write, environment, read_json, write_json
+from cxr.evaluation.tables import show_interval, summary_table
+from cxr.files import read_json
 from cxr.imaging.preprocess import PreprocessSpec
-from cxr.models.ensemble import WEIGHTED, Ensemble
-from cxr.pipeline.config import EvaluateOnConfig, RunConfig
-from cxr.pipeline.evaluate_stage import predict_rows, show_certainty, write_certainty
-from cxr.pipeline.fit_uncertainty import read_uncertainty
+from cxr.models.ensemble import WEIGHTED
+from cxr.pipeline.config import EvaluateOnConfig, RunConfig, given_data_settings
+from cxr.pipeline.evaluate_stage import measure_run, write_evaluation
 from cxr.pipeline.prepare_stage import prepare_whole
-from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, find_run, load_ensemble, relative
+from cxr.pipeline.report_stage import write_report
+from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC
+from cxr.pipeline.trained_run import TrainedRun
 
 FITTED = ("train", "val")
 """Splits of the run that its weights or its thresholds come from."""
@@ -50,32 +41,27 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    where = _named_run(config)
-    folder, info, trained = find_run(where)
-    fitted = load_ensemble(folder, where)
-    ensemble = Ensemble.from_dict(fitted)
-    uncertainty = read_uncertainty(folder, ensemble, where)
-    spec = PreprocessSpec(**trained.info["preprocess"])
-    measured, unknown = prepare_whole(config, spec, ensemble.labels)
-    seen, tested = _overlap(measured, trained)
+    run = TrainedRun(_named_run(config))
+    _refuse_settings(config)
+    _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
+    spec = PreprocessSpec(**run.prepared.info["preprocess"])
+    measured, unknown = prepare_whole(config, spec, run.labels)
+    seen, tested = _overlap(measured, run.prepared)
     rows = np.setdiff1d(np.arange(len(measured.table)), [image["row"] for image in seen])
     if not len(rows):
         raise InputError(
             f"all {len(measured.table)} images of data={config.data.name} are images that the run "
             "was trained on: measure it on other data"
         )
-    out = folder / "evaluated_on" / config.data.name
+    out = run.folder / "evaluated_on" / config.data.name
     _warn_of_other(out / "metrics.json", measured, config.data.name)
-    logits = predict_rows(folder, ensemble, measured, rows, config.batch_size)
-    predictions = build_predictions(measured.table.iloc[rows], logits, ensemble)
-    with atomic_write(out / "predictions.csv") as file:
-        file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
-    synthetic = bool(info["synthetic"] or measured.info.get("synthetic"))
-    note = f"{where.data}/{where.run} on {config.data.name} · {RESEARCH}"
+    predictions = run.predict(measured, rows, batch_size=config.batch_size)
+    synthetic = bool(run.info["synthetic"] or measured.info.get("synthetic"))
+    note = f"{run.info['data']}/{run.info['run']} on {config.data.name} · {RESEARCH}"
     note = f"{SYNTHETIC} · {note}" if synthetic else note
-    metrics = _measure(predictions, ensemble, fitted["best_member"], note, config)
+    metrics = _measure(run, predictions, note=note, seed=config.seed)
     metrics |= {
-        "run": {"data": where.data, "run": where.run, "fingerprint": info["fingerprint"]},
+        "run": {key: run.info[key] for key in ("data", "run", "fingerprint")},
         "measured_on": {
             "data": config.data.name,
             "fingerprint": measured.info["fingerprint"],
@@ -83,31 +69,29 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
         },
         "left_out": {"unknown_classes": unknown, "trained_on": _count(seen), "images": seen},
         "in_own_test": _count(tested),
-        "own_test": _own_test(folder),
+        "own_test": _own_test(run),
         "synthetic": synthetic,
-        "environment": environment(),
     }
-    write_json(out / "metrics.json", metrics)
-    save_figures(predictions, metrics, out / "figures")
-    certainty = write_certainty(
-        predictions,
-        ensemble,
-        uncertainty,
-        metrics,
-        out,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+    write_evaluation(run, predictions, metrics, out, config)
     _show(metrics)
-    show_certainty(certainty)
-    log.info("results: %s", relative(out))
+    write_report(run)
     return metrics
+
+
+def _refuse_settings(config: EvaluateOnConfig) -> None:
+    """Refuse what the command line says of preparing the images, which follows the run."""
+    for key in ("size", "fit", "labels", "split", "fractions", "split_seed"):
+        if key in given_data_settings(config):
+            raise InputError(
+                f"data.{key} is {getattr(config.data, key)!r}: evaluate_on prepares the images as "
+                "the run's own were, and measures all of them; leave it out"
+            )
 
 
 def _named_run(config: EvaluateOnConfig) -> RunConfig:
     """Return which run is meant: RUN=data/run, or a run of the same data."""
     data, slash, run = config.run.rpartition("/")
-    found = RunConfig(data if slash else config.data.name, run, config.output_root, config.make)
+    found = RunConfig(data if slash else config.data.name, run, config.output_root)
     root = Path(config.output_root)
     if "/" in data or not (root / str(found.data) / run / "run.json").exists():
         known = sorted(
@@ -173,31 +157,23 @@ def _count(seen: list[dict[str, Any]]) -> dict[str, int]:
     }
 
 
-def _measure(
-    predictions: pd.DataFrame, ensemble: Ensemble, best: str, note: str, config: EvaluateOnConfig
-) -> dict[str, Any]:
+def _measure(run: TrainedRun, predictions: pd.DataFrame, *, note: str, seed: int) -> dict[str, Any]:
     """Measure with every class in the running, and where some are absent among the present."""
-    present = [name for name in ensemble.labels if (predictions["label"] == name).any()]
-    options: dict[str, Any] = {
-        "labels": ensemble.labels,
-        "members": ensemble.members,
-        "best_member": best,
-        "seed": config.seed,
-        "note": note,
-    }
-    metrics = evaluate(predictions, **options)
-    metrics["absent"] = [name for name in ensemble.labels if name not in present]
+    present = [name for name in run.labels if (predictions["label"] == name).any()]
+    metrics = measure_run(run, predictions, note=note, seed=seed)
+    metrics["absent"] = [name for name in run.labels if name not in present]
     if metrics["absent"] and len(present) > 1:
-        metrics["present_alone"] = evaluate(predictions, **options, classes=present)
+        metrics["present_alone"] = measure_run(
+            run, predictions, note=note, seed=seed, classes=present
+        )
     return metrics
 
 
-def _own_test(folder: Path) -> dict[str, Any] | None:
+def _own_test(run: TrainedRun) -> dict[str, Any] | None:
     """Return what the run reached on its own test split, where that was opened."""
-    path = folder / "evaluation" / "metrics.json"
-    if not path.exists():
+    own = run.metrics
+    if own is None:
         return None
-    own = read_json(path, mend="evaluate the run again")
     scores = own["models"][WEIGHTED]
     return {"n": own["n"]} | {key: scores[key] for key in ("accuracy", "macro_auroc")}
 
@@ -213,15 +189,7 @@ def _warn_of_other(path: Path, measured: Prepared, name: str) -> None:
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
-    print_table(f"{images} · {metrics['note']}", summary_table(metrics))
-    print_table("Paired differences on the same images", difference_table(metrics))
-    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
-        rows = class_table(metrics, columns=columns)
-        rows = [row for row in rows if row["class"] not in metrics["absent"]]
-        print_table("Ensemble, each class against the rest", rows)
-    if few := few_note(metrics["patients"]):
-        log.info("%s", few)
+    """Say what was left out, and how the run does on its own test split."""
     if absent := metrics["absent"]:
         log.info("%s: no image, so skipped; above, the run may still name it", ", ".join(absent))
     if part := metrics.get("present_alone"):
@@ -241,8 +209,6 @@ def _show(metrics: dict[str, Any]) -> None:
         "whom the run knows under another name cannot be seen from here",
         metrics["in_own_test"]["images"],
     )
-    for sentence in difference_sentences(metrics):
-        log.info("%s", sentence)
     if own := metrics["own_test"]:
         log.info(
             "on its own test split (%d images) the ensemble has accuracy %s and macro AUROC %s",

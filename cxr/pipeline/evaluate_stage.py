@@ -1,29 +1,25 @@
-"""Stage 4: open the test split, measure members and ensemble, draw the figures."""
+"""Stage 4: open the test split, measure members and ensemble, draw the plots."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from cxr.console import images_bar, log, print_table
+from cxr.console import log, print_table
 from cxr.data.loader import rows_of
 from cxr.data.manifest import patients_unknown
-from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.confidence import (
-    certainty_table,
-    measure_certainty,
+    calibration_table,
+    measure_confidence,
     referral_sentences,
     sets_table,
 )
-from cxr.evaluation.confidence_plots import save_uncertainty_figures
-from cxr.evaluation.evaluate import build_predictions, evaluate
+from cxr.evaluation.confidence_plots import save_confidence_plots
+from cxr.evaluation.evaluate import evaluate
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.plots import save_figures
-from cxr.evaluation.published import compare_published, published_table
+from cxr.evaluation.plots import save_plots
 from cxr.evaluation.tables import (
     INTERVALS,
     class_table,
@@ -32,14 +28,11 @@ from cxr.evaluation.tables import (
     few_note,
     summary_table,
 )
-from cxr.files import atomic_write, environment, read_json, write_json
-from cxr.models.build import load_member
-from cxr.models.ensemble import Ensemble
-from cxr.pipeline.config import EvaluateConfig
-from cxr.pipeline.fit_uncertainty import read_uncertainty
+from cxr.files import digest, digest_of, environment, read_json, write_csv, write_json
+from cxr.pipeline.config import EvaluateConfig, EvaluateOnConfig
 from cxr.pipeline.report_stage import write_report
-from cxr.pipeline.run_folder import command, find_run, load_ensemble, relative
-from cxr.training.inference import predict_logits
+from cxr.pipeline.run_folder import relative
+from cxr.pipeline.trained_run import TrainedRun
 
 
 def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
@@ -49,103 +42,133 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         The content of ``metrics.json``.
 
     Raises:
-        InputError: nothing trained, or nothing to test on.
+        InputError: nothing trained, nothing to test on, or data settings that are not the run's.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder, info, prepared = find_run(config)
-    fitted = load_ensemble(folder, config)
-    ensemble = Ensemble.from_dict(fitted)
-    rows = rows_of(prepared.table["split"].tolist(), "test")
+    run = TrainedRun(config)
+    rows = rows_of(run.prepared.table["split"].tolist(), "test")
     if not len(rows):
         raise InputError(
             "the prepared set has no test split (data.fractions gives it 0): prepare with a "
             "test share, or use a published one"
         )
-    uncertainty = read_uncertainty(folder, ensemble, config)
-    out = folder / "evaluation"
-    opened = _count_opening(out / "test_openings.json", info["fingerprint"])
-    logits = predict_rows(folder, ensemble, prepared, rows, config.batch_size)
-    predictions = build_predictions(prepared.table.iloc[rows], logits, ensemble)
-    with atomic_write(out / "predictions.csv") as file:
-        file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
-    metrics = _measure(predictions, ensemble, fitted["best_member"], info["note"], config)
-    if subset := _classes_with_published_test(prepared.table.iloc[rows], ensemble.labels):
-        metrics["published_test"] = _measure(
-            predictions[predictions["image"].isin(subset[1])],
-            ensemble,
-            fitted["best_member"],
-            info["note"],
-            config,
-            classes=subset[0],
-        )
-        metrics["published_comparison"] = compare_published(
-            predictions[predictions["image"].isin(subset[1])],
-            metrics["published_test"],
-            labels=ensemble.labels,
-            best_member=fitted["best_member"],
+    _ = run.ensemble, run.uncertainty  # refused, where they are, before the test split is opened
+    out = run.folder / "evaluation"
+    opened = _count_opening(out / "test_openings.json", run.info["fingerprint"])
+    predictions = run.open_test(rows, batch_size=config.batch_size)
+    metrics = measure_run(run, predictions, note=run.note, seed=config.seed)
+    if subset := _classes_with_published_test(run.prepared.table.iloc[rows], run.labels):
+        classes, images = subset
+        part = predictions[predictions["image"].isin(images)]
+        metrics["published_test"] = measure_run(
+            run, part, note=run.note, seed=config.seed, classes=classes
         )
     metrics |= {
         "test_opened": opened,
-        "fingerprint": info["fingerprint"],
-        "synthetic": info["synthetic"],
+        "fingerprint": run.info["fingerprint"],
+        "synthetic": run.info["synthetic"],
         "seed": config.seed,
-        "split": prepared.info["settings"]["split"],
-        "disjoint": prepared.info["disjoint"],
-        "patients_unknown": patients_unknown(prepared.table),
-        "environment": environment(),
+        "split": run.prepared.info["settings"]["split"],
+        "disjoint": run.prepared.info["disjoint"],
+        "patients_unknown": patients_unknown(run.prepared.table),
     }
-    write_json(out / "metrics.json", metrics)
-    save_figures(predictions, metrics, out / "figures")
-    certainty = write_certainty(
-        predictions,
-        ensemble,
-        uncertainty,
-        metrics,
-        out,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
-    _show(metrics)
-    show_certainty(certainty)
-    log.info("results: %s", relative(out))
-    write_report(config)
-    log.info("next: %s (Grad-CAM figures)", command("explain", config))
+    write_evaluation(run, predictions, metrics, out, config)
+    if own := metrics.get("published_test"):
+        title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
+        print_table(title, summary_table(own))
+    log.info("%s. The test split was opened %d time(s) for this run.", INTERVALS, opened)
+    if metrics["patients_unknown"]:
+        log.warning("%s", metrics["patients_unknown"])
+    if crossing := metrics["disjoint"]["crossing_groups"]:
+        log.info(
+            "%d groups lie on both sides of the published split (%d of its test images): these "
+            "statistics are not those of unseen patients.",
+            crossing,
+            metrics["disjoint"]["test_images_in_crossing_groups"],
+        )
+    write_report(run)
+    log.info("next: %s (Grad-CAM)", run.command("explain"))
     return metrics
 
 
-def _measure(
+def measure_run(
+    run: TrainedRun,
     predictions: pd.DataFrame,
-    ensemble: Ensemble,
-    best: str,
-    note: str,
-    config: EvaluateConfig,
     *,
+    note: str,
+    seed: int,
     classes: list[str] | None = None,
 ) -> dict[str, Any]:
+    """Measure members and ensemble of a run on a predictions table; see ``evaluate``."""
     return evaluate(
         predictions,
-        labels=ensemble.labels,
-        members=ensemble.members,
-        best_member=best,
-        seed=config.seed,
+        labels=run.labels,
+        members=run.ensemble.members,
+        best_member=run.fitted["best_member"],
+        seed=seed,
         note=note,
         classes=classes,
     )
 
 
-def predict_rows(
-    folder: Path, ensemble: Ensemble, prepared: Prepared, rows: NDArray[np.int64], batch_size: int
-) -> dict[str, NDArray[np.float32]]:
-    """Return the logits (N, K) of each member of a run for rows of a prepared set."""
-    found = {}
-    for name in ensemble.members:
-        member = load_member(folder / "members" / name)
-        with images_bar(f"test images, {name}", len(rows)) as done:
-            found[name] = predict_logits(
-                member, prepared.pixels, rows, batch_size=batch_size, on_image=done
-            )
-    return found
+def write_evaluation(
+    run: TrainedRun,
+    predictions: pd.DataFrame,
+    metrics: dict[str, Any],
+    out: Path,
+    config: EvaluateConfig | EvaluateOnConfig,
+) -> None:
+    """Write predictions, metrics, calibration and plots of one set of images, and show tables.
+
+    Args:
+        run: what was measured.
+        predictions: of the images.
+        metrics: what ``measure_run`` gave, and what else is known; gets what it speaks of.
+        out: folder of the results.
+        config: seed and resamples of the draws.
+    """
+    path = out / "predictions.csv"
+    write_csv(path, predictions)
+    metrics |= {
+        "state": run.state,
+        "predictions": digest(path.read_bytes()),
+        "environment": environment(),
+    }
+    write_json(out / "metrics.json", metrics)
+    save_plots(predictions, metrics, out / "figures")
+    confidence = measure_confidence(
+        predictions,
+        ensemble=run.ensemble,
+        uncertainty=run.uncertainty,
+        note=metrics["note"],
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    head = ("fingerprint", "synthetic", "test_opened", "state", "predictions", "environment")
+    confidence |= {key: metrics[key] for key in head if key in metrics}
+    confidence["uncertainty"] = digest_of(run.uncertainty)
+    write_json(out / "calibration.json", confidence)
+    save_confidence_plots(predictions, confidence, out / "figures")
+    _show(metrics, confidence)
+    log.info("results: %s", relative(out))
+
+
+def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
+    """Print metrics, differences, calibration, prediction sets and referral."""
+    images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
+    print_table(f"Test, {images} · {metrics['note']}", summary_table(metrics))
+    print_table("Paired differences on the same images", difference_table(metrics))
+    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
+        rows = class_table(metrics, columns=columns)
+        rows = [row for row in rows if row["class"] not in metrics.get("absent", [])]
+        print_table("Ensemble, each class against the rest", rows)
+    if few := few_note(metrics["patients"]):
+        log.info("%s", few)
+    print_table(f"Calibration · {confidence['note']}", calibration_table(confidence))
+    print_table("Prediction sets of the ensemble, coverage and size", sets_table(confidence))
+    for sentence in (*difference_sentences(metrics), *referral_sentences(confidence)):
+        log.info("%s", sentence)
 
 
 def _classes_with_published_test(
@@ -159,88 +182,16 @@ def _classes_with_published_test(
     classes = [label for label in labels if (published["label"] == label).any()]
     if not 1 < len(classes) < len(labels):
         return None
-    whole = table[table["label"].isin(classes)]
-    if len(whole) != len(published):
+    if len(published) != table["label"].isin(classes).sum():
         return None
     return classes, published["image"].tolist()
 
 
 def _count_opening(path: Path, fingerprint: str) -> int:
     """Record that the test split is opened, and return how often it was, this time included."""
-    before = read_json(path, mend="restore it") if path.exists() else []
+    openings = read_json(path, mend="restore it") if path.exists() else []
     now = environment()
-    before.append(
-        {key: now[key] for key in ("time_utc", "command", "git_commit")}
-        | {"fingerprint": fingerprint}
-    )
-    write_json(path, before)
-    return len(before)
-
-
-def _show(metrics: dict[str, Any]) -> None:
-    images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
-    print_table(f"Test, {images} · {metrics['note']}", summary_table(metrics))
-    print_table("Paired differences on the same images", difference_table(metrics))
-    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
-        print_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
-    if few := few_note(metrics["patients"]):
-        log.info("%s", few)
-    if part := metrics.get("published_test"):
-        title = f"{', '.join(part['labels'])} alone, {part['n']} images, renormalised"
-        print_table(title, summary_table(part))
-    if compared := metrics.get("published_comparison"):
-        table = published_table(compared)
-        rows = [dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows]
-        print_table(table.title, rows)
-    for sentence in difference_sentences(metrics):
-        log.info("%s", sentence)
-    log.info(
-        "%s. The test split was opened %d time(s) for this run.", INTERVALS, metrics["test_opened"]
-    )
-    if metrics["patients_unknown"]:
-        log.warning("%s", metrics["patients_unknown"])
-    if crossing := metrics["disjoint"]["crossing_groups"]:
-        log.info(
-            "%d groups lie on both sides of the published split (%d of its test images): these "
-            "figures are not those of unseen patients.",
-            crossing,
-            metrics["disjoint"]["test_images_in_crossing_groups"],
-        )
-
-
-def write_certainty(
-    predictions: pd.DataFrame,
-    ensemble: Ensemble,
-    uncertainty: dict[str, Any],
-    metrics: dict[str, Any],
-    out: Path,
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Measure certainty, write ``calibration.json`` and its figures beside ``metrics.json``.
-
-    Returns:
-        The content of ``calibration.json``.
-    """
-    certainty = measure_certainty(
-        predictions,
-        ensemble=ensemble,
-        uncertainty=uncertainty,
-        note=metrics["note"],
-        resamples=resamples,
-        seed=seed,
-    )
-    head = ("fingerprint", "synthetic", "test_opened", "environment")
-    certainty |= {key: metrics[key] for key in head if key in metrics}
-    write_json(out / "calibration.json", certainty)
-    save_uncertainty_figures(predictions, certainty, ensemble, out / "figures")
-    return certainty
-
-
-def show_certainty(certainty: dict[str, Any]) -> None:
-    """Print calibration, prediction sets and referral."""
-    print_table(f"Calibration · {certainty['note']}", certainty_table(certainty))
-    print_table("Prediction sets of the ensemble, coverage and size", sets_table(certainty))
-    for sentence in referral_sentences(certainty):
-        log.info("%s", sentence)
+    opening = {key: now[key] for key in ("time_utc", "command", "git_commit")}
+    openings.append(opening | {"fingerprint": fingerprint})
+    write_json(path, openings)
+    return len(openings)

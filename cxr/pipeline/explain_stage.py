@@ -17,8 +17,9 @@ from cxr.explain.selection import select_images
 from cxr.files import environment, write_json
 from cxr.labels import label_indices
 from cxr.pipeline.config import ExplainConfig
+from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import relative
-from cxr.pipeline.trained_run import Explainer, open_explainer
+from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import RESEARCH_USE, save_figure
 
 FORMULA = "sum over members of weight x (map / its maximum), enlarged bilinearly; not rescaled"
@@ -41,11 +42,12 @@ def explain_stage(config: ExplainConfig) -> Path:
     check_method(config.method, config.layer)
     if config.per_class < 1:
         raise InputError(f"per_class is {config.per_class}: at least 1 image is needed")
-    run = open_explainer(config)
+    run = TrainedRun(config)
     out = run.folder / "explain"
     values: dict[str, Any] = {
         "note": run.note,
         "use": RESEARCH_USE,
+        "state": run.state,
         "method": config.method,
         "layer": config.layer,
         "feature_modules": {
@@ -60,10 +62,11 @@ def explain_stage(config: ExplainConfig) -> Path:
     values["pointing"], values["pointing_skipped"] = _point(run, config)
     write_json(out / "explain.json", values | {"seed": config.seed, "environment": environment()})
     _show(values, run, out)
+    write_report(run)
     return out
 
 
-def _draw(run: Explainer, config: ExplainConfig, folder: Path) -> list[dict[str, Any]]:
+def _draw(run: TrainedRun, config: ExplainConfig, folder: Path) -> list[dict[str, Any]]:
     """Write a figure per class and return which images stand in it."""
     rng = np.random.default_rng(config.seed)
     listed: list[dict[str, Any]] = []
@@ -102,7 +105,7 @@ def _draw(run: Explainer, config: ExplainConfig, folder: Path) -> list[dict[str,
     return listed
 
 
-def _point(run: Explainer, config: ExplainConfig) -> tuple[dict[str, Any] | None, str | None]:
+def _point(run: TrainedRun, config: ExplainConfig) -> tuple[dict[str, Any] | None, str | None]:
     """Play the pointing game on every image, or say why not."""
     chosen = np.arange(len(run.rows))
     lesions = run.masks("lesion_mask", chosen)
@@ -133,7 +136,7 @@ def _point(run: Explainer, config: ExplainConfig) -> tuple[dict[str, Any] | None
     return found, None
 
 
-def _show(values: dict[str, Any], run: Explainer, out: Path) -> None:
+def _show(values: dict[str, Any], run: TrainedRun, out: Path) -> None:
     reason = "" if run.split == "test" else ", since test was not evaluated yet"
     log.info("explained on the %s split%s", run.split, reason)
     if pointing := values["pointing"]:

@@ -20,6 +20,7 @@ from cxr.console import images_bar, log
 from cxr.data.loader import rows_of
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
+from cxr.evaluation.evaluate import read_predictions
 from cxr.evaluation.tables import few_note
 from cxr.files import atomic_write, environment, raise_if_unwritable, read_json, write_json
 from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
@@ -33,12 +34,12 @@ from cxr.pipeline.exported import (
     read_metrics,
     read_set_coverage,
 )
-from cxr.pipeline.fit_uncertainty import read_uncertainty
 from cxr.pipeline.report_stage import card_of
-from cxr.pipeline.run_folder import find_run, load_ensemble, relative
+from cxr.pipeline.run_folder import relative
+from cxr.pipeline.trained_run import TrainedRun
 from cxr.reliability.ood import OodReference
 from cxr.reliability.ood_fit import fit_reference
-from cxr.training.inference import predict_logits, read_predictions
+from cxr.training.inference import predict_logits
 
 CHECKED_IMAGES = 32
 """Validation images whose logits must come back bit for bit."""
@@ -62,9 +63,9 @@ def export_stage(config: ExportConfig) -> Path:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    folder, info, prepared = find_run(config)
-    ensemble = Ensemble.from_dict(load_ensemble(folder, config))
-    uncertainty = read_uncertainty(folder, ensemble, config)
+    run = TrainedRun(config)
+    folder, info, prepared = run.folder, run.info, run.prepared
+    ensemble, uncertainty = run.ensemble, run.uncertainty
     metrics = read_metrics(folder, info["fingerprint"])
     bundle = folder / "bundle"
     with _replacing(bundle) as fresh:
@@ -89,7 +90,7 @@ def export_stage(config: ExportConfig) -> Path:
             "environment": environment(),
         }
         with atomic_write(fresh / MODEL_CARD) as file:
-            file.write(card_of(config).encode())
+            file.write(card_of(run).encode())
         written = write_info(fresh, values)
     log.info("exported %s, fingerprint %s", relative(bundle), written["fingerprint"][:12])
     log.info("%s", info["note"])

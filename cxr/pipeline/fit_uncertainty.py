@@ -8,15 +8,13 @@ from numpy.typing import ArrayLike
 
 from cxr.console import log
 from cxr.data.prepared import Prepared
-from cxr.errors import InputError
-from cxr.files import digest_of, read_json, write_json
+from cxr.errors import command
+from cxr.evaluation.evaluate import read_predictions
+from cxr.files import digest_of, write_json
 from cxr.models.aligned_logits import AlignedLogits, align_predictions
 from cxr.models.ensemble import OUT_OF_FOLD, Ensemble
-from cxr.pipeline.config import RunConfig
 from cxr.pipeline.out_of_fold import out_of_fold_predictions
-from cxr.pipeline.run_folder import command
 from cxr.reliability.conformal import fit_uncertainty
-from cxr.training.inference import read_predictions
 
 FILE = "uncertainty.json"
 
@@ -30,7 +28,11 @@ def validation_predictions(
         InputError: a table is missing, or the tables do not belong together.
     """
     tables = {
-        name: read_predictions(folder / "members" / name / "predictions.csv", labels)
+        name: read_predictions(
+            folder / "members" / name / "predictions.csv",
+            labels,
+            hint=f"train the member again ({command('train')})",
+        )
         for name in members
     }
     return align_predictions(tables, labels)
@@ -80,24 +82,3 @@ def write_uncertainty(
     for note in filter(None, [found["warning"], *notes]):
         log.warning("%s", note)
     write_json(folder / FILE, found)
-
-
-def read_uncertainty(folder: Path, ensemble: Ensemble, config: RunConfig) -> dict[str, Any]:
-    """Read a run's ``uncertainty.json``.
-
-    Raises:
-        InputError: it is missing, damaged, of another ensemble, or of version 0.1, whose
-            thresholds count images.
-    """
-    path, again = folder / FILE, command("ensemble", config)
-    if not path.exists():
-        raise InputError(f"the run has no {FILE}: fit it ({again})")
-    found: dict[str, Any] = read_json(path, mend=f"fit it again ({again})")
-    if found.get("ensemble") != digest_of(ensemble.to_dict()):
-        raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({again})")
-    if "patients" not in found:
-        raise InputError(
-            f"{FILE} is of version 0.1, whose thresholds count images, not patients: fit it again "
-            f"({again})"
-        )
-    return found

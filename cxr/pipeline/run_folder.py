@@ -8,8 +8,9 @@ from typing import Any
 
 from cxr.data.prepared import Prepared, open_prepared
 from cxr.errors import InputError, MissingInputError
+from cxr.errors import command as stage_command
 from cxr.files import environment, read_json, run_folder, write_json
-from cxr.pipeline.config import PrepareConfig, RunConfig
+from cxr.pipeline.config import PrepareConfig, RunConfig, given_data_settings
 
 RESEARCH = "Research use only, not a medical device"
 SYNTHETIC = "synthetic phantom, not real patients"
@@ -80,15 +81,40 @@ def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
 
     Raises:
         MissingInputError: nothing was trained under this name.
+        InputError: see ``check_data_settings``.
     """
     folder = run_folder(Path(config.output_root), data_name(config), config.run)
-    train = f"make train DATA={data_name(config)} RUN={config.run}"
+    train = command("train", config)
     if not (folder / "run.json").exists():
         others = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
         known = f" (runs there: {', '.join(others)})" if others else ""
         raise MissingInputError(f"there is no run {folder}{known}: train first with {train}")
     info = read_json(folder / "run.json", mend=train)
+    check_data_settings(config, info)
     return folder, info, open_prepared(folder / info["prepared"])
+
+
+def check_data_settings(config: RunConfig, info: dict[str, Any]) -> None:
+    """Refuse settings of the data on the command line that are not those of the run.
+
+    Args:
+        config: with the overrides that the command line gave.
+        info: ``run.json`` of the run.
+
+    Raises:
+        InputError: a setting that differs; a stage behind training cannot honour it.
+    """
+    made_with = info.get("data_config", {})
+    for key in given_data_settings(config):
+        asked, own = asdict(config.data), made_with
+        for part in key.split("."):
+            asked, own = asked[part], own.get(part) if isinstance(own, dict) else None
+        if asked != own:
+            raise InputError(
+                f"data.{key} is {asked!r}, but run {config.run!r} was made with "
+                f"{own!r}, which this stage cannot change: leave it out, or train another run with "
+                f"it ({command('train', config)} with another run=)"
+            )
 
 
 def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
@@ -127,15 +153,8 @@ def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def command(stage: str, config: RunConfig) -> str:
-    """Return the command that runs a stage of this run, as the user runs things."""
-    data = data_name(config)
-    if config.make:
-        words = ["make", stage]
-        words += [f"DATA={data}"] if data != "phantom" else []
-        words += [f"RUN={config.run}"] if config.run != "default" else []
-    else:
-        words = ["python", f"scripts/{stage}.py", f"data={data}", f"run={config.run}"]
-    return " ".join(words)
+    """Return the command that runs a stage of this run."""
+    return stage_command(stage, data=data_name(config), run=config.run)
 
 
 def relative(path: Path) -> Path:

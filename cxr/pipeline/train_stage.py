@@ -1,6 +1,5 @@
 """Stage 2: one member, from prepared set to weights and validation predictions."""
 
-import dataclasses
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +30,10 @@ from cxr.models.ensemble import softmax
 from cxr.pipeline.config import TrainConfig
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import has_work, note_of, open_run
-from cxr.training.augment import Augmentation
-from cxr.training.fit import FitSettings, MemberModule
+from cxr.training.fit import MemberModule
 from cxr.training.inference import predict_logits, write_predictions
-from cxr.training.trainer import FitResult, Machine, fit, forget_checkpoints
-
-UNESSENTIAL = ("accelerator", "devices", "num_nodes", "threads", "checkpoint_minutes", "progress")
-"""Trainer settings that do not decide what is trained, so a resumed training may change them."""
+from cxr.training.trainer import FitResult, fit, forget_checkpoints
+from cxr.training.trainer_settings import UNESSENTIAL
 
 
 def train_stage(config: TrainConfig) -> Path:
@@ -49,18 +45,17 @@ def train_stage(config: TrainConfig) -> Path:
     Raises:
         InputError: anything the user can mend; nothing stored is lost.
     """
-    check_trainable(config)
+    check_name(config)
     prepared = prepare_stage(config)
     return train_member(config, prepared, open_run(config, prepared))
 
 
-def check_trainable(config: TrainConfig) -> None:
-    """Refuse settings that cannot be trained with, before any image is read.
+def check_name(config: TrainConfig) -> None:
+    """Refuse a member's name that is no folder's, before any image is read.
 
     Raises:
-        InputError: a value out of its range, or a member's name that is no folder's.
+        InputError: a name with a slash or a leading dot.
     """
-    _fit_settings(config)
     run_folder(Path("x"), config.model.name, config.model.name)
 
 
@@ -86,7 +81,7 @@ def train_member(
     Raises:
         InputError: anything the user can mend; nothing stored is lost.
     """
-    settings, machine, name = _fit_settings(config), _machine(config), config.model.name
+    name = config.model.name
     folder = run / "members" / name
     digest = _claim(folder, config, prepared)
     if (folder / CARD_FILE).exists():
@@ -104,17 +99,17 @@ def train_member(
     )
     origin = load_pretrained(member, config.model.pretrained)
     freeze(member, config.model.freeze)
-    train, val = _loaders(prepared, settings, config, train_rows)
+    train, val = _loaders(prepared, config, train_rows)
     module = MemberModule(
         member,
-        settings,
-        class_weights=_class_weights(prepared, settings),
+        config.trainer,
+        class_weights=_class_weights(prepared, config.trainer.imbalance),
         names=prepared.table["image"].tolist(),
         seed=config.seed,
         frozen=config.model.freeze,
         random_start=config.model.pretrained == "none",
     )
-    result = fit(module, train, val, folder, machine=machine, note=note_of(prepared))
+    result = fit(module, train, val, folder, note=note_of(prepared))
     if getattr(rank_zero_only, "rank", 0):
         return folder
     _keep(folder, member, prepared, config, result, {"pretrained": origin, "config_digest": digest})
@@ -219,50 +214,30 @@ def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
 
 
 def _loaders(
-    prepared: Prepared,
-    settings: FitSettings,
-    config: TrainConfig,
-    train_rows: NDArray[np.int64] | None,
+    prepared: Prepared, config: TrainConfig, train_rows: NDArray[np.int64] | None
 ) -> tuple[BatchLoader, BatchLoader]:
-    split, targets = prepared.table["split"].tolist(), prepared.targets
+    split, targets, settings = prepared.table["split"].tolist(), prepared.targets, config.trainer
     rows = rows_of(split, "train") if train_rows is None else train_rows
     weights = None
     if settings.imbalance == "sampler":
         weights = balancing_weights(targets[rows], len(prepared.labels))[targets[rows]]
-    world = config.trainer.devices * config.trainer.num_nodes
-    if len(rows) < settings.batch_size * world:
+    batch = settings.batch_size * settings.devices * settings.num_nodes
+    if len(rows) < batch:
         raise InputError(
-            f"the train split has {len(rows)} images, fewer than one batch of "
-            f"{settings.batch_size * world}: lower trainer.batch_size"
+            f"the train split has {len(rows)} images, fewer than one batch of {batch}: "
+            "lower trainer.batch_size"
         )
-    train = BatchLoader(
-        prepared.pixels,
-        targets,
-        EpochSampler(rows, weights=weights, seed=config.seed),
-        batch_size=settings.batch_size,
-        drop_last=True,
+    order = EpochSampler(rows, weights=weights, seed=config.seed)
+    size, val = settings.batch_size, FixedOrder(rows_of(split, "val"))
+    return (
+        BatchLoader(prepared.pixels, targets, order, batch_size=size, drop_last=True),
+        BatchLoader(prepared.pixels, targets, val, batch_size=size),
     )
-    val = BatchLoader(
-        prepared.pixels, targets, FixedOrder(rows_of(split, "val")), batch_size=settings.batch_size
-    )
-    return train, val
 
 
-def _class_weights(prepared: Prepared, settings: FitSettings) -> torch.Tensor | None:
-    if settings.imbalance != "loss":
+def _class_weights(prepared: Prepared, imbalance: str) -> torch.Tensor | None:
+    if imbalance != "loss":
         return None
     rows = rows_of(prepared.table["split"].tolist(), "train")
     weights = balancing_weights(prepared.targets[rows], len(prepared.labels))
     return torch.tensor(weights, dtype=torch.float32)
-
-
-def _fit_settings(config: TrainConfig) -> FitSettings:
-    values = asdict(config.trainer)
-    names = {item.name for item in dataclasses.fields(FitSettings)} - {"augmentation"}
-    chosen = {key: value for key, value in values.items() if key in names}
-    return FitSettings(**chosen, augmentation=Augmentation(**values["augment"]))
-
-
-def _machine(config: TrainConfig) -> Machine:
-    values = asdict(config.trainer)
-    return Machine(**{item.name: values[item.name] for item in dataclasses.fields(Machine)})

@@ -1,9 +1,14 @@
-"""A trained run opened for explaining: what ``make explain`` and the notebook work with."""
+"""A trained run opened once: what every stage behind training, and the notebook, works with.
 
-from collections.abc import Callable
+N images, S side of prepared pixels.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,46 +17,181 @@ from numpy.typing import NDArray
 from cxr.console import images_bar
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
-from cxr.evaluation.evaluate import build_predictions
-from cxr.evaluation.evaluate import read_predictions as read_test_predictions
+from cxr.evaluation.evaluate import build_predictions, read_predictions
 from cxr.explain.gradcam import Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.library import CLOSED_FORM
 from cxr.explain.map_plots import Example
 from cxr.explain.pointing import Masks, read_masks
+from cxr.files import digest, digest_of, read_json
 from cxr.imaging.preprocess import PreprocessSpec
-from cxr.models.aligned_logits import align_predictions
-from cxr.models.build import Member, load_member
+from cxr.models.aligned_logits import AlignedLogits
+from cxr.models.build import WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import RunConfig
-from cxr.pipeline.run_folder import find_run, load_ensemble
-from cxr.training.inference import read_predictions
+from cxr.pipeline.fit_uncertainty import FILE, validation_predictions
+from cxr.pipeline.run_folder import command, find_run, load_ensemble
+from cxr.training.inference import predict_logits
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+METRICS, CALIBRATION = "evaluation/metrics.json", "evaluation/calibration.json"
+PREDICTIONS = "evaluation/predictions.csv"
 
 
-@dataclass(frozen=True)
-class Explainer:
-    """A trained run, opened for explaining.
+class TrainedRun:
+    """A trained run; every part is opened when it is first asked for, once, and kept.
+
+    Opening never writes, and never opens the test split: ``predictions`` are those of test
+    where the run was evaluated, else those of validation.
+
+    Args:
+        config: names the run.
 
     Attributes:
         folder: outputs/<data>/<run>.
-        note: stands below every figure.
+        info: ``run.json``.
         prepared: its prepared set.
-        ensemble: pool, temperatures, weights, labels.
-        members: per name, in inference mode.
-        predictions: the table of the images to choose from, N rows.
-        rows: (N,) where they stand in the prepared set.
-        split: test or val.
+
+    Raises:
+        MissingInputError: nothing was trained under this name.
+        InputError: the command line asks for other data settings than the run was made with.
     """
 
-    folder: Path
-    note: str
-    prepared: Prepared
-    ensemble: Ensemble
-    members: dict[str, Member]
-    predictions: pd.DataFrame
-    rows: NDArray[np.int64]
-    split: str
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.folder, self.info, self.prepared = find_run(config)
+
+    @property
+    def note(self) -> str:
+        """What stands below every plot and table."""
+        return str(self.info["note"])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K classes in order."""
+        return self.ensemble.labels
+
+    @functools.cached_property
+    def fitted(self) -> dict[str, Any]:
+        """The content of ``ensemble.json``."""
+        return load_ensemble(self.folder, self.config)
+
+    @functools.cached_property
+    def ensemble(self) -> Ensemble:
+        """Pool, temperatures, weights, labels."""
+        return Ensemble.from_dict(self.fitted)
+
+    @functools.cached_property
+    def state(self) -> str:
+        """Digest of what any result of the run speaks of: its data, weights and ensemble."""
+        files = [self.folder / "members" / name / WEIGHTS_FILE for name in self.ensemble.members]
+        shas = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return digest(self.info["fingerprint"], *shas, digest_of(self.ensemble.to_dict()))
+
+    @functools.cached_property
+    def members(self) -> dict[str, Member]:
+        """Each member by name, in inference mode."""
+        return {name: load_member(self.folder / "members" / name) for name in self.ensemble.members}
+
+    @functools.cached_property
+    def uncertainty(self) -> dict[str, Any]:
+        """The content of ``uncertainty.json``: thresholds of prediction sets and referral.
+
+        Raises:
+            InputError: it is missing, damaged, of another ensemble, or of version 0.1, whose
+                thresholds count images.
+        """
+        path, fit = self.folder / FILE, self.command("ensemble")
+        if not path.exists():
+            raise InputError(f"the run has no {FILE}: fit it ({fit})")
+        values: dict[str, Any] = read_json(path, mend=f"fit it again ({fit})")
+        if values.get("ensemble") != digest_of(self.ensemble.to_dict()):
+            raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({fit})")
+        if "patients" not in values:
+            raise InputError(
+                f"{FILE} is of version 0.1, whose thresholds count images, not patients: fit it "
+                f"again ({fit})"
+            )
+        return values
+
+    @functools.cached_property
+    def validation(self) -> AlignedLogits:
+        """The members' validation logits."""
+        return validation_predictions(self.folder, self.ensemble.members, self.ensemble.labels)
+
+    @functools.cached_property
+    def evaluated(self) -> bool:
+        """Whether the run's test split was opened and its predictions are there."""
+        return (self.folder / PREDICTIONS).exists()
+
+    @property
+    def split(self) -> str:
+        """The split of ``predictions``: test or val."""
+        return "test" if self.evaluated else "val"
+
+    @functools.cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The predictions table of ``split``, N rows; see ``build_predictions``."""
+        if self.evaluated:
+            return read_predictions(self.folder / PREDICTIONS)
+        rows = self.prepared.table.set_index("image", drop=False).reindex(self.validation.images)
+        return build_predictions(rows.reset_index(drop=True), self.validation.logits, self.ensemble)
+
+    @functools.cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Where the images of ``predictions`` stand in the prepared set, (N,).
+
+        Raises:
+            InputError: the predictions name an image that the prepared set lacks.
+        """
+        names = self.prepared.table["image"]
+        position = pd.Series(np.arange(len(names)), index=names)
+        if unknown := set(self.predictions["image"]) - set(position.index):
+            raise InputError(
+                f"the predictions of {self.folder} name {min(unknown)!r}, which the prepared set "
+                f"lacks: evaluate the run again ({self.command('evaluate')})"
+            )
+        return np.asarray(position.loc[self.predictions["image"]], np.int64)
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The content of ``metrics.json``; None where the run was not evaluated on its data."""
+        values = self.read(METRICS)
+        own = self.info["fingerprint"]
+        return values if values and values.get("fingerprint", own) == own else None
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """The content of ``calibration.json``; None where it was not measured."""
+        return self.read(CALIBRATION)
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return a result file of the run, None where there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.folder / name
+        if not path.exists():
+            return None
+        values: dict[str, Any] = read_json(path, mend="remove it and run its stage again")
+        return values
+
+    def command(self, stage: str) -> str:
+        """Return the command that runs a stage of this run."""
+        return command(stage, self.config)
+
+    def predict(
+        self, prepared: Prepared, rows: NDArray[np.int64], *, batch_size: int
+    ) -> pd.DataFrame:
+        """Return the predictions table of rows (N,) of a prepared set, its own or another."""
+        logits = predict_rows(self.members, prepared, rows, batch_size=batch_size)
+        return build_predictions(prepared.table.iloc[rows], logits, self.ensemble)
+
+    def open_test(self, rows: NDArray[np.int64], *, batch_size: int) -> pd.DataFrame:
+        """Predict the test images, rows (N,) of the prepared set, and keep the ``predictions``."""
+        table = self.predict(self.prepared, rows, batch_size=batch_size)
+        self.__dict__ |= {"predictions": table, "rows": rows, "evaluated": True}
+        return table
 
     def images(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the pixels (n, S, S) of chosen rows of the predictions."""
@@ -102,20 +242,21 @@ class Explainer:
                     on_image=done,
                 )
         side = int(self.prepared.pixels.shape[-1])
-        whole = ensemble_cam(raw, self.ensemble.weights, side)
-        return {name: resize_maps(values, side) for name, values in raw.items()} | {WEIGHTED: whole}
+        pooled = ensemble_cam(raw, self.ensemble.weights, side)
+        own = {name: resize_maps(values, side) for name, values in raw.items()}
+        return own | {WEIGHTED: pooled}
 
     def examples(
         self, chosen: NDArray[np.int64], maps: dict[str, Maps], lesions: Masks | None = None
     ) -> list[Example]:
-        """Put images, maps (n, S, S) and probabilities together for the figures."""
-        images, found = self.images(chosen), []
+        """Put images, maps (n, S, S) and probabilities together for plots."""
+        images, examples = self.images(chosen), []
         for place, row in enumerate(self.predictions.iloc[chosen].to_dict("records")):
             probs = {
-                name: {label: float(row[f"prob_{name}_{label}"]) for label in self.ensemble.labels}
+                name: {label: float(row[f"prob_{name}_{label}"]) for label in self.labels}
                 for name in maps
             }
-            found.append(
+            examples.append(
                 Example(
                     images[place],
                     row["label"],
@@ -126,40 +267,17 @@ class Explainer:
                     name=row["image"],
                 )
             )
-        return found
+        return examples
 
 
-def open_explainer(config: RunConfig) -> Explainer:
-    """Open a trained run: on its test split where that was evaluated, else on validation.
-
-    Explaining never opens the test split by itself.
-
-    Raises:
-        InputError: nothing trained, no ensemble fitted, or tables of different images.
-    """
-    folder, info, prepared = find_run(config)
-    ensemble = Ensemble.from_dict(load_ensemble(folder, config))
-    members = {name: load_member(folder / "members" / name) for name in ensemble.members}
-    position = pd.Series(np.arange(len(prepared.table)), index=prepared.table["image"])
-    path, split = folder / "evaluation" / "predictions.csv", "val"
-    if path.exists():
-        split, predictions = "test", read_test_predictions(path)
-    else:
-        predictions = _validation_predictions(folder, prepared, ensemble)
-    if unknown := set(predictions["image"]) - set(position.index):
-        raise InputError(
-            f"the predictions of {folder} name {min(unknown)!r}, which the prepared set lacks: "
-            "evaluate the run again (make evaluate)"
-        )
-    rows = np.asarray(position.loc[predictions["image"]], np.int64)
-    return Explainer(folder, info["note"], prepared, ensemble, members, predictions, rows, split)
-
-
-def _validation_predictions(folder: Path, prepared: Prepared, ensemble: Ensemble) -> pd.DataFrame:
-    tables = {
-        name: read_predictions(folder / "members" / name / "predictions.csv", ensemble.labels)
-        for name in ensemble.members
-    }
-    aligned = align_predictions(tables, ensemble.labels)
-    rows = prepared.table.set_index("image", drop=False).reindex(aligned.images)
-    return build_predictions(rows.reset_index(drop=True), aligned.logits, ensemble)
+def predict_rows(
+    members: Mapping[str, Member], prepared: Prepared, rows: NDArray[np.int64], *, batch_size: int
+) -> dict[str, NDArray[np.float32]]:
+    """Return each member's logits (N, K) of rows (N,) of a prepared set."""
+    logits = {}
+    for name, member in members.items():
+        with images_bar(f"test images, {name}", len(rows)) as done:
+            logits[name] = predict_logits(
+                member, prepared.pixels, rows, batch_size=batch_size, on_image=done
+            )
+    return logits

@@ -9,7 +9,6 @@ from typing import Any
 
 from cxr.evaluation.confidence import referral_sentences, sets_table
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.published import differences, published_table
 from cxr.evaluation.set_coverage import sets_sentences
 from cxr.evaluation.tables import (
     INTERVALS,
@@ -28,7 +27,6 @@ from cxr.report.facts import (
     limits,
     own_sources,
     source_table,
-    split_counts,
     training_table,
 )
 from cxr.report.outside import outside_sentences
@@ -249,17 +247,17 @@ def _story(results: Results) -> list[str]:
 
 
 def _published_lines(results: Results) -> list[str]:
-    metrics = results.metrics
-    if metrics is None or not metrics.get("published_comparison"):
+    if results.published is None:
         return []
-    found = metrics["published_comparison"]
-    told = differences(
-        found,
-        train_images=split_counts(results)["train"],
-        opened=metrics["test_opened"],
-        disjoint=results.prepared["disjoint"],
-    )
-    return ["## Against published figures", *_table(published_table(found)), *_list(told), ""]
+    shown = results.published["shown"]
+    table = shown["table"]
+    rows = tuple(map(tuple, table["rows"]))
+    return [
+        "## Against published results",
+        *_table(Table(table["title"], tuple(table["columns"]), rows)),
+        *_list(shown["sentences"]),
+        "",
+    ]
 
 
 def _elsewhere_lines(results: Results) -> list[str]:

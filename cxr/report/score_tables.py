@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cxr.evaluation.confidence import certainty_table, referral_sentences, sets_table
+from cxr.evaluation.confidence import calibration_table, referral_sentences, sets_table
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.set_coverage import sets_sentences
 from cxr.evaluation.tables import (
@@ -52,7 +52,7 @@ def scores_section(results: Results, pictures: Pictures) -> Section | None:
     )
 
 
-def certainty_sections(results: Results, pictures: Pictures) -> Iterable[Section]:
+def confidence_sections(results: Results, pictures: Pictures) -> Iterable[Section]:
     """Yield calibration, prediction sets and referral; nothing where not measured."""
     found = results.calibration
     if found is None:
@@ -63,7 +63,7 @@ def certainty_sections(results: Results, pictures: Pictures) -> Iterable[Section
             "NLL and Brier: smaller is better. ECE, the expected calibration error, is the mean "
             "distance of what it says from what is so; debiased: less what chance adds. Before and "
             "after the temperatures, which were fitted on validation.",
-            *_certainty_tables(found),
+            *_calibration_tables(found),
             *pictures_at(pictures, "reliability"),
         ),
     )
@@ -92,9 +92,9 @@ def _fitted_words(fitted: Mapping[str, Any]) -> str:
     return f"{fitted['n']:,} images ({fitted['fitted_on']}){patients}"
 
 
-def _certainty_tables(found: Mapping[str, Any]) -> list[Table]:
+def _calibration_tables(found: Mapping[str, Any]) -> list[Table]:
     """Return calibration before and after, one table each, as a page is not that wide."""
-    rows = certainty_table(found)
+    rows = calibration_table(found)
     return [
         rows_table(
             f"{stage.capitalize()} temperature",

@@ -4,29 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr.evaluation.cross_validation import fold_table
-from cxr.evaluation.leak_experiment import (
-    COPIES_FIRST,
-    OTHER_IMAGES,
-    OWN_TEST,
-    SPLIT_FIRST,
-    leak_sentences,
-)
-from cxr.evaluation.published import differences, published_table
 from cxr.evaluation.tables import Cell, Table, few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
 from cxr.report.cells import show_table
-from cxr.report.facts import data_rows, licence_table, source_table, split_counts, training_table
+from cxr.report.facts import data_rows, licence_table, source_table, training_table
 from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
 from cxr.report.results import Results
-from cxr.report.score_tables import certainty_sections, mistakes_section, scores_section
+from cxr.report.score_tables import confidence_sections, mistakes_section, scores_section
 from cxr.report.wording import VERDICTS, count
-
-LEAK_WORDS = {
-    COPIES_FIRST: "copied, then split at random",
-    SPLIT_FIRST: "split, then trained",
-    OWN_TEST: "its own test share",
-    OTHER_IMAGES: "images neither has seen",
-}
 
 
 def build_sections(results: Results, pictures: Pictures) -> list[Section]:
@@ -38,11 +23,11 @@ def build_sections(results: Results, pictures: Pictures) -> list[Section]:
     """
     found = [
         scores_section(results, pictures),
-        *certainty_sections(results, pictures),
+        *confidence_sections(results, pictures),
         mistakes_section(pictures),
         _audit(results, pictures),
-        _leak(results, pictures),
-        _published(results),
+        _experiment("What a leak is worth", results.leak, pictures, "leak"),
+        _experiment("Against published results", results.published, pictures, "published"),
         _elsewhere(results),
         _folds(results),
         _pointing(results),
@@ -85,48 +70,21 @@ def _test(result: Mapping[str, Any], pictures: Pictures) -> Section:
     return Section(result["title"], (*parts, *shown, *tables), result["verdict"])
 
 
-def _leak(results: Results, pictures: Pictures) -> Section | None:
-    if results.leak is None:
+def _experiment(
+    title: str, values: Mapping[str, Any] | None, pictures: Pictures, place: str
+) -> Section | None:
+    """Return what an experiment beside the package wrote to be shown."""
+    if values is None:
         return None
-    rows: list[tuple[Cell, ...]] = [
-        (
-            LEAK_WORDS[model],
-            LEAK_WORDS[test],
-            values["n"],
-            show_interval(values["accuracy"]),
-            show_interval(values["balanced_accuracy"]),
-        )
-        for model, tests in results.leak["models"].items()
-        for test, values in tests.items()
-    ]
-    heads = ("model", "measured on", "images", "accuracy", "balanced accuracy")
+    shown = values["shown"]
+    table = shown["table"]
+    rows = tuple(map(tuple, table["rows"]))
     return Section(
-        "What a leak is worth",
+        title,
         (
-            "The same network, trained twice with the same budget: once with turned and mirrored "
-            "copies made before a random test share was drawn, once with splits that keep copies "
-            "apart.",
-            *leak_sentences(results.leak),
-            *pictures_at(pictures, "leak"),
-            Table(f"Two ways to split, {results.leak['note']}", heads, tuple(rows)),
-        ),
-    )
-
-
-def _published(results: Results) -> Section | None:
-    found = (results.metrics or {}).get("published_comparison")
-    if not found or results.metrics is None:
-        return None
-    return Section(
-        "Against published figures",
-        (
-            published_table(found),
-            *differences(
-                found,
-                train_images=split_counts(results)["train"],
-                disjoint=results.prepared["disjoint"],
-                opened=results.metrics["test_opened"],
-            ),
+            *shown["sentences"],
+            *pictures_at(pictures, place),
+            Table(table["title"], tuple(table["columns"]), rows),
         ),
     )
 

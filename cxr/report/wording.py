@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr.evaluation.tables import Cell
+from cxr.evaluation.tables import Cell, show_number
 
 VERDICTS = {
     "clear": "✓ clear",
@@ -31,9 +31,9 @@ _ESCAPED = {
 
 def percent(found: Mapping[str, float | None], *, digits: int = 1) -> str:
     """Write ``84.6 % [82.0, 87.0]``; undefined is ``n/a``."""
-    numbers = [found[key] for key in ("value", "low", "high")]
-    shown = ["n/a" if x is None or x != x else f"{100 * x:.{digits}f}" for x in numbers]
-    return "n/a" if shown[0] == "n/a" else f"{shown[0]} % [{shown[1]}, {shown[2]}]"
+    numbers = (found[key] for key in ("value", "low", "high"))
+    value, low, high = (show_number(x if x is None else 100 * x, digits) for x in numbers)
+    return value if value == "n/a" else f"{value} % [{low}, {high}]"
 
 
 def read_interval(text: Cell) -> dict[str, float] | None:

@@ -6,40 +6,14 @@ mirror the heart to the wrong side and are off unless asked for.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cxr.training.trainer_settings import Augmentation
+
 BLUR_TAPS = 5
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Largest deviations; each image draws its own, uniformly. Zero switches one off.
-
-    Attributes:
-        rotation_deg: to either side.
-        shift: share of the side, to either side, both axes.
-        scale: relative, both ways (0.1 means 0.9 to 1.1).
-        brightness: added, on the scale 0 to 1, both ways.
-        contrast: relative, both ways, around the image's mean.
-        gamma: exponent's deviation, both ways, in natural logarithm.
-        noise: largest standard deviation of Gaussian noise, on the scale 0 to 1.
-        blur_px: largest standard deviation of a Gaussian blur.
-        horizontal_flip: chance of a mirror image.
-    """
-
-    rotation_deg: float = 10.0
-    shift: float = 0.05
-    scale: float = 0.1
-    brightness: float = 0.1
-    contrast: float = 0.2
-    gamma: float = 0.2
-    noise: float = 0.03
-    blur_px: float = 1.0
-    horizontal_flip: float = 0.0
 
 
 def augment(

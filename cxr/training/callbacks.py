@@ -1,19 +1,22 @@
-"""Callbacks of a training: averaged weights, resumption, progress."""
+"""Callbacks of a training: averaged weights, resumption, curves."""
 
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from rich.progress import TaskID
 from torch import Tensor
 
-from cxr.console import log, progress_bar
+from cxr.console import log
 from cxr.data.loader import BatchLoader
-from cxr.files import raise_if_unwritable
+from cxr.files import raise_if_unwritable, write_csv
+from cxr.plotting import GRAYS, OKABE_ITO, new_figure, save_figure, style_axes
+
+VALIDATION = ("val_nll", "val_accuracy", "val_balanced_accuracy")
 
 
 def moving_average(decay: float) -> WeightAveraging:
@@ -88,78 +91,87 @@ class ResumeCheckpoint(Callback):
         self._last = time.monotonic()
 
 
-class Progress(Callback):
-    """Show images per second, loss, validation and the time left of the whole training.
+class Curves(Callback):
+    """Log a line per epoch, and keep every step's loss and rate as CSV and plot.
+
+    Lightning's CSVLogger deletes at a resumption what was logged before it; these rows are part
+    of the checkpoint.
 
     Args:
+        folder: receives ``curves.csv`` and ``curves.png``.
         name: of the member.
-        visible: show the bar; a line per epoch is logged either way.
+        title: of the plot.
+        note: drawn below it.
     """
 
-    def __init__(self, name: str, *, visible: bool = True) -> None:
-        self._name, self._visible = name, visible
-        self._task: TaskID | None = None
-        self._last = ""
-        self._began = time.monotonic()
-        self._images = 0
+    def __init__(self, folder: Path, *, name: str, title: str, note: str) -> None:
+        self._folder, self._name, self._title, self._note = folder, name, title, note
+        self.rows: list[dict[str, float]] = []
+        self._began, self._images = time.monotonic(), 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar, over the images of all epochs."""
-        self._bar = progress_bar()
-        self._bar.disable = self._bar.disable or not self._visible or not trainer.is_global_zero
-        epochs = trainer.max_epochs or 1
-        images = int(trainer.num_training_batches) * epochs * self._batch(trainer)
-        self._bar.start()
-        done = trainer.global_step * self._batch(trainer)
-        self._task = self._bar.add_task(self._name, total=images, completed=done)
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock."""
         self._began, self._images = time.monotonic(), 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance by a batch."""
-        self._images += self._batch(trainer)
-        if self._task is not None:
-            loss = float(outputs["loss"])
-            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            text = f"{self._name} epoch {epoch} loss {loss:.3f}{self._last}"
-            self._bar.update(self._task, advance=self._batch(trainer), description=text)
+        """Add a row per step."""
+        self._images += pl_module.settings.batch_size * trainer.world_size
+        step, epoch = trainer.global_step, trainer.current_epoch + 1
+        row = {"step": step, "epoch": epoch, "loss": float(outputs["loss"]), "lr": pl_module.rate}
+        self.rows.append(row)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log a line per epoch."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Add validation to the epoch's last row, log it and write both files."""
+        if not self.rows or not trainer.is_global_zero:
             return
-        metrics = trainer.callback_metrics
-        accuracy = float(metrics["val_balanced_accuracy"])
-        self._last = f", val balanced accuracy {accuracy:.3f}"
+        values = {name: float(trainer.callback_metrics[name]) for name in VALIDATION}
+        self.rows[-1] |= values
         rate = self._images / max(1e-9, time.monotonic() - self._began)
         log.info(
             "%s epoch %d/%s: val balanced accuracy %.4f, val accuracy %.4f, val NLL %.4f, "
             "%.0f images/s",
-            self._name,
-            trainer.current_epoch + 1,
-            trainer.max_epochs,
-            accuracy,
-            float(metrics["val_accuracy"]),
-            float(metrics["val_nll"]),
+            *(self._name, trainer.current_epoch + 1, trainer.max_epochs),
+            *(values[name] for name in reversed(VALIDATION)),
             rate,
         )
+        table = pd.DataFrame(self.rows, columns=["step", "epoch", "loss", "lr", *VALIDATION])
+        write_csv(self._folder / "curves.csv", table)
+        draw_curves(table, self._folder / "curves.png", title=self._title, note=self._note)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
-        self._stop()
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, for the checkpoint."""
+        return {"rows": self.rows}
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Close the bar."""
-        self._stop()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the rows of the checkpoint."""
+        self.rows = list(state["rows"])
 
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._bar.stop()
-            self._task = None
 
-    def _batch(self, trainer: Trainer) -> int:
-        module: Any = trainer.lightning_module
-        return int(module.settings.batch_size) * trainer.world_size
+def draw_curves(table: pd.DataFrame, path: Path, *, title: str, note: str) -> None:
+    """Draw loss per step, and validation per epoch below it.
+
+    Args:
+        table: a row per step, see ``Curves``.
+        path: PNG.
+        title: above the plot.
+        note: below it.
+    """
+    figure = new_figure(8, 6, title=title, note=note)
+    above, below = figure.subplots(2, 1, sharex=True)
+    checked = table.dropna()
+    above.plot(table["step"], table["loss"], lw=0.8, color=GRAYS[2], label="train loss")
+    style = {"marker": "o", "linestyle": "-"}
+    above.plot(
+        checked["step"], checked["val_nll"], color=OKABE_ITO[2], label="validation NLL", **style
+    )
+    for name, colour in zip(VALIDATION[1:], OKABE_ITO, strict=False):
+        label = name.replace("val_", "validation ").replace("_", " ")
+        below.plot(checked["step"], checked[name], color=colour, label=label, **style)
+    style_axes(above, y_label="nats per image")
+    style_axes(below, x_label="step", y_label="share of images")
+    below.set_ylim(0, 1)
+    for axes in (above, below):
+        axes.legend(fontsize=8, frameon=False)
+    save_figure(figure, path)

@@ -3,7 +3,7 @@
 N images, K classes, S side of prepared pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from cxr.data.loader import BatchLoader, FixedOrder
-from cxr.errors import InputError, MissingInputError
 from cxr.files import atomic_write
 from cxr.models.build import Member
+
+AT_ONCE = 16
+"""Images that a processor takes at once: activations of more no longer fit what the allocator keeps
+between batches (half the time at 128 pixels went into page faults), fewer sum in another order."""
 
 
 def inference_device() -> torch.device:
@@ -50,14 +53,22 @@ def predict_logits(
     # The parameters are moved before, or they could never take part in a backward pass again.
     with torch.inference_mode():
         for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
-            inputs = member.prepare(batch["pixels"].to(device))
-            logits = member(inputs.contiguous(memory_format=torch.channels_last))
-            found.append(logits.float().cpu().numpy())
-            for _ in range(len(logits)):
-                if on_image:
-                    on_image()
+            for part in _parts(batch["pixels"].to(device)):
+                inputs = member.prepare(part).contiguous(memory_format=torch.channels_last)
+                found.append(member(inputs).float().cpu().numpy())
+                for _ in range(len(part)):
+                    if on_image:
+                        on_image()
     member.train(was_training)
     return np.concatenate(found)
+
+
+def _parts(batch: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Split a processor's batch into parts of ``AT_ONCE`` images, the last of below twice that."""
+    if batch.device.type != "cpu":
+        return [batch]
+    starts = range(0, max(len(batch) - AT_ONCE, 0) + 1, AT_ONCE)
+    return [batch[start : start + AT_ONCE] for start in starts[:-1]] + [batch[starts[-1] :]]
 
 
 def write_predictions(
@@ -75,23 +86,6 @@ def write_predictions(
     rows = table[["image", "split", "label"]].reset_index(drop=True).assign(**columns)
     with atomic_write(path) as file:
         file.write(rows.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
-
-
-def read_predictions(path: Path, labels: tuple[str, ...]) -> pd.DataFrame:
-    """Read what ``write_predictions`` wrote.
-
-    Raises:
-        MissingInputError: no such table.
-        InputError: a column is missing.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"image": str, "split": str, "label": str})
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing: train first (make train)") from None
-    columns = ["image", "split", "label", *(f"logit_{name}" for name in labels)]
-    if missing := [name for name in columns if name not in table]:
-        raise InputError(f"{path} lacks the column {missing[0]}: train the member again")
-    return table
 
 
 def feature_batches(

@@ -5,6 +5,7 @@ import ctypes
 import logging
 import platform
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,34 +15,20 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
 from cxr.files import raise_if_unwritable
-from cxr.training.callbacks import Progress, ResumeCheckpoint, Shards, moving_average
-from cxr.training.curves import Curves
+from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average
 from cxr.training.fit import MemberModule, choose_precision
+from cxr.training.trainer_settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
 RESUME_FILE, BEST_FILE = "resume.ckpt", "best.ckpt"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a training runs; see cxr.pipeline.config.TrainerConfig."""
-
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    precision: str = "auto"
-    deterministic: bool = False
-    threads: int = 0
-    checkpoint_minutes: float = 2.0
-    progress: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +56,6 @@ def fit(
     val: BatchLoader,
     folder: Path,
     *,
-    machine: Machine,
     note: str = "",
     extra_callbacks: tuple[Callback, ...] = (),
 ) -> FitResult:
@@ -82,7 +68,6 @@ def fit(
         train: batches of the train split.
         val: batches of the validation split.
         folder: the member's; receives ``checkpoints/`` and ``logs/``.
-        machine: where it runs.
         note: drawn below the curves.
         extra_callbacks: of tests.
 
@@ -92,11 +77,11 @@ def fit(
     """
     began = time.monotonic()
     reuse_freed_memory()
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
-    module.train_batches = train
     settings, checkpoints = module.settings, folder / "checkpoints"
-    precision = choose_precision(machine.precision, cuda=_uses_cuda(machine.accelerator))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    module.train_batches = train
+    precision = choose_precision(settings.precision, cuda=_uses_cuda(settings.accelerator))
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(
@@ -107,23 +92,23 @@ def fit(
         enable_version_counter=False,
     )
     stopping = [EarlyStopping(monitor, mode=mode, patience=settings.patience)] if monitor else []
-    curves = Curves(folder / "logs", title=module.member.spec.architecture, note=note)
+    title = module.member.spec.architecture
+    visible = settings.progress and sys.stderr.isatty()
+    bar = [RichProgressBar(refresh_rate=1, console_kwargs={"stderr": True})] if visible else []
     averaging = [moving_average(settings.ema_decay)] if settings.ema_decay else []
     callbacks: list[Callback] = [
         Shards(train, val),
         *averaging,
-        curves,
+        Curves(folder / "logs", name=folder.name, title=title, note=note),
         best,
         *stopping,
-        Progress(folder.name, visible=machine.progress),
-        ResumeCheckpoint(checkpoints / RESUME_FILE, machine.checkpoint_minutes),
+        *bar,
+        ResumeCheckpoint(checkpoints / RESUME_FILE, settings.checkpoint_minutes),
         *extra_callbacks,
     ]
     with _quiet(), _storage_errors(folder):
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
-        trainer = _trainer(
-            machine, precision, settings.max_epochs, settings.clip_norm, callbacks, board
-        )
+        trainer = _trainer(settings, precision, callbacks, board)
         resume = checkpoints / RESUME_FILE
         step = _step_of(resume)
         if step:
@@ -161,25 +146,20 @@ def reuse_freed_memory() -> None:
 
 
 def _trainer(
-    machine: Machine,
-    precision: Any,
-    max_epochs: int,
-    clip_norm: float,
-    callbacks: list[Callback],
-    logger: TensorBoardLogger,
+    settings: TrainerSettings, precision: Any, callbacks: list[Callback], logger: TensorBoardLogger
 ) -> lightning.Trainer:
     try:
         return lightning.Trainer(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
-            num_nodes=machine.num_nodes,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
             precision=precision,
-            max_epochs=max_epochs,
+            max_epochs=settings.max_epochs,
             callbacks=callbacks,
             logger=logger,
-            gradient_clip_val=clip_norm or None,
-            deterministic=machine.deterministic,
-            enable_progress_bar=False,
+            gradient_clip_val=settings.clip_norm or None,
+            deterministic=settings.deterministic,
+            enable_progress_bar=any(isinstance(item, RichProgressBar) for item in callbacks),
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
@@ -188,7 +168,7 @@ def _trainer(
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
-            f"trainer.accelerator={machine.accelerator} with {machine.devices} device(s) cannot "
+            f"trainer.accelerator={settings.accelerator} with {settings.devices} device(s) cannot "
             f"be used here ({reason}): use trainer.accelerator=auto"
         ) from None
 

@@ -5,13 +5,14 @@ from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
-from cxr.evaluation.bootstrap import resample_weights
+from cxr.evaluation.bootstrap import resample, resample_weights
 from cxr.evaluation.calibration import (
     bin_gaps,
     bins_for,
     equal_mass_bins,
     error_interval,
     events,
+    gap_statistics,
     image_losses,
     measure_calibration,
     reliability_curve,
@@ -156,11 +157,15 @@ def test_interval_holds_the_true_error(sharpness):
     assert np.mean(held) >= 0.9
 
 
+def measured(targets, stages, groups, *, resamples):
+    rng = np.random.default_rng(0)
+    gaps = resample(groups, gap_statistics(targets, stages), rng=rng, resamples=resamples)
+    return measure_calibration(targets, stages, groups, list("abcd"), gaps)
+
+
 def test_interval_of_equal_groups_has_no_width_beyond_the_value():
     probs, targets = drawn(np.random.default_rng(6), 100, sharpness=2)
-    found = measure_calibration(
-        targets, {"before": probs, "after": probs}, ["one"] * 100, list("abcd"), resamples=20
-    )
+    found = measured(targets, {"before": probs, "after": probs}, ["one"] * 100, resamples=20)
     values = found["before"]["ece"]
     assert values["high"] == pytest.approx(values["value"])
 
@@ -169,9 +174,8 @@ def test_measured_before_and_after_a_temperature():
     probs, targets = drawn(np.random.default_rng(7), 800, sharpness=2.5)
     logits = np.log(probs)
     after = softmax(logits, fit_temperature(logits, targets))
-    found = measure_calibration(
-        targets, {"before": probs, "after": after}, np.arange(800) // 2, list("abcd"), resamples=200
-    )
+    stages = {"before": probs, "after": after}
+    found = measured(targets, stages, np.arange(800) // 2, resamples=200)
     for key in ("nll", "brier", "ece", "ece_debiased"):
         assert found["after"][key]["value"] < found["before"][key]["value"]
     for key in ("nll", "brier"):

@@ -9,8 +9,8 @@ from PIL import Image
 
 from cxr.evaluation.confidence import (
     TOP,
-    certainty_table,
-    measure_certainty,
+    calibration_table,
+    measure_confidence,
     probs_before_and_after,
     referral_sentences,
     sets_table,
@@ -19,7 +19,7 @@ from cxr.evaluation.confidence_plots import (
     draw_coverage,
     draw_reliability,
     draw_risk_coverage,
-    save_uncertainty_figures,
+    save_confidence_plots,
 )
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.files import write_json
@@ -58,7 +58,7 @@ def opened(n=200, *, fitted=200, classes=4):
     )
     rows, logits, _ = images(rng, n, classes=classes)
     predictions = build_predictions(rows, logits, ensemble)
-    found = measure_certainty(
+    found = measure_confidence(
         predictions, ensemble=ensemble, uncertainty=uncertainty, resamples=30, note=NOTE
     )
     return predictions, ensemble, uncertainty, found
@@ -112,7 +112,7 @@ def test_content_agrees_with_metrics_and_is_plain(tmp_path):
 
 def test_tables_and_sentences():
     _, _, _, found = opened()
-    assert [row["model"] for row in certainty_table(found)] == ["a", "b", "equal", "ensemble"]
+    assert [row["model"] for row in calibration_table(found)] == ["a", "b", "equal", "ensemble"]
     rows = sets_table(found)
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
     assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
@@ -140,15 +140,15 @@ def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
     assert "too small to cover at 0.95" in found["skipped"]["sets at 0.95"]
     assert "12 patients, fewer than 100" in uncertainty["warning"]
     assert np.isnan(found["calibration"]["ensemble"]["after"]["ece"]["value"])
-    assert certainty_table(found)[0]["ECE after"] == "n/a"
+    assert calibration_table(found)[0]["ECE after"] == "n/a"
     assert "too few" in caplog.text
-    save_uncertainty_figures(predictions, found, ensemble, tmp_path)
+    save_confidence_plots(predictions, found, tmp_path)
     assert "error n/a" in words(draw_reliability(found))
 
 
 def test_figures_are_written_and_say_what_they_are_of(tmp_path):
     predictions, ensemble, _, found = opened()
-    paths = save_uncertainty_figures(predictions, found, ensemble, tmp_path / "figures")
+    paths = save_confidence_plots(predictions, found, tmp_path / "figures")
     assert [path.name for path in paths] == ["reliability.png", "risk_coverage.png", "coverage.png"]
     for path in paths:
         with Image.open(path) as image:

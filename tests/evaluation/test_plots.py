@@ -5,7 +5,7 @@ from PIL import Image
 
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import build_predictions, evaluate
-from cxr.evaluation.plots import draw_confusions, draw_precision_recall, draw_roc, save_figures
+from cxr.evaluation.plots import draw_confusions, draw_precision_recall, draw_roc, save_plots
 from cxr.models.ensemble import Ensemble
 from cxr.plotting import OKABE_ITO, class_colours, footer_text, new_figure, save_figure
 
@@ -50,7 +50,7 @@ def words(figure) -> str:
 
 def test_figures_are_written_and_say_what_they_are_of(tmp_path):
     predictions, metrics = opened()
-    paths = save_figures(predictions, metrics, tmp_path / "figures")
+    paths = save_plots(predictions, metrics, tmp_path / "figures")
     assert [path.name for path in paths] == ["confusion.png", "roc.png", "precision_recall.png"]
     assert sorted(tmp_path.glob("figures/*")) == sorted(paths)
     for path in paths:
@@ -101,7 +101,7 @@ def test_absent_class_gets_an_empty_panel_that_says_so():
 
 @pytest.mark.parametrize("members", [("a",), ("a", "b", "c", "d", "e")])
 def test_any_number_of_members_can_be_drawn(members, tmp_path):
-    assert len(save_figures(*opened(members=members), tmp_path)) == 3
+    assert len(save_plots(*opened(members=members), tmp_path)) == 3
 
 
 def test_same_figure_gives_the_same_bytes(tmp_path):

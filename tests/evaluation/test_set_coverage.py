@@ -1,8 +1,17 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cxr.evaluation.set_coverage import chance_range, measure_sets, sets_sentences
+from cxr.evaluation.bootstrap import resample
+from cxr.evaluation.set_coverage import (
+    chance_range,
+    fitted_sets,
+    mean_sizes,
+    measure_sets,
+    sets_sentences,
+)
 from cxr.reliability.conformal import (
     conformal_threshold,
     fit_uncertainty,
@@ -19,6 +28,13 @@ def drawn(rng, n):
     return targets, scores / scores.sum(axis=1, keepdims=True)
 
 
+def measured_sets(targets, probs, names, stored, *, resamples):
+    sets = fitted_sets(probs, stored)
+    rng = np.random.default_rng(0)
+    draws = resample(names, {"sizes": partial(mean_sizes, sets)}, rng=rng, resamples=resamples)
+    return measure_sets(targets, probs, names, stored, sets, draws["sizes"])
+
+
 def measured(n=400, fitted=300):
     rng = np.random.default_rng(0)
     stored = fit_uncertainty(*drawn(rng, fitted)[::-1], LABELS, groups=np.arange(fitted))
@@ -27,7 +43,7 @@ def measured(n=400, fitted=300):
         targets,
         probs,
         stored,
-        measure_sets(targets, probs, np.arange(n) // 2, stored, resamples=100),
+        measured_sets(targets, probs, np.arange(n) // 2, stored, resamples=100),
     )
 
 
@@ -97,7 +113,7 @@ def test_the_expected_range_counts_the_patients_of_each_class():
     targets, probs = drawn(rng, 300)
     names = np.arange(300) // 3
     stored = fit_uncertainty(probs, targets, LABELS, groups=names)
-    found = measure_sets(targets, probs, names, stored, resamples=5)["0.9"]
+    found = measured_sets(targets, probs, names, stored, resamples=5)["0.9"]
     assert found["plain"]["expected"]["all"] == chance_range(0.9, 100)
     for k, label in enumerate(LABELS):
         patients = len({i // 3 for i in range(300) if targets[i] == k})
@@ -111,7 +127,7 @@ def test_a_class_always_covered_has_an_interval_and_what_falls_short_is_named():
     turned = probs.copy()
     turned[targets == 2] = [0.97, 0.02, 0.01]
     turned[targets == 0] = [0.98, 0.01, 0.01]
-    found = measure_sets(targets, turned, np.arange(600), stored, resamples=5)
+    found = measured_sets(targets, turned, np.arange(600), stored, resamples=5)
     own = found["0.9"]["per_class"]["per_class"]
     assert own["normal"]["value"] == 1
     assert own["normal"]["low"] < 0.995
@@ -123,7 +139,7 @@ def test_a_class_always_covered_has_an_interval_and_what_falls_short_is_named():
 def test_an_absent_class_has_no_coverage():
     targets, probs, stored, _ = measured()
     kept = targets != 1
-    found = measure_sets(targets[kept], probs[kept], np.arange(kept.sum()), stored, resamples=5)
+    found = measured_sets(targets[kept], probs[kept], np.arange(kept.sum()), stored, resamples=5)
     assert np.isnan(found["0.9"]["plain"]["per_class"]["covid"]["value"])
     assert not np.isnan(found["0.9"]["plain"]["coverage"]["value"])
 
@@ -132,7 +148,7 @@ def test_a_validation_too_small_gives_whole_sets_and_says_so():
     rng = np.random.default_rng(2)
     targets, probs = drawn(rng, 12)
     stored = fit_uncertainty(probs, targets, LABELS, groups=np.arange(12))
-    found = measure_sets(targets, probs, np.arange(12), stored, resamples=5)
+    found = measured_sets(targets, probs, np.arange(12), stored, resamples=5)
     assert found["0.95"]["plain"]["size"]["value"] == 3
     assert found["0.95"]["plain"]["expected"]["all"] == (1.0, 1.0)
     assert "all classes together (12)" in found["0.95"]["note"]

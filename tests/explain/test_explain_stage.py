@@ -9,7 +9,7 @@ from PIL import Image
 from cxr.errors import InputError
 from cxr.pipeline.config import ExplainConfig
 from cxr.pipeline.explain_stage import explain_stage
-from cxr.pipeline.trained_run import open_explainer
+from cxr.pipeline.trained_run import TrainedRun
 
 
 def config(run, /, **changes) -> ExplainConfig:
@@ -72,7 +72,7 @@ def test_stage_repeats_but_for_rounding(own_run):
 
 def test_explaining_before_evaluating_leaves_the_test_split_closed(own_run):
     shutil.rmtree(own_run.folder / "evaluation")
-    opened = open_explainer(config(own_run))
+    opened = TrainedRun(config(own_run))
     assert opened.split == "val"
     assert set(opened.prepared.table["split"].iloc[opened.rows]) == {"val"}
     shown = opened.prepared.table["image"].iloc[opened.rows].tolist()
@@ -81,7 +81,7 @@ def test_explaining_before_evaluating_leaves_the_test_split_closed(own_run):
 
 
 def test_maps_of_the_predictions_agree_with_the_networks(own_run):
-    opened = open_explainer(config(own_run))
+    opened = TrainedRun(config(own_run))
     chosen = np.array([0, len(opened.rows) - 1])
     maps = opened.maps(chosen, np.array([0, 1]))
     side = opened.prepared.pixels.shape[-1]
@@ -91,7 +91,7 @@ def test_maps_of_the_predictions_agree_with_the_networks(own_run):
 
 
 def test_another_method_at_another_layer_is_named_in_the_result(own_run):
-    opened = open_explainer(config(own_run))
+    opened = TrainedRun(config(own_run))
     common = set.intersection(
         *({name for name, _ in m.network.named_modules() if name} for m in opened.members.values())
     )

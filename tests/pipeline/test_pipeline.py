@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxr.errors import InputError, MissingInputError
-from cxr.evaluation.evaluate import read_predictions as read_evaluation
+from cxr.evaluation.evaluate import read_predictions
 from cxr.labels import CANONICAL
 from cxr.models.ensemble import softmax
 from cxr.pipeline.config import compose
@@ -23,7 +23,6 @@ from cxr.pipeline.export_stage import export_stage
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, find_run
 from cxr.pipeline.train_stage import train_stage
-from cxr.training.inference import read_predictions
 
 MEMBERS = ("mobilenetv2", "inceptionv3")
 NOTE = f"{SYNTHETIC} · {RESEARCH}"
@@ -135,7 +134,7 @@ def test_metrics_have_intervals_for_members_and_both_averages(tiny_run):
 
 
 def test_evaluation_table_holds_all_of_test_and_agrees_with_the_metrics(tiny_run):
-    found = read_evaluation(tiny_run.folder / "evaluation" / "predictions.csv")
+    found = read_predictions(tiny_run.folder / "evaluation" / "predictions.csv")
     metrics = read(tiny_run.folder / "evaluation" / "metrics.json")
     test = prepared_of(tiny_run).table.query("split == 'test'")
     assert found["image"].tolist() == test["image"].tolist()

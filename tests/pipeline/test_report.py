@@ -13,6 +13,7 @@ from cxr.files import write_json
 from cxr.pipeline.config import compose
 from cxr.pipeline.report_stage import card_of, write_report
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC
+from cxr.pipeline.trained_run import TrainedRun
 
 NOTE = f"{SYNTHETIC} · {RESEARCH}"
 
@@ -53,7 +54,7 @@ def test_an_audit_of_an_earlier_state_is_not_shown(copied, caplog):
         },
     )
     with caplog.at_level("INFO"):
-        path = write_report(compose("evaluate", copied.where()))
+        path = write_report(TrainedRun(compose("report", copied.where())))
     assert "All is well." not in path.read_text()
     assert "of an earlier state" in path.read_text()
     assert "not in the report, shortcut audit" in caplog.text
@@ -83,7 +84,7 @@ def test_report_shows_what_a_leak_is_worth(copied):
     write_json(root / "a" / "leak" / "leak.json", found | {"note": "real images"})
     figure = copied.folder / "evaluation" / "figures" / "roc.png"
     shutil.copy(figure, root / "phantom" / "leak" / "leak.png")
-    page = write_report(compose("evaluate", copied.where())).read_text()
+    page = write_report(TrainedRun(compose("report", copied.where()))).read_text()
     assert "overstated by +12 [+3, +20] points" in page
     assert page.count(base64.b64encode(figure.read_bytes()).decode()) == 2
     assert "real images" not in page
@@ -91,6 +92,6 @@ def test_report_shows_what_a_leak_is_worth(copied):
 
 def test_a_run_that_was_not_evaluated_has_a_card(copied):
     shutil.rmtree(copied.folder / "evaluation")
-    card = card_of(compose("evaluate", copied.where()))
+    card = card_of(TrainedRun(compose("report", copied.where())))
     assert "not measured: run python scripts/evaluate.py data=phantom run=tiny" in card
     assert not (copied.folder / "evaluation").exists()

@@ -13,7 +13,7 @@ import pytest
 
 from cxr.audit.baseline_inputs import BORDER, THUMBNAIL
 from cxr.audit.result import AuditResult, figure_of
-from cxr.evaluation.confidence import measure_certainty
+from cxr.evaluation.confidence import measure_confidence
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.tables import Table, show_interval
 from cxr.files import write_json
@@ -95,7 +95,7 @@ def write_run(folder: Path, labels: tuple[str, ...] = LABELS, note: str = "a not
     fitted = fit_uncertainty(
         all_probs(val, ensemble)["ensemble"], val_targets, labels, groups=np.arange(90)
     )
-    certainty = measure_certainty(
+    certainty = measure_confidence(
         predictions, ensemble=ensemble, uncertainty=fitted, resamples=40, note=note
     )
     write_json(

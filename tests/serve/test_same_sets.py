@@ -14,7 +14,7 @@ from cxr.bundle.format import FORMAT, fingerprint_of, read_info, write_info
 from cxr.bundle.predictor import Predictor
 from cxr.bundle.show import describe
 from cxr.cli import main
-from cxr.evaluation.confidence import measure_certainty
+from cxr.evaluation.confidence import measure_confidence
 from cxr.evaluation.evaluate import build_predictions
 from cxr.evaluation.set_coverage import sets_sentences
 from cxr.files import write_json
@@ -73,7 +73,7 @@ def certainty() -> dict:
         }
     )
     ensemble = Ensemble(LABELS, ("only",), {"only": 1.0}, {"only": 1.0})
-    return measure_certainty(
+    return measure_confidence(
         build_predictions(rows, {"only": LOGITS}, ensemble),
         ensemble=ensemble,
         uncertainty=uncertainty(),

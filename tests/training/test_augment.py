@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cxr.training.augment import Augmentation, augment
+from cxr.training.augment import augment
+from cxr.training.trainer_settings import Augmentation
 
 OFF = Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
 

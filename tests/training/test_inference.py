@@ -6,13 +6,9 @@ import pytest
 import torch
 
 from cxr.errors import InputError, MissingInputError
+from cxr.evaluation.evaluate import read_predictions
 from cxr.models.build import Member, build_member
-from cxr.training.inference import (
-    feature_batches,
-    predict_logits,
-    read_predictions,
-    write_predictions,
-)
+from cxr.training.inference import feature_batches, predict_logits, write_predictions
 
 LABELS = ("normal", "covid", "viral")
 
@@ -101,8 +97,8 @@ def test_the_table_keeps_every_bit(tmp_path):
 
 def test_missing_table_and_missing_column_say_what_to_do(tmp_path):
     path = tmp_path / "predictions.csv"
-    with pytest.raises(MissingInputError, match=r"predictions.csv is missing: train first"):
-        read_predictions(path, LABELS)
+    with pytest.raises(MissingInputError, match=r"predictions.csv is missing: train it"):
+        read_predictions(path, LABELS, hint="train it")
     write_predictions(path, table(2), LABELS[:2], np.zeros((2, 2), np.float32))
-    with pytest.raises(InputError, match="lacks the column logit_viral: train the member again"):
-        read_predictions(path, LABELS)
+    with pytest.raises(InputError, match="lacks the column logit_viral: train it"):
+        read_predictions(path, LABELS, hint="train it")

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from cxr.evaluation.evaluate import build_predictions, evaluate
-from cxr.evaluation.published import CLASSES, compare_published, differences, published_table
 from cxr.labels import CANONICAL
 from cxr.models.ensemble import Ensemble
+from experiments.published.compare import CLASSES, compare_published, differences, published_table
 
 MEMBERS = ("a",)
 ENSEMBLE = Ensemble(CANONICAL, MEMBERS, {"a": 1.0}, {"a": 1.0})
@@ -91,7 +91,7 @@ def test_the_table_says_where_a_published_figure_lies():
     found["published"][0]["renormalised"] = {"value": 0.7, "low": 0.5, "high": 0.9}
     found["published"][1]["renormalised"] = {"value": 0.99, "low": 0.985, "high": 1.0}
     found["published"][2]["renormalised"] = {"value": 0.9, "low": 0.8, "high": 1.0}
-    places = [row[-1] for row in published_table(found).rows][:3]
+    places = [row[-1] for row in published_table(found)["rows"]][:3]
     assert places == ["above our interval", "below our interval", "inside our interval"]
 
 

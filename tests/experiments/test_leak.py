@@ -14,7 +14,7 @@ import cxr.pipeline.train_stage as train_module
 from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.errors import InputError
 from cxr.pipeline.config import compose
-from cxr.pipeline.leak_stage import leak_stage
+from experiments.leak.__main__ import LeakConfig, run_leak
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def done(tmp_path_factory) -> Done:
         target = root / "images" / row["label"] / f"{number}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / "phantom" / row["image"], target)
-    return Done(root, leak_stage(compose("leak", overrides(root))))
+    return Done(root, run_leak(compose("leak", overrides(root), LeakConfig)))
 
 
 def test_both_learn_as_long_from_images_that_the_other_test_does_not_hold(done):
@@ -118,12 +118,12 @@ def test_what_is_trained_is_not_trained_again(done, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(train_module, "fit", never)
-    again = leak_stage(compose("leak", overrides(done.root)))
+    again = run_leak(compose("leak", overrides(done.root), LeakConfig))
     assert json.dumps(again["models"]) == json.dumps(done.found["models"])
     with pytest.raises(InputError, match="with other settings"):
-        leak_stage(compose("leak", overrides(done.root, "copies=2")))
+        run_leak(compose("leak", overrides(done.root, "copies=2"), LeakConfig))
 
 
 def test_images_that_neither_sees_are_needed(done):
     with pytest.raises(InputError, match="images that neither model sees"):
-        leak_stage(compose("leak", overrides(done.root, "data.fractions=[0.9,0.1,0]")))
+        run_leak(compose("leak", overrides(done.root, "data.fractions=[0.9,0.1,0]"), LeakConfig))

@@ -1,4 +1,4 @@
-"""Turned and mirrored copies of images as files of their own, split at random: a leak on purpose.
+"""Rotated and mirrored copies of images as files of their own, split at random: a leak on purpose.
 
 What an application does that augments its folder first and splits afterwards. Here it serves to
 measure what that is worth; nothing that is to be believed is trained on it.
@@ -18,26 +18,23 @@ from PIL import Image
 from cxr.data.decode import ShowProgress, allocate, no_progress
 from cxr.data.prepared import Prepared, open_prepared
 from cxr.errors import InputError
-from cxr.files import atomic_write, digest, digest_of, write_json
+from cxr.files import digest, digest_of, write_csv, write_json
 
 MAX_COPIES = 20
 
 
-@dataclass(frozen=True)
+@dataclass
 class CopySettings:
-    """How images are copied and split.
-
-    Attributes:
-        copies: C, of each image.
-        rotation_deg: largest turn of a copy, to either side.
-        test_share: of all rows, copies included; validation gets as many.
-        seed: of the turns and of the split.
-    """
+    """How images are copied and split."""
 
     copies: int = 3
+    """C: rotated and mirrored copies of each image that are made before the random split."""
     rotation_deg: float = 15.0
+    """Largest rotation of a copy, to either side; every second one is mirrored."""
     test_share: float = 0.1
+    """Share of test, and again of validation, both ways of splitting; copies included."""
     seed: int = 0
+    """Of the rotations and of the split."""
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -84,18 +81,19 @@ def copy_then_split(
     random = np.random.default_rng(settings.seed)
     each = 1 + settings.copies
     pixels = allocate(folder / "pixels.npy", (len(rows) * each, *prepared.pixels.shape[1:]))
-    with (progress or no_progress)("turned and mirrored copies", len(rows)) as done:
+    with (progress or no_progress)("rotated and mirrored copies", len(rows)) as done:
         for place, row in enumerate(rows):
             image = np.asarray(prepared.pixels[row])
-            turns = random.uniform(-settings.rotation_deg, settings.rotation_deg, each)
+            angles = random.uniform(-settings.rotation_deg, settings.rotation_deg, each)
             pixels[place * each] = image
             for number in range(1, each):
-                pixels[place * each + number] = turned(image, turns[number], mirror=number % 2 == 1)
+                pixels[place * each + number] = rotated(
+                    image, angles[number], mirror=number % 2 == 1
+                )
             done()
     pixels.flush()
     copied = _copied_table(table, settings, random)
-    with atomic_write(folder / "table.csv") as file:
-        file.write(copied.to_csv(index=False, lineterminator="\n").encode())
+    write_csv(folder / "table.csv", copied)
     kept = ("labels", "synthetic", "preprocess", "settings")
     write_json(
         folder / "prepared.json",
@@ -110,8 +108,8 @@ def copy_then_split(
     return open_prepared(folder)
 
 
-def turned(radiograph: NDArray[np.uint8], angle_deg: float, *, mirror: bool) -> NDArray[np.uint8]:
-    """Return a radiograph turned about its centre, black where nothing was, and mirrored.
+def rotated(radiograph: NDArray[np.uint8], angle_deg: float, *, mirror: bool) -> NDArray[np.uint8]:
+    """Return a radiograph rotated about its centre, black where nothing was, and mirrored.
 
     Args:
         radiograph: (S, S) uint8.

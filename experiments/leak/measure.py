@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxr.evaluation.intervals import CONFIDENCE, Interval, cluster_interval
 from cxr.evaluation.summary import METHOD, summarise
+from cxr.evaluation.tables import NAMES, show_interval
 from cxr.labels import label_indices
 from cxr.plotting import INK, OKABE_ITO, RESEARCH_USE, new_figure, style_axes
 
@@ -95,13 +96,13 @@ def _contrast(
     return cluster_interval(value, np.concatenate(parts), np.concatenate(groups))
 
 
-def leak_sentences(found: Mapping[str, Any]) -> list[str]:
+def leak_sentences(result: Mapping[str, Any]) -> list[str]:
     """Say in plain words what was found.
 
     Args:
-        found: what ``measure_leak`` gave.
+        result: what ``measure_leak`` gave.
     """
-    models, gaps = found["models"], found["differences"]
+    models, gaps = result["models"], result["differences"]
     claimed, clean = models[COPIES_FIRST][OWN_TEST], models[SPLIT_FIRST][OWN_TEST]
     first, second = models[COPIES_FIRST][OTHER_IMAGES], models[SPLIT_FIRST][OTHER_IMAGES]
     return [
@@ -115,45 +116,67 @@ def leak_sentences(found: Mapping[str, Any]) -> list[str]:
         f"So the test with copies promised {points(gaps['claimed_minus_honest'])} points more than "
         f"new images give, the one without {points(gaps['clean_minus_honest'])}: overstated by "
         f"{points(gaps['overstated'])} points" + _doubt(gaps["overstated"]) + ".",
+        *(
+            f"{leaks['with_a_copy_in_train']} of the {leaks['test_images']} images of the leaky "
+            "test have a copy in its training."
+            for leaks in [result.get("leaks")]
+            if leaks
+        ),
     ]
 
 
-def _doubt(found: Mapping[str, float]) -> str:
-    return "" if found["low"] > 0 or found["high"] < 0 else ", whose interval holds 0"
+def leak_table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return title, columns and rows of both models on both tests, as the report shows them.
+
+    Args:
+        result: what ``measure_leak`` gave, and ``leaks``: how many of the leaky test have a copy.
+    """
+    rows = [
+        [WORDS[name], TESTS[test], str(scores["n"]), *(show_interval(scores[key]) for key in SHOWN)]
+        for test in TESTS
+        for name, tests in result["models"].items()
+        for scores in [tests[test]]
+    ]
+    columns = ["model", "measured on", "images", *(NAMES.get(key, key) for key in SHOWN)]
+    return {"title": f"Two ways to split, {result['note']}", "columns": columns, "rows": rows}
 
 
-def percent(found: Mapping[str, float]) -> str:
+def _doubt(result: Mapping[str, float]) -> str:
+    return "" if result["low"] > 0 or result["high"] < 0 else ", whose interval holds 0"
+
+
+def percent(result: Mapping[str, float]) -> str:
     """Write ``84 % [79, 89]``."""
-    value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+    value, low, high = (100 * result[key] for key in ("value", "low", "high"))
     return f"{value:.0f} % [{low:.0f}, {high:.0f}]"
 
 
-def points(found: Mapping[str, float]) -> str:
+def points(result: Mapping[str, float]) -> str:
     """Write ``+11 [+6, +16]``, in hundredths."""
-    value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+    value, low, high = (100 * result[key] for key in ("value", "low", "high"))
     return f"{value:+.0f} [{low:+.0f}, {high:+.0f}]"
 
 
 def draw_leak(
-    found: Mapping[str, Any], tested: NDArray[np.uint8], trained: Sequence[NDArray[np.uint8]]
+    result: Mapping[str, Any], tested: NDArray[np.uint8], trained: Sequence[NDArray[np.uint8]]
 ) -> Figure:
     """Draw a test image beside its copies in training, and what both models promise and keep.
 
     Args:
-        found: what ``measure_leak`` gave.
+        result: what ``measure_leak`` gave.
         tested: (S, S) uint8, an image of the leaky test.
         trained: (S, S) uint8 each, copies of it that the model was trained on; at most three
             are drawn.
     """
     leaky, clean = (
-        max(0.0, 100 * found["differences"][key]["value"])
+        max(0.0, 100 * result["differences"][key]["value"])
         for key in ("claimed_minus_honest", "clean_minus_honest")
     )
     title = (
         f"A test with copies of its training images promised {leaky:.0f} points too much, "
         f"one without {clean:.0f}"
     )
-    figure = new_figure(10.5, 4.8, title=title, note=found["note"])
+    figure = new_figure(10.5, 4.8, title=title, note=result["note"])
     grid = figure.add_gridspec(2, 4, width_ratios=[1, 1, 1, 4.6])
     _image(figure.add_subplot(grid[0, 1]), tested, "an image of the leaky test …", OKABE_ITO[1])
     shown = list(trained[:3])
@@ -161,7 +184,7 @@ def draw_leak(
     for place, image in enumerate(shown):
         head = "… and its copies in training" if place == len(shown) // 2 else ""
         _image(figure.add_subplot(grid[1, first + place]), image, head, "#6E6E6E")
-    _bars(figure.add_subplot(grid[:, 3]), found)
+    _bars(figure.add_subplot(grid[:, 3]), result)
     return figure
 
 
@@ -175,11 +198,11 @@ def _image(axes: Axes, image: NDArray[np.uint8], head: str, colour: str) -> None
         spine.set(edgecolor=colour, linewidth=2)
 
 
-def _bars(axes: Axes, found: Mapping[str, Any]) -> None:
+def _bars(axes: Axes, result: Mapping[str, Any]) -> None:
     """Draw each model's two accuracies, and between them what was promised too much."""
     ticks = {}
     for start, name in ((0.0, COPIES_FIRST), (2.7, SPLIT_FIRST)):
-        scores, colour = found["models"][name], COLOURS[name]
+        scores, colour = result["models"][name], COLOURS[name]
         axes.text(
             0, start - 0.5, WORDS[name], fontsize=10, color=colour, va="bottom", fontweight="bold"
         )
@@ -199,7 +222,7 @@ def _bars(axes: Axes, found: Mapping[str, Any]) -> None:
             y = start + step * 0.85
             _bar(axes, y, scores[test]["accuracy"], colour)
             ticks[y] = f"{head}\n({scores[test]['n']} images)"
-        gap = found["differences"][GAPS[name]]
+        gap = result["differences"][GAPS[name]]
         right = max(promised, 100 * scores[OTHER_IMAGES]["accuracy"]["high"])
         axes.text(
             right + 1.5,

@@ -1,4 +1,4 @@
-"""The published test split of the Kermany images beside the figures that others reported on it.
+"""The published test split of the Kermany images beside the values that others reported on it.
 
 N images.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cxr.evaluation.evaluate import evaluate
-from cxr.evaluation.tables import Cell, Table, show_interval, show_patients
+from cxr.evaluation.tables import show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
 
 CLASSES = ["normal", "bacterial", "viral"]
@@ -32,7 +32,7 @@ PUBLISHED: tuple[dict[str, Any], ...] = (
         "value": 0.936,
     },
 )
-"""Figures on the same test images, as their authors give them: single numbers."""
+"""Values on the same test images, as their authors give them: single numbers."""
 
 
 def compare_published(
@@ -42,7 +42,7 @@ def compare_published(
     labels: Sequence[str],
     best_member: str,
 ) -> dict[str, Any] | None:
-    """Set the ensemble beside the figures published on the Kermany test images.
+    """Set the ensemble beside the values published on the Kermany test images.
 
     Args:
         predictions: rows of the evaluation's predictions table that lie in the published test
@@ -53,8 +53,8 @@ def compare_published(
 
     Returns:
         ``published``, the rows of ``PUBLISHED``, each with our ``renormalised`` and
-        ``as_they_are`` figure and interval; ``n`` of each task, ``copies_dropped``; None where
-        the images are not those. ``patients`` of each row are those its figure rests on.
+        ``as_they_are`` value and interval; ``n`` of each task, ``copies_dropped``; None where
+        the images are not those. ``patients`` of each row are those its value rests on.
     """
     known = set(predictions["source"]) == {SOURCE} and set(three_classes["labels"]) == set(CLASSES)
     if not known or not len(predictions):
@@ -96,49 +96,44 @@ def compare_published(
     }
 
 
-def published_table(found: Mapping[str, Any]) -> Table:
-    """Return the comparison as a table.
+def published_table(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return title, columns and rows of the comparison, as the report shows them.
 
     Args:
-        found: what ``compare_published`` gave.
+        result: what ``compare_published`` gave.
     """
     tasks = {
-        THREE: f"normal, bacterial, viral ({found['n'][THREE]} images)",
-        TWO: f"bacterial against viral ({found['n'][TWO]} images)",
+        THREE: f"normal, bacterial, viral ({result['n'][THREE]} images)",
+        TWO: f"bacterial against viral ({result['n'][TWO]} images)",
     }
-    rows: list[tuple[Cell, ...]] = [
-        (
+    rows = [
+        [
             row["who"],
             tasks[row["task"]],
             f"{row['metric']} {row['label']}" if row.get("label") else row["metric"],
-            show_patients(row["patients"]),
+            str(show_patients(row["patients"])),
             f"{row['value']:g}",
             show_interval(row["renormalised"]),
             show_interval(row["as_they_are"]),
             _place(row),
-        )
-        for row in found["published"]
+        ]
+        for row in result["published"]
     ]
-    heads = (
-        "published by",
-        "task",
-        "figure",
-        "our patients",
-        "published",
-        f"our {found['model']}, renormalised",
-        "as it is",
-        "published figure lies",
-    )
-    return Table("The same test images: what others report and what we measure", heads, tuple(rows))
+    columns = [
+        *("published by", "task", "statistic", "our patients", "published"),
+        *(f"our {result['model']}, renormalised", "as it is", "published value lies"),
+    ]
+    title = "The same test images: what others report and what we measure"
+    return {"title": title, "columns": columns, "rows": rows}
 
 
 def differences(
-    found: Mapping[str, Any], *, train_images: int, disjoint: Mapping[str, Any], opened: int
+    result: Mapping[str, Any], *, train_images: int, disjoint: Mapping[str, Any], opened: int
 ) -> list[str]:
-    """Say what differs between the published figures and ours.
+    """Say what differs between the published values and ours.
 
     Args:
-        found: what ``compare_published`` gave.
+        result: what ``compare_published`` gave.
         train_images: images that our members learnt from.
         disjoint: of prepared.json: groups on both sides of the split.
         opened: how often our test split was opened.
@@ -152,14 +147,14 @@ def differences(
         f"Patients: {crossing:,} patient numbers lie on both sides of the published split, with "
         f"{disjoint['test_images_in_crossing_groups']:,} of our test images. If the same number is "
         "the same child, this flatters every row, ours too; a split by patient does not have it.",
-        f"Copies: of {found['published_images']} published test images {found['copies_dropped']} "
-        f"are dropped here as copies of others, which leaves {found['n'][THREE]}. The published "
+        f"Copies: of {result['published_images']} published test images {result['copies_dropped']} "
+        f"are dropped here as copies of others, which leaves {result['n'][THREE]}. The published "
         "91.35 % is 570 of all 624; whether the others dropped any is not known here.",
         "Choice: our epochs, temperatures and weights were chosen on validation images alone, and "
-        f"the test split was opened {opened} time(s) for this run. Whether a published figure "
+        f"the test split was opened {opened} time(s) for this run. Whether a published value "
         "was chosen on the test images cannot be told from it.",
-        "Interval: the published figures are quoted as single numbers; ours carry 95 % "
-        "intervals by patient. A published figure inside ours is not told apart from it by so "
+        "Interval: the published values are quoted as single numbers; ours carry 95 % "
+        "intervals by patient. A published value inside ours is not told apart from it by so "
         "few images.",
     ]
 

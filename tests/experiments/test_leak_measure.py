@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.evaluation.leak_experiment import (
+from cxr.evaluation.tables import show_interval
+from experiments.leak.measure import (
     COPIES_FIRST,
     OTHER_IMAGES,
     OWN_TEST,
@@ -17,7 +18,6 @@ from cxr.evaluation.leak_experiment import (
     percent,
     points,
 )
-from cxr.evaluation.tables import show_interval
 
 LABELS = ("normal", "viral")
 NOTE = "synthetic phantom, not real patients"

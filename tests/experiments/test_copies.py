@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.data.copies import CopySettings, copy_then_split, count_leaks, turned
 from cxr.data.folds import with_split
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
+from experiments.leak.copies import CopySettings, copy_then_split, count_leaks, rotated
 
 SIDE = 32
 
@@ -93,7 +93,7 @@ def test_copies_that_were_broken_off_are_made_again(tmp_path, monkeypatch):
     prepared, settings = prepared_set(tmp_path), CopySettings()
     copy_then_split(prepared, np.arange(4), tmp_path / "copied", settings)
     with monkeypatch.context() as patch:
-        patch.setattr("cxr.data.copies.turned", interrupted)
+        patch.setattr("experiments.leak.copies.rotated", interrupted)
         with pytest.raises(KeyboardInterrupt):
             copy_then_split(prepared, np.arange(5), tmp_path / "copied", settings)
     found = copy_then_split(prepared, np.arange(4), tmp_path / "copied", settings)
@@ -107,11 +107,11 @@ def interrupted(*_args: object, **_options: object) -> None:
 
 def test_turning_and_mirroring():
     image = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE), np.uint8)
-    np.testing.assert_array_equal(turned(image, 0, mirror=False), image)
-    np.testing.assert_array_equal(turned(image, 0, mirror=True), image[:, ::-1])
-    np.testing.assert_array_equal(turned(image, 90, mirror=False), np.rot90(image))
-    np.testing.assert_array_equal(turned(image, 90, mirror=True), np.rot90(image[:, ::-1]))
-    corner = turned(np.full((SIDE, SIDE), 255, np.uint8), 15, mirror=False)
+    np.testing.assert_array_equal(rotated(image, 0, mirror=False), image)
+    np.testing.assert_array_equal(rotated(image, 0, mirror=True), image[:, ::-1])
+    np.testing.assert_array_equal(rotated(image, 90, mirror=False), np.rot90(image))
+    np.testing.assert_array_equal(rotated(image, 90, mirror=True), np.rot90(image[:, ::-1]))
+    corner = rotated(np.full((SIDE, SIDE), 255, np.uint8), 15, mirror=False)
     assert corner[0, 0] == 0
     assert corner[SIDE // 2, SIDE // 2] == 255
 

@@ -1,6 +1,6 @@
 """What a leak is worth: the same network trained twice, on copies split at random and by image."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,52 +9,53 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cxr.console import images_bar, log, print_table
-from cxr.data.copies import CopySettings, copy_then_split, count_leaks
+from cxr.console import images_bar, log
 from cxr.data.folds import with_split
 from cxr.data.loader import rows_of
 from cxr.data.prepared import Prepared
 from cxr.data.splits import patient_split
 from cxr.errors import InputError
-from cxr.evaluation.leak_experiment import (
+from cxr.files import digest, digest_of, environment, read_json, run_folder, write_csv, write_json
+from cxr.models.build import load_member
+from cxr.models.ensemble import softmax
+from cxr.pipeline.config import TrainConfig, script
+from cxr.pipeline.prepare_stage import prepare_stage
+from cxr.pipeline.run_folder import note_of, relative
+from cxr.pipeline.train_stage import check_name, train_member
+from cxr.plotting import save_figure
+from cxr.training.inference import predict_logits
+from experiments import show
+from experiments.leak.copies import CopySettings, copy_then_split, count_leaks
+from experiments.leak.measure import (
     COPIES_FIRST,
     OTHER_IMAGES,
     OWN_TEST,
-    SHOWN,
     SPLIT_FIRST,
     draw_leak,
     leak_sentences,
+    leak_table,
     measure_leak,
 )
-from cxr.evaluation.tables import NAMES, show_interval
-from cxr.files import (
-    atomic_write,
-    digest,
-    digest_of,
-    environment,
-    read_json,
-    run_folder,
-    write_json,
-)
-from cxr.models.build import load_member
-from cxr.models.ensemble import softmax
-from cxr.pipeline.config import LeakConfig
-from cxr.pipeline.prepare_stage import prepare_stage
-from cxr.pipeline.run_folder import note_of, relative
-from cxr.pipeline.train_stage import check_trainable, train_member
-from cxr.plotting import save_figure
-from cxr.training.inference import predict_logits
 
+ABOUT = (
+    "The same network, trained twice with the same budget: once with rotated and mirrored copies "
+    "made before a random test share was drawn, once with splits that keep copies apart."
+)
 ASIDE = "other"
 """Split of the images that neither model sees: those that the prepared set calls test."""
 
 
-def leak_stage(config: LeakConfig) -> dict[str, Any]:
+@dataclass
+class LeakConfig(CopySettings, TrainConfig):
+    """configs/leak.yaml."""
+
+
+def run_leak(config: LeakConfig) -> dict[str, Any]:
     """Train both ways, measure both, and write ``leak.json``, ``predictions.csv``, ``leak.png``.
 
     Both see the same images, in as many steps of the same settings. Copies first: each image and
-    its turned and mirrored copies, then a random share of all these as test. Split first: the
-    images are split by group, and the same turns and mirrors are drawn anew at each step, on
+    its rotated and mirrored copies, then a random share of all these as test. Split first: the
+    images are split by group, and the same rotations and mirrors are drawn anew at each step, on
     training images alone. What a trained model has finished is not done again.
 
     Returns:
@@ -64,7 +65,7 @@ def leak_stage(config: LeakConfig) -> dict[str, Any]:
         InputError: too few images, or settings of an experiment that was trained otherwise.
     """
     settings = CopySettings(config.copies, config.rotation_deg, config.test_share, config.seed)
-    check_trainable(config)
+    check_name(config)
     prepared = prepare_stage(config)
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
     sets = {
@@ -85,15 +86,20 @@ def leak_stage(config: LeakConfig) -> dict[str, Any]:
             replace(config, trainer=trainers[name]), images, folder / name, train_rows=rows[name]
         )
     predictions = _predict(sets, prepared, folder, config)
-    with atomic_write(folder / "predictions.csv") as file:
-        file.write(predictions.to_csv(index=False, lineterminator="\n").encode())
-    found = measure_leak(predictions, labels=prepared.labels, note=note_of(prepared))
-    found |= _circumstances(sets, prepared, folder, config, settings)
-    write_json(folder / "leak.json", found)
+    write_csv(folder / "predictions.csv", predictions)
+    result = measure_leak(predictions, labels=prepared.labels, note=note_of(prepared))
+    result |= _circumstances(sets, prepared, folder, config, settings)
+    result["shown"] = {
+        "title": "What a leak is worth",
+        "sentences": [ABOUT, *leak_sentences(result)],
+        "table": leak_table(result),
+    }
+    write_json(folder / "leak.json", result)
     tested, trained = _example(sets[COPIES_FIRST])
-    save_figure(draw_leak(found, tested, trained), folder / "leak.png")
-    _show(found, folder)
-    return found
+    save_figure(draw_leak(result, tested, trained), folder / "leak.png")
+    show(result["shown"])
+    log.info("results: %s", relative(folder))
+    return result
 
 
 def _pool(prepared: Prepared) -> NDArray[np.bool_]:
@@ -208,24 +214,11 @@ def _example(leaky: Prepared) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]
     return np.asarray(leaky.pixels[row]), [np.asarray(leaky.pixels[other]) for other in copies]
 
 
-def _show(found: dict[str, Any], folder: Path) -> None:
-    rows = [
-        {
-            "model": name.replace("_", " "),
-            "measured on": test.replace("_", " "),
-            "images": str(scores["n"]),
-        }
-        | {NAMES.get(key, key): show_interval(scores[key]) for key in SHOWN}
-        for test in (OWN_TEST, OTHER_IMAGES)
-        for name in (COPIES_FIRST, SPLIT_FIRST)
-        for scores in [found["models"][name][test]]
-    ]
-    print_table(f"What a leak is worth · {found['note']}", rows)
-    for sentence in leak_sentences(found):
-        log.info("%s", sentence)
-    log.info(
-        "%d of the %d images of the leaky test have a copy in its training",
-        found["leaks"]["with_a_copy_in_train"],
-        found["leaks"]["test_images"],
-    )
-    log.info("results: %s", relative(folder))
+@script("leak", LeakConfig)
+def main(config: LeakConfig) -> None:
+    """Run the experiment."""
+    run_leak(config)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a leak is worth: python -m experiments.leak."""

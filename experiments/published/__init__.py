@@ -1,0 +1,1 @@
+"""Our values beside published ones: python -m experiments.published."""
