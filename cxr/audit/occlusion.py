@@ -112,9 +112,9 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
 
     def limit(model: str, k: int) -> float:
         # As ``auroc_limit``: that anything is told, by all together; how much, by its own.
-        told = occluded.excess(model, k, confidence=confidence)["low"] > 0
+        any_told = occluded.excess(model, k, confidence=confidence)["low"] > 0
         own = occluded.excess(model, k)["low"]
-        return own if told else min(own, 0.0)
+        return own if any_told else min(own, 0.0)
 
     def low(model: str, k: int) -> float:
         # Undefined ones come last.

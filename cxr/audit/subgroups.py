@@ -84,7 +84,7 @@ class Group:
 
     @property
     def words(self) -> str:
-        """Name the group with its figures."""
+        """Name the group with its numbers."""
         shown = show_interval(self.gap, digits=2)
         return f"{self.where} ({shown}, {len(self.right)} images, p {self.p:.3f})"
 
