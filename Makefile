@@ -19,7 +19,7 @@ VENV ?= .venv
 
 PY := $(VENV)/bin/python
 PIP := $(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt
-WHICH := data=$(DATA) run=$(RUN) make=true
+WHICH := data=$(DATA) run=$(RUN)
 ROOT := $(if $(DATA_ROOT),data.root=$(DATA_ROOT))
 COMMA := ,
 LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
@@ -29,8 +29,9 @@ WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 .PHONY: help install data prepare train ensemble evaluate report audit evaluate-on cv experiment explain export app account notebook test test-long lint format clean
 
 help: ## every target with a line
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  DATA=phantom|cxr4|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
+	@echo '  python scripts/X.py data=D run=R key=value in a message is make X DATA=D RUN=R ARGS="key=value" here'
 
 # The stamp is newer than the two files while what they ask for is installed.
 $(VENV)/.train: pyproject.toml constraints.txt
@@ -53,9 +54,8 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 
 install: $(VENV)/.train ## make .venv and install, once
 
-data: $(VENV)/.train ## fetch the public sources: make data DATA=cxr4 [DATA_ROOT=PATH]
-	@test '$(DATA)' = cxr4 || { echo 'error: DATA=$(DATA) is not fetched: make data DATA=cxr4 is' >&2; exit 2; }
-	@$(PY) scripts/data.py $(if $(DATA_ROOT),root=$(DATA_ROOT)) $(ARGS)
+download: $(VENV)/.train ## fetch the public sources: make download DATA=cxr4 [DATA_ROOT=PATH]
+	@$(PY) scripts/download.py data=$(DATA) $(ROOT) $(ARGS)
 
 prepare: $(VENV)/.train ## read, check, group, split and decode the data
 	@$(PY) scripts/prepare.py $(WHICH) $(ROOT) $(ARGS)
@@ -74,7 +74,7 @@ evaluate: $(VENV)/.train ## open the test split: metrics, intervals, figures
 report: $(VENV)/.train ## write report and cards anew from what is there; opens no test split
 	@$(PY) scripts/report.py $(WHICH) $(ARGS)
 
-evaluate-on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=PATH] RUN=data/run
+evaluate_on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=PATH] RUN=data/run
 	@$(PY) scripts/evaluate_on.py $(WHICH) $(ROOT) $(ARGS)
 
 audit: $(VENV)/.train ## the shortcut tests, each with a verdict
@@ -84,11 +84,13 @@ cv: $(VENV)/.train ## cross-validate by patient: make cv FOLDS=5; goes on where 
 	@set -e; for member in $(MEMBERS); do \
 	  $(PY) scripts/cv.py $(WHICH) $(ROOT) folds=$(FOLDS) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
 
-# Of data=seed in a run called leak, unless DATA or RUN is given.
-experiment: $(VENV)/.train ## what a leak is worth: make experiment NAME=leak DATA_ROOT=PATH
-	@test '$(NAME)' = leak || { echo 'error: NAME=$(NAME) is no experiment: make experiment NAME=leak is' >&2; exit 2; }
-	@$(PY) scripts/leak.py data=$(if $(filter file,$(origin DATA)),seed,$(DATA)) \
-	  run=$(if $(filter file,$(origin RUN)),leak,$(RUN)) make=true $(ROOT) $(WEIGHTS) $(ARGS)
+# Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
+DATA_leak := seed
+DATA_published := cxr4
+experiment: $(VENV)/.train ## leak, published: make experiment NAME=leak DATA_ROOT=PATH
+	@test -n '$(DATA_$(NAME))' || { echo 'error: NAME=$(NAME) is no experiment: NAME=leak and NAME=published are' >&2; exit 2; }
+	@$(PY) -m experiments.$(NAME) data=$(if $(filter file,$(origin DATA)),$(DATA_$(NAME)),$(DATA)) \
+	  run=$(if $(filter file,$(origin RUN)),$(NAME),$(RUN)) $(ROOT) $(WEIGHTS) $(ARGS)
 
 explain: $(VENV)/.train ## Grad-CAM figures
 	@$(PY) scripts/explain.py $(WHICH) $(ARGS)
@@ -118,6 +120,12 @@ lint: $(VENV)/.test ## ruff and mypy
 
 format: $(VENV)/.test ## let ruff mend what it can
 	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+
+# Former names, for one version.
+.PHONY: data evaluate-on
+data evaluate-on:
+	@echo 'make $@ is now called make $(if $(filter data,$@),download,evaluate_on)' >&2
+	@$(MAKE) --no-print-directory $(if $(filter data,$@),download,evaluate_on)
 
 clean: ## remove .venv; results and data stay
 	rm -rf $(VENV)

@@ -179,7 +179,7 @@ def _phantom_context(shortcut: str, strength: float, seed: int) -> AuditContext:
     """Return a phantom with a linear model on thumbnails in the place of a network."""
     settings = PhantomSettings(
         patients_per_class=40,
-        images_per_patient=(1, 1),
+        images_per_patient=[1, 1],
         size_px=64,
         seed=seed,
         shortcut=shortcut,

@@ -1,7 +1,8 @@
 """What uses the package to answer a question; it knows nothing of them.
 
 A result file holds typed values, and under ``shown`` what people read of them: ``title``,
-``sentences`` and a ``table`` of ``title``, ``columns`` and ``rows``. The report shows that as it is.
+``sentences`` and a ``table`` of ``title``, ``columns`` and ``rows``. The report shows
+that as it is.
 """
 
 from collections.abc import Mapping

@@ -63,9 +63,9 @@ def test_train_trains_both_members_then_fits_the_ensemble(venv):
     assert make(venv, "train")[:2] == (
         0,
         [
-            "python scripts/train.py data=phantom run=default make=true model=mobilenetv2",
-            "python scripts/train.py data=phantom run=default make=true model=inceptionv3",
-            "python scripts/ensemble.py data=phantom run=default make=true",
+            "python scripts/train.py data=phantom run=default model=mobilenetv2",
+            "python scripts/train.py data=phantom run=default model=inceptionv3",
+            "python scripts/ensemble.py data=phantom run=default",
         ],
     )
 
@@ -84,43 +84,46 @@ def test_variables_become_overrides(venv):
     )
     assert status == 0
     assert calls == [
-        "python scripts/train.py data=cxr4 run=first make=true data.root=../x model=mobilenetv2 "
+        "python scripts/train.py data=cxr4 run=first data.root=../x model=mobilenetv2 "
         "model.pretrained=w trainer.max_epochs=3 seed=1",
-        "python scripts/ensemble.py data=cxr4 run=first make=true pool=linear",
+        "python scripts/ensemble.py data=cxr4 run=first pool=linear",
     ]
 
 
 @pytest.mark.parametrize("stage", ["ensemble", "evaluate", "audit", "explain", "export"])
 def test_later_stages_name_the_run(venv, stage):
     calls = make(venv, stage, "RUN=r", "ARGS=a=b")[1]
-    assert calls == [f"python scripts/{stage}.py data=phantom run=r make=true a=b"]
+    assert calls == [f"python scripts/{stage}.py data=phantom run=r a=b"]
 
 
 def test_evaluate_on_names_other_data_and_the_run(venv):
-    assert make(venv, "evaluate-on", "DATA=seed", "DATA_ROOT=x", "RUN=cxr4/patient")[1] == [
-        "python scripts/evaluate_on.py data=seed run=cxr4/patient make=true data.root=x"
+    assert make(venv, "evaluate_on", "DATA=seed", "DATA_ROOT=x", "RUN=cxr4/patient")[1] == [
+        "python scripts/evaluate_on.py data=seed run=cxr4/patient data.root=x"
     ]
 
 
 def test_cross_validation_trains_each_member_and_names_all(venv):
     assert make(venv, "cv", "FOLDS=3", "DATA=cxr4", "DATA_ROOT=x", "PRETRAINED=w")[1] == [
-        "python scripts/cv.py data=cxr4 run=default make=true data.root=x folds=3 "
+        "python scripts/cv.py data=cxr4 run=default data.root=x folds=3 "
         f"members=[mobilenetv2,inceptionv3] model={member} model.pretrained=w"
         for member in ("mobilenetv2", "inceptionv3")
     ]
     calls = make(venv, "cv", "MEMBERS=mobilenetv2", "ARGS=seed=1")[1][2:]
     assert calls == [
-        "python scripts/cv.py data=phantom run=default make=true folds=5 members=[mobilenetv2] "
+        "python scripts/cv.py data=phantom run=default folds=5 members=[mobilenetv2] "
         "model=mobilenetv2 seed=1"
     ]
 
 
-def test_the_leak_experiment_is_of_the_seed_unless_said_otherwise(venv):
+def test_an_experiment_has_its_data_and_run_unless_said_otherwise(venv):
     assert make(venv, "experiment", "NAME=leak", "DATA_ROOT=x", "PRETRAINED=w")[1] == [
-        "python scripts/leak.py data=seed run=leak make=true data.root=x model.pretrained=w"
+        "python -m experiments.leak data=seed run=leak data.root=x model.pretrained=w"
     ]
     assert make(venv, "experiment", "NAME=leak", "DATA=folder", "RUN=r")[1][1:] == [
-        "python scripts/leak.py data=folder run=r make=true"
+        "python -m experiments.leak data=folder run=r"
+    ]
+    assert make(venv, "experiment", "NAME=published")[1][2:] == [
+        "python -m experiments.published data=cxr4 run=published"
     ]
 
 
@@ -128,21 +131,34 @@ def test_the_leak_experiment_is_of_the_seed_unless_said_otherwise(venv):
 def test_an_experiment_that_is_not_there(venv, words):
     status, calls, said = make(venv, "experiment", *words)
     assert (status, calls) == (2, [])
-    assert "make experiment NAME=leak is" in said
+    assert "NAME=leak and NAME=published are" in said
 
 
-def test_prepare_and_data(venv):
+def test_prepare_and_download(venv):
     assert make(venv, "prepare", "DATA=folder", "DATA_ROOT=x")[1] == [
-        "python scripts/prepare.py data=folder run=default make=true data.root=x"
+        "python scripts/prepare.py data=folder run=default data.root=x"
     ]
-    assert make(venv, "data", "DATA=cxr4", "DATA_ROOT=x")[1][1:] == [
-        "python scripts/data.py root=x"
+    assert make(venv, "download", "DATA=cxr4", "DATA_ROOT=x")[1][1:] == [
+        "python scripts/download.py data=cxr4 data.root=x"
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "call"),
+    [
+        ("data", "download", "scripts/download.py data=cxr4 data.root=x"),
+        ("evaluate-on", "evaluate_on", "scripts/evaluate_on.py data=cxr4 run=default data.root=x"),
+    ],
+)
+def test_former_names_do_the_same_and_name_the_new(venv, old, new, call):
+    status, calls, said = make(venv, old, "DATA=cxr4", "DATA_ROOT=x")
+    assert (status, calls) == (0, [f"python {call}"])
+    assert f"make {old} is now called make {new}" in said
 
 
 def test_the_application_exports_its_bundle_first_where_there_is_none(venv, tmp_path):
     serve = f"python scripts/app.py {tmp_path}/bundle --data outputs/app --port 5000"
-    export = "python scripts/export.py data=phantom run=r make=true"
+    export = "python scripts/export.py data=phantom run=r"
     assert make(venv, "app", "RUN=r", f"BUNDLE={tmp_path}/bundle")[1] == [export, serve]
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "bundle.json").touch()
@@ -158,14 +174,6 @@ def test_tests_and_lint(venv):
     assert make(venv, "test", "ARGS=-x")[1] == ["python -m pytest -m not long -x"]
     assert make(venv, "test-long")[1][-1] == "python -m pytest -m long"
     assert make(venv, "lint")[1][-3:] == ["ruff check .", "ruff format --check .", "mypy "]
-
-
-def test_only_the_public_sources_are_fetched(venv):
-    status, calls, said = make(venv, "data", "DATA=seed")
-    assert status == 2
-    assert calls == []
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert errors == ["error: DATA=seed is not fetched: make data DATA=cxr4 is"]
 
 
 def test_a_member_that_fails_stops_the_rest(venv):

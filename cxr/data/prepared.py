@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from cxr.data.decode import ShowProgress, allocate, decode_images, no_progress
 from cxr.data.groups import group_images
 from cxr.data.splits import (
-    SplitKind,
     check_disjoint,
     check_fractions,
     patient_split,
@@ -35,47 +34,50 @@ from cxr.files import (
     read_json,
     write_json,
 )
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import Fit, PreprocessSpec
 from cxr.labels import check_labels, label_indices, order_labels
 
 VERSION = 1
 """Raised when the same settings would give other images."""
-OnError = Literal["stop", "skip"]
 SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
 
 
-@dataclass(frozen=True)
+@dataclass
 class PrepareSettings:
-    """What a preparation depends on beside the images.
+    """What a preparation depends on beside the images."""
 
-    Attributes:
-        labels: classes in order; None takes those that occur.
-        spec: side and fit.
-        split: patient, published, or whole (every image is test).
-        fractions: shares of train, val and test.
-        seed: of the split.
-        near_duplicates: search near-identical images too.
-        on_error: stop at an image that cannot be read, or skip it.
-        synthetic: the images are made, not taken; said wherever a number of them appears.
-    """
-
-    labels: tuple[str, ...] | None = None
-    spec: PreprocessSpec = field(default_factory=PreprocessSpec)
-    split: SplitKind = "patient"
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    seed: int = 0
+    labels: list[str] | None = None
+    """Classes in order; null takes those that occur."""
+    size: int = 224
+    """Side of the prepared square in pixels."""
+    fit: str = "stretch"
+    """stretch or letterbox."""
+    split: str = "patient"
+    """patient (disjoint by group), published (the source's own test split), or whole (all test)."""
+    fractions: list[float] = field(default_factory=lambda: [0.7, 0.1, 0.2])
+    """Shares of train, val and test."""
+    split_seed: int = 0
+    """Of the split."""
     near_duplicates: bool = True
-    on_error: OnError = "stop"
+    """Search near-identical images too, rotated and mirrored ones included."""
+    on_error: str = "stop"
+    """stop at a file that cannot be read, or skip it and list it."""
     synthetic: bool = False
+    """Said wherever a number or a plot of this data appears."""
 
     def __post_init__(self) -> None:
-        allowed = {"split": tuple(SPLITTERS), "on_error": ("stop", "skip")}
+        allowed = {"fit": get_args(Fit), "split": tuple(SPLITTERS), "on_error": ("stop", "skip")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
                     f"data.{key} is {getattr(self, key)!r}: allowed are {', '.join(values)}"
                 )
         check_fractions(self.fractions)
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How an image becomes a square."""
+        return PreprocessSpec(self.size, self.fit)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def prepare(
         InputError: an unreadable image (unless skipped), an unknown label, a class with too
             few groups, a full disk.
     """
-    labels = settings.labels or order_labels(manifest["label"])
+    labels = tuple(settings.labels or ()) or order_labels(manifest["label"])
     # One class is enough where nothing is trained.
     labels = labels if settings.split == "whole" else check_labels(labels)
     _check_known(manifest, root, labels)
@@ -232,7 +234,9 @@ def _write(
             f"no image of class {', '.join(missing)} is left after dropping copies and "
             f"unreadable files, of {len(manifest)} rows: add images or mend data.labels"
         )
-    table["split"] = SPLITTERS[split_kind](table, fractions=settings.fractions, seed=settings.seed)
+    table["split"] = SPLITTERS[split_kind](
+        table, fractions=settings.fractions, seed=settings.split_seed
+    )
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, squares, keep)
     with atomic_write(folder / "table.csv") as file:
@@ -307,4 +311,12 @@ def _inputs_digest(manifest: pd.DataFrame, root: Path, settings: PrepareSettings
 
 
 def _settings_values(settings: PrepareSettings) -> dict[str, Any]:
-    return {**asdict(settings), "version": VERSION}
+    """Return what fingerprints are made of, in the names that version 0.1 wrote."""
+    names = ("split", "fractions", "near_duplicates", "on_error", "synthetic")
+    return {
+        **{name: getattr(settings, name) for name in names},
+        "labels": settings.labels or None,
+        "spec": asdict(settings.spec),
+        "seed": settings.split_seed,
+        "version": VERSION,
+    }

@@ -40,9 +40,7 @@ def audit_stage(config: AuditConfig) -> dict[str, Any]:
     context = audit_context(run, config)
     path = run.folder / "audit" / "audit.json"
     results, seconds = _earlier(path, context.key)
-    if config.again:
-        log.warning("again=true is now called force=true")
-    for name in names if config.force or config.again else []:
+    for name in names if config.force else []:
         results.pop(name, None)
     if results:
         log.info("done before and kept: %s", ", ".join(results))

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
+from cxr.data.phantom import PhantomSettings
+from cxr.data.prepared import PrepareSettings
 from cxr.errors import InputError
 from cxr.models.model_settings import ModelSettings, PoolSettings
 from cxr.training.trainer_settings import Augmentation, TrainerSettings
@@ -28,26 +30,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @dataclass
-class PhantomConfig:
-    """Synthetic radiographs, made where no data is at hand."""
-
-    patients_per_class: int = 100
-    """Synthetic patients of each class."""
-    images_per_patient: list[int] = field(default_factory=lambda: [2, 4])
-    """Fewest and most images of one patient."""
-    size_px: int = 128
-    """Side of an image."""
-    seed: int = 0
-    """Of everything drawn."""
-    shortcut: str = "none"
-    """none, or what is planted for the audit to find: marker (in a corner, one class), exposure or
-    framing (of its own for each class)."""
-    shortcut_strength: float = 1.0
-    """Of what is planted, 0 (nothing) to 1."""
-
-
-@dataclass
-class DataConfig:
+class DataConfig(PrepareSettings):
     """What to read, and how to prepare it."""
 
     name: str = MISSING
@@ -56,31 +39,13 @@ class DataConfig:
     """phantom, manifest (a manifest.csv under root), or folder (a folder per label)."""
     root: str | None = None
     """Folder of the data; the phantom makes its own."""
-    labels: list[str] | None = None
-    """Classes in order; null takes those that occur."""
-    size: int = 224
-    """Side of the prepared square in pixels."""
-    fit: str = "stretch"
-    """stretch or letterbox."""
-    split: str = "patient"
-    """patient (disjoint by group), published (the source's own test split), or whole (all test)."""
-    fractions: list[float] = field(default_factory=lambda: [0.7, 0.1, 0.2])
-    """Shares of train, val and test."""
-    split_seed: int = 0
-    """Of the split."""
     split_folders: dict[str, str] = field(default_factory=dict)
     """For kind=folder: which folder is which published split, {train: train, val: test}."""
     exclude: list[str] = field(default_factory=list)
     """File names to leave out, as shell patterns; prepared.json lists what they hit."""
-    near_duplicates: bool = True
-    """Search near-identical images too, rotated and mirrored ones included."""
-    on_error: str = "stop"
-    """stop at a file that cannot be read, or skip it and list it."""
     workers: int = 0
     """Threads that decode; 0 takes one a processor."""
-    synthetic: bool = False
-    """Said wherever a number or a figure of this data appears."""
-    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+    phantom: PhantomSettings = field(default_factory=PhantomSettings)
     """For kind=phantom."""
     suited: dict[str, dict[str, Any]] = field(default_factory=dict)
     """How a member is trained on these images where model/ and trainer/ say ${suited:KEY}: by its
@@ -193,9 +158,7 @@ class AuditConfig(PassConfig, FinishedRunConfig):
     tests: list[str] | None = None
     """Which tests, by name; null takes all eight."""
     force: bool = False
-    """Do the tests anew that an earlier audit of the same run has done."""
-    again: bool = False
-    """Former name of ``force``, for one version."""
+    """Do the tests again that an earlier audit of the same run has done."""
     resamples: int = 1000
     """Bootstrap resamples, by patient."""
 
@@ -448,4 +411,4 @@ def _one_line(error: BaseException) -> str:
                 seen.append(part)
     key = getattr(deepest, "full_key", None)
     named = f" ({key})" if key and not any(key in part for part in seen) else ""
-    return f"{' '.join(seen)}{named}: see the allowed keys with --cfg job, or in cxr/pipeline/config.py"
+    return f"{' '.join(seen)}{named}: --cfg job shows the allowed keys"

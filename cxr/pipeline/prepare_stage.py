@@ -2,22 +2,21 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import get_args
 
 import pandas as pd
 
 from cxr.console import images_bar, log
 from cxr.data.groups import describe_limits
 from cxr.data.manifest import patients_unknown, read_manifest
-from cxr.data.phantom import PHANTOM_VERSION, PhantomSettings, write_phantom
-from cxr.data.prepared import Prepared, PrepareSettings, prepare
+from cxr.data.phantom import write_phantom
+from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError
-from cxr.files import digest_of, run_folder
-from cxr.imaging.preprocess import Fit, PreprocessSpec
+from cxr.files import run_folder
+from cxr.imaging.preprocess import PreprocessSpec
 from cxr.pipeline.config import DataConfig, PrepareConfig
 
 KINDS = ("phantom", "manifest", "folder")
@@ -30,18 +29,11 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
         InputError: see cxr.data.prepared.prepare.
     """
     data = config.data
-    settings = _settings(data)
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
     manifest, excluded = _leave_out(manifest, data.exclude)
     prepared = prepare(
-        manifest,
-        root,
-        parent,
-        settings,
-        excluded=excluded,
-        workers=data.workers,
-        progress=images_bar,
+        manifest, root, parent, data, excluded=excluded, workers=data.workers, progress=images_bar
     )
     _report(prepared)
     return prepared
@@ -76,15 +68,9 @@ def prepare_whole(
             f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
         )
     found = [label for label in labels if (manifest["label"] == label).any()]
-    settings = replace(_settings(data), labels=tuple(found))
+    data = replace(data, labels=found)
     prepared = prepare(
-        manifest,
-        root,
-        parent,
-        settings,
-        excluded=excluded,
-        workers=data.workers,
-        progress=images_bar,
+        manifest, root, parent, data, excluded=excluded, workers=data.workers, progress=images_bar
     )
     _report(prepared)
     return prepared, dict(unknown)
@@ -134,41 +120,15 @@ def _leave_out(manifest: pd.DataFrame, patterns: list[str]) -> tuple[pd.DataFram
 
 def _phantom(data: DataConfig, folder: Path) -> Path:
     """Render the phantom, or reuse the one of the same settings."""
-    low_high = data.phantom.images_per_patient
-    if len(low_high) != 2:
-        raise InputError(
-            f"data.phantom.images_per_patient is {low_high}: fewest and most are needed, [1, 4]"
-        )
-    values = asdict(data.phantom) | {"images_per_patient": (low_high[0], low_high[1])}
-    settings = PhantomSettings(**values)
-    stated = asdict(settings)
-    # As before there was the choice, so that images made then are found.
-    if settings.shortcut == "none" or settings.shortcut_strength == 1:
-        del stated["shortcut_strength"]
-    if settings.shortcut == "none":
-        del stated["shortcut"]
-    key = digest_of({**stated, "version": PHANTOM_VERSION})
-    root = folder / f"images-{key[:8]}"
+    settings = data.phantom
+    root = folder / f"images-{settings.digest[:8]}"
     if not (root / "manifest.csv").exists():
         patients = settings.patients_per_class * 4
-        with images_bar("synthetic images", patients * sum(low_high) // 2) as done:
+        with images_bar(
+            "synthetic images", patients * sum(settings.images_per_patient) // 2
+        ) as done:
             write_phantom(root, settings, on_image=done)
     return root
-
-
-def _settings(data: DataConfig) -> PrepareSettings:
-    if data.fit not in get_args(Fit):
-        raise InputError(f"data.fit is {data.fit!r}: allowed are {', '.join(get_args(Fit))}")
-    return PrepareSettings(
-        labels=tuple(data.labels) if data.labels else None,
-        spec=PreprocessSpec(data.size, data.fit),  # type: ignore[arg-type]
-        split=data.split,  # type: ignore[arg-type]
-        fractions=tuple(data.fractions),  # type: ignore[arg-type]
-        seed=data.split_seed,
-        near_duplicates=data.near_duplicates,
-        on_error=data.on_error,  # type: ignore[arg-type]
-        synthetic=data.synthetic,
-    )
 
 
 def _report(prepared: Prepared) -> None:

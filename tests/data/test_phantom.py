@@ -16,8 +16,9 @@ from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.data.phantom.render import render_patient
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
+from cxr.pipeline.config import compose
 
-SMALL = PhantomSettings(patients_per_class=2, images_per_patient=(1, 2), size_px=96, seed=7)
+SMALL = PhantomSettings(patients_per_class=2, images_per_patient=[1, 2], size_px=96, seed=7)
 COLUMNS = {
     "image",
     "label",
@@ -96,7 +97,7 @@ def test_another_seed_gives_other_images() -> None:
 
 
 def test_more_patients_leave_the_first_ones_unchanged(phantom: Path, tmp_path: Path) -> None:
-    more = PhantomSettings(patients_per_class=3, images_per_patient=(1, 2), size_px=96, seed=7)
+    more = PhantomSettings(patients_per_class=3, images_per_patient=[1, 2], size_px=96, seed=7)
     write_phantom(tmp_path / "more", more)
     before, after = contents(phantom), contents(tmp_path / "more")
     del before["manifest.csv"]
@@ -218,7 +219,7 @@ def test_interrupted_writing_leaves_nothing_and_keeps_what_was_there(tmp_path: P
 
 def test_an_earlier_phantom_is_replaced_whole(tmp_path: Path) -> None:
     write_phantom(tmp_path / "images", SMALL)
-    fewer = PhantomSettings(patients_per_class=1, images_per_patient=(1, 1), size_px=64, seed=8)
+    fewer = PhantomSettings(patients_per_class=1, images_per_patient=[1, 1], size_px=64, seed=8)
     write_phantom(tmp_path / "images", fewer)
     assert len(read_table(tmp_path / "images")) == len(CANONICAL)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
@@ -244,7 +245,8 @@ def test_each_image_is_reported(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"patients_per_class": 0}, "0 patients per class"),
-        ({"images_per_patient": (3, 2)}, "3 to 2 images"),
+        ({"images_per_patient": [3, 2]}, "3 to 2 images"),
+        ({"images_per_patient": [3]}, r"is \[3\]: fewest and most are needed"),
         ({"size_px": 16}, "size is 16"),
         ({"seed": -1}, "seed is -1"),
     ],
@@ -252,3 +254,9 @@ def test_each_image_is_reported(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PhantomSettings(**change)  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_those_of_make_train_and_find_its_images() -> None:
+    data = compose("prepare", ["data=phantom"]).data
+    assert data.phantom == PhantomSettings()
+    assert PhantomSettings().digest.startswith("04ccdf51")

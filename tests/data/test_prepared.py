@@ -13,10 +13,10 @@ from scipy import ndimage
 from cxr.data.manifest import manifest_table
 from cxr.data.prepared import Prepared, PrepareSettings, open_prepared, prepare
 from cxr.errors import InputError, MissingInputError
-from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import to_square
 from cxr.imaging.read import read_gray
 
-SETTINGS = PrepareSettings(labels=("normal", "viral"), spec=PreprocessSpec(48))
+SETTINGS = PrepareSettings(labels=["normal", "viral"], size=48)
 
 
 def draw(number: int, shape: tuple[int, int] = (60, 52)) -> np.ndarray:
@@ -114,9 +114,9 @@ def test_the_same_preparation_is_reused(source):
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 1},
-        {"spec": PreprocessSpec(48, "letterbox")},
-        {"spec": PreprocessSpec(32)},
+        {"split_seed": 1},
+        {"fit": "letterbox"},
+        {"size": 32},
         {"fractions": (0.6, 0.2, 0.2)},
         {"near_duplicates": False},
         {"synthetic": True},
@@ -276,7 +276,7 @@ def test_no_readable_image_at_all_is_said(source):
 def test_unknown_label_is_refused_before_anything_is_read(source):
     manifest, root, parent = source
     with pytest.raises(InputError) as caught:
-        prepare(manifest, root, parent, with_settings(labels=("normal", "covid")))
+        prepare(manifest, root, parent, with_settings(labels=["normal", "covid"]))
     first = manifest.loc[manifest["label"] == "viral", "image"].iloc[0]
     count = (manifest["label"] == "viral").sum()
     assert str(caught.value).startswith(
@@ -288,7 +288,7 @@ def test_unknown_label_is_refused_before_anything_is_read(source):
 
 def test_a_class_without_images_is_named(source):
     with pytest.raises(InputError, match="no image of class covid is left"):
-        prepare(*source, with_settings(labels=("normal", "covid", "viral")))
+        prepare(*source, with_settings(labels=["normal", "covid", "viral"]))
 
 
 def test_too_few_groups_leave_nothing_behind(source):
@@ -318,7 +318,7 @@ def test_full_disk_is_one_line_and_other_sets_stay(source, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(InputError, match="the disk is full: free some space") as caught:
-        prepare(*source, with_settings(seed=5))
+        prepare(*source, with_settings(split_seed=5))
     monkeypatch.undo()
     assert "\n" not in str(caught.value)
     assert leftovers(source[2]) == [before.folder.name]

@@ -92,7 +92,7 @@ def test_framing_strength_runs_from_none_to_all():
 
 def test_all_else_is_the_phantom_without_one(tmp_path):
     for shortcut in ("none", "marker"):
-        settings = PhantomSettings(1, (1, 1), size_px=64, seed=3, shortcut=shortcut)
+        settings = PhantomSettings(1, [1, 1], size_px=64, seed=3, shortcut=shortcut)
         write_phantom(tmp_path / shortcut, settings)
     for path in sorted((tmp_path / "none").rglob("*.*")):
         other = tmp_path / "marker" / path.relative_to(tmp_path / "none")
@@ -104,7 +104,7 @@ def test_all_else_is_the_phantom_without_one(tmp_path):
 
 def test_the_folder_of_a_framed_phantom_holds_framed_images_and_masks(tmp_path):
     for shortcut in ("none", "framing"):
-        settings = PhantomSettings(1, (1, 1), size_px=64, seed=3, shortcut=shortcut)
+        settings = PhantomSettings(1, [1, 1], size_px=64, seed=3, shortcut=shortcut)
         write_phantom(tmp_path / shortcut, settings)
     for path in sorted((tmp_path / "none").rglob("*.png")):
         other = tmp_path / "framing" / path.relative_to(tmp_path / "none")

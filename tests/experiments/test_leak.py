@@ -51,7 +51,9 @@ def overrides(root: Path, *extra: str) -> list[str]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Done:
     root = tmp_path_factory.mktemp("leak")
-    settings = PhantomSettings(patients_per_class=12, images_per_patient=(1, 1), size_px=64)
+    settings = PhantomSettings(
+        patients_per_class=12, images_per_patient=[1, 1], size_px=64, seed=2020
+    )
     write_phantom(root / "phantom", settings)
     manifest = pd.read_csv(root / "phantom" / "manifest.csv")
     for number, row in manifest.iterrows():

@@ -4,7 +4,7 @@ One patient is drawn from a seed of its own, so an image does not depend on how 
 there are or in which order they are made. H W pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ def render_patient(
     *,
     seed: int,
     size_px: int,
-    images: tuple[int, int],
+    images: Sequence[int],
     place: Callable[[Pose], Pose] = lambda pose: pose,
 ) -> tuple[Chest, list[PhantomImage]]:
     """Render all radiographs of one patient.

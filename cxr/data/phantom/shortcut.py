@@ -6,7 +6,6 @@ taken, so that masks move along; it draws nothing either. H W pixels.
 """
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from cxr.data.phantom.phantom_image import Pose
 from cxr.labels import CANONICAL
 
-Shortcut = Literal["none", "marker", "exposure", "framing"]
+SHORTCUTS = ("none", "marker", "exposure", "framing")
 
 MARKED = "covid"
 """The class that bears the marker."""
@@ -32,7 +31,7 @@ zoom, 0.05 in shift and 3 % in aspect anyway (standard deviations of ``draw_pose
 
 
 def plant(
-    pixels: NDArray[np.uint8], label: str, shortcut: Shortcut, *, strength: float = 1.0
+    pixels: NDArray[np.uint8], label: str, shortcut: str, *, strength: float = 1.0
 ) -> NDArray[np.uint8]:
     """Lay a shortcut on an image.
 
@@ -57,7 +56,7 @@ def plant(
     return pixels
 
 
-def frame(pose: Pose, label: str, shortcut: Shortcut, *, strength: float = 1.0) -> Pose:
+def frame(pose: Pose, label: str, shortcut: str, *, strength: float = 1.0) -> Pose:
     """Place the patient as images of the class are framed, if ``shortcut`` is ``framing``.
 
     Args:

@@ -4,10 +4,10 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,33 +15,39 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.data.phantom.render import render_patient
-from cxr.data.phantom.shortcut import Shortcut, frame, plant
+from cxr.data.phantom.shortcut import SHORTCUTS, frame, plant
 from cxr.errors import InputError
-from cxr.files import raise_if_unwritable
+from cxr.files import digest_of, raise_if_unwritable
 from cxr.labels import CANONICAL
 
 PHANTOM_VERSION = 2
 """Raised whenever equal settings give other pixels, so that kept images are made anew."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PhantomSettings:
-    """How many synthetic images, of what size."""
+    """Synthetic radiographs, made where no data is at hand."""
 
-    patients_per_class: int = 115
-    """Patients of each class, every one with a single class."""
-    images_per_patient: tuple[int, int] = (2, 4)
+    patients_per_class: int = 100
+    """Synthetic patients of each class, every one with a single class."""
+    images_per_patient: list[int] = field(default_factory=lambda: [2, 4])
     """Fewest and most images of one patient: same anatomy and disease, taken anew."""
     size_px: int = 128
     """Side of the square images."""
-    seed: int = 2020
-    """Another seed gives other patients."""
-    shortcut: Shortcut = "none"
-    """What is planted on purpose, for the audit to find: none, marker, exposure or framing."""
+    seed: int = 0
+    """Of everything drawn; another one gives other patients."""
+    shortcut: str = "none"
+    """none, or what is planted for the audit to find: marker (in a corner, one class), exposure or
+    framing (of its own for each class)."""
     shortcut_strength: float = 1.0
     """Of what is planted: 0 is nothing, 1 plain to see."""
 
     def __post_init__(self) -> None:
+        if len(self.images_per_patient) != 2:
+            raise InputError(
+                f"data.phantom.images_per_patient is {list(self.images_per_patient)}: fewest and "
+                "most are needed, [1, 4]"
+            )
         fewest, most = self.images_per_patient
         if self.patients_per_class < 1 or not 1 <= fewest <= most:
             raise InputError(
@@ -52,14 +58,25 @@ class PhantomSettings:
             raise InputError(f"phantom size is {self.size_px}: allowed are 64 to 1024 pixels")
         if self.seed < 0:
             raise InputError(f"phantom seed is {self.seed}: allowed are 0 and above")
-        if self.shortcut not in (allowed := get_args(Shortcut)):
+        if self.shortcut not in SHORTCUTS:
             raise InputError(
-                f"phantom shortcut is {self.shortcut!r}: allowed are {', '.join(allowed)}"
+                f"phantom shortcut is {self.shortcut!r}: allowed are {', '.join(SHORTCUTS)}"
             )
         if not 0 <= self.shortcut_strength <= 1:
             raise InputError(
                 f"phantom shortcut_strength is {self.shortcut_strength}: allowed are 0 to 1"
             )
+
+    @property
+    def digest(self) -> str:
+        """What tells one phantom from another: the settings and the version of what draws."""
+        stated = asdict(self)
+        # As before there was the choice, so that images made then are found.
+        if self.shortcut == "none" or self.shortcut_strength == 1:
+            del stated["shortcut_strength"]
+        if self.shortcut == "none":
+            del stated["shortcut"]
+        return digest_of({**stated, "version": PHANTOM_VERSION})
 
 
 def write_phantom(
