@@ -59,7 +59,7 @@ def share_interval(hits: ArrayLike, groups: ArrayLike) -> Interval:
 
 
 def wilson_interval(share: float, count: float, confidence: float = CONFIDENCE) -> Interval:
-    """Return Wilson's interval of a share of so many independent answers, which need not be whole.
+    """Return Wilson's interval of a share of ``count`` (not always whole) answers.
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22:209-212.
     """
@@ -222,7 +222,7 @@ def undefined() -> Interval:
 
 def _none_seen(value: float, patients: int, confidence: float = CONFIDENCE) -> Interval:
     """Return what a share that is the same in all of so many patients leaves open."""
-    reach = wilson_interval(0.0, patients, confidence)["high"]
+    reach = wilson_interval(0.0, patients, confidence)["high"] if patients else 1.0
     return {"value": value, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
 
 
