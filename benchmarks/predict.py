@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from cxr.bundle.export import output_names
 from cxr.bundle.format import MODEL_FILES, read_info
-from cxr.bundle.graph import output_names
 from cxr.bundle.runtimes import RUNTIMES, open_runtime
 from cxr.errors import InputError
 from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs

@@ -1,4 +1,4 @@
-"""export: see --help, and cxr/stages/export.py."""
+"""export: see --help, and cxr/pipeline/export_stage.py."""
 
 from cxr.pipeline.config import ExportConfig, script
 from cxr.pipeline.export_stage import export_stage

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxr.bundle.compare import PROBS_LIMIT, GateError, largest_gap
-from cxr.bundle.graph import grid_of
+from cxr.bundle.export import grid_of
 from cxr.bundle.runtimes import Arrays, Runtime
 from cxr.explain.gradcam import closed_form_cam, ensemble_cam
 from cxr.models.build import Member

@@ -3,6 +3,7 @@
 H W pixels of an image as read.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ class Prediction:
     name: str
     note: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def film(self) -> NDArray[np.uint8]:
+        """Return ``image`` under the name that version 0.1 gave it."""
+        warnings.warn("Prediction.film is now Prediction.image", DeprecationWarning, stacklevel=2)
+        return self.image
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without pixels; an undefined score is None."""

@@ -1,5 +1,6 @@
 """A bundle being written, run over validation and test: gates that need whole splits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.bundle.compare import check_classes, check_metrics, tie_slack
-from cxr.bundle.format import MODEL_FILES
+from cxr.bundle.format import MODEL_FILE
 from cxr.bundle.gates import run_images
 from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
 from cxr.console import images_bar, log
@@ -45,52 +46,22 @@ class Exported:
     ensemble: Ensemble
     threads: int
 
-    def runtime(self, file: str) -> Runtime:
-        """Load one of its graphs."""
-        return open_runtime(
-            self.fresh / file, runtime="onnxruntime", variant="float32", threads=self.threads
-        )
+    def runtime(self) -> Runtime:
+        """Load its graph."""
+        return open_runtime(self.fresh / MODEL_FILE, threads=self.threads)
 
     def features_of(self, image_batch: NDArray[np.uint8], runtime: Runtime) -> Arrays:
         """Return each member's features (n, C) of (n, S, S) images."""
         names = {f"features_{name}": name for name in self.ensemble.members}
-        found = runtime.run(image_batch[:, None], list(names))
-        return {names[key]: values for key, values in found.items()}
+        arrays = runtime.run(image_batch[:, None], list(names))
+        return {names[key]: values for key, values in arrays.items()}
 
-    def rows(self, images: pd.Series) -> NDArray[np.int64]:
-        """Return where images stand in the prepared set."""
+    def run(self, images: Sequence[str], title: str) -> Arrays:
+        """Return ``PROBS`` of images through the graph, with a bar."""
         position = pd.Series(np.arange(len(self.prepared.table)), self.prepared.table["image"])
-        return np.asarray(position.loc[images], np.int64)
-
-    def run(self, file: str, images: pd.Series, title: str, *, features: bool = False) -> Arrays:
-        """Return ``PROBS`` of images through a graph, features too where asked, with a bar."""
-        wanted = [*PROBS]
-        wanted += [f"features_{name}" for name in self.ensemble.members] if features else []
-        runtime = self.runtime(file)
-        with images_bar(title, len(images)) as done:
-            return run_images(
-                runtime, self.prepared.pixels, self.rows(images), wanted, on_image=done
-            )
-
-
-@dataclass(frozen=True)
-class Splits:
-    """What the float32 graph answers on whole splits.
-
-    Attributes:
-        val_images: (n,) names.
-        val_targets: (n,) class positions.
-        val_probs: (n, K) of the ensemble.
-        test: outputs on the evaluation's predictions table, in its order; None where the run
-            is not evaluated.
-        gates: what to keep of the comparisons in ``bundle.json``.
-    """
-
-    val_images: pd.Series
-    val_targets: NDArray[np.int64]
-    val_probs: NDArray[Any]
-    test: Arrays | None
-    gates: dict[str, Any]
+        rows = np.asarray(position.loc[list(images)], np.int64)
+        with images_bar(title, len(rows)) as done:
+            return run_images(self.runtime(), self.prepared.pixels, rows, PROBS, on_image=done)
 
 
 def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -128,29 +99,32 @@ def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, An
     }
 
 
-def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
+def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> dict[str, Any]:
     """Run the graph over validation, and test where that was opened, and compare.
 
     Args:
         exported: with its graph written.
         metrics: of ``read_metrics``; without them the test split stays shut.
 
+    Returns:
+        What to keep of the comparisons in ``bundle.json``.
+
     Raises:
         GateError: another class on an image, or another metric.
     """
-    file, ensemble = MODEL_FILES["float32"], exported.ensemble
+    ensemble = exported.ensemble
     aligned = validation_predictions(exported.folder, ensemble.members, ensemble.labels)
-    images = pd.Series(list(aligned.images))
-    wanted = all_probs(aligned.logits, ensemble)[WEIGHTED]
-    val = exported.run(file, images, "validation images, exported")["probs"]
-    gates: dict[str, Any] = {"val": check_classes(val, wanted, list(images), "validation")}
+    images = list(aligned.images)
+    trained = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    val = exported.run(images, "validation images, exported")["probs"]
+    gates: dict[str, Any] = {"val": check_classes(val, trained, images, "validation")}
     if metrics is None:
         log.info("the run is not evaluated: the graph was checked on validation alone")
-        return Splits(images, aligned.targets, val, None, gates | {"test": NOT_EVALUATED})
+        return gates | {"test": NOT_EVALUATED}
     table = read_predictions(exported.folder / "evaluation" / "predictions.csv")
-    test = exported.run(file, table["image"], "test images, exported")
-    wanted = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
-    gates["test"] = check_classes(test["probs"], wanted, table["image"].tolist(), "test")
+    test = exported.run(table["image"].tolist(), "test images, exported")
+    trained = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
+    gates["test"] = check_classes(test["probs"], trained, table["image"].tolist(), "test")
     gates["test"]["metrics"] = check_metrics(
         values_of(evaluate_arrays(exported, table, test, metrics)),
         values_of(metrics),
@@ -162,7 +136,7 @@ def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
         len(images),
         len(table),
     )
-    return Splits(images, aligned.targets, val, test, gates)
+    return gates
 
 
 def evaluate_arrays(

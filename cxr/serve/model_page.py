@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
-from cxr.bundle.show import promise_words, set_coverage
+from cxr.bundle.format import promise_words, set_coverage
 from cxr.reliability.conformal import thresholds_of
 from cxr.serve.phrases import coverage_words
 from cxr.serve.queue import Busy, current_predictor

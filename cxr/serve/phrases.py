@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup, escape
 
-from cxr.bundle.show import promise_words
+from cxr.bundle.format import promise_words
 from cxr.labels import CANONICAL
 from cxr.serve.records import percent
 from cxr.serve.serving import serving

@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from cxr.bundle.format import set_coverage
 from cxr.bundle.maps import HeatMaps
-from cxr.bundle.show import set_coverage
 from cxr.errors import InputError
 from cxr.imaging.raster import FORMATS
 from cxr.serve import queue

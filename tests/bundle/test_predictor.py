@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import cxr
-from cxr.bundle.format import read_info
+from cxr.bundle.format import read_info, write_info
 from cxr.bundle.predictor import BATCH, Prediction, Predictor
 from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import read_predictions
@@ -71,23 +72,23 @@ def test_says_what_it_is(tiny_bundle, predictor):
     assert cxr.Predictor is Predictor
 
 
-def test_a_path_bytes_and_pixels_give_the_same(predictor, radiographs, tmp_path):
+def test_a_path_bytes_and_pixels_give_the_same(predictor, images, tmp_path):
     path = tmp_path / "image.png"
-    path.write_bytes(png(radiographs[0]))
-    wanted = predictor.predict(radiographs[0])
-    for image in (
+    path.write_bytes(png(images[0]))
+    wanted = predictor.predict(images[0])
+    for given in (
         path,
         str(path),
         path.read_bytes(),
         memoryview(path.read_bytes()),
-        radiographs[0].astype(np.uint16) * 256,
-        np.asfortranarray(radiographs[0]),
+        images[0].astype(np.uint16) * 256,
+        np.asfortranarray(images[0]),
     ):
-        found = predictor.predict(image)
+        found = predictor.predict(given)
         assert found.probs == wanted.probs
-        assert np.array_equal(found.radiograph, radiographs[0])
+        assert np.array_equal(found.image, images[0])
     assert predictor.predict(path).name == str(path)
-    assert predictor.predict(radiographs[0], names="mine").name == "mine"
+    assert predictor.predict(images[0], names="mine").name == "mine"
 
 
 def test_a_sequence_gives_a_list(predictor, images):
@@ -143,19 +144,12 @@ def test_an_unknown_level_names_the_allowed_ones(predictor, images):
         list(predictor.predict_each([], level=0.5))
 
 
-def test_a_bad_image_is_an_error_in_its_place(predictor, radiographs, tmp_path):
+def test_a_bad_image_is_an_error_in_its_place(predictor, images, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")
-    images = [
-        radiographs[0],
-        bad,
-        tmp_path / "absent.png",
-        radiographs[1].astype(float),
-        radiographs,
-        radiographs[1],
-    ]
-    names = [f"image {index}" for index in range(len(images))]
-    found = list(predictor.predict_each(images, names=names))
+    mixed = [images[0], bad, tmp_path / "absent.png", images[1].astype(float), images, images[1]]
+    names = [f"image {index}" for index in range(len(mixed))]
+    found = list(predictor.predict_each(mixed, names=names))
     assert [isinstance(one, InputError) for one in found] == [False, True, True, True, True, False]
     assert found[-1].name == "image 5"
     for index, one in enumerate(found[1:5], start=1):
@@ -163,7 +157,7 @@ def test_a_bad_image_is_an_error_in_its_place(predictor, radiographs, tmp_path):
         assert "\n" not in str(one)
     assert isinstance(found[2], MissingInputError)
     with pytest.raises(InputError, match="is no image"):
-        predictor.predict([radiographs[0], bad])
+        predictor.predict([images[0], bad])
 
 
 def test_images_are_pulled_a_few_at_a_time(predictor, images):
@@ -177,6 +171,12 @@ def test_images_are_pulled_a_few_at_a_time(predictor, images):
 
     next(predictor.predict_each(endless()))
     assert pulled == BATCH
+
+
+def test_the_old_name_of_the_pixels_still_works_with_a_warning(predictor, images):
+    found = predictor.predict(images[0])
+    with pytest.deprecated_call(match=r"now Prediction\.image"):
+        assert found.film is found.image
 
 
 def test_many_threads_give_the_same_as_one(predictor, images):
@@ -201,8 +201,7 @@ def test_a_prediction_is_plain_values_for_json(predictor, images):
     ("options", "message"),
     [
         ({"runtime": "tensorrt"}, "allowed are onnxruntime, openvino"),
-        ({"variant": "float16"}, "allowed are float32, int8"),
-        ({"variant": "bfloat16"}, "with onnxruntime allowed are float32, int8"),
+        ({"variant": "int8"}, "variants of 8 bits and bfloat16 are gone; leave it out"),
         ({"threads": -1}, "threads is -1"),
     ],
 )
@@ -218,6 +217,18 @@ def test_a_spoilt_bundle_is_refused(changeable):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.onnx was changed"):
         Predictor(changeable)
+
+
+def test_a_bundle_of_version_0_1_with_an_8_bit_graph_is_read(changeable, predictor, images):
+    info = read_info(changeable)
+    shutil.copy(changeable / "model.onnx", changeable / "model-int8.onnx")
+    values = {key: info[key] for key in info if key not in ("format", "files", "fingerprint")}
+    entry = {"file": "model-int8.onnx", "test": {"int8": 0.9}}
+    write_info(changeable, values | {"models": {**values["models"], "int8": entry}})
+    old = Predictor(changeable, threads=1)
+    assert old.predict(images[0]).probs == predictor.predict(images[0]).probs
+    with pytest.raises(InputError, match="leave it out"):
+        Predictor(changeable, variant="int8")
 
 
 def test_openvino_gives_the_same(tiny_bundle, predictor, images):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from cxr.bundle.format import read_info
-from cxr.bundle.show import describe
+from cxr.bundle.format import describe, read_info
 from cxr.errors import InputError
 from cxr.pipeline.run_folder import SYNTHETIC
 
@@ -19,7 +18,6 @@ def test_a_bundle_is_described_in_aligned_lines(tiny_bundle):
         "normal, covid, bacterial, viral",
         "mobilenetv2",
         "64 px",
-        "float32: model.onnx",
         "accuracy",
         SYNTHETIC,
     ]

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from cxr.bundle import predictor as predictor_module
-from cxr.bundle.format import FORMAT, fingerprint_of, read_info, write_info
+from cxr.bundle.format import FORMAT, describe, fingerprint_of, read_info, write_info
 from cxr.bundle.predictor import Predictor
-from cxr.bundle.show import describe
 from cxr.cli import main
 from cxr.evaluation.confidence import measure_certainty
 from cxr.evaluation.evaluate import build_predictions
