@@ -48,13 +48,8 @@ def main() -> None:
         "CXR_DATA_FOLDER": str(given.data),
         "CXR_BIND": f"127.0.0.1:{given.port}",
     }
-    command = [
-        "-m",
-        "gunicorn",
-        "--config",
-        "python:cxr.serve.gunicorn_conf",
-        "cxr.serve:create_app()",
-    ]
+    settings = "python:cxr.serve.gunicorn_conf"
+    command = ["-m", "gunicorn", "--config", settings, "cxr.serve:create_app()"]
     os.execve(sys.executable, [sys.executable, *command], environment)
 
 

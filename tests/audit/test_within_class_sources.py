@@ -111,7 +111,7 @@ def test_few_images_are_named():
     assert "normal has one source (a)" in found.reason
 
 
-def test_a_image_of_another_source_alarms_nobody():
+def test_an_image_of_another_source_alarms_nobody():
     clean = 0
     for seed in range(20):
         rng = np.random.default_rng(seed)

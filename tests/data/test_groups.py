@@ -184,7 +184,7 @@ def test_near_pairs_refuses_a_distance_out_of_range():
 
 
 @pytest.mark.parametrize("index", range(8))
-def test_every_orientation_of_a_image_is_found(images, index):
+def test_every_orientation_of_an_image_is_found(images, index):
     squares = np.concatenate([images, orient(images[3], index)[None]])
     found = find_copies(table_of(13)["sha256"].to_numpy(object), squares)
     assert found.pairs.tolist() == [[3, 12]]

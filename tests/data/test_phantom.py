@@ -42,7 +42,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def radiographs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels, classes and patients of a sample that is large enough for a linear model."""
     pixels, targets, patients = [], [], []
     for target, label in enumerate(CANONICAL):

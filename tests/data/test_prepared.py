@@ -51,8 +51,8 @@ def source(tmp_path: Path) -> tuple[pd.DataFrame, Path, Path]:
     return images(tmp_path / "images"), tmp_path / "images", tmp_path / "prepared"
 
 
-def add(manifest: pd.DataFrame, root: Path, image: np.ndarray, **row: str) -> pd.DataFrame:
-    save(root, row["image"], image)
+def add(manifest: pd.DataFrame, root: Path, pixels: np.ndarray, **row: str) -> pd.DataFrame:
+    save(root, row["image"], pixels)
     return pd.concat([manifest, manifest_table([row])], ignore_index=True)
 
 

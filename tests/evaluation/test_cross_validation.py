@@ -79,7 +79,7 @@ def test_table_ends_with_mean_and_range():
 
 
 @pytest.mark.parametrize("images", ["abcdefg", "abcdefgx"])
-def test_a_image_that_no_fold_tested_is_refused(images):
+def test_an_image_that_no_fold_tested_is_refused(images):
     results = [result(list("abcd"), [True] * 4), result(list("efgh"), [True] * 4)]
     with pytest.raises(InputError, match="the folds predict 8 images"):
         pooled(results, list(images))

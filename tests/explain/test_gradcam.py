@@ -117,7 +117,7 @@ FAST = sorted(set(library_methods()) - {"AblationCAM", "ScoreCAM", "SESS"})
 
 
 @pytest.mark.parametrize("method", FAST)
-def test_every_method_of_the_library_maps_a_image(mobilenet, method):
+def test_every_method_of_the_library_maps_an_image(mobilenet, method):
     maps = library_cam(mobilenet, make_images(2, 96), torch.tensor([0, 2]), method=method)
     assert maps.shape == (2, 96, 96)
     assert float(maps.min()) >= 0

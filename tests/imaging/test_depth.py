@@ -117,7 +117,7 @@ def test_a_narrow_range_is_spread_between_robust_percentiles(offset):
     assert "of 65535: spread to the full range" in found.warnings[0]
 
 
-def test_a_image_of_low_contrast_gets_its_grays_back():
+def test_an_image_of_low_contrast_gets_its_grays_back():
     deep = (30_000 + chest().astype(np.uint16) * 4).astype(np.uint16)
     found = read_gray(encoded(deep))
     assert np.corrcoef(found.ravel(), chest().ravel())[0, 1] > 0.999
@@ -163,7 +163,7 @@ def test_nothing_sensible_is_refused(deep):
     assert "export it again with its whole range of grays" in message
 
 
-def test_a_image_black_beside_its_white_letters_is_refused():
+def test_an_image_black_beside_its_white_letters_is_refused():
     deep = deepened(chest(), 11)
     deep[5:25, 100:130] = 65535
     assert "nearly blank" in error_of(deep)

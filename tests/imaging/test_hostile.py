@@ -147,13 +147,13 @@ def test_whole_seeds_are_read(kind):
 
 @often
 @given(kind=st.sampled_from(sorted(seeds())), places=edits, kept=shares)
-def test_spoiled_and_cut_files_give_a_image_or_an_error(kind, places, kept):
+def test_spoiled_and_cut_files_give_an_image_or_an_error(kind, places, kept):
     outcome(spoiled(seeds()[kind], places, kept))
 
 
 @often
 @given(kind=st.sampled_from(sorted(seeds())), places=early_edits)
-def test_spoiled_headers_give_a_image_or_an_error(kind, places):
+def test_spoiled_headers_give_an_image_or_an_error(kind, places):
     outcome(spoiled(seeds()[kind], places, 1.0))
 
 
@@ -190,7 +190,7 @@ def test_random_bytes_are_refused(data, mark):
     ),
     kind=st.sampled_from(["", "dicom_rle", "dicom_j2k", "dicom_lossless"]),
 )
-def test_lying_headers_give_a_image_or_an_error(lies, kind):
+def test_lying_headers_give_an_image_or_an_error(lies, kind):
     pixels = noise(8) if kind == "dicom_j2k" else noise()
     image = made.dataset(pixels, **{"BitsStored": 8 * pixels.dtype.itemsize, **lies})
     frame = {
@@ -220,7 +220,7 @@ def test_jpeg_ls_that_never_ends_is_stopped(tmp_path, monkeypatch):
 
 @settings(often, max_examples=3)
 @given(places=edits, kept=shares)
-def test_spoiled_jpeg_ls_gives_a_image_or_an_error(places, kept):
+def test_spoiled_jpeg_ls_gives_an_image_or_an_error(places, kept):
     outcome(spoiled(jpeg_ls_seed(), places, kept))
 
 

@@ -25,7 +25,7 @@ def test_unknown_fit_is_refused():
         PreprocessSpec(64, "crop")  # type: ignore[arg-type]
 
 
-def test_stretch_leaves_a_image_of_the_right_size_alone():
+def test_stretch_leaves_an_image_of_the_right_size_alone():
     source = image(64, 64)
     assert np.array_equal(to_square(source, PreprocessSpec(64)), source)
 

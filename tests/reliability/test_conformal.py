@@ -56,7 +56,7 @@ def test_too_few_patients_give_no_threshold(level, fewest):
     assert conformal_threshold(np.zeros(len(names) - 5), names[5:], level) is None
 
 
-def test_a_image_weighs_one_by_the_images_of_its_patient():
+def test_an_image_weighs_one_by_the_images_of_its_patient():
     # By hand: a has 4 images of 1/4, b and c one each; at 0.5 patients must weigh 4 * 0.5 = 2.
     scores, names = [0.1, 0.2, 0.3, 0.4, 0.35, 0.9], list("aaaabc")
     assert conformal_threshold(scores, names, 0.5) == 0.4

@@ -180,7 +180,7 @@ def test_every_way_to_a_prediction_gives_the_sets_per_class(
     for k, label in enumerate(LABELS):
         share = measured["per_class"][label]
         assert share["value"] == pytest.approx(np.mean(held[k::3]))
-        assert (share["films"], share["patients"]) == (4, 4)
+        assert (share["images"], share["patients"]) == (4, 4)
     assert of_predictor(bundle, tmp_path) == wanted
     assert of_command(bundle, tmp_path) == wanted
     app = create_app(Settings.load(config | {"bundle": bundle}, environ={}))

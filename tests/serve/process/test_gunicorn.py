@@ -27,7 +27,8 @@ def test_two_processes_share_accounts_limits_and_figures(server):
         **{"Content-Type": "image/png"},
     )
     assert status == 429
-    assert 1 <= int(headers["Retry-After"]) <= 60
+    # Five at the very start of a window have faded to four 12 s into the next one.
+    assert 1 <= int(headers["Retry-After"]) <= 73
     assert json.loads(body)["retry_after_s"] == int(headers["Retry-After"])
     assert server.stop() == 0
     assert not list(server.root.glob("cxr-metrics-*")), "figures of an ended server stay nowhere"
