@@ -106,7 +106,7 @@ def list_accounts() -> None:
     """Show the accounts and how much they use."""
     with serving().database.read() as store:
         rows = accounts.list_usage(store, utc_now())
-    heads = ("name", "role", "state", "films", "kept", "last login")
+    heads = ("name", "role", "state", "images", "kept", "last login")
     _table(
         heads,
         (
@@ -114,7 +114,7 @@ def list_accounts() -> None:
                 row.user.name,
                 row.user.role,
                 "disabled" if row.user.disabled else "active",
-                str(row.films),
+                str(row.images),
                 str(row.kept),
                 f"{row.user.login_at:%Y-%m-%d %H:%M}" if row.user.login_at else "never",
             )

@@ -1,4 +1,4 @@
-"""Pages of one's own films: upload, history, deleting. The result's page is ``results``."""
+"""Pages of one's own images: upload, history, deleting. The result's page is ``results``."""
 
 import contextlib
 from collections.abc import Sequence
@@ -22,16 +22,14 @@ from werkzeug.datastructures import FileStorage
 
 from cxr.errors import InputError
 from cxr.serve.login import current_user, wants_json
-from cxr.serve.phrases import sentence
-from cxr.serve.queue import Busy
-from cxr.serve.records import (
+from cxr.serve.phrases import percent, sentence
+from cxr.serve.prediction_service import (
     RateLimitedError,
     TooLargeError,
     check_size,
     forget,
     forget_all,
-    percent,
-    predict_and_keep,
+    predict_and_store,
 )
 from cxr.serve.retention import tidy_sometimes
 from cxr.serve.serving import serving
@@ -43,13 +41,14 @@ from cxr.serve.store.predictions import (
 )
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.uploads import StorageError
+from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A film that got no result: what it is called, why, the status, when to come back."""
+    """An image that got no result: what it is called, why, the status, when to come back."""
 
     name: str
     reason: str
@@ -66,11 +65,12 @@ def upload() -> ResponseReturnValue:
 
 @blueprint.post("/")
 def try_upload() -> ResponseReturnValue:
-    """Predict the films of the form; a script sends them one by one and wants JSON."""
-    files = [file for file in request.files.getlist("film") if file.filename]
+    """Predict the images of the form; a script sends them one by one and wants JSON."""
+    uploads = request.files.getlist("image") + request.files.getlist("film")  # as 0.1 called it
+    files = [file for file in uploads if file.filename]
     most = serving().settings.upload_files
     if not files:
-        return _failed([Failure("", "No film was chosen: choose at least one file.", 422)])
+        return _failed([Failure("", "No image was chosen: choose at least one file.", 422)])
     if len(files) > most:
         reason = f"{len(files)} files were chosen: at most {most} go at once."
         return _failed([Failure("", reason, 422)])
@@ -86,7 +86,7 @@ def try_upload() -> ResponseReturnValue:
     if not rows:
         return _failed(failures)
     if wants_json():
-        return jsonify(films=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
+        return jsonify(images=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
     for failure in failures:
         flash(f"{failure.name}: {failure.reason}", "error")
     if len(rows) == 1 and not failures:
@@ -97,10 +97,10 @@ def try_upload() -> ResponseReturnValue:
 @blueprint.get("/uploaded")
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
-    wanted = request.args.getlist("id")[: serving().settings.upload_files]
+    ids = request.args.getlist("id")[: serving().settings.upload_files]
     with serving().database.read() as store:
-        found = [own_prediction(store, current_user().id, name) for name in wanted]
-    rows = [row for row in found if row is not None]
+        own = [own_prediction(store, current_user().id, name) for name in ids]
+    rows = [row for row in own if row is not None]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -112,17 +112,12 @@ def history() -> ResponseReturnValue:
     search, outcome = request.args.get("q", "")[:100], request.args.get("outcome", "")[:64]
     user = current_user()
     with serving().database.read() as store:
-        found = own_predictions(
-            store,
-            user.id,
-            search=search,
-            outcome=outcome,
-            page=request.args.get("page", 1, type=int),
-        )
+        number = request.args.get("page", 1, type=int)
+        page = own_predictions(store, user.id, search=search, outcome=outcome, page=number)
         outcomes = own_outcomes(store, user.id)
     return render_template(
         "history.html",
-        page=found,
+        page=page,
         search=search,
         outcome=outcome,
         outcomes=outcomes,
@@ -145,7 +140,7 @@ def delete(prediction_id: str) -> ResponseReturnValue:
     """Delete a result and its files."""
     if not forget(current_user().id, prediction_id):
         abort(404)
-    flash("The film and its result are deleted.", "success")
+    flash("The image and its result are deleted.", "success")
     return redirect(url_for("pages.history"), 303)
 
 
@@ -169,7 +164,7 @@ def _predict(file: FileStorage) -> PredictionRow | Failure:
         size = file.seek(0, 2) or file.tell()
         check_size(size, serving().settings.upload_bytes)
         file.seek(0)
-        return predict_and_keep(file.read(), name=name, user_id=current_user().id, origin="page")
+        return predict_and_store(file.read(), name=name, user_id=current_user().id, origin="page")
     except TooLargeError as error:
         return Failure(name, sentence(error), 413)
     except InputError as error:

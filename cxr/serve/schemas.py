@@ -30,18 +30,18 @@ class MapQuery(Schema):
     opacity = fields.Float(
         load_default=0.5,
         validate=validate.Range(0, 1),
-        metadata=_said("Of the map over the film; 0 shows the film."),
+        metadata=_said("Of the map over the image; 0 shows the image."),
     )
     caption = fields.Boolean(
         load_default=True,
         metadata=_said(
-            "Whether a strip below says what is shown; without it the picture has the film's size."
+            "Whether a strip below says what is shown; without it the picture has the image's size."
         ),
     )
 
 
 class PredictionSchema(Schema):
-    """A film's result."""
+    """An image's result."""
 
     class Meta:
         """Options."""
@@ -52,7 +52,7 @@ class PredictionSchema(Schema):
     created_at = fields.DateTime(required=True, metadata=_said("UTC."))
     refused = fields.Boolean(
         required=True,
-        metadata=_said("The film is unlike those the model was trained on: no class is given."),
+        metadata=_said("The image is unlike those the model was trained on: no class is given."),
     )
     refusals = fields.List(fields.String(), metadata=_said("Why, a sentence each."))
     label = fields.String(allow_none=True, metadata=_said("The most probable class."))
@@ -79,8 +79,8 @@ class PredictionSchema(Schema):
         values=fields.Dict(),
         allow_none=True,
         metadata=_said(
-            "Class to share of test films whose set of this level held it, with interval and "
-            "numbers of films and patients; empty where it was not measured, null where the set "
+            "Class to share of test images whose set of this level held it, with interval and "
+            "numbers of images and patients; empty where it was not measured, null where the set "
             "has one threshold for all classes (version 0.1)."
         ),
     )
@@ -88,11 +88,11 @@ class PredictionSchema(Schema):
         allow_none=True, metadata=_said("A human should decide: the model is not sure enough.")
     )
     ood_score = fields.Float(
-        allow_none=True, metadata=_said("How far the film is from those the model knows.")
+        allow_none=True, metadata=_said("How far the image is from those the model knows.")
     )
     warnings = fields.List(fields.String(), metadata=_said("What was odd about the file."))
-    width_px = fields.Integer(metadata=_said("Of the film."))
-    height_px = fields.Integer(metadata=_said("Of the film."))
+    width_px = fields.Integer(metadata=_said("Of the image."))
+    height_px = fields.Integer(metadata=_said("Of the image."))
     fingerprint = fields.String(metadata=_said("Of the bundle that answered."))
     note = fields.String(metadata=_said("What the bundle says of itself."))
     notice = fields.String(required=True, metadata=_said(RESEARCH_USE))
@@ -106,7 +106,7 @@ class PredictionSchema(Schema):
         values=fields.Dict(keys=fields.String(), values=fields.String()),
         metadata=_said(
             "Where asked for: 'ensemble' and every member, then every class, to a gray PNG in "
-            "base64 that covers the film; white speaks most for the class."
+            "base64 that covers the image; white speaks most for the class."
         ),
     )
 
@@ -121,7 +121,7 @@ class ModelSchema(Schema):
     fingerprint = fields.String(required=True, metadata=_said("Digest of the bundle."))
     format = fields.Integer(allow_none=True, metadata=_said("Version of the bundle's layout."))
     synthetic = fields.Boolean(
-        allow_none=True, metadata=_said("Trained on synthetic pictures: of no use on films.")
+        allow_none=True, metadata=_said("Trained on synthetic pictures: of no use on images.")
     )
     note = fields.String(metadata=_said("What the bundle says of itself."))
     intended_use = fields.String(required=True, metadata=_said("And what it is not for."))
@@ -130,7 +130,7 @@ class ModelSchema(Schema):
         metadata=_said("On the test split, with intervals, of sets too; null: not evaluated."),
     )
     preprocess = fields.Dict(
-        allow_none=True, metadata=_said("How a film becomes the square that is classified.")
+        allow_none=True, metadata=_said("How an image becomes the square that is classified.")
     )
     notice = fields.String(required=True, metadata=_said(RESEARCH_USE))
 

@@ -92,7 +92,7 @@ def _add_headers(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", HSTS)
-    if request.endpoint == "static":
+    if request.endpoint in ("static", "viewer"):
         response.headers["Cache-Control"] = STATIC_AGE
     else:
         response.headers.setdefault("Cache-Control", "no-store")

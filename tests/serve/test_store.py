@@ -136,7 +136,7 @@ def test_upgrade_from_the_first_revision_keeps_every_row(blank):
         found = session.scalars(sa.select(PredictionRow).order_by(PredictionRow.id)).all()
         assert [item.result for item in found] == [{"n": n} for n in range(5)]
         days = session.scalars(sa.select(Usage).order_by(Usage.user_id, Usage.day)).all()
-        assert [(u.user_id, u.day, u.films, u.refused) for u in days] == [
+        assert [(u.user_id, u.day, u.images, u.refused) for u in days] == [
             (1, date(2026, 2, 28), 1, 0),
             (1, date(2026, 3, 1), 2, 1),
             (2, date(2026, 2, 28), 1, 0),
@@ -202,7 +202,7 @@ def test_history_shows_own_rows_alone(database):
         assert predictions.delete_prediction(session, eve, mine.id) is None
         assert predictions.delete_prediction(session, ann, mine.id) == mine.stem
         rows = users.list_usage(session, NOW)
-    assert [(item.films, item.refused, item.kept) for item in rows] == [(2, 1, 1), (1, 0, 1)]
+    assert [(item.images, item.refused, item.kept) for item in rows] == [(2, 1, 1), (1, 0, 1)]
 
 
 def test_retention_deletes_what_is_older(database):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from cxr.serve.store.rows import FILE_NAME_CHARS, PredictionRow, Usage
 
 REFUSED = "refused"
-"""What the history calls the outcome of a film that was refused; no class may be named so."""
+"""What the history calls the outcome of an image that was refused; no class may be named so."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def new_id() -> str:
 
 
 def clean_file_name(name: str) -> str:
-    """Return what the history calls a film: the last part of a path, printable, not too long."""
+    """Return what the history calls an image: the last part of a path, printable, not too long."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     shown = " ".join("".join(letter for letter in last if letter.isprintable()).split())
     if len(shown) > FILE_NAME_CHARS:
         half = FILE_NAME_CHARS // 2
         shown = f"{shown[: half - 1]}…{shown[-half:]}"
-    return shown or "film"
+    return shown or "image"
 
 
 def save_prediction(session: Session, row: PredictionRow) -> None:
@@ -57,7 +57,7 @@ def save_prediction(session: Session, row: PredictionRow) -> None:
 
 
 def add_usage(session: Session, user_id: int, origin: str, *, refused: bool, now: datetime) -> None:
-    """Count one film of a user's day."""
+    """Count one image of a user's day."""
     sqlite = session.get_bind().dialect.name == "sqlite"
     insert = insert_sqlite if sqlite else insert_postgresql
     row = insert(Usage).values(
@@ -91,7 +91,7 @@ def own_predictions(
     Args:
         session: a reading one.
         user_id: whose.
-        search: part of a film's name or of an outcome, in any case of letters.
+        search: part of an image's name or of an outcome, in any case of letters.
         outcome: a class or ``refused``; any by default.
         page: from 1; beyond the last one the last one is returned.
         per_page: rows on a page.

@@ -23,10 +23,10 @@ class UserUsage:
     """An account and how much it uses."""
 
     user: User
-    films: int
+    images: int
     """Since the account was made, deleted ones included."""
     refused: int
-    films_30_days: int
+    images_30_days: int
     kept: int
     """In the history now."""
 

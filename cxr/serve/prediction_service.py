@@ -1,6 +1,6 @@
-"""The one road of a film, for pages and API alike: checked, predicted, kept.
+"""The one way of an image, for pages and API alike: admitted, checked, predicted, stored.
 
-Whatever fails on the way leaves neither a row nor files behind.
+Whatever fails on the way leaves neither a row nor files behind. H W pixels of an image.
 """
 
 import io
@@ -8,15 +8,19 @@ import warnings
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
+from flask import request
 from PIL import Image
 
 from cxr.bundle.format import set_coverage
-from cxr.bundle.maps import HeatMaps
+from cxr.bundle.maps import OPACITY, captioned, overlay
 from cxr.errors import InputError
+from cxr.files import current_keys
 from cxr.imaging.raster import FORMATS
-from cxr.serve import queue
-from cxr.serve.live import PredictorLike
-from cxr.serve.map_overlay import DEFAULT_OPACITY, captioned, compose
+from cxr.imaging.read import read_image
+from cxr.serve import monitoring
+from cxr.serve.model_queue import client_watch
+from cxr.serve.phrases import percent
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
@@ -29,9 +33,10 @@ from cxr.serve.store.predictions import (
 )
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.uploads import png_bytes
+from cxr.serve.watched_bundle import Busy, PredictorLike
 
-HIDDEN_WHEN_REFUSED = ("label", "probs", "member_probs", "prediction_set", "refer", "level")
-"""A refused film gets no class, nowhere."""
+LEFT_OUT_WHEN_REFUSED = ("label", "probs", "member_probs", "prediction_set", "refer", "level")
+"""A refused image gets no class, nowhere."""
 
 
 class TooLargeError(InputError):
@@ -39,7 +44,7 @@ class TooLargeError(InputError):
 
 
 class RateLimitedError(Exception):
-    """The user has had as many films predicted as a minute allows.
+    """The user has had as many images predicted as a minute allows.
 
     Attributes:
         retry_after_s: seconds until one more is allowed.
@@ -50,8 +55,8 @@ class RateLimitedError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def predict_and_keep(data: bytes, *, name: str, user_id: int, origin: str) -> PredictionRow:
-    """Predict an uploaded film and add it to its user's history.
+def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> PredictionRow:
+    """Predict an uploaded image and add it to its user's history.
 
     Args:
         data: the file.
@@ -64,26 +69,27 @@ def predict_and_keep(data: bytes, *, name: str, user_id: int, origin: str) -> Pr
 
     Raises:
         TooLargeError: too many bytes.
-        InputError: not a film that can be read, or too many pixels.
-        RateLimitedError: too many films in a minute.
-        StorageError: the film could not be written.
-        queue.Busy: no place is free, or there is no model.
+        InputError: not an image that can be read, or too many pixels.
+        RateLimitedError: too many images in a minute.
+        StorageError: the image could not be written.
+        Busy: no place is free, or there is no model.
     """
     here = serving()
     check_size(len(data), here.settings.upload_bytes)
-    with queue.place():
+    with here.queue.place():
         _check_header(data, here.settings.max_pixels)
         _check_rate(user_id)
-        prediction, predictor = queue.submit(data, level=here.settings.level, maps=True)
+        prediction, predictor = _predict(data)
         _check_pixels(prediction.image.shape, here.settings.max_pixels)
         row = _row(prediction, predictor, name=clean_file_name(name))
         row.user_id, row.origin = user_id, origin
-        row.stem = here.films.save(prediction.image, _maps_to_keep(prediction))
+        maps = None if prediction.refused else prediction.maps
+        row.stem = here.images.save(prediction.image, maps)
         try:
             with here.database.write() as session:
                 save_prediction(session, row)
         except BaseException:
-            here.films.remove(row.stem)
+            here.images.remove(row.stem)
             raise
     return row
 
@@ -109,7 +115,7 @@ def forget(user_id: int, prediction_id: str) -> bool:
     with here.database.write() as session:
         stem = delete_prediction(session, user_id, prediction_id)
     if stem is not None:
-        here.films.remove(stem)
+        here.images.remove(stem)
     return stem is not None
 
 
@@ -119,7 +125,7 @@ def forget_all(user_id: int) -> int:
     with here.database.write() as session:
         stems = delete_all_predictions(session, user_id)
     for stem in stems:
-        here.films.remove(stem)
+        here.images.remove(stem)
     return len(stems)
 
 
@@ -133,63 +139,82 @@ def overlay_png(
     row: PredictionRow,
     label: str | None = None,
     member: str | None = None,
-    opacity: float = DEFAULT_OPACITY,
+    opacity: float = OPACITY,
+    *,
+    caption: bool = True,
 ) -> bytes:
-    """Draw a kept film under one of its maps, with what it is below it.
+    """Draw a stored image under one of its maps.
 
     Args:
-        row: of the film.
+        row: of the image.
         label: class whose map is drawn; the predicted one by default.
         member: whose map; the ensemble's by default.
         opacity: 0 to 1.
+        caption: whether a strip below says what is shown.
 
     Returns:
-        PNG at the film's own size and a strip of words; a refused film without map and class.
+        PNG at the image's own size, and a strip of words; a refused image without map and class.
 
     Raises:
         KeyError: an unknown class or member.
         FileNotFoundError: the files were deleted.
     """
-    films = serving().films
-    film, maps = films.load_film(row.stem), films.load_maps(row.stem)
-    if row.refused or maps is None:
-        return png_bytes(captioned(film, ["Refused: not like the films the model knows"]))
+    images = serving().images
+    pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
+    if row.refused:
+        lines = ["Refused: not like the images the model knows", RESEARCH_USE]
+        return png_bytes(captioned(pixels, lines))
+    if maps is None:
+        raise FileNotFoundError(row.stem)
     label = label or row.label
-    drawn = compose(film, maps.of(label, member), opacity)
-    probability = row.result["probs"][row.label]
+    grid = Image.fromarray(maps.of(label, member)).resize(
+        (pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR
+    )
+    drawn = overlay(pixels, np.asarray(grid, np.float32) / np.float32(255), opacity)
+    if not caption:
+        return png_bytes(drawn)
     lines = [
-        f"Predicted: {row.label} ({percent(probability)})",
+        f"Predicted: {row.label} ({percent(row.result['probs'][row.label])})",
         f"Colours: activation for {label}, {member or 'ensemble'}",
     ]
-    return png_bytes(captioned(drawn, lines))
+    return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
 
 
-def percent(share: float) -> str:
-    """Return a share as people read it: whole percents, never a false 0 or 100."""
-    if share > 0.995:
-        return ">99 %"
-    if share < 0.005:
-        return "<1 %"
-    return f"{100 * share:.0f} %"
+def result_of(row: PredictionRow) -> dict[str, Any]:
+    """Return what was stored of a prediction, what version 0.1 stored under today's keys."""
+    values: dict[str, Any] = current_keys(row.result)
+    return values
 
 
-def public_result(prediction: Any) -> dict[str, Any]:
-    """Return what may be shown of a prediction; of a refused one no class."""
-    values: dict[str, Any] = dict(prediction.to_dict())
-    for key in HIDDEN_WHEN_REFUSED if prediction.refused else ():
-        values.pop(key, None)
-    values.pop("name", None)
-    return values | {"note": prediction.note, "notice": RESEARCH_USE}
+def _predict(data: bytes) -> tuple[Any, PredictorLike]:
+    """Decode an image here and let the model's thread predict it; count what became of it."""
+    here, name = serving(), "the image"
+    try:
+        image = read_image(data, name=name)
+        prediction, predictor = here.queue.predict(
+            image, level=here.settings.level, name=name, alive=client_watch(request.environ)
+        )
+    except (InputError, Busy) as error:
+        reason = error.reason if isinstance(error, Busy) else "unreadable"
+        monitoring.TURNED_AWAY.labels(reason).inc()
+        raise
+    outcome = "refused" if prediction.refused else "referred" if prediction.refer else "answered"
+    monitoring.PREDICTIONS.labels(outcome).inc()
+    return prediction, predictor
 
 
 def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionRow:
     height, width = prediction.image.shape
     refused, fingerprint = bool(prediction.refused), str(predictor.fingerprint)[:64]
-    result = public_result(prediction) | {
+    result: dict[str, Any] = prediction.to_dict() | {
+        "note": prediction.note,
+        "notice": RESEARCH_USE,
         "labels": list(predictor.labels),
         "members": list(predictor.members),
         "fingerprint": fingerprint,
     }
+    for key in ("name", *(LEFT_OUT_WHEN_REFUSED if refused else ())):
+        result.pop(key, None)
     if not refused:
         result["set_coverage"] = set_coverage(predictor.info, prediction.level)
     return PredictionRow(
@@ -206,27 +231,14 @@ def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionR
     )
 
 
-def _maps_to_keep(prediction: Any) -> HeatMaps | None:
-    if prediction.refused or prediction.maps is None:
-        return None
-    maps: HeatMaps = prediction.maps
-    return maps
-
-
 def _check_rate(user_id: int) -> None:
-    here = serving()
+    here, key = serving(), f"predict:{user_id}"
+    limit = here.settings.rate_per_minute
     with here.database.write() as session:
-        rate = count_hit(
-            session,
-            f"predict:{user_id}",
-            limit=here.settings.rate_per_minute,
-            window_s=60,
-            now=utc_now(),
-        )
+        rate = count_hit(session, key, limit=limit, window_s=60, now=utc_now())
     if not rate.allowed:
         raise RateLimitedError(
-            f"{rate.limit} films a minute are allowed: wait {rate.retry_after_s} s",
-            rate.retry_after_s,
+            f"{limit} images a minute are allowed: wait {rate.retry_after_s} s", rate.retry_after_s
         )
 
 
@@ -238,7 +250,9 @@ def _check_header(data: bytes, allowed: int) -> None:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 shape = (image.height, image.width)
     except Image.DecompressionBombError:
-        raise InputError(f"the film has over {allowed / 1e6:g} megapixels: scale it down") from None
+        raise InputError(
+            f"the image has over {allowed / 1e6:g} megapixels: scale it down"
+        ) from None
     except Exception:
         return  # DICOM or nothing: the reader says which, and why
     _check_pixels(shape, allowed)
@@ -247,6 +261,6 @@ def _check_header(data: bytes, allowed: int) -> None:
 def _check_pixels(shape: tuple[int, ...], allowed: int) -> None:
     if shape[0] * shape[1] > allowed:
         raise InputError(
-            f"the film is {shape[1]} x {shape[0]} pixels: at most "
+            f"the image is {shape[1]} x {shape[0]} pixels: at most "
             f"{allowed / 1e6:g} megapixels are taken; scale it down"
         )
