@@ -20,8 +20,8 @@ MOST_SLOTS = 8
 
 def add_filters(app: Flask) -> None:
     """Give templates the filters, the limits, and the sentence that stands on every page."""
-    words = (share, moment, slot, sentence, set_words, level_words, own_note, advice, tenths)
-    for function in words:
+    words = (any_of, set_words, level_words, own_note, advice, sentence)
+    for function in (*words, share, moment, slot, tenths):
         app.add_template_filter(function)
     app.jinja_env.globals["research_use"] = RESEARCH_USE
     app.jinja_env.globals["limits"] = serving(app).settings

@@ -227,7 +227,8 @@ def _line_of(error: ValidationError) -> str:
 
 
 def _range_of(rules: list[Any]) -> str:
-    bound = {key: getattr(rule, key, None) for rule in rules for key in vars(rule)}
+    keys = ("gt", "ge", "lt", "le")
+    bound = {key: getattr(rule, key) for rule in rules for key in keys if hasattr(rule, key)}
     if "gt" in bound:
         return f"above {bound['gt']}"
     if "le" in bound or "lt" in bound:

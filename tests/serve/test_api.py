@@ -10,6 +10,7 @@ from PIL import Image
 
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
+from cxr.serve.store.rows import PredictionRow
 from cxr.serve.store.tokens import create_token
 from cxr.serve.store.users import set_disabled
 
@@ -71,6 +72,25 @@ def test_a_form_does_as_well_and_its_file_name_stays_out_of_the_answer(api):
     answer = api("POST", "/predictions", data=form)
     assert answer.status_code == 201
     assert "Meier" not in answer.text
+
+
+@pytest.mark.parametrize("field", ["image", "film"])
+def test_the_field_of_the_form_has_a_new_name_and_its_old_ones_work(api, field):
+    form = {field: (io.BytesIO(image_bytes()), "a.png")}
+    assert api("POST", "/predictions", data=form).status_code == 201
+    form = {"file": (io.BytesIO(image_bytes()), "a.png")} | {
+        field: (io.BytesIO(image_bytes()), "b.png")
+    }
+    assert "2 fields" in api("POST", "/predictions", data=form).json["detail"]
+
+
+def test_what_version_0_1_stored_is_shown_under_todays_keys(app, api, predicted):
+    coverage = {"viral": {"value": 0.9, "films": 12, "patients": 7}}
+    with app.app_context(), serving().database.write() as session:
+        row = session.get(PredictionRow, predicted["id"])
+        row.result = row.result | {"set_coverage": coverage}
+    shown = api("GET", f"/predictions/{predicted['id']}").json["set_coverage"]["viral"]
+    assert shown == {"value": 0.9, "images": 12, "patients": 7}
 
 
 def test_maps_come_on_request(api, predicted):

@@ -257,7 +257,7 @@ def test_login_and_upload_by_keyboard_alone(open_page, user, kit, tmp_path):
     page.keyboard.press("Tab")
     page.keyboard.type(user.password)
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Upload chest images").wait_for()
+    page.get_by_role("heading", name="Upload chest X-rays").wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")

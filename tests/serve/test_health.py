@@ -52,7 +52,9 @@ def test_not_ready_without_a_bundle_and_it_says_why(app, client, monkeypatch):
 
 def test_metrics_are_for_this_machine_alone_unless_a_token_says_otherwise(client, make_app):
     text = client.get("/metrics").text
-    assert re.search(r"^cxr_images_in_work 0\.0$", text, re.MULTILINE)
+    for name in ("cxr_images_in_work", "cxr_films_in_work"):  # and as version 0.1 called it
+        assert re.search(rf"^{name} 0\.0$", text, re.MULTILINE)
+    assert "# TYPE cxr_batch_films histogram" in text
     assert client.get("/metrics", environ_base={"REMOTE_ADDR": "10.0.0.9"}).status_code == 403
     assert client.get("/metrics", headers={"X-Forwarded-For": "1.2.3.4"}).status_code == 403
     guarded = make_app(metrics_token="a-token-for-prometheus").test_client()

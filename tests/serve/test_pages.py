@@ -45,6 +45,7 @@ def test_result_pictures_and_downloads_are_served(login, kit):
     place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.image_bytes())))}"
     for name in (
         "image.png",
+        "film.png",
         "thumb.png",
         "layer.png",
         "layer.png?label=viral&member=inceptionv3",
@@ -68,6 +69,17 @@ def test_view_without_scripts_is_chosen_by_the_address(login, kit):
     page = login.get(f"{place}?label=covid&member=mobilenetv2&view=beside").get_data(as_text=True)
     assert 'class="stage beside"' in page
     assert "label=covid&amp;member=mobilenetv2" in page
+
+
+def test_addresses_and_fields_of_version_0_1_still_work(login, kit):
+    form = {
+        "csrf_token": kit.csrf_of(login.get("/")),
+        "film": (io.BytesIO(kit.image_bytes()), "a.png"),
+    }
+    answer = login.post("/", data=form)
+    assert answer.status_code == 303
+    page = login.get(f"/predictions/{id_of(answer)}/?view=film").get_data(as_text=True)
+    assert 'class="stage image"' in page
 
 
 def test_refused_image_says_why_and_shows_no_class(login, kit):
