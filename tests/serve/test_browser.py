@@ -270,6 +270,22 @@ def test_login_and_upload_by_keyboard_alone(open_page, user, kit, tmp_path):
     page.get_by_role("heading", name="Bacterial").wait_for()
 
 
+def test_a_request_is_tried_out_on_the_page_of_the_service(open_page, kit, token, tmp_path):
+    page = open_page("/api/v1/")
+    page.get_by_role("button", name="Authorize").first.click()
+    page.locator(".auth-container input").fill(token)
+    page.locator(".auth-container").get_by_role("button", name="Authorize").click()
+    page.get_by_role("button", name="Close").click()
+    predict = page.locator(".opblock-post").first
+    predict.locator(".opblock-summary").click()
+    predict.get_by_role("button", name="Try it out").click()
+    predict.locator("input[type=file]").set_input_files(image_of(kit, tmp_path))
+    predict.get_by_role("button", name="Execute").click()
+    predict.locator(".live-responses-table .response-col_status", has_text="201").wait_for()
+    assert "bacterial" in predict.locator(".live-responses-table").inner_text()
+    assert not overflows(page)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_named_labelled_readable_and_no_wider_than_a_phone(
     open_page, app, kit, tmp_path, scheme
