@@ -12,13 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cxr.bundle.inputs import ImageFile
 from cxr.bundle.maps import captioned
+from cxr.bundle.prediction import PredictorLike
 from cxr.bundle.result_files import KEY, Results
 from cxr.errors import InputError
 from cxr.files import atomic_write
@@ -34,19 +35,6 @@ SETS = "per class"
 """Whose thresholds the sets of a table have; in version 0.1 one was for all classes."""
 
 Row = dict[str, str]
-
-
-class PredictorLike(Protocol):
-    """What is needed of ``cxr.Predictor``."""
-
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    fingerprint: str
-    note: str
-
-    def predict_each(self, images: Any, *, level: float, maps: bool, names: Any) -> Iterator[Any]:
-        """Yield a prediction, or the error of a bad image, for each image."""
-        ...
 
 
 @dataclass

@@ -4,9 +4,10 @@ H W pixels of an image as read.
 """
 
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,21 @@ class Prediction:
             "warnings": list(self.warnings),
             "note": self.note,
         }
+
+
+class PredictorLike(Protocol):
+    """What the command and the server need of ``cxr.Predictor``."""
+
+    labels: tuple[str, ...]
+    members: tuple[str, ...]
+    info: dict[str, Any]
+    fingerprint: str
+    note: str
+
+    def predict_each(
+        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
+    ) -> Iterator[Any]:
+        """Yield a Prediction, or the InputError of a bad image, for each."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,22 +12,15 @@ from werkzeug.exceptions import NotFound, Unauthorized, UnprocessableEntity, Uns
 
 from cxr.errors import InputError
 from cxr.serve.openapi import image_body, problems_of, register
-from cxr.serve.prediction_service import (
-    RateLimitedError,
-    TooLargeError,
-    forget,
-    overlay_png,
-    predict_and_store,
-    result_of,
-)
+from cxr.serve.prediction_service import RateLimitedError, TooLargeError, predict_and_store
 from cxr.serve.problems import busy, problem
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
-from cxr.serve.store.predictions import own_prediction
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
+from cxr.serve.stored_results import forget, overlay_png, own_row, result_of
 from cxr.serve.uploads import StorageError, png_bytes
 from cxr.serve.watched_bundle import Busy
 
@@ -113,7 +106,7 @@ def predict(query: dict[str, Any]) -> Any:
 @problems_of(blueprint, 401, 404, 422, 429)
 def show(query: dict[str, Any], prediction_id: str) -> Any:
     """Show a result of your own."""
-    return _shown(_own(prediction_id), maps=query["maps"])
+    return _shown(own_row(prediction_id), maps=query["maps"])
 
 
 @blueprint.route("/predictions/<prediction_id>", methods=["DELETE"])
@@ -121,7 +114,7 @@ def show(query: dict[str, Any], prediction_id: str) -> Any:
 @problems_of(blueprint, 401, 404, 429)
 def delete(prediction_id: str) -> Response:
     """Delete a result of your own, and its image."""
-    if not forget(g.user_id, prediction_id):
+    if not forget(prediction_id):
         raise NotFound
     return Response(status=204)
 
@@ -137,7 +130,7 @@ def delete(prediction_id: str) -> Response:
 @problems_of(blueprint, 401, 404, 409, 422, 429)
 def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
     """Draw a class activation map over an image."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     if row.refused:
         return problem(409, "the image was refused: there is no map of it")
     label, member, opacity = query.get("label"), query.get("member"), query["opacity"]
@@ -212,14 +205,6 @@ def _image_of_request() -> tuple[bytes, str]:
     raise UnsupportedMediaType(
         f"an image is sent as multipart/form-data or as one of {', '.join(IMAGE_TYPES)}"
     )
-
-
-def _own(prediction_id: str) -> PredictionRow:
-    with serving().database.read() as session:
-        row = own_prediction(session, g.user_id, prediction_id)
-    if row is None:
-        raise NotFound
-    return row
 
 
 def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:

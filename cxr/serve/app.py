@@ -8,6 +8,7 @@ from flask import Flask
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from cxr.bundle.prediction import PredictorLike
 from cxr.serve import (
     api,
     auth,
@@ -27,7 +28,6 @@ from cxr.serve.serving import EXTENSION, Serving
 from cxr.serve.settings import Settings, read_secret_key
 from cxr.serve.store.database import Database
 from cxr.serve.uploads import FOLDER, ImageStore
-from cxr.serve.watched_bundle import PredictorLike
 
 
 def create_app(

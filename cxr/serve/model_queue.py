@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.bundle.prediction import PredictorLike
 from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring
 from cxr.serve.settings import Settings
-from cxr.serve.watched_bundle import Busy, PredictorLike, WatchedBundle
+from cxr.serve.watched_bundle import Busy, WatchedBundle
 
 LONGEST_RETRY_S = 30
 PACE_WEIGHT = 0.2

@@ -27,8 +27,6 @@ from cxr.serve.prediction_service import (
     RateLimitedError,
     TooLargeError,
     check_size,
-    forget,
-    forget_all,
     predict_and_store,
 )
 from cxr.serve.retention import tidy_sometimes
@@ -40,6 +38,7 @@ from cxr.serve.store.predictions import (
     own_predictions,
 )
 from cxr.serve.store.rows import PredictionRow
+from cxr.serve.stored_results import forget, forget_all, own_row
 from cxr.serve.uploads import StorageError
 from cxr.serve.watched_bundle import Busy
 
@@ -128,17 +127,13 @@ def history() -> ResponseReturnValue:
 @blueprint.get("/predictions/<prediction_id>/delete")
 def ask_delete(prediction_id: str) -> ResponseReturnValue:
     """Ask before deleting."""
-    with serving().database.read() as store:
-        row = own_prediction(store, current_user().id, prediction_id)
-    if row is None:
-        abort(404)
-    return render_template("delete.html", row=row)
+    return render_template("delete.html", row=own_row(prediction_id))
 
 
 @blueprint.post("/predictions/<prediction_id>/delete")
 def delete(prediction_id: str) -> ResponseReturnValue:
     """Delete a result and its files."""
-    if not forget(current_user().id, prediction_id):
+    if not forget(prediction_id):
         abort(404)
     flash("The image and its result are deleted.", "success")
     return redirect(url_for("pages.history"), 303)
@@ -153,7 +148,7 @@ def ask_delete_all() -> ResponseReturnValue:
 @blueprint.post("/history/delete")
 def delete_all() -> ResponseReturnValue:
     """Delete one's whole history and its files."""
-    count = forget_all(current_user().id)
+    count = forget_all()
     flash(f"{count} {'result is' if count == 1 else 'results are'} deleted.", "success")
     return redirect(url_for("pages.history"), 303)
 

@@ -1,39 +1,28 @@
 """The one way of an image, for pages and API alike: admitted, checked, predicted, stored.
 
-Whatever fails on the way leaves neither a row nor files behind. H W pixels of an image.
+Whatever fails on the way leaves neither a row nor files behind.
 """
 
 import io
 import warnings
-from datetime import datetime, timedelta
 from typing import Any
 
-import numpy as np
 from flask import request
 from PIL import Image
 
 from cxr.bundle.format import set_coverage
-from cxr.bundle.maps import OPACITY, captioned, overlay
+from cxr.bundle.prediction import PredictorLike
 from cxr.errors import InputError
-from cxr.files import current_keys
 from cxr.imaging.raster import FORMATS
 from cxr.imaging.read import read_image
 from cxr.serve import monitoring
 from cxr.serve.model_queue import client_watch
-from cxr.serve.phrases import percent
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
-from cxr.serve.store.predictions import (
-    clean_file_name,
-    delete_all_predictions,
-    delete_prediction,
-    new_id,
-    save_prediction,
-)
+from cxr.serve.store.predictions import clean_file_name, new_id, save_prediction
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.uploads import png_bytes
-from cxr.serve.watched_bundle import Busy, PredictorLike
+from cxr.serve.watched_bundle import Busy
 
 LEFT_OUT_WHEN_REFUSED = ("label", "probs", "member_probs", "prediction_set", "refer", "level")
 """A refused image gets no class, nowhere."""
@@ -107,83 +96,6 @@ def check_size(size: int, allowed: int) -> None:
         raise TooLargeError(
             f"the file has {size / 2**20:.1f} MB: at most {allowed / 2**20:g} MB are taken"
         )
-
-
-def forget(user_id: int, prediction_id: str) -> bool:
-    """Delete a user's own result, row first and then files; return whether there was one."""
-    here = serving()
-    with here.database.write() as session:
-        stem = delete_prediction(session, user_id, prediction_id)
-    if stem is not None:
-        here.images.remove(stem)
-    return stem is not None
-
-
-def forget_all(user_id: int) -> int:
-    """Delete a user's history; return how many results went."""
-    here = serving()
-    with here.database.write() as session:
-        stems = delete_all_predictions(session, user_id)
-    for stem in stems:
-        here.images.remove(stem)
-    return len(stems)
-
-
-def expires_at(row: PredictionRow) -> datetime | None:
-    """Return when a result is deleted by itself, or None: never."""
-    days = serving().settings.retention_days
-    return row.created_at + timedelta(days=days) if days else None
-
-
-def overlay_png(
-    row: PredictionRow,
-    label: str | None = None,
-    member: str | None = None,
-    opacity: float = OPACITY,
-    *,
-    caption: bool = True,
-) -> bytes:
-    """Draw a stored image under one of its maps.
-
-    Args:
-        row: of the image.
-        label: class whose map is drawn; the predicted one by default.
-        member: whose map; the ensemble's by default.
-        opacity: 0 to 1.
-        caption: whether a strip below says what is shown.
-
-    Returns:
-        PNG at the image's own size, and a strip of words; a refused image without map and class.
-
-    Raises:
-        KeyError: an unknown class or member.
-        FileNotFoundError: the files were deleted.
-    """
-    images = serving().images
-    pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
-    if row.refused:
-        lines = ["Refused: not like the images the model knows", RESEARCH_USE]
-        return png_bytes(captioned(pixels, lines))
-    if maps is None:
-        raise FileNotFoundError(row.stem)
-    label = label or row.label
-    grid = Image.fromarray(maps.of(label, member)).resize(
-        (pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR
-    )
-    drawn = overlay(pixels, np.asarray(grid, np.float32) / np.float32(255), opacity)
-    if not caption:
-        return png_bytes(drawn)
-    lines = [
-        f"Predicted: {row.label} ({percent(row.result['probs'][row.label])})",
-        f"Colours: activation for {label}, {member or 'ensemble'}",
-    ]
-    return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
-
-
-def result_of(row: PredictionRow) -> dict[str, Any]:
-    """Return what was stored of a prediction, what version 0.1 stored under today's keys."""
-    values: dict[str, Any] = current_keys(row.result)
-    return values
 
 
 def _predict(data: bytes) -> tuple[Any, PredictorLike]:

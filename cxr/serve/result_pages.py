@@ -8,11 +8,9 @@ from flask import Blueprint, Response, abort, json, make_response, render_templa
 from flask.typing import ResponseReturnValue
 
 from cxr.bundle.maps import OPACITY, colour_layer
-from cxr.serve.login import current_user
-from cxr.serve.prediction_service import expires_at, overlay_png, result_of
 from cxr.serve.serving import serving
-from cxr.serve.store.predictions import own_prediction
 from cxr.serve.store.rows import PredictionRow
+from cxr.serve.stored_results import expires_at, overlay_png, own_row, result_of
 from cxr.serve.uploads import SavedMaps, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
@@ -23,7 +21,7 @@ VIEWS = ("over", "beside", "image")
 @blueprint.get("/")
 def result(prediction_id: str) -> ResponseReturnValue:
     """Show a result."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     maps = serving().images.load_maps(row.stem)
     label, member = _chosen(row, maps)
     view = request.args.get("view", VIEWS[0]).replace("film", "image")
@@ -45,19 +43,19 @@ def result(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/film.png")  # as version 0.1 called it
 def image(prediction_id: str) -> ResponseReturnValue:
     """Send the image."""
-    return _send(serving().images.image_path(_own(prediction_id).stem))
+    return _send(serving().images.image_path(own_row(prediction_id).stem))
 
 
 @blueprint.get("/thumb.png")
 def thumb(prediction_id: str) -> ResponseReturnValue:
     """Send the small picture."""
-    return _send(serving().images.thumb_path(_own(prediction_id).stem))
+    return _send(serving().images.thumb_path(own_row(prediction_id).stem))
 
 
 @blueprint.get("/layer.png")
 def layer(prediction_id: str) -> ResponseReturnValue:
     """Send a map as a transparent layer, which the page lays over the image."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     maps = serving().images.load_maps(row.stem)
     if maps is None:
         abort(404)
@@ -68,7 +66,7 @@ def layer(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/download.png")
 def download_png(prediction_id: str) -> ResponseReturnValue:
     """Send the image with the chosen map and what it is, to keep."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     label, member = _chosen(row, serving().images.load_maps(row.stem))
     try:
         data = overlay_png(row, label or None, member or None)
@@ -80,7 +78,7 @@ def download_png(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/download.json")
 def download_json(prediction_id: str) -> ResponseReturnValue:
     """Send the result as JSON, to keep."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     values = {
         "id": row.id,
         "name": row.name,
@@ -96,7 +94,7 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/print")
 def printable(prediction_id: str) -> ResponseReturnValue:
     """Show the result on one sheet of paper."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     has_maps = serving().images.load_maps(row.stem) is not None
     return render_template(
         "print.html",
@@ -114,15 +112,6 @@ def votes(row: PredictionRow) -> list[dict[str, Any]]:
         {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
         for name, probs in row.result.get("member_probs", {}).items()
     ]
-
-
-def _own(prediction_id: str) -> PredictionRow:
-    """Return the user's own result; another user's does not exist."""
-    with serving().database.read() as store:
-        row = own_prediction(store, current_user().id, prediction_id)
-    if row is None:
-        abort(404)
-    return row
 
 
 def _chosen(row: PredictionRow, maps: SavedMaps | None) -> tuple[str, str]:

@@ -8,12 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
 from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from cxr.errors import InputError
 from cxr.imaging.read import MAX_PIXELS
@@ -97,15 +92,9 @@ class Settings(BaseSettings):
     """How long a start waits for a database that does not answer."""
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *others: PydanticBaseSettingsSource,
-        **more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
         """Take the values of the call alone; ``load`` adds the environment's."""
-        return (init_settings,)
+        return (sources["init_settings"],)
 
     @classmethod
     def load(

@@ -7,33 +7,19 @@ a bad one changes nothing but a line in the log.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from cxr.bundle.prediction import PredictorLike
 from cxr.errors import InputError
 from cxr.serve import monitoring
 
 log = logging.getLogger(__name__)
 
 TRIAL_SIDE_PX = 64
-
-
-class PredictorLike(Protocol):
-    """What the server needs of ``cxr.Predictor``."""
-
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    info: dict[str, Any]
-    fingerprint: str
-    note: str
-
-    def predict_each(
-        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
-    ) -> Iterator[Any]:
-        """Yield a Prediction, or the InputError of a bad image, for each."""
 
 
 class Busy(Exception):

@@ -14,8 +14,7 @@ from alembic.migration import MigrationContext
 from cxr.errors import InputError
 from cxr.serve.settings import Settings
 from cxr.serve.store import counters, predictions, tokens, users
-from cxr.serve.store.database import Database
-from cxr.serve.store.pg8000 import Dialect
+from cxr.serve.store.database import Database, Dialect
 from cxr.serve.store.rows import Base, PredictionRow, Token, Usage, User
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
