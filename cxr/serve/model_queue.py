@@ -91,7 +91,7 @@ class ModelQueue:
         self._batch, self.deadline_s = batch, deadline_s
         self._waiting: deque[_Job] = deque()
         self._state = threading.Condition()
-        self._in_work, self._stopping = 0, False
+        self.in_work, self._stopping = 0, False
         self._pace_s = 0.2
         self._thread: threading.Thread | None = None
 
@@ -118,11 +118,6 @@ class ModelQueue:
         self.start(wait_s=self.deadline_s)
         return self.predictor
 
-    @property
-    def in_work(self) -> int:
-        """Return how many places are taken."""
-        return self._in_work
-
     def start(self, *, wait_s: float = 0.0) -> bool:
         """Start the threads, once; wait for the first load and return whether it is over."""
         with self._state:
@@ -136,7 +131,7 @@ class ModelQueue:
         """Take no more images, answer those admitted, end the threads."""
         with self._state:
             self._stopping = True
-            self._state.wait_for(lambda: self._in_work == 0, timeout_s)
+            self._state.wait_for(lambda: self.in_work == 0, timeout_s)
             self._state.notify_all()
         self.model.stop(1.0)
         if self._thread is not None:
@@ -148,7 +143,7 @@ class ModelQueue:
         Raises:
             QueueFull: no place is free, or the server is stopping.
         """
-        if self._stopping or self._in_work >= self.length:
+        if self._stopping or self.in_work >= self.length:
             monitoring.TURNED_AWAY.labels(QueueFull.reason).inc()
             raise QueueFull("all places are taken: come back in a moment", self._retry_after())
 
@@ -161,14 +156,14 @@ class ModelQueue:
         """
         with self._state:
             self.check_room()
-            self._in_work += 1
+            self.in_work += 1
         monitoring.IN_WORK.inc()
         try:
             yield
         finally:
             monitoring.IN_WORK.dec()
             with self._state:
-                self._in_work -= 1
+                self.in_work -= 1
                 self._state.notify_all()
 
     def predict(
@@ -187,8 +182,7 @@ class ModelQueue:
             level: of the prediction set.
             maps: whether heat maps come along.
             name: what errors call the image.
-            alive: whether somebody still waits; an image that nobody waits for is dropped
-                when its turn comes.
+            alive: whether somebody still waits; else the image is dropped when its turn comes.
 
         Returns:
             The Prediction and the model that made it.
@@ -214,7 +208,7 @@ class ModelQueue:
             ) from None
 
     def _retry_after(self) -> int:
-        seconds = math.ceil(self._pace_s * max(1, self._in_work))
+        seconds = math.ceil(self._pace_s * max(1, self.in_work))
         return min(LONGEST_RETRY_S, max(1, seconds))
 
     def _work(self) -> None:
@@ -225,9 +219,7 @@ class ModelQueue:
         """Wait for images; return up to a batch that asks for the same, or none at the end."""
         with self._state:
             while True:
-                self._state.wait_for(
-                    lambda: self._waiting or (self._stopping and not self._in_work)
-                )
+                self._state.wait_for(lambda: self._waiting or (self._stopping and not self.in_work))
                 if not self._waiting:
                     return []
                 jobs: list[_Job] = []

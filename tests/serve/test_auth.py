@@ -13,7 +13,8 @@ from cxr.serve.store.rows import LoginSession, User
 from cxr.serve.store.tokens import token_user
 from cxr.serve.store.users import set_disabled
 
-OPEN = {"auth.login", "auth.try_login", "static"}
+DOCUMENT = {"api-docs.openapi_json", "api-docs.openapi_swagger_ui", "viewer"}
+OPEN = {"auth.login", "auth.try_login", "static"} | DOCUMENT
 
 
 def test_nothing_opens_without_a_session(app, client, login, kit):

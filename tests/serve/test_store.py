@@ -135,7 +135,7 @@ def test_upgrade_from_the_first_revision_keeps_every_row(blank):
         found = session.scalars(sa.select(PredictionRow).order_by(PredictionRow.id)).all()
         assert [item.result for item in found] == [{"n": n} for n in range(5)]
         days = session.scalars(sa.select(Usage).order_by(Usage.user_id, Usage.day)).all()
-        assert [(u.user_id, u.day, u.images, u.refused) for u in days] == [
+        assert [(u.user_id, u.day, u.films, u.refused) for u in days] == [
             (1, date(2026, 2, 28), 1, 0),
             (1, date(2026, 3, 1), 2, 1),
             (2, date(2026, 2, 28), 1, 0),
