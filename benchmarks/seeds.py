@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr.audit.result import AUDIT_VERSION
 from cxr.console import print_table
 from cxr.errors import InputError
 from cxr.files import read_json
@@ -80,16 +81,20 @@ def sets_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def audit_rows(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return a row per audit test: the verdict of each run and the figure that decided it."""
-    found = [{result["name"]: result for result in run["results"]} for run in runs]
+    """Return a row per audit test: the verdict of each run and the statistic that decided it."""
+    if any(run.get("version") != AUDIT_VERSION for run in runs):
+        raise InputError(
+            "an audit.json is of an earlier version: audit these runs again (make audit)"
+        )
+    found = [{result["id"]: result for result in run["results"]} for run in runs]
     return [
         {
             "test": name,
             "verdicts": ", ".join(part[name]["verdict"] for part in found),
-            "figures": ", ".join(
-                f"{(part[name]['figure'] or {}).get('value', math.nan):.3f}" for part in found
+            "statistics": ", ".join(
+                f"{(part[name]['statistic'] or {}).get('value', math.nan):.3f}" for part in found
             ),
-            "of": str((found[0][name]["figure"] or {}).get("metric", "")),
+            "of": str((found[0][name]["statistic"] or {}).get("metric", "")),
         }
         for name in found[0]
     ]

@@ -71,7 +71,7 @@ run.predictions.groupby(["label", "prediction"]).size().unstack(fill_value=0)
 
 # %% [markdown]
 # ## Images of one class, right and wrong
-# `order` is `"random"` (what is usual), `"most_certain"` or `"least_certain"` (what is
+# `order` is `"random"` (what is usual), `"most_confident"` or `"least_confident"` (what is
 # extreme). The maps explain the class that the ensemble *predicted*.
 
 
@@ -109,12 +109,12 @@ show(
 
 # %%
 show(
-    select_images(run.predictions, right=False, order="most_certain", count=2),
+    select_images(run.predictions, right=False, order="most_confident", count=2),
     "most certain mistakes",
 )
 
 # %%
-show(select_images(run.predictions, order="least_certain", count=2), "least certain")
+show(select_images(run.predictions, order="least_confident", count=2), "least certain")
 
 # %% [markdown]
 # ## One image, the case for every class
@@ -122,9 +122,9 @@ show(select_images(run.predictions, order="least_certain", count=2), "least cert
 # their own maximum, so compare *where* they light up, not how brightly.
 
 # %%
-image = select_images(run.predictions, right=True, order="most_certain", count=1)
+image = select_images(run.predictions, right=True, order="most_confident", count=1)
 if not len(image):
-    image = select_images(run.predictions, order="most_certain", count=1)
+    image = select_images(run.predictions, order="most_confident", count=1)
 lesions = run.masks("lesion_mask", image)
 lesion = None if lesions is None else lesions[0]
 truth = run.predictions["label"].iloc[image[0]]

@@ -1,4 +1,7 @@
-"""Figures of images with hidden lungs and of changed images."""
+"""Plots of the audit: occluded lungs, perturbed images, where maps look, whether they are faithful.
+
+S side of prepared pixels, L levels or fractions.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,13 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cxr.plotting import INK, OKABE_ITO, new_figure, style_axes
+from cxr.audit.heat_inside import Cascade, Inside
+from cxr.explain.faithfulness import Mode
+from cxr.models.ensemble import WEIGHTED
+from cxr.plotting import DASHES, GRAYS, INK, OKABE_ITO, class_colours, new_figure, style_axes
 
 Interval = Mapping[str, float]
+Floats = NDArray[np.float64]
 MARKERS = ("o", "s", "D", "^")
-CHANCE_GRAY = "#9A9A9A"
-ONE_COLOUR = OKABE_ITO[2]
-WORSE_COLOUR = OKABE_ITO[1]
+CHANCE_GRAY, EDGE = "#9A9A9A", "#777777"
+ONE_COLOUR, WORSE_COLOUR = OKABE_ITO[2], OKABE_ITO[1]
+LEGEND = {"framealpha": 0.9, "edgecolor": "none"}
+
+
+def _errors(intervals: Sequence[Interval]) -> NDArray[np.float64]:
+    """Return (2, n), how far the intervals reach below and above their values."""
+    ends = [
+        [part["value"] - part["low"] for part in intervals],
+        [part["high"] - part["value"] for part in intervals],
+    ]
+    return np.abs(ends)
 
 
 def draw_lungs(
@@ -38,7 +54,7 @@ def draw_lungs(
         9.0,
         2.8 + 2.6 * panel_rows,
         note=note,
-        title="What can be told with the lungs hidden (AUROC, one class against the rest)",
+        title="What can be told with the lungs occluded (AUROC, one class against the rest)",
     )
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.7, 2.4 * panel_rows])
     strip, below = halves[:, 0]
@@ -46,13 +62,12 @@ def draw_lungs(
         strip.subplots(1, len(variants)), example.items(), strict=True
     ):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(variant, fontsize=9, color=INK)
+        axes.set_title(variant.replace("_", " "), fontsize=9, color=INK)
         axes.set_axis_off()
     panels = below.subplots(panel_rows, columns, squeeze=False)
     for axes in panels.flat[len(labels) :]:
         axes.set_axis_off()
-    for index, label in enumerate(labels):
-        axes = panels.flat[index]
+    for axes, label in zip(panels.flat, labels, strict=False):
         _draw_class(axes, label, aurocs, variants)
     below.legend(
         *panels.flat[0].get_legend_handles_labels(),
@@ -76,21 +91,20 @@ def _draw_class(
     lowest = 0.45
     for order, (model, by_variant) in enumerate(aurocs.items()):
         offset = (order - (len(aurocs) - 1) / 2) * 0.22
-        found = [by_variant[variant][label] for variant in variants]
-        values = np.array([part["value"] for part in found])
-        low, high = (np.array([part[key] for part in found]) for key in ("low", "high"))
-        lowest = min(lowest, *(value - 0.03 for value in low if not math.isnan(value)), 0.45)
+        parts = [by_variant[variant][label] for variant in variants]
+        lows = [part["low"] - 0.03 for part in parts if not math.isnan(part["low"])]
+        lowest = min(lowest, *lows, 0.45)
         axes.errorbar(
-            values,
+            [part["value"] for part in parts],
             np.arange(len(variants)) + offset,
-            xerr=np.maximum([values - low, high - values], 0),
+            xerr=_errors(parts),
             label=model,
             fmt=MARKERS[order % 4],
             markersize=4,
             linewidth=1.1,
             color=(*OKABE_ITO[2:4], OKABE_ITO[4], INK)[order % 4],
         )
-    axes.set_yticks(range(len(variants)), variants)
+    axes.set_yticks(range(len(variants)), [name.replace("_", " ") for name in variants])
     axes.set(xlim=(max(lowest, 0), 1.01), ylim=(len(variants) - 0.4, -0.6))
 
 
@@ -120,7 +134,7 @@ def draw_robustness(
         2.35 * columns + 0.4,
         2.5 * rows + 0.9,
         note=note,
-        title=f"Accuracy of the ensemble on changed images ({images} test images)",
+        title=f"Accuracy of the ensemble on perturbed images ({images} test images)",
     )
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(curves) :]:
@@ -130,44 +144,179 @@ def draw_robustness(
     ):
         side = "accuracy [95 %]" if index % columns == 0 else ""
         style_axes(axes, title=change, x_label=units[change], y_label=side)
-        axes.axhspan(
-            clean["low"],
-            clean["high"],
-            color="#DDDDDD",
-            linewidth=0,
-            label="images as they are [95 %]",
-        )
-        axes.axhline(clean["value"], color=CHANCE_GRAY, linewidth=1)
-        axes.axhline(
-            chance, color=CHANCE_GRAY, linewidth=1, linestyle=":", label="most frequent class"
-        )
+        ends, as_they_are = (clean["low"], clean["high"]), "images as they are [95 %]"
+        axes.axhspan(*ends, color="#DDDDDD", linewidth=0, label=as_they_are)
+        line = {"color": CHANCE_GRAY, "linewidth": 1}
+        axes.axhline(clean["value"], **line)
+        axes.axhline(chance, linestyle=":", label="most frequent class", **line)
         _draw_levels(axes, levels)
         axes.set_ylim(0, 1)
     first = panels.flat[0]
     first.plot([], [], "o", color=WORSE_COLOUR, label="more lost than chance explains")
-    first.legend(fontsize=6.5, loc="lower left", framealpha=0.9, edgecolor="none")
+    first.legend(fontsize=6.5, loc="lower left", **LEGEND)
     return figure
 
 
 def _draw_levels(axes: Axes, levels: Sequence[tuple[str, Interval, bool]]) -> None:
     places = np.arange(len(levels))
-    values = np.array([found["value"] for _, found, _ in levels])
-    error = np.abs(
-        [
-            [found["value"] - found["low"] for _, found, _ in levels],
-            [found["high"] - found["value"] for _, found, _ in levels],
-        ]
-    )
-    axes.errorbar(places, values, yerr=error, color=ONE_COLOUR, linewidth=1.3)
-    for place, (_, found, worse) in zip(places, levels, strict=True):
+    parts = [accuracy for _, accuracy, _ in levels]
+    values = [part["value"] for part in parts]
+    axes.errorbar(places, values, yerr=_errors(parts), color=ONE_COLOUR, linewidth=1.3)
+    for place, value, (_, _, worse) in zip(places, values, levels, strict=True):
+        colour = WORSE_COLOUR if worse else "white"
         axes.plot(
-            place,
-            found["value"],
-            "o",
-            markersize=5,
-            markeredgecolor=ONE_COLOUR,
-            color=WORSE_COLOUR if worse else "white",
-            zorder=4,
+            *(place, value, "o"), markersize=5, markeredgecolor=ONE_COLOUR, color=colour, zorder=4
         )
     axes.set_xticks(places, [words for words, _, _ in levels])
     axes.set_xlim(-0.5, max(len(levels) - 0.5, 0.5))
+
+
+def draw_attention(
+    inside: Mapping[tuple[str, str], Inside],
+    cascades: Mapping[str, Cascade],
+    *,
+    labels: Sequence[str],
+    note: str,
+) -> Figure:
+    """Draw the heat inside the lungs per class, and the maps' likeness while weights go.
+
+    Args:
+        inside: per model and class; empty where there are no masks.
+        cascades: per member.
+        labels: the classes.
+        note: what the images are.
+    """
+    panels = 1 + bool(inside)
+    figure = new_figure(
+        5.0 * panels,
+        4.4,
+        title="Where the maps look, and whether they show what was learned",
+        note=note,
+    )
+    if inside:
+        _draw_inside(figure.add_subplot(1, panels, 1), inside, labels)
+    _draw_cascades(figure.add_subplot(1, panels, panels), cascades)
+    return figure
+
+
+def _draw_inside(
+    axes: Axes, inside: Mapping[tuple[str, str], Inside], labels: Sequence[str]
+) -> None:
+    style_axes(axes, title="heat of the true class's map", y_label="share inside the lungs [95 %]")
+    colours = class_colours(labels)
+    shown = [label for label in labels if (WEIGHTED, label) in inside]
+    models = list(dict.fromkeys(model for model, _ in inside))
+    for place, label in enumerate(shown):
+        for order, model in enumerate(models):
+            part = inside[model, label]
+            x = place + (order - (len(models) - 1) / 2) * 0.2
+            whole = model == WEIGHTED
+            axes.errorbar(
+                x,
+                part.energy["value"],
+                yerr=_errors([part.energy]),
+                fmt="os^DvP"[order % 6],
+                markersize=6 if whole else 4.5,
+                color=colours[label] if whole else GRAYS[order % len(GRAYS)],
+                linewidth=1.4,
+                label=model if place == 0 else "_",
+            )
+        part = inside[WEIGHTED, label]
+        for value, style, name in (
+            (part.area["value"], "-", "lungs' share of the image (an even map)"),
+            (part.ceiling["value"], ":", "a map of the lungs themselves"),
+        ):
+            ends, name = (place - 0.38, place + 0.38), name if place == 0 else "_"
+            axes.hlines(value, *ends, color=INK, linestyle=style, linewidth=1.3, label=name)
+    axes.set_xticks(
+        range(len(shown)), [f"{label}\n(n = {inside[WEIGHTED, label].images})" for label in shown]
+    )
+    axes.set(xlim=(-0.6, len(shown) - 0.4), ylim=(0, 1))
+    axes.legend(fontsize=7, loc="upper left", **LEGEND, ncols=2)
+
+
+def _draw_cascades(axes: Axes, cascades: Mapping[str, Cascade]) -> None:
+    style_axes(
+        axes,
+        title="weights at random, from the head down",
+        x_label="share of the steps done (0: as trained, 1: nothing learned is left)",
+        y_label="rank correlation with the trained map [95 %]",
+    )
+    axes.axhline(0, color=EDGE, linewidth=0.8)
+    for order, (name, part) in enumerate(cascades.items()):
+        values, low, high = (
+            np.array([stage[key] for stage in part.similarity]) for key in ("value", "low", "high")
+        )
+        steps = np.linspace(0, 1, len(values))
+        colour = OKABE_ITO[2 + order % 4]
+        axes.plot(steps, values, color=colour, marker="os^D"[order % 4], markersize=4, label=name)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.axhline(
+            part.other_image["value"],
+            color=colour,
+            linewidth=1.0,
+            linestyle=DASHES[order % 4],
+            label=f"{name}, another image of the class",
+        )
+    axes.set_ylim(-0.45, 1.05)
+    axes.legend(fontsize=7, loc="upper right", **LEGEND)
+
+
+def draw_faithfulness(
+    curves: Mapping[str, Mapping[Mode, Floats]],
+    scores: Mapping[str, Interval],
+    fractions: Sequence[float],
+    *,
+    baselines: Sequence[str],
+    images: int,
+    note: str,
+) -> Figure:
+    """Draw the probability against the share of the image shown or covered, and the scores.
+
+    Args:
+        curves: per map, and mode of perturbation, the mean probabilities (L,).
+        scores: per map insertion - deletion.
+        fractions: L shares of the image.
+        baselines: those of the maps that no network had a part in.
+        images: how many.
+        note: what they are.
+    """
+    figure = new_figure(
+        11.5,
+        3.9,
+        title=f"Does the prediction hang on what the maps mark? ({images} test images)",
+        note=note,
+    )
+    panels = figure.subplots(1, 3, width_ratios=[1, 1, 0.8])
+    methods = [name for name in curves if name not in baselines]
+    style = {
+        name: {"color": OKABE_ITO[(2, 4, 3, 5)[order % 4]], "linewidth": 1.8}
+        for order, name in enumerate(methods)
+    } | {
+        name: {"color": GRAYS[order % 4], "linestyle": DASHES[order % 4], "linewidth": 1.5}
+        for order, name in enumerate(baselines)
+    }
+    words: dict[Mode, str] = {
+        "insertion": "shown on the blurred image",
+        "deletion": "covered with gray",
+    }
+    for axes, (mode, done) in zip(panels, words.items(), strict=False):
+        better = "higher is better" if mode == "insertion" else "lower is better"
+        style_axes(
+            axes,
+            title=f"{mode} ({better})",
+            x_label=f"share of the image {done}",
+            y_label="probability of the class",
+        )
+        for name, by_mode in curves.items():
+            axes.plot(fractions, by_mode[mode], label=name, marker=".", **style[name])
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+    panels[0].legend(fontsize=7.5, loc="lower right", **LEGEND)
+    axes = panels[2]
+    style_axes(axes, title="insertion - deletion", x_label="[95 %], more is better")
+    for place, (name, score) in enumerate(scores.items()):
+        error, colour = _errors([score]), style[name]["color"]
+        axes.errorbar(score["value"], place, xerr=error, fmt="o", color=colour)
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_ylim(len(scores) - 0.5, -0.5)
+    return figure

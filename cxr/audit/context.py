@@ -1,75 +1,205 @@
-"""The images that an audit test looks at, and how it draws from them.
+"""What every audit test looks at, and how it draws from it.
 
-N images, S side of prepared pixels, K classes, R resamples, J columns.
+N images of the prepared set, n test images, S side of prepared pixels, K classes, F features,
+R resamples, J columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from cxr.audit.result import AuditResult
+from cxr.data.decode import ShowProgress, no_progress
 from cxr.evaluation.bootstrap import interval, resample_weights
+from cxr.files import atomic_write, digest, read_json, write_json
+from cxr.imaging.preprocess import PreprocessSpec
+from cxr.labels import label_indices
+from cxr.models.build import Member
+from cxr.models.ensemble import Ensemble, all_probs
+from cxr.plotting import save_figure
+from cxr.training.inference import feature_batches, predict_logits
 
 Rows = NDArray[np.int64]
 Masks = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+Interval = dict[str, float]
 CHUNK = 256
 """Images whose masks are held in memory at once."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """The images of a run with what is known of them.
+@dataclass(frozen=True, kw_only=True)
+class AuditContext:
+    """A run opened for the audit.
 
     Attributes:
-        pixels: (N, S, S) uint8, all images of the prepared set.
-        targets: (N,) class positions.
-        groups: (N,) patient or group names.
+        table: N rows of the prepared set: ``label``, ``split``, ``group``, and what else is known.
+        pixels: (N, S, S) uint8, in the table's order.
         labels: K class names.
-        fit_rows: images that a linear model may learn from (train).
-        test_rows: images on which everything is measured.
-        has_mask: (N,) whether the image's lungs are outlined.
+        test_rows: (n,) images on which everything is measured.
+        members: per name a trained network.
+        ensemble: the members' temperatures and weights.
+        probs: per trained model (n, K) probabilities of the test images; the last is the model
+            that users see.
+        has_mask: (N,) whether the image's lungs are outlined; None where no image's are.
         read_masks: from rows to their (n, S, S) lung masks. A function, since the masks of a
             large set do not fit in memory.
+        root: folder of the original images.
+        spec: how they were prepared; None where the originals are not at hand.
+        folder: receives plots and features; none are written without it.
+        note: what the images are.
+        seed: of every draw.
+        stream_of_all: one generator for all draws; None gives each test a stream of its own, so
+            that an interrupted audit ends like a whole one.
+        resamples: of patients, and permutations.
+        batch_size: images at once.
+        progress: see ``ShowProgress``.
+        key: digest of everything that the results depend on.
     """
 
-    pixels: NDArray[np.uint8]
-    targets: NDArray[np.int64]
-    groups: NDArray[np.str_]
+    table: pd.DataFrame
+    pixels: Pixels
     labels: tuple[str, ...]
-    fit_rows: Rows
     test_rows: Rows
-    has_mask: Masks
-    read_masks: Callable[[Rows], Masks]
+    members: Mapping[str, Member]
+    ensemble: Ensemble
+    probs: Mapping[str, Floats]
+    has_mask: Masks | None = None
+    read_masks: Callable[[Rows], Masks] = lambda rows: np.empty((len(rows), 0, 0), bool)
+    root: Path = Path()
+    spec: PreprocessSpec | None = None
+    folder: Path | None = None
+    note: str = ""
+    seed: int = 0
+    stream_of_all: np.random.Generator | None = None
+    resamples: int = 1000
+    batch_size: int = 32
+    progress: ShowProgress = no_progress
+    key: str = ""
+
+    @cached_property
+    def targets(self) -> Rows:
+        """(N,) class positions."""
+        return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
+
+    @cached_property
+    def groups(self) -> NDArray[np.str_]:
+        """(N,) patient or group names."""
+        return self.column("group")
+
+    @cached_property
+    def fit_rows(self) -> Rows:
+        """Images that a linear model may learn from: train and validation."""
+        return np.flatnonzero(self.column("split") != "test")
 
     @property
     def side_px(self) -> int:
         """S."""
         return int(self.pixels.shape[-1])
 
+    @property
+    def model(self) -> str:
+        """The model that users see."""
+        return list(self.probs)[-1]
+
+    def column(self, name: str) -> NDArray[np.str_]:
+        """Return a column of the table, all "" where it is missing."""
+        known = name in self.table
+        return self.table[name].to_numpy(str) if known else np.full(len(self.table), "")
+
+    def stream(self, number: int) -> np.random.Generator:
+        """Return the source of a test's draws."""
+        return self.stream_of_all or np.random.default_rng([self.seed, number])
+
     def masked(self, rows: Rows) -> Rows:
         """Return those of the rows that have a mask."""
-        return rows[self.has_mask[rows]]
+        return rows[:0] if self.has_mask is None else rows[self.has_mask[rows]]
 
     def with_lungs(self, rows: Rows) -> Rows:
         """Return those of the rows whose mask holds any lung; a mask may be there and black."""
         rows = self.masked(rows)
-        found = [
-            self.read_masks(rows[start : start + CHUNK]).any(axis=(1, 2))
-            for start in range(0, len(rows), CHUNK)
-        ]
-        return rows[np.concatenate(found)] if found else rows
+        lungs = [self.read_masks(part).any(axis=(1, 2)) for part in chunks(rows)]
+        return rows[np.concatenate(lungs)] if lungs else rows
 
-    def counts(self, rows: Rows) -> dict[str, int]:
-        """Count the images of each class."""
-        found = np.bincount(self.targets[rows], minlength=len(self.labels))
-        return {label: int(found[k]) for k, label in enumerate(self.labels)}
+    def predict(self, pixels: Pixels, on_image: Callable[[], None]) -> dict[str, Floats]:
+        """Return probabilities (n, K) of images (n, S, S) by members and ensemble."""
+        everyone, size = np.arange(len(pixels)), self.batch_size
+        logits = {
+            name: predict_logits(member, pixels, everyone, batch_size=size, on_image=on_image)
+            for name, member in self.members.items()
+        }
+        return all_probs(logits, self.ensemble)
+
+    def features(self, name: str, rows: Rows) -> NDArray[np.float32]:
+        """Return a member's pooled features, from ``features-<member>.npy`` where they fit."""
+        if self.folder is None:
+            member = self.members[name]
+            return pooled_features(member, self.pixels, rows, batch_size=self.batch_size)
+        path = self.folder / f"features-{name}.npy"
+        card = path.with_suffix(".json")
+        source = {"key": self.key, "rows": digest(np.ascontiguousarray(rows).tobytes())}
+        if path.exists() and card.exists() and read_json(card, mend=f"remove {card}") == source:
+            stored: NDArray[np.float32] = np.load(path)
+            return stored
+        with self.progress(f"features, {name}", len(rows)) as done:
+            pooled = pooled_features(
+                self.members[name], self.pixels, rows, batch_size=self.batch_size, on_image=done
+            )
+        with atomic_write(path) as file:
+            np.save(file, pooled)
+        write_json(card, source)
+        return pooled
+
+    def with_plot(self, result: AuditResult, draw: Callable[[], Figure]) -> AuditResult:
+        """Return the result with its plot, which is drawn where there is a folder."""
+        if self.folder is not None:
+            save_figure(draw(), self.folder / f"{result.id}.png")
+            result.plots.append(f"{result.id}.png")
+        return result
 
 
-def draw_per_class(
-    rows: Rows, targets: NDArray[np.int64], most: int, rng: np.random.Generator
-) -> Rows:
+def chunks(rows: Rows) -> Iterator[Rows]:
+    """Yield the rows, at most ``CHUNK`` at a time."""
+    for start in range(0, len(rows), CHUNK):
+        yield rows[start : start + CHUNK]
+
+
+def pooled_features(
+    member: Member,
+    pixels: Pixels,
+    rows: Rows,
+    *,
+    batch_size: int = 32,
+    on_image: Callable[[], None] | None = None,
+) -> NDArray[np.float32]:
+    """Return a member's last feature layer, averaged over the image.
+
+    Args:
+        member: trained.
+        pixels: (M, S, S) uint8.
+        rows: (N,) which of them, in order.
+        batch_size: images at once.
+        on_image: called once an image.
+
+    Returns:
+        (N, F) float32; the member's logits are linear in it.
+    """
+    pooled = [np.empty((0, member.head.in_features), np.float32)]
+    for features in feature_batches(member, pixels, rows, batch_size=batch_size):
+        pooled.append(features.float().mean(dim=(2, 3)).cpu().numpy())
+        for _ in range(len(features)):
+            if on_image:
+                on_image()
+    return np.concatenate(pooled)
+
+
+def draw_per_class(rows: Rows, targets: Rows, most: int, rng: np.random.Generator) -> Rows:
     """Draw at most so many images of each class, in the rows' order.
 
     Args:
@@ -82,15 +212,13 @@ def draw_per_class(
     return np.sort(np.concatenate(drawn)) if drawn else rows
 
 
-def draw_alike(
-    rows: Rows, targets: NDArray[np.int64], count: int, rng: np.random.Generator
-) -> Rows:
+def draw_alike(rows: Rows, targets: Rows, count: int, rng: np.random.Generator) -> Rows:
     """Draw images so that the classes keep their shares, and each class at least one image.
 
     Args:
         rows: to draw from.
         targets: (N,) class positions of all images.
-        count: images wanted, to the rounding of the shares; all where there are no more.
+        count: images, to the rounding of the shares; all where there are no more.
         rng: source of the draw.
     """
     share = min(1.0, count / max(len(rows), 1))
@@ -103,7 +231,7 @@ def draw_alike(
 
 def mean_intervals(
     values: ArrayLike, groups: ArrayLike, *, rng: np.random.Generator, resamples: int
-) -> list[dict[str, float]]:
+) -> list[Interval]:
     """Average columns over images, with intervals from resampled groups.
 
     All columns see the same resamples.
@@ -120,13 +248,11 @@ def mean_intervals(
     table = np.asarray(values, np.float64)
     table = table[:, None] if table.ndim == 1 else table
     known = ~np.isnan(table)
-    filled = np.where(known, table, 0.0)
-    names = np.asarray(groups)
     weights = [np.ones((1, len(table)))]
     if len(table) and resamples:
-        weights.append(resample_weights(names, resamples, rng))
+        weights.append(resample_weights(np.asarray(groups), resamples, rng))
     draws = np.concatenate(weights)
-    over, under = draws @ filled, draws @ known.astype(np.float64)
+    over, under = draws @ np.where(known, table, 0.0), draws @ known.astype(np.float64)
     means = np.full(over.shape, np.nan)
     np.divide(over, under, out=means, where=under > 0)
     return [interval(means[:, j]) for j in range(table.shape[1])]

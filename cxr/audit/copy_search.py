@@ -1,6 +1,6 @@
 """Images of different splits that show the same exposure, found from pixels and files.
 
-Two searches propose pairs, the perceptual hash in all eight flips and right-angle turns and,
+Two searches propose pairs, the perceptual hash in all eight orientations and,
 where the set is small enough, the images of another split that look most alike through any view;
 laying one image on the other decides. N images, S side of prepared pixels, P pairs.
 """
@@ -25,6 +25,8 @@ from cxr.imaging.read import read_gray
 
 EXTRA_BITS = 2
 """Beyond the distance that ``prepare`` uses, so that its own misses can be found."""
+WORKERS = 2
+"""Threads that decode the original files."""
 
 Pairs = NDArray[np.int64]
 
@@ -36,13 +38,13 @@ class Copies:
     Attributes:
         pairs: (P, 2) rows, first below second.
         identical: (P,) whether the pixels are equal as they stand.
-        turns: (P,) index into ``ORIENTATIONS``.
+        orientations: (P,) index into ``ORIENTATIONS``.
         correlation: (P,) of fine detail.
     """
 
     pairs: Pairs
     identical: NDArray[np.bool_]
-    turns: NDArray[np.int64]
+    orientations: NDArray[np.int64]
     correlation: NDArray[np.float64]
 
 
@@ -74,23 +76,22 @@ def find_leaks(
         digests: (N,) of the original pixels, "" where unknown; equal ones are identical too.
         progress: see ``ShowProgress``.
     """
-    count = len(pixels)
-    found = [np.empty((0, 2), np.int64)]
     squares = [digest(np.ascontiguousarray(image).tobytes()) for image in pixels]
     same = [pair_equal(np.asarray(squares))] + ([] if digests is None else [pair_equal(digests)])
     hashes = perceptual_hashes(pixels)
-    found.append(_across(near_pairs(hashes, max_distance=MAX_DISTANCE + EXTRA_BITS), split))
-    with progress("leak: look for the most alike images", count) as done:
-        found.append(alike_pairs(describe(pixels), apart=split, on_progress=done))
-    candidates = np.unique(np.concatenate([*found, _across(np.concatenate(same), split)]), axis=0)
+    proposed = [_across(near_pairs(hashes, max_distance=MAX_DISTANCE + EXTRA_BITS), split)]
+    with progress("leak: look for the most alike images", len(pixels)) as done:
+        proposed.append(alike_pairs(describe(pixels), apart=split, on_progress=done))
+    proposed.append(_across(np.concatenate(same), split))
+    candidates = np.unique(np.concatenate(proposed), axis=0)
     with progress("leak: lay candidates on each other", len(candidates)) as done:
-        pairs, turns, likeness = confirm_pairs(
+        pairs, orientations, correlation = confirm_pairs(
             pixels, candidates, min_correlation=MIN_CORRELATION, on_progress=done
         )
     identical = np.array([squares[a] == squares[b] for a, b in pairs], bool)
     if digests is not None:
         identical |= (digests[pairs[:, 0]] == digests[pairs[:, 1]]) & (digests[pairs[:, 0]] != "")
-    return Copies(pairs, identical, turns, likeness)
+    return Copies(pairs, identical, orientations, correlation)
 
 
 def read_files(
@@ -99,7 +100,6 @@ def read_files(
     pixels: NDArray[np.uint8],
     spec: PreprocessSpec,
     *,
-    workers: int = 2,
     progress: ShowProgress = no_progress,
 ) -> FileCheck | None:
     """Decode the original images again and compare them with the prepared pixels.
@@ -109,7 +109,6 @@ def read_files(
         names: (N,) paths below it.
         pixels: (N, S, S) uint8, what ``prepare`` made of them.
         spec: how.
-        workers: threads that decode.
         progress: see ``ShowProgress``.
 
     Returns:
@@ -127,7 +126,7 @@ def read_files(
         return key, bool(np.array_equal(to_square(image, spec), pixels[row]))
 
     digests, differing = [], []
-    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
     with progress("leak: read the original files", len(names)) as done, pool:
         for row, (key, equal) in enumerate(pool.map(one, range(len(names)))):
             digests.append(key)

@@ -3,25 +3,20 @@
 N images, S side of prepared pixels, h w a map's cells.
 """
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from cxr.audit.context import Floats, Images, Masks, Rows, mean_intervals
+from cxr.audit.context import AuditContext, Floats, Interval, Masks, Rows, mean_intervals
 from cxr.audit.limits import corrected, shortage
-from cxr.data.decode import ShowProgress
 from cxr.evaluation.intervals import cluster_interval
 from cxr.explain.faithfulness import to_cells
 from cxr.explain.gradcam import Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.randomise import map_similarity, randomise_cascade
-from cxr.models.build import Member
-from cxr.models.ensemble import WEIGHTED, Ensemble
-
-Interval = dict[str, float]
+from cxr.models.ensemble import WEIGHTED
 
 logger = logging.getLogger(__name__)
 
@@ -90,54 +85,38 @@ def energy_inside(maps: Maps, masks: Masks) -> Floats:
 
 
 def heat_inside(
-    members: Mapping[str, Member],
-    ensemble: Ensemble,
-    images: Images,
-    rows: Rows,
-    *,
-    rng: np.random.Generator,
-    resamples: int,
-    batch_size: int,
-    progress: ShowProgress,
+    context: AuditContext, rows: Rows, rng: np.random.Generator
 ) -> dict[tuple[str, str], Inside]:
     """Return, per model and class, the heat inside the lungs of maps of the true class.
 
     Args:
-        members: the trained networks.
-        ensemble: their weights.
-        images: where the rows' pixels and masks are.
+        context: see ``AuditContext``.
         rows: images with a mask.
         rng: of the resamples.
-        resamples: of groups.
-        batch_size: images at once.
-        progress: see ``ShowProgress``.
     """
-    side, targets = images.side_px, images.targets[rows]
+    side, targets, groups = context.side_px, context.targets[rows], context.groups[rows]
+    members, weights = context.members, context.ensemble.weights
     raw: dict[str, Maps] = {}
-    with progress("maps and lungs", len(rows) * len(members)) as done:
+    with context.progress("maps and lungs", len(rows) * len(members)) as done:
         for name, member in members.items():
+            size = context.batch_size
             raw[name] = member_maps(
-                member, images.pixels, rows, targets, batch_size=batch_size, on_image=done
+                member, context.pixels, rows, targets, batch_size=size, on_image=done
             )
-    masks = images.read_masks(rows)
+    masks = context.read_masks(rows)
     solid = masks.astype(np.float32)
     lungs = {name: to_cells(solid, maps.shape[1:]) for name, maps in raw.items()}
     columns = {
-        name: (
-            energy_inside(resize_maps(raw[name], side), masks),
-            energy_inside(resize_maps(lungs[name], side), masks),
-        )
+        name: [energy_inside(resize_maps(maps[name], side), masks) for maps in (raw, lungs)]
         for name in members
-    } | {
-        WEIGHTED: (
-            energy_inside(ensemble_cam(raw, ensemble.weights, side), masks),
-            energy_inside(ensemble_cam(lungs, ensemble.weights, side), masks),
-        )
     }
+    columns[WEIGHTED] = [
+        energy_inside(ensemble_cam(maps, weights, side), masks) for maps in (raw, lungs)
+    ]
     area = masks.mean(axis=(1, 2))
-    found = {}
+    parts = {}
     for model, (energy, ceiling) in columns.items():
-        for k, label in enumerate(images.labels):
+        for k, label in enumerate(context.labels):
             own = targets == k
             if not own.any():
                 continue
@@ -145,82 +124,60 @@ def heat_inside(
                 logger.warning(
                     "%d maps of %s by %s hold no heat: their share is undefined (NaN) and takes "
                     "no part",
-                    blank,
-                    label,
-                    model,
+                    *(blank, label, model),
                 )
             table = np.stack([energy, area, energy - area, ceiling], axis=1)[own]
-            means = mean_intervals(table, images.groups[rows][own], rng=rng, resamples=resamples)
-            groups, gap = images.groups[rows][own], (energy - area)[own]
+            means = mean_intervals(table, groups[own], rng=rng, resamples=context.resamples)
+            gap = (energy - area)[own]
             known = ~np.isnan(gap)
             mean = float(gap[known].mean()) if known.any() else np.nan
-            judged = cluster_interval(
-                mean,
-                (gap[known] - mean) / max(known.sum(), 1),
-                groups[known],
-                confidence=corrected(len(images.labels)),
+            influences = (gap[known] - mean) / max(known.sum(), 1)
+            confidence = corrected(len(context.labels))
+            judged = cluster_interval(mean, influences, groups[own][known], confidence=confidence)
+            short = shortage(own, groups)
+            held, fills, excess, most = means
+            parts[model, label] = Inside(
+                int(own.sum()), blank, held, fills, excess, most, short, judged
             )
-            short = shortage(own, images.groups[rows])
-            inside, fills, excess, most = means
-            found[model, label] = Inside(
-                int(own.sum()), blank, inside, fills, excess, most, short, judged
-            )
-    return found
+    return parts
 
 
 def follow_cascade(
-    member: Member,
-    images: Images,
-    rows: Rows,
-    *,
-    rng: np.random.Generator,
-    stages: int,
-    resamples: int,
-    batch_size: int,
-    on_image: Callable[[], None],
+    context: AuditContext, name: str, rows: Rows, rng: np.random.Generator, stages: int
 ) -> Cascade:
     """Follow a member's maps while its weights are randomised from the head down.
 
     Args:
-        member: stays as it is.
-        images: masks are used where all the chosen images have one.
+        context: see ``AuditContext``; masks are used where all the chosen images have one.
+        name: of the member, which stays as it is.
         rows: the chosen images; the map of each one's true class is followed.
         rng: draws weights and resamples.
         stages: steps of the randomisation.
-        resamples: of groups.
-        batch_size: images at once.
-        on_image: called once an image and step, ``stages`` + 1 times for each image.
     """
-    targets, groups = images.targets[rows], images.groups[rows]
-    masks = images.read_masks(rows) if images.has_mask[rows].all() else None
-
-    def maps_of(network: Member) -> NDArray[np.float32]:
-        return member_maps(
-            network, images.pixels, rows, targets, batch_size=batch_size, on_image=on_image
-        )
-
+    member, targets, groups = context.members[name], context.targets[rows], context.groups[rows]
+    whole = context.has_mask is not None and context.has_mask[rows].all()
+    masks = context.read_masks(rows) if whole else None
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    steps = {"none": maps_of(member)}
-    for name, network in randomise_cascade(member, generator=generator, stages=stages):
-        steps[name] = maps_of(network)
+    size, resamples, steps = context.batch_size, context.resamples, {}
+    with context.progress(f"weights randomised, {name}", len(rows) * (stages + 1)) as done:
+        cascade = randomise_cascade(member, generator=generator, stages=stages)
+        for stage, network in itertools.chain([("none", member)], cascade):
+            steps[stage] = member_maps(
+                network, context.pixels, rows, targets, batch_size=size, on_image=done
+            )
     trained = steps["none"]
     # Each image's map beside that of the next image of its class.
     order = np.argsort(targets, kind="stable")
     after = np.roll(order, -1)
-    other = np.where(
-        targets[order] == targets[after], map_similarity(trained[order], trained[after]), np.nan
-    )
+    likeness = map_similarity(trained[order], trained[after])
+    other = np.where(targets[order] == targets[after], likeness, np.nan)
     columns = [map_similarity(trained, maps) for maps in steps.values()]
     if masks is not None:
-        enlarged = [resize_maps(maps, images.side_px) for maps in steps.values()]
-        columns += [energy_inside(maps, masks) for maps in enlarged]
+        columns += [
+            energy_inside(resize_maps(maps, context.side_px), masks) for maps in steps.values()
+        ]
     means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
     between = mean_intervals(other, groups[order], rng=rng, resamples=resamples)[0]
-    return Cascade(
-        list(steps),
-        means[: len(steps)],
-        between,
-        means[len(steps) :],
-        [int((maps.max(axis=(1, 2)) <= 0).sum()) for maps in steps.values()],
-        len(rows),
-    )
+    blank = [int((maps.max(axis=(1, 2)) <= 0).sum()) for maps in steps.values()]
+    similarity, energy = means[: len(steps)], means[len(steps) :]
+    return Cascade(list(steps), similarity, between, energy, blank, len(rows))

@@ -1,30 +1,39 @@
 """Test 1: the same image, or the same patient, on both sides of a split.
 
 Everything is counted again from the pixels and the files; what ``prepare`` stored is only
-compared with it. N images, S side of prepared pixels.
+compared with it. N images, P pairs.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from numpy.typing import NDArray
 
-from cxr.audit.copy_search import Copies, FileCheck, Pairs, find_leaks, pair_equal
-from cxr.audit.result import AuditResult, Verdict, figure_of, worst
-from cxr.data.decode import ShowProgress, no_progress
-from cxr.data.groups import describe_limits
+from cxr.audit.context import AuditContext, Interval
+from cxr.audit.copy_search import Copies, FileCheck, find_leaks, pair_equal, read_files
+from cxr.audit.result import (
+    AuditResult,
+    AuditTable,
+    AuditTest,
+    Cell,
+    Column,
+    Statistic,
+    Verdict,
+    statistic_of,
+    worst,
+)
+from cxr.data.groups import components, describe_limits
 from cxr.data.near_duplicates import ORIENTATIONS
 from cxr.evaluation.intervals import share_interval
-from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.evaluation.tables import show_interval
 
-NAME, TITLE = "leak", "The same image or patient on both sides"
-WHAT = (
+TEST = AuditTest(
+    "leak",
+    1,
+    "Near-duplicates and patients across splits",
     "Every image was compared with every image of the other splits, from the pixels, also rotated, "
     "mirrored, inverted, cropped and padded: a network that has trained on a copy of a test "
-    "image, or on another image of the same patient, need not diagnose it, only recognise it."
+    "image, or on another image of the same patient, need not diagnose it, only recognise it.",
 )
 SHORTCUT_SHARE = 0.01
 """Of test images with a copy outside test; one in a hundred moves an accuracy by as much as a
@@ -34,75 +43,97 @@ PATIENT_SHARE = 0.05
 _SHOWN = 20
 
 
-def audit_leak(
-    pixels: NDArray[np.uint8],
-    split: ArrayLike,
-    patients: ArrayLike,
-    stored_groups: ArrayLike,
-    names: Sequence[str],
-    *,
-    files: FileCheck | None = None,
-    progress: ShowProgress = no_progress,
-) -> AuditResult:
-    """Count copies and patients that lie on both sides of a split.
+@dataclass(frozen=True)
+class Counted:
+    """What lies on both sides of a split.
 
-    Args:
-        pixels: (N, S, S) uint8.
-        split: (N,) train, val or test.
-        patients: (N,) patient ids of the manifest, "" where unknown.
-        stored_groups: (N,) the groups that ``prepare`` made, for comparison alone.
-        names: (N,) the images' names.
-        files: what ``read_files`` found, or None where the originals are not at hand.
-        progress: see ``ShowProgress``.
+    Attributes:
+        images: N.
+        known: images that name their patient.
+        groups: of copies and patients, counted again.
+        crossing_groups: of these in more than one split.
+        stored_groups: groups as ``prepare`` stored them.
+        stored_crossing_groups: of these in more than one split.
+        test_images: test images.
+        copies: test images with a copy outside test.
+        patients: test images whose patient is outside test.
+        identical_pairs: pairs across splits.
+        near_pairs: likewise.
+        rotated_pairs: of these rotated by right angles, or mirrored.
+        copy_share: of the test images, with its interval by group.
+        patient_share: likewise.
+    """
+
+    images: int
+    known: int
+    groups: int
+    crossing_groups: int
+    stored_groups: int
+    stored_crossing_groups: int
+    test_images: int
+    copies: int
+    patients: int
+    identical_pairs: int
+    near_pairs: int
+    rotated_pairs: int
+    copy_share: Interval
+    patient_share: Interval
+
+
+def audit_leak(context: AuditContext) -> AuditResult:
+    """Count copies and patients that lie on both sides of a split.
 
     Returns:
         ``shortcut`` where over ``SHORTCUT_SHARE`` of the test images have a copy, or over
         ``PATIENT_SHARE`` their patient, outside test; ``suspicious`` where one has.
     """
-    parts = np.asarray(split, str)
-    copies = find_leaks(pixels, parts, digests=files.digests if files else None, progress=progress)
-    together = np.concatenate([copies.pairs, pair_equal(np.asarray(patients, str))])
-    group = _components(len(parts), together)
-    test = parts == "test"
-    with_copy = _touched(copies.pairs, len(parts)) & test
-    crossing = _crossing(group, parts)
-    with_patient = np.isin(group, crossing) & test
-    # Two images of one patient in val and train cross too, but no test figure suffers.
-    with_patient &= np.isin(group, np.unique(group[~test]))
-    shares = {
-        "copy": share_interval(with_copy[test], group[test]),
-        "patient": share_interval(with_patient[test], group[test]),
-    }
-    counts = {
-        "copy": int(with_copy.sum()),
-        "patient": int(with_patient.sum()),
-        "test": int(test.sum()),
-        "crossing": len(crossing),
-    }
-    verdict = _verdict(shares, counts, len(copies.pairs))
-    known = int((np.asarray(patients, str) != "").sum())
-    return AuditResult(
-        NAME,
-        TITLE,
-        WHAT,
-        verdict,
-        _sentence(copies, counts, shares, group, parts, known),
-        _figure(shares),
-        _tables(copies, counts, shares, group, parts, np.asarray(stored_groups, str), names, files),
-        _reason(files, known, len(parts), np.asarray(names, str)),
+    split, names, progress = context.column("split"), context.column("image"), context.progress
+    files = None
+    if context.spec is not None:
+        files = read_files(
+            context.root, names.tolist(), context.pixels, context.spec, progress=progress
+        )
+    digests = files.digests if files else None
+    copies = find_leaks(context.pixels, split, digests=digests, progress=progress)
+    counted = _count(copies, split, context.column("patient_id"), context.groups)
+    tables = [_count_table(counted, files)]
+    if len(copies.pairs):
+        tables.append(_pair_table(copies, split, names))
+    return TEST.result(
+        _verdict(counted),
+        _sentence(counted),
+        _statistic(counted),
+        values=asdict(counted),
+        tables=tables,
+        reason=_reason(files, counted, names),
     )
 
 
-def _components(count: int, pairs: Pairs) -> NDArray[np.int64]:
-    ones = np.ones(len(pairs), np.int8)
-    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
-
-
-def _touched(pairs: Pairs, count: int) -> NDArray[np.bool_]:
-    touched = np.zeros(count, bool)
-    touched[pairs.ravel()] = True
-    return touched
+def _count(
+    copies: Copies, split: NDArray[np.str_], patients: NDArray[np.str_], stored: NDArray[np.str_]
+) -> Counted:
+    pairs = np.concatenate([copies.pairs, pair_equal(patients)])
+    group, test = components(len(split), pairs), split == "test"
+    with_copy = np.isin(np.arange(len(split)), copies.pairs) & test
+    crossing = _crossing(group, split)
+    # Two images of one patient in val and train cross too, but no test statistic suffers.
+    with_patient = np.isin(group, crossing) & test & np.isin(group, np.unique(group[~test]))
+    return Counted(
+        images=len(split),
+        known=int((patients != "").sum()),
+        groups=len(np.unique(group)),
+        crossing_groups=len(crossing),
+        stored_groups=len(np.unique(stored)),
+        stored_crossing_groups=len(_crossing(np.unique(stored, return_inverse=True)[1], split)),
+        test_images=int(test.sum()),
+        copies=int(with_copy.sum()),
+        patients=int(with_patient.sum()),
+        identical_pairs=int(copies.identical.sum()),
+        near_pairs=int((~copies.identical).sum()),
+        rotated_pairs=int((copies.orientations > 0).sum()),
+        copy_share=share_interval(with_copy[test], group[test]),
+        patient_share=share_interval(with_patient[test], group[test]),
+    )
 
 
 def _crossing(group: NDArray[np.int64], split: NDArray[np.str_]) -> NDArray[np.int64]:
@@ -112,111 +143,94 @@ def _crossing(group: NDArray[np.int64], split: NDArray[np.str_]) -> NDArray[np.i
     return np.asarray(names[counts > 1], np.int64)
 
 
-def _verdict(
-    shares: Mapping[str, Mapping[str, float]], counts: Mapping[str, int], pairs: int
-) -> Verdict:
+def _verdict(counted: Counted) -> Verdict:
     def one(share: float, limit: float, any_at_all: bool) -> Verdict:
-        if share > limit:
-            return "shortcut"
-        return "suspicious" if any_at_all else "clear"
+        return "shortcut" if share > limit else "suspicious" if any_at_all else "clear"
 
+    pairs = counted.identical_pairs + counted.near_pairs
     return worst(
         [
-            one(shares["copy"]["value"], SHORTCUT_SHARE, pairs > 0),
-            one(shares["patient"]["value"], PATIENT_SHARE, counts["crossing"] > 0),
+            one(counted.copy_share["value"], SHORTCUT_SHARE, pairs > 0),
+            one(counted.patient_share["value"], PATIENT_SHARE, counted.crossing_groups > 0),
         ]
     )
 
 
-def _figure(shares: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _statistic(counted: Counted) -> Statistic:
     """Return the share of copies, or where there is none that of known patients if any."""
-    if shares["copy"]["value"] == 0 < shares["patient"]["value"]:
+    if counted.copy_share["value"] == 0 < counted.patient_share["value"]:
         metric = "share of test images whose patient is outside test"
-        return figure_of(shares["patient"], metric=metric, chance=0)
-    return figure_of(
-        shares["copy"], metric="share of test images with a copy outside test", chance=0
-    )
+        return statistic_of(counted.patient_share, "patient_share", metric, chance=0)
+    metric = "share of test images with a copy outside test"
+    return statistic_of(counted.copy_share, "copy_share", metric, chance=0)
 
 
-def _sentence(
-    copies: Copies,
-    counts: Mapping[str, int],
-    shares: Mapping[str, Mapping[str, float]],
-    group: NDArray[np.int64],
-    split: NDArray[np.str_],
-    known: int,
-) -> str:
-    groups = len(np.unique(group))
-    who = "patients or groups of copies" if known else "groups of copies (no patient is named)"
-    start = f"{len(split):,} images of {groups:,} {who}, counted again: "
-    if not len(copies.pairs) and not counts["crossing"]:
+def _sentence(counted: Counted) -> str:
+    named = "patients or groups of copies"
+    who = named if counted.known else "groups of copies (no patient is named)"
+    start = f"{counted.images:,} images of {counted.groups:,} {who}, counted again: "
+    if not counted.identical_pairs + counted.near_pairs + counted.crossing_groups:
         return (
             f"{start}as far as this search sees, no image of one split is a copy of an image of "
-            f"another, and no patient lies on both sides ({describe_limits(len(split))})."
+            f"another, and no patient lies on both sides ({describe_limits(counted.images)})."
         )
+    copies, patients = show_interval(counted.copy_share), show_interval(counted.patient_share)
     return (
-        f"{start}{counts['copy']} of {counts['test']} test images "
-        f"({show_interval(shares['copy'])}) have a copy outside test "
-        f"({int(copies.identical.sum())} identical and {int((~copies.identical).sum())} "
-        f"near-identical pairs over all splits), and {counts['patient']} "
-        f"({show_interval(shares['patient'])}) show a patient who is also outside test; "
-        f"{counts['crossing']} groups lie on both sides of a split. Figures on such test images "
-        "are not those of unseen patients."
+        f"{start}{counted.copies} of {counted.test_images} test images ({copies}) have a copy "
+        f"outside test ({counted.identical_pairs} identical and {counted.near_pairs} "
+        f"near-identical pairs over all splits), and {counted.patients} ({patients}) show a "
+        f"patient who is also outside test; {counted.crossing_groups} groups lie on both sides of "
+        "a split. Figures on such test images are not those of unseen patients."
     )
 
 
-def _tables(
-    copies: Copies,
-    counts: Mapping[str, int],
-    shares: Mapping[str, Mapping[str, float]],
-    group: NDArray[np.int64],
-    split: NDArray[np.str_],
-    stored: NDArray[np.str_],
-    names: Sequence[str],
-    files: FileCheck | None,
-) -> list[Table]:
+def _count_table(counted: Counted, files: FileCheck | None) -> AuditTable:
     rows: list[tuple[Cell, ...]] = [
-        ("groups, counted again", len(np.unique(group))),
-        ("groups, as prepare stored them", len(np.unique(stored))),
-        ("groups on both sides of a split, counted again", counts["crossing"]),
-        (
-            "groups on both sides of a split, as stored",
-            len(_crossing(np.unique(stored, return_inverse=True)[1], split)),
-        ),
-        ("identical pairs across splits", int(copies.identical.sum())),
-        ("near-identical pairs across splits", int((~copies.identical).sum())),
-        ("of these turned or mirrored", int((copies.turns > 0).sum())),
-        ("test images with a copy outside test", counts["copy"]),
-        ("their share", show_interval(shares["copy"])),
-        ("test images whose patient is outside test", counts["patient"]),
-        ("their share", show_interval(shares["patient"])),
+        ("groups, counted again", counted.groups, None),
+        ("groups, as prepare stored them", counted.stored_groups, None),
+        ("groups on both sides of a split, counted again", counted.crossing_groups, None),
+        ("groups on both sides of a split, as stored", counted.stored_crossing_groups, None),
+        ("identical pairs across splits", counted.identical_pairs, None),
+        ("near-identical pairs across splits", counted.near_pairs, None),
+        ("of these rotated or mirrored", counted.rotated_pairs, None),
+        ("test images with a copy outside test", counted.copies, counted.copy_share),
+        ("test images whose patient is outside test", counted.patients, counted.patient_share),
     ]
     if files is not None:
         rows += [
-            ("original files read again", int((files.digests != "").sum())),
-            ("files that no longer give the prepared pixels", len(files.differing)),
+            ("original files read again", int((files.digests != "").sum()), None),
+            ("files that no longer give the prepared pixels", len(files.differing), None),
         ]
-    tables = [Table("Counted from the pixels", ("what", "count"), tuple(rows))]
-    if len(copies.pairs):
-        listed = [
-            (
-                names[a],
-                str(split[a]),
-                names[b],
-                str(split[b]),
-                "identical" if copies.identical[i] else "near",
-                ORIENTATIONS[copies.turns[i]],
-                round(float(copies.correlation[i]), 3),
-            )
-            for i, (a, b) in enumerate(copies.pairs[:_SHOWN].tolist())
-        ]
-        title = f"Copies across splits, {len(listed)} of {len(copies.pairs)}"
-        heads = ("image", "split", "copy", "its split", "kind", "orientation", "correlation")
-        tables.append(Table(title, heads, tuple(listed)))
-    return tables
+    columns = (
+        Column("what"),
+        Column("count", kind="count"),
+        Column("share", "share of the test images", "interval"),
+    )
+    return AuditTable("counts", "Counted from the pixels", columns, tuple(rows))
 
 
-def _reason(files: FileCheck | None, known: int, count: int, names: NDArray[np.str_]) -> str:
+def _pair_table(copies: Copies, split: NDArray[np.str_], names: NDArray[np.str_]) -> AuditTable:
+    rows = [
+        (
+            str(names[a]),
+            str(split[a]),
+            str(names[b]),
+            str(split[b]),
+            "identical" if copies.identical[i] else "near",
+            ORIENTATIONS[copies.orientations[i]],
+            float(copies.correlation[i]),
+        )
+        for i, (a, b) in enumerate(copies.pairs[:_SHOWN].tolist())
+    ]
+    columns = (
+        *(Column("image"), Column("split"), Column("copy"), Column("copy_split", "its split")),
+        *(Column("kind"), Column("orientation"), Column("correlation", kind="number")),
+    )
+    title = f"Copies across splits, {len(rows)} of {len(copies.pairs)}"
+    return AuditTable("pairs", title, columns, tuple(rows))
+
+
+def _reason(files: FileCheck | None, counted: Counted, names: NDArray[np.str_]) -> str:
     reasons = []
     if files is None:
         reasons.append("the original files are not at hand, so the prepared pixels alone were read")
@@ -225,8 +239,9 @@ def _reason(files: FileCheck | None, known: int, count: int, names: NDArray[np.s
             f"{len(files.differing)} files no longer give the prepared pixels, such as "
             f"{names[files.differing[0]]}: prepare the data again"
         )
-    if not known:
+    if not counted.known:
         reasons.append("no image names its patient, so patients were not counted")
-    elif known < count:
-        reasons.append(f"{count - known} of {count} images name no patient")
+    elif counted.known < counted.images:
+        unnamed = counted.images - counted.known
+        reasons.append(f"{unnamed} of {counted.images} images name no patient")
     return "; ".join(reasons)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.evaluation.tables import Cell, Table
+from cxr.audit.result import AuditTable, Cell, Column
 from cxr.labels import list_words
 
 POPULATIONS = {
@@ -25,7 +25,7 @@ Source: Kermany et al. 2018, Cell 172; Winther et al. 2020, figshare 12275009; C
 UNKNOWN = "unknown"
 
 
-def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> Table:
+def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> AuditTable:
     """Count images and patients of each class and source, with what is known of the patients.
 
     Args:
@@ -36,34 +36,22 @@ def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     for label in labels:
         of_class = table[table["label"] == label]
         for source, images in of_class.groupby(of_class["source"].replace("", UNKNOWN)):
-            rows.append(
-                (
-                    label,
-                    str(source),
-                    len(images),
-                    int(images["group"].nunique()),
-                    ages_of(images),
-                    _counts(images["sex"]),
-                    _counts(images["view"]),
-                    POPULATIONS.get(str(source), ""),
-                )
-            )
-    heads = (
-        "class",
-        "source",
-        "images",
-        "patients or groups",
-        "age in years",
-        "sex",
-        "view",
-        "as the source says",
+            name, patients = str(source), int(images["group"].nunique())
+            people = (_age_range(images), _counts(images["sex"]), _counts(images["view"]))
+            rows.append((label, name, len(images), patients, *people, POPULATIONS.get(name, "")))
+    columns = (
+        *(Column("class"), Column("source"), Column("images", kind="count")),
+        Column("patients", "patients or groups", "count"),
+        Column("age", "age in years", "range"),
+        *(Column("sex", kind="counts"), Column("view", kind="counts")),
+        Column("population", "as the source says"),
     )
-    return Table("Where each class comes from", heads, tuple(rows))
+    return AuditTable("origins", "Where each class comes from", columns, tuple(rows))
 
 
 def origin_sentences(table: pd.DataFrame, labels: Sequence[str]) -> str:
     """Say which classes share no source with the others, and whose ages are known."""
-    said = []
+    sentences = []
     for label in labels:
         own, rest = table[table["label"] == label], table[table["label"] != label]
         theirs, others = set(own["source"]) - {""}, set(rest["source"]) - {""}
@@ -72,12 +60,12 @@ def origin_sentences(table: pd.DataFrame, labels: Sequence[str]) -> str:
         images = [
             f"{source} ({int((own['source'] == source).sum())} images)" for source in sorted(theirs)
         ]
-        said.append(
+        sentences.append(
             f"Every {label} image comes from other hospitals than the rest: from "
             f"{list_words(images)}, and no other class has an image from there."
         )
-        said.append(_ages_sentence(label, own, rest))
-    return " ".join(part for part in said if part)
+        sentences.append(_ages_sentence(label, own, rest))
+    return " ".join(part for part in sentences if part)
 
 
 def _ages_sentence(label: str, own: pd.DataFrame, rest: pd.DataFrame) -> str:
@@ -91,36 +79,41 @@ def _ages_sentence(label: str, own: pd.DataFrame, rest: pd.DataFrame) -> str:
     if not len(known_own):
         return ""
     first = (
-        f"It also comes from other ages: in years, {label} patients have the {ages_of(own)} "
+        f"It also comes from other ages: in years, {label} patients have the {_ages_of(own)} "
         f"(known of {len(known_own)} of {len(own)} images)"
     )
     if len(known_rest):
-        return f"{first}, the others {ages_of(rest)} (of {len(known_rest)} of {len(rest)})."
+        return f"{first}, the others {_ages_of(rest)} (of {len(known_rest)} of {len(rest)})."
     if described:
-        words = list_words(
-            [f"{source} describes its images as {said}" for source, said in described.items()]
+        described_as = list_words(
+            [f"{source} describes its images as {words}" for source, words in described.items()]
         )
-        return f"{first}; of the others no image's age is known, but {words}."
+        return f"{first}; of the others no image's age is known, but {described_as}."
     return f"{first}; of the others no image's age is known."
 
 
 def ages(images: pd.DataFrame) -> NDArray[np.float64]:
     """Return the known ages in years."""
-    found = pd.to_numeric(images["age"], errors="coerce").to_numpy(np.float64)
-    return np.asarray(found[np.isfinite(found)])
+    years = pd.to_numeric(images["age"], errors="coerce").to_numpy(np.float64)
+    return np.asarray(years[np.isfinite(years)])
 
 
-def ages_of(images: pd.DataFrame) -> str:
-    """Write the median age and the range, or that none is known."""
+def _age_range(images: pd.DataFrame) -> Cell:
+    """Return the median age, the least and the largest, or that none is known."""
     known = ages(images)
     if not len(known):
         return UNKNOWN
+    return {"value": float(np.median(known)), "low": float(known.min()), "high": float(known.max())}
+
+
+def _ages_of(images: pd.DataFrame) -> str:
+    known = ages(images)
     return f"median {np.median(known):.0f}, {known.min():.0f} to {known.max():.0f}"
 
 
-def _counts(values: pd.Series) -> str:
-    """Write how often each value occurs: "M 61, F 40, unknown 16"."""
+def _counts(values: pd.Series) -> Cell:
+    """Count how often each value occurs: {"M": 61, "F": 40, "unknown": 16}."""
     counts = values.replace("", UNKNOWN).value_counts()
     if list(counts.index) == [UNKNOWN]:
         return UNKNOWN
-    return ", ".join(f"{value} {count}" for value, count in counts.items())
+    return {str(value): int(count) for value, count in counts.items()}

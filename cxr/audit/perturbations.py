@@ -23,7 +23,7 @@ class Change:
         unit: how a level is written, with {} in the number's place.
         apply: from image (S, S), level and a generator to the changed image. The generator is
             the same for every level of an image, so that its direction is.
-        axis: what a figure's axis counts.
+        axis: what a plot's axis counts.
         usual: images come that way, so that the mildest level must do no harm.
     """
 
@@ -75,18 +75,18 @@ def _to_gray(values: NDArray[np.floating]) -> Pixels:
 
 
 def _rotate(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
-    turned = Image.fromarray(image).rotate(_sign(rng) * level, Image.Resampling.BILINEAR)
-    return np.asarray(turned)
+    rotated = Image.fromarray(image).rotate(_sign(rng) * level, Image.Resampling.BILINEAR)
+    return np.asarray(rotated)
 
 
 def _shift(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:
     pixels = round(level / 100 * image.shape[0])
-    turns = int(rng.integers(4))
-    # Down, on an image turned by quarters: any of the four directions.
-    turned = np.rot90(image, turns)
-    moved = np.zeros_like(turned)
-    moved[pixels:] = turned[: len(turned) - pixels]
-    return np.rot90(moved, -turns)
+    quarters = int(rng.integers(4))
+    # Down, on an image rotated by quarters: any of the four directions.
+    rotated = np.rot90(image, quarters)
+    moved = np.zeros_like(rotated)
+    moved[pixels:] = rotated[: len(rotated) - pixels]
+    return np.rot90(moved, -quarters)
 
 
 def _brightness(image: Pixels, level: float, rng: np.random.Generator) -> Pixels:

@@ -1,7 +1,7 @@
-"""What an audit test found: a verdict, a sentence for anyone, a figure, tables.
+"""What an audit test found: a verdict, a sentence for anyone, a statistic, typed tables.
 
 Every test gives one ``AuditResult``, also where it could not be done; ``audit.json`` and the
-report are made of them.
+report are made of them. Numbers stay numbers here; ``cxr.report.cells`` formats them.
 """
 
 import math
@@ -10,14 +10,84 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from cxr.errors import InputError
-from cxr.evaluation.tables import Table
+
+AUDIT_VERSION = 3
+"""Raised when a test would give other numbers, or writes them in another way, so that results of
+an earlier version are measured anew. Version 3 writes typed values under stable ids."""
 
 Verdict = Literal["clear", "suspicious", "shortcut", "skipped"]
 """``clear``: nothing found. ``suspicious``: more than chance explains, and worth a look.
-``shortcut``: the figure cannot be had from the disease alone. ``skipped``: not done."""
+``shortcut``: the statistic cannot be had from the disease alone. ``skipped``: not done."""
 
 SEVERITY: tuple[Verdict, ...] = ("skipped", "clear", "suspicious", "shortcut")
 """From least to worst; a test that has parts takes the verdict of the worst part."""
+
+Kind = Literal["text", "count", "counts", "number", "share", "p", "interval", "range", "flag"]
+"""How the cells of a column are read: text; a whole number; a dict of whole numbers; a number;
+a number from 0 to 1 shown in percent; a p-value; ``value``, ``low`` and ``high`` of a 95 %
+interval; the same of a median, least and largest; true or false."""
+
+Cell = str | float | bool | None | Mapping[str, float]
+"""A typed value; None where there is none. Text may stand in any column ("too few to say")."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        id: short and fixed.
+        heading: for people; the id in words by default.
+        kind: see ``Kind``.
+        digits: of numbers and intervals, behind the point.
+    """
+
+    id: str
+    heading: str = ""
+    kind: Kind = "text"
+    digits: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heading", self.heading or self.id.replace("_", " "))
+
+
+@dataclass(frozen=True)
+class AuditTable:
+    """A table of typed cells, as many in each row as there are columns."""
+
+    id: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            assert len(row) == len(self.columns), f"{self.title}: {row} under {self.columns}"
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return each row as a dict from column id to cell."""
+        return [dict(zip((c.id for c in self.columns), row, strict=True)) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """The number that decided a test.
+
+    Attributes:
+        id: short and fixed, "auroc".
+        metric: what it is, for people.
+        value: the number.
+        low: of its 95 % interval.
+        high: likewise.
+        chance: the value of guessing, where there is one.
+    """
+
+    id: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -25,30 +95,35 @@ class AuditResult:
     """One test's finding.
 
     Attributes:
-        name: short and fixed, as in ``audit.json``: "leak", "baselines".
-        title: for people, "Copies across splits".
+        id: short and fixed, as in ``audit.json``: "leak", "baselines".
+        title: for people.
         what: what was done, in one or two sentences for a layman.
         verdict: see ``Verdict``.
-        sentence: the finding in plain words with its figures; where skipped, the reason.
-        figure: ``value``, ``low``, ``high`` (95 % interval) and ``chance`` of the figure that
-            decided, with ``metric``, its name; None where there is none.
+        sentence: the finding in plain words with its numbers; where skipped, the reason.
+        statistic: the number that decided, where there is one.
+        values: typed numbers under stable ids, which the report or another stage reads.
         tables: the details.
         reason: why a test, or a part of it, was skipped; "" where nothing was.
-        figures: names of PNG files beside ``audit.json``.
+        plots: names of PNG files beside ``audit.json``.
     """
 
-    name: str
+    id: str
     title: str
     what: str
     verdict: Verdict
     sentence: str
-    figure: dict[str, Any] | None = None
-    tables: list[Table] = field(default_factory=list)
+    statistic: Statistic | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    tables: list[AuditTable] = field(default_factory=list)
     reason: str = ""
-    figures: list[str] = field(default_factory=list)
+    plots: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         assert self.verdict in get_args(Verdict), self.verdict
+
+    def table(self, table_id: str) -> AuditTable:
+        """Return a table by its id."""
+        return next(table for table in self.tables if table.id == table_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -63,10 +138,16 @@ class AuditResult:
         """
         try:
             tables = [
-                Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])))
+                AuditTable(
+                    table["id"],
+                    table["title"],
+                    tuple(Column(**column) for column in table["columns"]),
+                    tuple(map(tuple, table["rows"])),
+                )
                 for table in values["tables"]
             ]
-            return cls(**{**values, "tables": tables})
+            deciding = values["statistic"] and Statistic(**values["statistic"])
+            return cls(**{**values, "statistic": deciding, "tables": tables})
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"a result in audit.json is damaged ({error}): remove the file and audit again "
@@ -74,34 +155,40 @@ class AuditResult:
             ) from None
 
 
-def skipped(name: str, title: str, what: str, reason: str) -> AuditResult:
-    """Return the result of a test that could not be done, with the reason."""
-    return AuditResult(name, title, what, "skipped", f"Not done: {reason}.", reason=reason)
+@dataclass(frozen=True)
+class AuditTest:
+    """A test of the audit: its id and number, which never change, and what it does."""
+
+    id: str
+    number: int
+    title: str
+    what: str
+
+    def result(
+        self, verdict: Verdict, sentence: str, statistic: Statistic | None, **parts: Any
+    ) -> AuditResult:
+        """Return the test's result; ``parts`` are further fields of it."""
+        return AuditResult(self.id, self.title, self.what, verdict, sentence, statistic, **parts)
+
+    def skipped(self, reason: str) -> AuditResult:
+        """Return the result of a test that could not be done, with the reason."""
+        return self.result("skipped", f"Not done: {reason}.", None, reason=reason)
 
 
-def figure_of(
-    found: Mapping[str, float], *, metric: str, chance: float | None = None
-) -> dict[str, Any]:
-    """Return a figure from what ``cxr.evaluation.bootstrap.interval`` gave.
-
-    Args:
-        found: ``value``, ``low``, ``high``.
-        metric: what it is, "AUROC of covid against the rest".
-        chance: the value of guessing, where there is one.
-    """
-    return {
-        "metric": metric,
-        **{key: found[key] for key in ("value", "low", "high")},
-        "chance": chance,
-    }
+def statistic_of(
+    interval: Mapping[str, float], kind: str, metric: str, *, chance: float | None = None
+) -> Statistic:
+    """Return a statistic from ``value``, ``low`` and ``high``; see ``Statistic``."""
+    value, low, high = (interval[key] for key in ("value", "low", "high"))
+    return Statistic(kind, metric, value, low, high, chance)
 
 
 def judge(low: float, *, suspicious: float, shortcut: float) -> Verdict:
-    """Judge a figure by the lower end of its interval, so that few images cannot alarm alone.
+    """Judge a statistic by the lower end of its interval, so that few images cannot alarm alone.
 
     Args:
-        low: lower end of the interval; NaN, an undefined figure, is ``skipped``.
-        suspicious: from here on the figure is suspicious.
+        low: lower end of the interval; NaN, an undefined statistic, is ``skipped``.
+        suspicious: from here on the statistic is suspicious.
         shortcut: from here on it is a shortcut.
     """
     if math.isnan(low):
@@ -120,15 +207,10 @@ def headline(results: Sequence[AuditResult]) -> str:
     """Return the audit in a sentence: how many tests, and which found what."""
     if not results:
         return "No audit test was done."
-    words = {
-        "shortcut": "found a shortcut",
-        "suspicious": "suspicious",
-        "clear": "clear",
-        "skipped": "skipped",
-    }
+    words = {"shortcut": "found a shortcut"}
     parts = []
     for verdict in reversed(SEVERITY):
-        names = [result.title for result in results if result.verdict == verdict]
-        if names:
-            parts.append(f"{len(names)} {words[verdict]} ({'; '.join(names)})")
+        titles = [result.title for result in results if result.verdict == verdict]
+        if titles:
+            parts.append(f"{len(titles)} {words.get(verdict, verdict)} ({'; '.join(titles)})")
     return f"Of {len(results)} audit tests: {', '.join(parts)}."

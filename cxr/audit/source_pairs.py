@@ -4,17 +4,17 @@ N images, F features, K classes, R rows whose features are known.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.audit.context import Rows
+from cxr.audit.context import AuditContext, Interval, Masks, Rows
 from cxr.audit.limits import TOO_FEW, auroc_limit, shortage
 from cxr.audit.linear import fit_linear, out_of_fold
-from cxr.audit.result import Verdict, judge, worst
+from cxr.audit.result import AuditTable, Cell, Column, Verdict, judge, worst
 from cxr.evaluation.intervals import auroc_interval, cluster_interval, share_interval
-from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
 INSIDE_SUSPICIOUS = 0.80
@@ -23,8 +23,44 @@ differ in their patients, so this alone is never called a shortcut."""
 LOSS_SUSPICIOUS = 0.10
 """Sensitivity lost on a source that the linear model has not seen, lower end."""
 
-Part = tuple[list[Table], list[Verdict], list[str], list[str]]
-"""Tables, verdicts, sentences, reasons for what was skipped."""
+
+@dataclass(frozen=True)
+class Sources:
+    """What the sources inside a class are asked with.
+
+    Attributes:
+        context: see ``AuditContext``.
+        features: per member (R, F) pooled features.
+        rows: (R,) of which images.
+        confidence: of all comparisons together.
+    """
+
+    context: AuditContext
+    features: Mapping[str, NDArray[np.float32]]
+    rows: Rows
+    confidence: float
+
+    def column(self, name: str) -> NDArray[np.str_]:
+        """Return a column of the table at the rows, (R,)."""
+        return np.asarray(self.context.column(name)[self.rows])
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the test's result; see ``AuditResult``."""
+
+    tables: list[AuditTable] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def __add__(self, other: "Part") -> "Part":
+        return Part(
+            self.tables + other.tables,
+            self.verdicts + other.verdicts,
+            self.sentences + other.sentences,
+            self.reasons + other.reasons,
+        )
 
 
 def sources_of(label: str, labels: NDArray[np.str_], sources: NDArray[np.str_]) -> list[str]:
@@ -43,83 +79,59 @@ def comparisons(labels: NDArray[np.str_], sources: NDArray[np.str_]) -> int:
     return sum(_pairs(names) + len(names) for names in several if len(names) > 1)
 
 
-def tell_apart(
-    table: pd.DataFrame,
-    label: str,
-    labels: Sequence[str],
-    features: Mapping[str, NDArray[np.float32]],
-    rows: Rows,
-    seed: int,
-    confidence: float,
-) -> Part:
+def tell_apart(asked: Sources, label: str) -> Part:
     """Tell the sources inside a class apart by a linear model on frozen features."""
-    part = table.iloc[rows]
-    here = np.flatnonzero((part["label"] == label).to_numpy() & (part["source"] != "").to_numpy())
-    names, targets, counts = np.unique(
-        part["source"].to_numpy(str)[here], return_inverse=True, return_counts=True
-    )
+    labels, sources = asked.column("label"), asked.column("source")
+    here = np.flatnonzero((labels == label) & (sources != ""))
+    names, targets, counts = np.unique(sources[here], return_inverse=True, return_counts=True)
     if len(names) < 2:
-        whole = sources_of(label, table["label"].to_numpy(str), table["source"].to_numpy(str))
+        column = asked.context.column
+        whole = sources_of(label, column("label"), column("source"))
         named = whole[0] if whole else "no named source"
-        return [], [], [], [f"{label} has one source ({named}), so none to tell apart"]
-    shown = [f"{name} {count}" for name, count in zip(names.tolist(), counts, strict=True)]
-    groups = part["group"].to_numpy(str)[here]
+        return Part(reasons=[f"{label} has one source ({named}), so none to tell apart"])
+    shown = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
+    groups = asked.column("group")[here]
     if counts.min() < TOO_FEW or any(shortage(targets == k, groups) for k in range(len(names))):
-        return (
-            [],
-            [],
-            [],
-            [f"too few {label} images to tell its sources apart ({', '.join(shown)})"],
-        )
-    cells: list[tuple[Cell, ...]] = []
-    verdicts, told = [], []
-    for member, values in features.items():
+        return Part(reasons=[f"too few {label} images to tell its sources apart ({shown})"])
+    rows: list[tuple[Cell, ...]] = []
+    verdicts, telling, seed = [], [], asked.context.seed
+    for member, values in asked.features.items():
         probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
         for k in range(_pairs(names.tolist())):
             parts = (targets == k, probs[:, k], groups)
-            auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=confidence)
+            auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=asked.confidence)
             against = names[1] if len(names) == 2 else "the rest"
-            cells.append((member, f"{names[k]} against {against}", show_interval(auroc)))
+            rows.append((member, f"{names[k]} against {against}", auroc))
             verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
-            told.append(f"{show_interval(auroc, digits=2)} ({member})")
-    title = f"Sources inside {label} by frozen features ({', '.join(shown)} images), out of fold"
+            telling.append(f"{show_interval(auroc, digits=2)} ({member})")
+    clear = worst(verdicts) == "clear"
     sentence = (
         f"Inside {label}, where the diagnosis is the same, the network's features tell "
-        f"{list_words(names.tolist())} apart with AUROC {list_words(told)}: "
-        + ("they carry the hospital." if worst(verdicts) != "clear" else "little of the hospital.")
+        f"{list_words(names.tolist())} apart with AUROC {list_words(telling)}: "
+        + ("little of the hospital." if clear else "they carry the hospital.")
     )
-    return (
-        [Table(title, ("features of", "told apart", "AUROC"), tuple(cells))],
-        verdicts,
-        [sentence],
-        [],
+    title = f"Sources inside {label} by frozen features ({shown} images), out of fold"
+    columns = (
+        *(Column("member", "features of"), Column("pair", "told apart")),
+        Column("auroc", "AUROC", "interval"),
     )
+    table = AuditTable(f"inside_{label}", title, columns, tuple(rows))
+    return Part([table], verdicts, [sentence])
 
 
-def leave_out(
-    table: pd.DataFrame,
-    label: str,
-    labels: Sequence[str],
-    features: Mapping[str, NDArray[np.float32]],
-    rows: Rows,
-    seed: int,
-    confidence: float,
-) -> Part:
+def leave_out(asked: Sources, label: str) -> Part:
     """Fit a linear head without one source of a class and look whether it is still recognised."""
-    part = table.iloc[rows]
-    label_of, source_of = part["label"].to_numpy(str), part["source"].to_numpy(str)
+    context, labels, sources = asked.context, asked.column("label"), asked.column("source")
     # What the networks have not trained on.
-    groups, unseen = part["group"].to_numpy(str), (part["split"] != "train").to_numpy()
-    names = sources_of(label, label_of, source_of)
-    targets = np.array([list(labels).index(name) for name in label_of])
-    own = list(labels).index(label)
-    cells: list[tuple[Cell, ...]] = []
-    verdicts: list[Verdict] = []
-    told, reasons = [], []
+    groups, unseen = asked.column("group"), asked.column("split") != "train"
+    targets, own = context.targets[asked.rows], context.labels.index(label)
+    names = sources_of(label, labels, sources)
+    rows: list[tuple[Cell, ...]] = []
+    verdicts, found, reasons = [], [], []
     for source in names if len(names) > 1 else []:
-        of_source = (label_of == label) & (source_of == source)
+        of_source = (labels == label) & (sources == source)
         held = np.flatnonzero(of_source & unseen)
-        others = (label_of == label) & ~of_source & ~unseen
+        others = (labels == label) & ~of_source & ~unseen
         thin = shortage(of_source & unseen, groups) or shortage(others, groups)
         if len(held) < TOO_FEW or others.sum() < TOO_FEW or thin:
             reasons.append(
@@ -127,53 +139,50 @@ def leave_out(
                 f"({len(held)} outside train, {int(others.sum())} of other sources to learn from)"
             )
             continue
-        for member, values in features.items():
-            hits = {}
-            for kind, left_out in (("with", np.zeros(len(rows), bool)), ("without", of_source)):
-                fit = ~unseen & ~left_out
+        for member, values in asked.features.items():
+            hits = []
+            for fit in (~unseen, ~unseen & ~of_source):
                 model = fit_linear(
-                    values[fit], targets[fit], groups[fit], n_classes=len(labels), seed=seed
+                    *(values[fit], targets[fit], groups[fit]),
+                    n_classes=len(context.labels),
+                    seed=context.seed,
                 )
-                hits[kind] = model.probs(values[held]).argmax(axis=1) == own
-            both = {kind: share_interval(right, groups[held]) for kind, right in hits.items()}
-            lost = hits["with"].astype(float) - hits["without"]
-            parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups[held])
-            loss = cluster_interval(*parts)
-            any_lost = cluster_interval(*parts, confidence=confidence)["low"] > 0
-            low = loss["low"] if any_lost else min(loss["low"], 0.0)
+                hits.append(model.probs(values[held]).argmax(axis=1) == own)
+            right, right_without = (int(part.sum()) for part in hits)
+            shares = [share_interval(part, groups[held]) for part in hits]
+            loss, low = _loss(hits[0], hits[1], groups[held], asked.confidence)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
-            cells.append(
-                (
-                    source,
-                    member,
-                    len(held),
-                    int(hits["with"].sum()),
-                    show_interval(both["with"]),
-                    int(hits["without"].sum()),
-                    show_interval(both["without"]),
-                    show_interval(loss),
-                )
+            rows.append(
+                (source, member, len(held), right, shares[0], right_without, shares[1], loss)
             )
-            told.append(
-                f"{source} {int(hits['without'].sum())} of {len(held)} instead of "
-                f"{int(hits['with'].sum())} ({member})"
-            )
-    if not cells:
-        return [], verdicts, [], reasons
-    heads = (
-        "source left out",
-        "features of",
-        "images outside train",
-        "right with it",
-        "sensitivity with it",
-        "right without it",
-        "sensitivity without it",
-        "loss",
+            found.append(f"{source} {right_without} of {len(held)} instead of {right} ({member})")
+    if not rows:
+        return Part(verdicts=verdicts, reasons=reasons)
+    columns = (
+        *(Column("source", "source left out"), Column("member", "features of")),
+        Column("images", "images outside train", "count"),
+        Column("right_with", "right with it", "count"),
+        Column("sensitivity_with", "sensitivity with it", "interval"),
+        Column("right_without", "right without it", "count"),
+        Column("sensitivity_without", "sensitivity without it", "interval"),
+        Column("loss", kind="interval"),
     )
     title = f"{label}: a linear model on frozen features that has not seen one source"
     sentence = (
         f"Learned again without one source, {label} images from there are recognised: "
-        f"{list_words(told)}. (The features themselves were trained with all sources, so a network "
-        "that has really never seen the hospital may lose more.)"
+        f"{list_words(found)}. (The features themselves were trained with all sources, so a "
+        "network that has really never seen the hospital may lose more.)"
     )
-    return [Table(title, heads, tuple(cells))], verdicts, [sentence], reasons
+    table = AuditTable(f"left_out_{label}", title, columns, tuple(rows))
+    return Part([table], verdicts, [sentence], reasons)
+
+
+def _loss(
+    hits: Masks, hits_without: Masks, groups: NDArray[np.str_], confidence: float
+) -> tuple[Interval, float]:
+    """Return the sensitivity lost, and the lower limit by which it is judged."""
+    lost = hits.astype(float) - hits_without
+    parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups)
+    loss = cluster_interval(*parts)
+    any_lost = cluster_interval(*parts, confidence=confidence)["low"] > 0
+    return loss, loss["low"] if any_lost else min(loss["low"], 0.0)

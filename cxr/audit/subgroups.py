@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.audit.context import AuditContext
 from cxr.audit.limits import TOO_FEW
 from cxr.audit.maxt import adjusted_p, permuted_gaps
-from cxr.audit.result import AuditResult, Verdict, figure_of, skipped
+from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, Verdict, statistic_of
 from cxr.evaluation.intervals import share_interval
-from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
-NAME, TITLE = "subgroups", "Subgroup performance"
 AGE_BANDS = ((0, 5), (6, 17), (18, 39), (40, 64), (65, 150))
 """Years, both ends included: infants and small children, older children, three of adults."""
 GAP = 0.10
@@ -29,11 +29,14 @@ FEWEST_PATIENTS = 10
 FEW_WORDS = "too few to say"
 PERMUTATIONS = 1000
 UNKNOWN = ""
-WHAT = (
+TEST = AuditTest(
+    "subgroups",
+    8,
+    "Subgroup performance",
     "Sensitivity, the share of ill (or healthy) images that are named rightly, was counted for "
     "women and men, age bands, views and sources, inside each class and only where the manifest "
     f"knows them. Below {TOO_FEW} images or {FEWEST_PATIENTS} patients nothing is said, and p is "
-    "adjusted for the number of groups that are compared."
+    "adjusted for the number of groups that are compared.",
 )
 
 
@@ -91,62 +94,41 @@ class Group:
         return f"{self.where} ({shown}, {len(self.right)} images, p {self.p:.3f})"
 
 
-def audit_subgroups(
-    targets: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    labels: Sequence[str],
-    attributes: Mapping[str, NDArray[np.str_]],
-    *,
-    seed: int = 0,
-    resamples: int = PERMUTATIONS,
-) -> AuditResult:
+def audit_subgroups(context: AuditContext) -> AuditResult:
     """Compare the sensitivity of each subgroup with the rest of its class.
-
-    Args:
-        targets: (N,) class positions of the test images.
-        predicted: (N,) the model's.
-        groups: (N,) patient or group names.
-        labels: K class names.
-        attributes: per name ("sex") each image's value, "" where unknown.
-        seed: of the permutations.
-        resamples: permutations of patients.
 
     Returns:
         ``suspicious`` where a subgroup lies at least ``GAP`` below the rest of its class and
         its p, adjusted for all comparisons, is below ``ALPHA``. Never ``shortcut``: a gap says
         who is classified worse, not why.
     """
+    rows, labels, resamples = context.test_rows, context.labels, context.resamples
+    targets, groups = context.targets[rows], context.groups[rows]
+    attributes = {name: context.column(name)[rows] for name in ("sex", "age", "view", "source")}
+    attributes["age"] = age_bands(attributes["age"].tolist())
     known = {name: values for name, values in attributes.items() if (values != UNKNOWN).any()}
     missing = [name for name in attributes if name not in known]
     if not known:
         reason = f"the manifest knows no {list_words(list(attributes))} of the test images"
-        return skipped(NAME, TITLE, WHAT, reason.replace(" and ", " or "))
-    right = targets == predicted
+        return TEST.skipped(reason.replace(" and ", " or "))
+    right = targets == context.probs[context.model].argmax(axis=1)
     parts: list[Group] = []
     statistics = [np.empty((resamples + 1, 0))]
     for name, values in known.items():
         for k, label in enumerate(labels):
             own = targets == k
-            found = _groups(label, name, right[own], values[own], groups[own])
-            parts += found
-            if wanted := [group.value for group in found if group.gap]:
+            subgroups = _groups(label, name, right[own], values[own], groups[own])
+            parts += subgroups
+            if compared := [group.value for group in subgroups if group.gap]:
                 inside = own & (values != UNKNOWN)
-                statistics.append(
-                    permuted_gaps(
-                        right[inside],
-                        values[inside],
-                        groups[inside],
-                        wanted,
-                        # Attributes known of the same images of a class are permuted together.
-                        rng=np.random.default_rng([seed, k]),
-                        permutations=resamples,
-                    )
-                )
-    compared = [group for group in parts if group.gap]
-    for group, p in zip(compared, adjusted_p(np.concatenate(statistics, axis=1)), strict=True):
+                # Attributes known of the same images of a class are permuted together.
+                rng = np.random.default_rng([context.seed, k])
+                columns = (right[inside], values[inside], groups[inside], compared)
+                statistics.append(permuted_gaps(*columns, rng=rng, permutations=resamples))
+    with_gap = [group for group in parts if group.gap]
+    for group, p in zip(with_gap, adjusted_p(np.concatenate(statistics, axis=1)), strict=True):
         group.p = float(p)
-    return _judge(parts, compared, _reason(missing, known, targets, labels))
+    return _judge(parts, with_gap, _reason(missing, known, targets, labels))
 
 
 def _groups(
@@ -157,7 +139,7 @@ def _groups(
     patients: NDArray[np.str_],
 ) -> list[Group]:
     """Return the groups of one class, the unknown last; none where all are unknown."""
-    found = []
+    subgroups = []
     for value in _values(values):
         here = values == value
         rest = ~here & (values != UNKNOWN)
@@ -166,8 +148,8 @@ def _groups(
             gap = _gap_interval(
                 *(share_interval(right[part], patients[part]) for part in (here, rest))
             )
-        found.append(Group(label, attribute, value, right[here], patients[here], gap))
-    return found
+        subgroups.append(Group(label, attribute, value, right[here], patients[here], gap))
+    return subgroups
 
 
 def _enough(right: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
@@ -190,7 +172,7 @@ def _judge(parts: Sequence[Group], compared: Sequence[Group], reason: str) -> Au
     lower = [group for group in compared if group.gap["value"] <= -GAP and group.p < ALPHA]
     first = min(compared, key=lambda group: group.gap["value"], default=None)
     verdict: Verdict = "suspicious" if lower else "clear"
-    figure = None
+    statistic = None
     if first is None:
         verdict = "skipped"
         sentence = (
@@ -199,7 +181,7 @@ def _judge(parts: Sequence[Group], compared: Sequence[Group], reason: str) -> Au
         )
     else:
         metric = f"sensitivity of {first.where}, less the rest of the class"
-        figure = figure_of(first.gap, metric=metric, chance=0)
+        statistic = statistic_of(first.gap, "sensitivity_gap", metric, chance=0)
         sentence = (
             f"Of {len(compared)} groups with {TOO_FEW} images and {FEWEST_PATIENTS} patients or "
             f"more, none lies {GAP:.0%} or more below the rest of its class beyond chance; the "
@@ -214,38 +196,33 @@ def _judge(parts: Sequence[Group], compared: Sequence[Group], reason: str) -> Au
         if group.value and not _enough(group.right, group.patients)
     ]
     sentence += f" Too few to say: {list_words(few)}." if few else ""
-    return AuditResult(NAME, TITLE, WHAT, verdict, sentence, figure, [_table(parts)], reason)
-
-
-def _table(parts: Sequence[Group]) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            group.label,
-            group.attribute,
-            group.value or "unknown",
-            len(group.right),
-            len(np.unique(group.patients)),
-            int(group.right.sum()),
-            show_interval(share_interval(group.right, group.patients))
-            if _enough(group.right, group.patients)
-            else FEW_WORDS,
-            show_interval(group.gap) if group.gap else None,
-            f"{group.p:.3f}" if group.gap else None,
-        )
-        for group in parts
-    ]
-    heads = (
-        "class",
-        "by",
-        "group",
-        "images",
-        "patients or groups",
-        "right",
-        "sensitivity",
-        "less the rest of the class",
-        "adjusted p",
+    values = {"compared": len(compared), "lower": [group.where for group in lower]}
+    return TEST.result(
+        verdict, sentence, statistic, values=values, tables=[_table(parts)], reason=reason
     )
-    return Table("Sensitivity of each group, test images", heads, tuple(rows))
+
+
+def _table(parts: Sequence[Group]) -> AuditTable:
+    rows: list[tuple[Cell, ...]] = []
+    for group in parts:
+        right, patients = group.right, group.patients
+        counts = (len(right), len(np.unique(patients)), int(right.sum()))
+        known = _enough(right, patients)
+        sensitivity: Cell = share_interval(right, patients) if known else FEW_WORDS
+        gap = (group.gap, group.p) if group.gap else (None, None)
+        name = group.value or "unknown"
+        rows.append((group.label, group.attribute, name, *counts, sensitivity, *gap))
+    columns = (
+        *(Column("class"), Column("attribute", "by"), Column("group")),
+        Column("images", kind="count"),
+        Column("patients", "patients or groups", "count"),
+        Column("right", kind="count"),
+        Column("sensitivity", kind="interval"),
+        Column("gap", "less the rest of the class", "interval"),
+        Column("p", "adjusted p", "p"),
+    )
+    title = "Sensitivity of each group, test images"
+    return AuditTable("groups", title, columns, tuple(rows))
 
 
 def _values(values: NDArray[np.str_]) -> list[str]:

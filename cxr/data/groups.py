@@ -166,9 +166,9 @@ def group_images(
         on_progress=on_progress,
     )
     images = table["image"].to_numpy(np.object_)
-    same_image = _components(len(table), found.pairs)
+    same_image = components(len(table), found.pairs)
     patients = _patient_pairs(table["patient_id"].to_numpy(np.object_))
-    together = _components(len(table), np.concatenate([found.pairs, patients]))
+    together = components(len(table), np.concatenate([found.pairs, patients]))
     group = pd.Series(images).groupby(together).transform("min").to_numpy(np.object_)
     result = GroupResult(group, np.ones(len(table), np.bool_))
     order = np.zeros(len(table), np.int64) if keep_order is None else np.asarray(keep_order)
@@ -217,7 +217,7 @@ def _patient_pairs(patients: NDArray[np.object_]) -> NDArray[np.int64]:
     return np.stack([known[first[inverse]], known], axis=1).astype(np.int64)
 
 
-def _components(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+def components(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the connected components of a graph on ``count`` rows."""
     ones = np.ones(len(pairs), np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))

@@ -3,7 +3,7 @@
 N images, B batch, K classes, C h w last feature layer, S side of prepared pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px
     Each member has the weight that it has in the pool of probabilities, linear or logarithmic.
     Maps are first divided by their maxima because logits of different networks have no common
     unit. The gradient of a linear pool is not used: it holds a factor p_m (1 - p_m) and so would
-    silence the very member that is certain. E is 1 only where all members have their maximum, so
+    silence the very member that is confident. E is 1 only where all members have their maximum, so
     its own maximum tells how far they agree; it is not stretched to 1.
 
     Args:
@@ -143,7 +143,5 @@ def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px
             f"maps are given of {sorted(maps)}, weights of {sorted(weights)}: explain exactly "
             "the ensemble's members"
         )
-    parts: Sequence[Maps] = [
-        np.float32(weights[name]) * resize_maps(maps[name], size_px) for name in maps
-    ]
+    parts = [np.float32(weights[name]) * resize_maps(maps[name], size_px) for name in maps]
     return np.asarray(np.sum(parts, axis=0), np.float32)

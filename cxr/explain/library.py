@@ -21,13 +21,14 @@ def library_methods() -> dict[str, Any]:
     """Return the methods of pytorch-grad-cam that map a layer, by name."""
     import pytorch_grad_cam
 
-    found = {}
-    for name, value in sorted(vars(pytorch_grad_cam).items()):
-        if not inspect.isclass(value) or name == "ActivationsAndGradients":
-            continue
-        if list(inspect.signature(value).parameters)[:2] == ["model", "target_layers"]:
-            found[name] = value
-    return found
+    first = ["model", "target_layers"]
+    return {
+        name: value
+        for name, value in sorted(vars(pytorch_grad_cam).items())
+        if inspect.isclass(value)
+        and name != "ActivationsAndGradients"
+        and list(inspect.signature(value).parameters)[:2] == first
+    }
 
 
 def check_method(method: str, layer: str | None) -> None:
@@ -78,11 +79,10 @@ def library_cam(
         # A gradient by the input lets gradients through frozen layers too.
         inputs = member.prepare(pixels.to(member.head.weight.device)).requires_grad_(True)
         explain = library_methods()[method](member, layers)
-        found = explain(
-            input_tensor=inputs, targets=[ClassifierOutputTarget(k) for k in classes.tolist()]
-        )
+        targets = [ClassifierOutputTarget(k) for k in classes.tolist()]
+        maps = explain(input_tensor=inputs, targets=targets)
     member.zero_grad(set_to_none=True)
-    return torch.from_numpy(np.ascontiguousarray(found, np.float32))
+    return torch.from_numpy(np.ascontiguousarray(maps, np.float32))
 
 
 @torch.no_grad()

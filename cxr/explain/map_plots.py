@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -127,16 +128,9 @@ def draw_overlay(
     if values is not None:
         axes.imshow(values, cmap=heat_map(), vmin=0, vmax=1)
         if not values.any():
-            axes.text(
-                0.5,
-                0.5,
-                "nothing speaks\nfor this class",
-                transform=axes.transAxes,
-                ha="center",
-                va="center",
-                color="white",
-                fontsize=8,
-            )
+            text = "nothing speaks\nfor this class"
+            centre: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+            axes.text(0.5, 0.5, text, color="white", fontsize=8, **centre)
     if lesion is not None and lesion.any():
         axes.contour(lesion, levels=[0.5], colors=OUTLINE, linewidths=1.1)
     axes.set_title(title, fontsize=8, color=INK)

@@ -139,9 +139,9 @@ def pointing_game(
             "models": {
                 name: {
                     key: _rate(part[chosen], interval(part[chosen], patients[chosen]))
-                    for key, part in found.items()
+                    for key, part in by_reach.items()
                 }
-                for name, found in hits.items()
+                for name, by_reach in hits.items()
             },
         }
 
@@ -152,14 +152,9 @@ def pointing_game(
     }
 
 
-def _rate(hits: Masks, found: Mapping[str, float]) -> dict[str, float]:
-    return {
-        "hits": int(hits.sum()),
-        "images": len(hits),
-        "rate": found["value"],
-        "low": found["low"],
-        "high": found["high"],
-    }
+def _rate(hits: Masks, share: Mapping[str, float]) -> dict[str, float]:
+    ends = {"rate": share["value"], "low": share["low"], "high": share["high"]}
+    return {"hits": int(hits.sum()), "images": len(hits)} | ends
 
 
 def _hits(

@@ -115,6 +115,6 @@ def map_similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> N
     centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
     spread = [np.sqrt(np.square(values).sum(axis=1)) for values in centred]
     under = spread[0] * spread[1]
-    found = np.full(len(first), np.nan)
-    np.divide((centred[0] * centred[1]).sum(axis=1), under, out=found, where=under > 0)
-    return found
+    similarity = np.full(len(first), np.nan)
+    np.divide((centred[0] * centred[1]).sum(axis=1), under, out=similarity, where=under > 0)
+    return similarity

@@ -1,5 +1,6 @@
-"""Choose images to explain from a predictions table: by class, right or wrong, certainty."""
+"""Choose images to explain from a predictions table: by class, right or wrong, confidence."""
 
+import logging
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,10 +10,14 @@ from numpy.typing import NDArray
 from cxr.errors import InputError
 from cxr.models.ensemble import WEIGHTED
 
-Order = Literal["random", "most_certain", "least_certain"]
+logger = logging.getLogger(__name__)
+
+Order = Literal["random", "most_confident", "least_confident"]
+FORMER = {"most_certain": "most_confident", "least_certain": "least_confident"}
+"""Former names of orders, which are read for one version."""
 
 
-def certainty(predictions: pd.DataFrame) -> NDArray[np.float64]:
+def confidence(predictions: pd.DataFrame) -> NDArray[np.float64]:
     """Return the ensemble's probability of the class that it predicts, (N,).
 
     Args:
@@ -49,20 +54,23 @@ def select_images(
     Raises:
         InputError: a class that no image has, an unknown order, or a random one without rng.
     """
+    if order in FORMER:
+        logger.warning("order=%r is now called %r", order, FORMER[order])
+    name = FORMER.get(order, order)
     labels = list(dict.fromkeys(predictions["label"]))
     if label is not None and label not in labels:
         raise InputError(f"label is {label!r}: the images have {', '.join(labels)}")
-    if order not in get_args(Order):
+    if name not in get_args(Order):
         raise InputError(f"order is {order!r}: allowed are {', '.join(get_args(Order))}")
     chosen = np.ones(len(predictions), np.bool_)
     if label is not None:
         chosen &= (predictions["label"] == label).to_numpy(bool)
     if right is not None:
         chosen &= (predictions["label"] == predictions["prediction"]).to_numpy(bool) == right
-    found = np.flatnonzero(chosen)
-    if order == "random":
+    rows = np.flatnonzero(chosen)
+    if name == "random":
         if rng is None:
             raise InputError("order is 'random' and no generator is given: pass rng=")
-        return np.asarray(rng.permutation(found)[:count], np.int64)
-    sign = -1 if order == "most_certain" else 1
-    return found[np.argsort(sign * certainty(predictions)[found], kind="stable")][:count]
+        return np.asarray(rng.permutation(rows)[:count], np.int64)
+    sign = -1 if name == "most_confident" else 1
+    return rows[np.argsort(sign * confidence(predictions)[rows], kind="stable")][:count]

@@ -289,8 +289,10 @@ class AuditConfig(PassConfig, FinishedRunConfig):
 
     tests: list[str] | None = None
     """Which tests, by name; null takes all eight."""
+    force: bool = False
+    """Do the tests anew that an earlier audit of the same run has done."""
     again: bool = False
-    """Do the tests again that an earlier audit of the same run has done."""
+    """Former name of ``force``, for one version."""
     resamples: int = 1000
     """Bootstrap resamples, by patient."""
 

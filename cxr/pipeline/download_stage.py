@@ -16,12 +16,16 @@ from rich.progress import (
 
 from cxr.console import log
 from cxr.data.sources.cxr4 import get_cxr4
-from cxr.data.sources.download import SOURCES
+from cxr.data.sources.download import SOURCES, Source
 from cxr.pipeline.config import DownloadConfig
 
 
-def download_stage(config: DownloadConfig) -> Path:
+def download_stage(config: DownloadConfig, *, sources: tuple[Source, ...] = SOURCES) -> Path:
     """Fetch what is missing, unpack it and write the manifest.
+
+    Args:
+        config: of the script.
+        sources: where the archives come from.
 
     Returns:
         Path of the manifest.
@@ -30,7 +34,7 @@ def download_stage(config: DownloadConfig) -> Path:
         InputError: a site cannot be reached; the line says what to fetch by hand.
     """
     root = Path(config.root)
-    for source in SOURCES:
+    for source in sources:
         log.info(
             "%s (%s): by fetching it you accept %s", source.name, source.home_page, source.license
         )
@@ -51,7 +55,7 @@ def download_stage(config: DownloadConfig) -> Path:
                 tasks[name] = bar.add_task(name, total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        table = get_cxr4(root, on_progress=show)
+        table = get_cxr4(root, on_progress=show, sources=sources)
     manifest = root / "manifest.csv"
     counts = Counter(zip(table["source"], table["label"], strict=True))
     for (name, label), images in counts.items():

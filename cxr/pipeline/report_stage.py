@@ -139,9 +139,9 @@ def _audit_pictures(results: Results) -> dict[str, list[Picture]]:
     found = {}
     for result in (results.audit or {}).get("results", []):
         alt = f"{result['title']}: {result['sentence']}"
-        found[f"audit/{result['name']}"] = [
+        found[f"audit/{result['id']}"] = [
             picture
-            for name in result["figures"]
+            for name in result["plots"]
             for picture in _read(results.folder / "audit" / Path(name).name, alt)
         ]
     return found
@@ -159,7 +159,7 @@ def _first_picture(results: Results, run: Explainer) -> dict[str, list[Picture]]
 
 def _example(run: Explainer) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Return a rightly named image, one with a lung mask where there is one."""
-    chosen = select_images(run.predictions, right=True, order="most_certain", count=40)
+    chosen = select_images(run.predictions, right=True, order="most_confident", count=40)
     if not len(chosen):
         chosen = np.arange(1)
     try:
@@ -173,7 +173,7 @@ def _example(run: Explainer) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | Non
 
 def _mistakes(run: Explainer) -> list[Picture]:
     """Draw the wrongly named images of the highest probability, with their maps."""
-    chosen = select_images(run.predictions, right=False, order="most_certain", count=MISTAKES)
+    chosen = select_images(run.predictions, right=False, order="most_confident", count=MISTAKES)
     if not len(chosen):
         return []
     predicted = run.predictions["prediction"].iloc[chosen]

@@ -216,7 +216,7 @@ def _audit_lines(results: Results) -> list[str]:
     if results.audit is None:
         return lines
     rows = tuple((title, words, told) for title, _, words, told in verdict_rows(results))
-    lines += _table(Table("Verdicts", ("test", "verdict", "figure that decides"), rows))
+    lines += _table(Table("Verdicts", ("test", "verdict", "statistic that decides"), rows))
     if not results.audit["complete"]:
         lines += [f"Some tests are not done yet: run {results.commands['audit']}.", ""]
     return lines
@@ -239,7 +239,7 @@ def _leak_lines(results: Results) -> list[str]:
 def _sentence_of(results: Results, test: str) -> str:
     """Return what a test of the audit found, or that it was not done."""
     for result in (results.audit or {}).get("results", []):
-        if result["name"] == test:
+        if result["id"] == test:
             return one_line(result["sentence"])
     return f"{results.not_measured('audit')}."
 

@@ -12,22 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
-from cxr.audit.baseline_inputs import BORDER, THUMBNAIL
+from cxr.audit.baseline_inputs import BORDER, RINGS, THUMBNAIL, thumbnails
 from cxr.audit.occlude import Variant, occlude
-from cxr.audit.traits import RINGS, thumbnails
 from cxr.evaluation.tables import show_interval
 from cxr.models.ensemble import WEIGHTED
 from cxr.plotting import INK, new_figure, style_axes
 from cxr.report.results import Results
-from cxr.report.wording import percent, read_interval
+from cxr.report.wording import percent
 
 Kind = Literal["nothing", "outside", "all"]
 Image = NDArray[np.uint8]
 
-WITHOUT_LUNGS: tuple[Variant, ...] = ("lungs black", "box black")
+WITHOUT_LUNGS: tuple[Variant, ...] = ("lungs_black", "box_black")
 """Rows of the lung test that are shown: the lungs covered, and a box around both."""
-LINEAR_THUMBNAIL = "linear on 16 x 16"
-"""The row's model in the table of the lung test: it saw every image that has a mask."""
 TOLD = 0.80
 """AUROC from which a class is said to be told by the border: four pairs of images of five."""
 STYLES: dict[Kind, dict[str, Any]] = {
@@ -46,7 +43,7 @@ class Bar:
         text: beside the bar.
         found: ``value``, ``low``, ``high`` of the accuracy; ``low`` NaN where there is none.
         kind: nothing of the image, what lies outside the lungs, all of it.
-        picture: which picture stands beside it: "border", "lungs black", ..., or "".
+        picture: which picture stands beside it: "border", "lungs_black", ..., or "".
     """
 
     text: str
@@ -70,8 +67,8 @@ def outside_bars(results: Results) -> list[Bar]:
     nan = float("nan")
     texts = {
         BORDER: "the image's outer border alone,\nlinear model",
-        "box black": "a box over both lungs,\n16 x 16 pixels, linear model",
-        "lungs black": "lungs blacked out,\n16 x 16 pixels, linear model",
+        "box_black": "a box over both lungs,\n16 x 16 pixels, linear model",
+        "lungs_black": "lungs blacked out,\n16 x 16 pixels, linear model",
         THUMBNAIL: "whole image,\n16 x 16 pixels, linear model",
     }
     bars = [
@@ -103,7 +100,7 @@ def outside_sentences(results: Results) -> list[str]:
         )
     hidden = next((name for name in WITHOUT_LUNGS if name in bars), None)
     if hidden:
-        covered = "blacked out" if hidden == "lungs black" else "under a black box"
+        covered = "blacked out" if hidden == "lungs_black" else "under a black box"
         told.append(
             f"{percent(bars[hidden].found, digits=0)} when it sees a thumbnail with the "
             f"lungs {covered}, which still draws where they lie"
@@ -119,7 +116,7 @@ def outside_sentences(results: Results) -> list[str]:
 
 def _second(results: Results) -> str:
     """Say what follows, by the verdicts of the two tests."""
-    found = {result["name"]: result["verdict"] for result in (results.audit or {})["results"]}
+    found = {result["id"]: result["verdict"] for result in (results.audit or {})["results"]}
     verdicts = {found.get("baselines"), found.get("lungs")}
     border = {
         label: value for label, value in _aurocs(results, BORDER).items() if value["low"] >= TOLD
@@ -213,30 +210,24 @@ def _enlarge(image: NDArray[Any]) -> Image:
 
 
 def _accuracies(results: Results) -> dict[str, dict[str, float]]:
-    """Return the accuracies that the tables of the audit hold, by input or way of hiding."""
-    found = {}
-    for name in (BORDER, THUMBNAIL):
-        row = _row(results, "baselines", {"input of the model": name})
-        found[name] = read_interval(row.get("accuracy"))
-    for name in WITHOUT_LUNGS:
-        row = _row(results, "lungs", {"model": LINEAR_THUMBNAIL, "image": name})
-        found[name] = read_interval(row.get("accuracy"))
-    return {name: value for name, value in found.items() if value}
+    """Return the accuracies that the audit measured, by input or way of occlusion."""
+    inputs, variants = (_values(results, test, "accuracy") for test in ("baselines", "lungs"))
+    shown = {name: inputs.get(name) for name in (BORDER, THUMBNAIL)}
+    shown |= {name: variants.get(name) for name in WITHOUT_LUNGS}
+    return {name: value for name, value in shown.items() if value}
 
 
 def _aurocs(results: Results, name: str) -> dict[str, dict[str, float]]:
-    row = _row(results, "baselines", {"input of the model": name})
-    found = {label: read_interval(row.get(f"AUROC {label}")) for label in results.labels}
-    return {label: value for label, value in found.items() if value}
+    return {
+        label: value
+        for label, value in _values(results, "baselines", "auroc").get(name, {}).items()
+        if value["low"] is not None
+    }
 
 
-def _row(results: Results, test: str, wanted: Mapping[str, str]) -> dict[str, Any]:
-    """Return the row of a test's first table whose cells are those, by its heads."""
+def _values(results: Results, test: str, key: str) -> dict[str, Any]:
+    """Return a test's values of a kind; empty where it was not done."""
     for result in (results.audit or {}).get("results", []):
-        if result["name"] == test and result["tables"]:
-            table = result["tables"][0]
-            for cells in table["rows"]:
-                row = dict(zip(table["columns"], cells, strict=True))
-                if all(row.get(key) == value for key, value in wanted.items()):
-                    return row
+        if result["id"] == test:
+            return dict(result["values"].get(key, {}))
     return {}

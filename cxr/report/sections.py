@@ -14,6 +14,7 @@ from cxr.evaluation.leak_experiment import (
 from cxr.evaluation.published import differences, published_table
 from cxr.evaluation.tables import Cell, Table, few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
+from cxr.report.cells import show_table
 from cxr.report.facts import data_rows, licence_table, source_table, split_counts, training_table
 from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
 from cxr.report.results import Results
@@ -71,19 +72,16 @@ def _audit(results: Results, pictures: Pictures) -> Section | None:
 
 def _test(result: Mapping[str, Any], pictures: Pictures) -> Section:
     parts: list[Part] = [result["what"], result["sentence"]]
-    if figure := result["figure"]:
-        guess = figure["chance"]
+    if statistic := result["statistic"]:
+        guess = statistic["chance"]
         parts.append(
-            f"The figure that decides: {figure['metric']}, {show_interval(figure)}"
+            f"The statistic that decides: {statistic['metric']}, {show_interval(statistic)}"
             + ("." if guess is None else f"; chance is {guess:.3g}.")
         )
     if result["reason"] and result["verdict"] != "skipped":
         parts.append(f"Skipped in part: {result['reason']}.")
-    tables = [
-        Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])))
-        for table in result["tables"]
-    ]
-    shown = pictures_at(pictures, f"audit/{result['name']}")
+    tables = [show_table(table) for table in result["tables"]]
+    shown = pictures_at(pictures, f"audit/{result['id']}")
     return Section(result["title"], (*parts, *shown, *tables), result["verdict"])
 
 
@@ -263,8 +261,8 @@ def verdict_rows(results: Results) -> list[tuple[str, str, str, str]]:
     """Return title, verdict, its sign and words, and the deciding figure of each audit test."""
     rows = []
     for result in (results.audit or {}).get("results", []):
-        figure = result["figure"]
-        told = f"{show_interval(figure, digits=2)} {figure['metric']}" if figure else "–"
+        deciding = result["statistic"]
+        told = f"{show_interval(deciding, digits=2)} {deciding['metric']}" if deciding else "–"
         rows.append((result["title"], result["verdict"], VERDICTS[result["verdict"]], told))
     return rows
 

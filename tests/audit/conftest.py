@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cxr.audit.context import Images
+from cxr.audit.context import AuditContext
 from cxr.imaging.preprocess import MemberInput
 from cxr.models.build import Member, MemberSpec
 from cxr.models.ensemble import Ensemble
@@ -41,21 +42,12 @@ class Patches(nn.Module):
 
 
 @pytest.fixture
-def patch_members() -> dict[str, Member]:
-    spec = MemberSpec("patches", LABELS, MemberInput(SIDE, (0.0,) * 3, (1.0,) * 3), "act")
-    return {"patches": Member(Patches(), spec).eval()}
+def patch_context() -> Callable[..., AuditContext]:
+    """Build a context; its covid images have a white patch inside the lungs, or in a corner."""
 
-
-@pytest.fixture
-def patch_ensemble() -> Ensemble:
-    return Ensemble(LABELS, ("patches",), {"patches": 1.0}, {"patches": 1.0})
-
-
-@pytest.fixture
-def patch_images() -> Callable[..., Images]:
-    """Build images; the covid ones have a white patch inside the lungs, or in a corner."""
-
-    def build(*, inside: bool = True, masks: bool = True, count: int = 120) -> Images:
+    def build(
+        *, inside: bool = True, masks: bool = True, count: int = 120, **options: object
+    ) -> AuditContext:
         rng = np.random.default_rng(0)
         pixels = rng.integers(60, 100, (count, SIDE, SIDE), dtype=np.uint8)
         targets = np.arange(count, dtype=np.int64) % 2
@@ -67,15 +59,26 @@ def patch_images() -> Callable[..., Images]:
         if not masks:
             lungs[:] = False
         rows = np.arange(count)
-        return Images(
-            pixels,
-            targets,
-            np.char.add("p", (rows // 2).astype(str)),
-            LABELS,
-            rows[: count // 2],
-            rows[count // 2 :],
-            lungs.any(axis=(1, 2)),
-            lambda wanted: lungs[wanted],
+        table = pd.DataFrame(
+            {
+                "label": np.array(LABELS)[targets],
+                "group": np.char.add("p", (rows // 2).astype(str)),
+                "split": np.where(rows < count // 2, "train", "test"),
+            }
         )
+        spec = MemberSpec("patches", LABELS, MemberInput(SIDE, (0.0,) * 3, (1.0,) * 3), "act")
+        parts = {
+            "table": table,
+            "pixels": pixels,
+            "labels": LABELS,
+            "test_rows": rows[count // 2 :],
+            "members": {"patches": Member(Patches(), spec).eval()},
+            "ensemble": Ensemble(LABELS, ("patches",), {"patches": 1.0}, {"patches": 1.0}),
+            "probs": {},
+            "has_mask": lungs.any(axis=(1, 2)),
+            "read_masks": lambda rows: lungs[rows],
+            "resamples": 200,
+        }
+        return AuditContext(**(parts | options))
 
     return build

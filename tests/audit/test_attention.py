@@ -1,5 +1,7 @@
 """Heat inside the lungs against an even map, and maps without learned weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,37 +14,30 @@ from cxr.explain.randomise import cascade_stages, map_similarity, randomise_casc
 from cxr.models.build import build_member
 
 
-def run(images, members, ensemble, **options):
-    return audit_attention(
-        members, ensemble, images, rng=np.random.default_rng(0), resamples=50, stages=2, **options
-    )
+def run(context):
+    return audit_attention(replace(context, resamples=50), stages=2)
 
 
-def test_heat_on_a_disease_inside_the_lungs_is_clear(
-    patch_images, patch_members, patch_ensemble, tmp_path
-):
-    result = run(
-        patch_images(inside=True), patch_members, patch_ensemble, folder=tmp_path, note="made up"
-    )
+def test_heat_on_a_disease_inside_the_lungs_is_clear(patch_context, tmp_path):
+    result = run(patch_context(inside=True, folder=tmp_path, note="made up"))
     assert result.verdict == "clear"
     # 32 x 48 of 64 x 64 pixels are lung.
-    assert result.figure["chance"] == pytest.approx(0.375)
-    assert result.figure["low"] > 0.9
+    assert result.statistic.chance == pytest.approx(0.375)
+    assert result.statistic.low > 0.9
+    assert result.values["even_map"]["covid"] == pytest.approx(0.375)
     assert (tmp_path / "attention.png").stat().st_size > 10_000
 
 
-def test_heat_on_a_corner_is_a_shortcut(patch_images, patch_members, patch_ensemble):
-    result = run(patch_images(inside=False), patch_members, patch_ensemble)
+def test_heat_on_a_corner_is_a_shortcut(patch_context):
+    result = run(patch_context(inside=False))
     assert result.verdict == "shortcut"
-    assert result.figure["high"] < 0.05
+    assert result.statistic.high < 0.05
 
 
-def test_without_masks_only_the_weights_are_randomised(
-    patch_images, patch_members, patch_ensemble, tmp_path
-):
-    result = run(patch_images(masks=False), patch_members, patch_ensemble, folder=tmp_path)
+def test_without_masks_only_the_weights_are_randomised(patch_context, tmp_path):
+    result = run(patch_context(masks=False, folder=tmp_path))
     assert "no test image has a lung mask" in result.reason
-    assert [table.title.split(",")[0] for table in result.tables] == ["patches"]
+    assert [table.id for table in result.tables] == ["cascade_patches"]
     assert result.verdict in ("clear", "suspicious")
 
 

@@ -1,19 +1,27 @@
 """The trivial inputs by hand, and verdicts on inputs that do and do not tell the class."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr.audit.baseline_inputs import BORDER, FILE, SIZE, THUMBNAIL, Inputs, read_inputs
-from cxr.audit.baselines import audit_baselines
-from cxr.audit.traits import (
+from cxr.audit.baseline_inputs import (
+    BORDER,
+    FILE,
+    SIZE,
+    THUMBNAIL,
+    WORDS,
+    Inputs,
     file_traits,
     gray_histogram,
     gray_spread,
     original_size,
     outer_rings,
+    read_inputs,
     thumbnails,
 )
+from cxr.audit.baselines import audit_baselines
+from cxr.audit.context import AuditContext
 
 LABELS = ("normal", "covid", "viral")
 
@@ -63,10 +71,26 @@ def test_file_traits(tmp_path):
 
 def test_inputs_that_cannot_be_had_are_named(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
-    found = read_inputs(images, ["1", "2", ""], ["1"] * 3, root=tmp_path, names=["a", "b", "c"])
+    paths = [tmp_path / name for name in "abc"]
+    found = read_inputs(images, ["1", "2", ""], ["1"] * 3, paths)
     assert set(found.missing) == {SIZE, FILE}
-    same = read_inputs(images, ["32"] * 3, ["32"] * 3, root=tmp_path, names=["a", "b", "c"])
+    same = read_inputs(images, ["32"] * 3, ["32"] * 3, paths)
     assert same.missing[SIZE] == "all originals have one size"
+
+
+def audit(inputs: Inputs, targets, groups, test, probs):
+    """Audit made-up inputs; a network named "net" has the probabilities."""
+    labels, split = np.array(LABELS)[targets], np.where(test, "test", "train")
+    context = AuditContext(
+        table=pd.DataFrame({"label": labels, "group": groups.astype(str), "split": split}),
+        pixels=np.empty((len(targets), 0, 0), np.uint8),
+        labels=LABELS,
+        test_rows=np.flatnonzero(test),
+        members={},
+        ensemble=None,
+        probs={"net": probs},
+    )
+    return audit_baselines(context, inputs=inputs)
 
 
 def judged(strength: float, *, count: int = 240, absent: int | None = None):
@@ -77,20 +101,13 @@ def judged(strength: float, *, count: int = 240, absent: int | None = None):
     rows = np.arange(count)
     features = rng.normal(size=(count, 6))
     features[:, :3] += strength * np.eye(3)[targets]
-    test = rows[rows % 3 == 0]
+    test = rows % 3 == 0
     # A network that is right on four images of five.
-    right = rng.random(len(test)) < 0.8
-    said = np.where(right, targets[test], (targets[test] + 1) % 3)
+    right = rng.random(int(test.sum())) < 0.8
+    predicted = np.where(right, targets[test], (targets[test] + 1) % 3)
     inputs = {BORDER: features, THUMBNAIL: features + targets[:, None]}
-    return audit_baselines(
-        Inputs(inputs, {FILE: "gone"}),
-        targets,
-        rows.astype(str),
-        LABELS,
-        fit_rows=rows[rows % 3 > 0],
-        test_rows=test,
-        model="net",
-        model_probs={"net": 0.7 * np.eye(3)[said] + 0.1},
+    return audit(
+        Inputs(inputs, {FILE: "gone"}), targets, rows, test, 0.7 * np.eye(3)[predicted] + 0.1
     )
 
 
@@ -100,17 +117,18 @@ def judged(strength: float, *, count: int = 240, absent: int | None = None):
 def test_verdict_follows_what_the_border_tells(strength, verdict):
     found = judged(strength)
     assert found.verdict == verdict
-    assert found.reason == f"{FILE}: gone"
-    assert found.figure is not None
-    assert found.figure["low"] <= found.figure["value"] <= found.figure["high"]
+    assert found.reason == f"{WORDS[FILE]}: gone"
+    assert found.statistic.low <= found.statistic.value <= found.statistic.high
+    assert set(found.values["accuracy"]) == {BORDER, THUMBNAIL}
+    assert set(found.values["auroc"][BORDER]) == set(LABELS)
 
 
 def test_thumbnails_are_not_judged_but_compared():
     found = judged(0.0)
     assert found.verdict == "clear"
-    assert {row[1] for row in found.tables[1].rows} == {THUMBNAIL}
-    difference = judged(4.0).tables[1].rows[0][4]
-    assert str(difference).startswith("-")
+    inputs = {row["best_input"] for row in found.table("gains").records()}
+    assert inputs == {WORDS[THUMBNAIL]}
+    assert judged(4.0).table("gains").records()[0]["difference"]["value"] < 0
 
 
 def test_a_class_without_images_is_named():
@@ -119,7 +137,7 @@ def test_a_class_without_images_is_named():
         "too few test images to judge covid (0 images of 0 patients): 10 images of 10"
         in found.reason
     )
-    assert [row[0] for row in found.tables[1].rows] == ["normal", "viral"]
+    assert [row["class"] for row in found.table("gains").records()] == ["normal", "viral"]
 
 
 def on_chance(seed: int, *, images: int, patients: int):
@@ -130,16 +148,8 @@ def on_chance(seed: int, *, images: int, patients: int):
     groups[180:] = 180 + np.arange(images) % patients
     test = np.arange(len(targets)) >= 120
     features = {name: rng.normal(size=(len(targets), 6)) for name in (BORDER, SIZE, FILE)}
-    return audit_baselines(
-        Inputs(features, {}),
-        targets,
-        groups.astype(str),
-        LABELS,
-        fit_rows=np.flatnonzero(~test),
-        test_rows=np.flatnonzero(test),
-        model="net",
-        model_probs={"net": np.full((int(test.sum()), 3), 1 / 3)},
-    )
+    even = np.full((int(test.sum()), 3), 1 / 3)
+    return audit(Inputs(features, {}), targets, groups, test, even)
 
 
 @pytest.mark.parametrize(("images", "patients"), [(2, 2), (1, 1), (12, 2)])
@@ -147,7 +157,7 @@ def test_a_few_images_of_a_class_alarm_nobody(images, patients):
     found = [on_chance(seed, images=images, patients=patients) for seed in range(20)]
     assert [result.verdict for result in found].count("clear") >= 19
     assert f"covid ({images} images of {patients} patients)" in found[0].reason
-    assert "covid" not in found[0].figure["metric"]
+    assert "covid" not in found[0].statistic.metric
 
 
 def test_no_class_with_enough_images_is_skipped_with_the_counts():

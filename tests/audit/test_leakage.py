@@ -1,10 +1,12 @@
 """Planted copies are found in every orientation, and clean splits are clear."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from cxr.audit.context import AuditContext
 from cxr.audit.copy_search import find_leaks, read_files
 from cxr.audit.leakage import audit_leak
 from cxr.data.groups import describe_limits, find_copies
@@ -32,15 +34,23 @@ def clean() -> tuple[np.ndarray, np.ndarray]:
 
 def audit(images, split, patients=None, **options):
     names = [f"{row}.png" for row in range(len(images))]
-    return audit_leak(images, split, patients or [""] * len(images), names, names, **options)
+    columns = {"image": names, "group": names, "split": split, "label": "x"}
+    table = pd.DataFrame(columns | ({"patient_id": patients} if patients else {}))
+    parts = {"members": {}, "ensemble": None, "probs": {}, "labels": ("x",)}
+    rows = np.flatnonzero(table["split"] == "test")
+    return audit_leak(AuditContext(table=table, pixels=images, test_rows=rows, **parts, **options))
+
+
+def count(found, what: str) -> int:
+    (row,) = [row for row in found.table("counts").records() if row["what"] == what]
+    return row["count"]
 
 
 def test_clean_split_is_clear(clean):
     found = audit(*clean)
     assert found.verdict == "clear"
-    assert found.figure is not None
-    assert found.figure["value"] == 0
-    assert found.figure["high"] > 0
+    assert found.statistic.value == 0
+    assert found.statistic.high > 0
     assert "as far as this search sees, no image of one split is a copy" in found.sentence
     assert describe_limits(40) in found.sentence
     assert "no image names its patient" in found.reason
@@ -56,7 +66,7 @@ def test_copies_are_found_in_every_orientation(clean, turn):
     assert found.pairs.tolist() == [[3, 30]]
     assert not found.identical.any()
     # The turn that lays the second image on the first is the inverse of the planted one.
-    np.testing.assert_array_equal(orient(images[30], int(found.turns[0])), darker)
+    np.testing.assert_array_equal(orient(images[30], int(found.orientations[0])), darker)
 
 
 @pytest.mark.parametrize("how", ["inverted", "cropped", "letterboxed", "framed"])
@@ -98,7 +108,7 @@ def test_images_of_one_patient_are_no_copies(chests):
     images, _ = chests
     found = audit(images, np.tile(["train", "test"], 15))
     assert found.verdict == "clear"
-    assert dict(found.tables[0].rows)["near-identical pairs across splits"] == 0
+    assert count(found, "near-identical pairs across splits") == 0
 
 
 @pytest.mark.parametrize("how", ["rotated", "inverted", "cropped", "rotated and inverted"])
@@ -115,7 +125,7 @@ def test_an_altered_copy_of_a_chest_is_found(chests, how):
     assert find_leaks(images, split).pairs.tolist() == [[3, 20]]
     found = audit(images, split)
     assert found.verdict == "shortcut"
-    assert dict(found.tables[0].rows)["test images with a copy outside test"] == 1
+    assert count(found, "test images with a copy outside test") == 1
 
 
 def test_the_audit_sees_what_prepare_sees(chests):
@@ -138,10 +148,9 @@ def test_identical_images_are_counted_and_listed(clean):
     images[30] = images[3]
     found = audit(images, split)
     assert found.verdict == "shortcut"
-    assert found.figure is not None
-    assert found.figure["value"] == pytest.approx(1 / 12)
-    assert dict(found.tables[0].rows)["identical pairs across splits"] == 1
-    assert found.tables[1].rows[0][:6] == (
+    assert found.statistic.value == pytest.approx(1 / 12)
+    assert count(found, "identical pairs across splits") == 1
+    assert found.table("pairs").rows[0][:6] == (
         "3.png",
         "train",
         "30.png",
@@ -162,8 +171,7 @@ def test_copy_between_train_and_val_is_suspicious(clean):
     images[25] = images[3]
     found = audit(images, split)
     assert found.verdict == "suspicious"
-    assert found.figure is not None
-    assert found.figure["value"] == 0
+    assert found.statistic.value == 0
 
 
 def test_patient_on_both_sides(clean):
@@ -173,7 +181,7 @@ def test_patient_on_both_sides(clean):
     found = audit(images, split, patients)
     assert found.verdict == "shortcut"
     assert "1 (0.083" in found.sentence
-    assert dict(found.tables[0].rows)["groups on both sides of a split, counted again"] == 1
+    assert count(found, "groups on both sides of a split, counted again") == 1
 
 
 def test_copies_of_a_patients_image_join_the_groups(clean):
@@ -183,7 +191,7 @@ def test_copies_of_a_patients_image_join_the_groups(clean):
     patients[31] = patients[30]
     found = audit(images, split, patients)
     # Image 31 shows the patient of 30, which is a copy of 3 in train.
-    assert dict(found.tables[0].rows)["test images whose patient is outside test"] == 2
+    assert count(found, "test images whose patient is outside test") == 2
 
 
 def test_files_are_read_again(clean, tmp_path):
@@ -201,7 +209,7 @@ def test_files_are_read_again(clean, tmp_path):
     assert files is not None
     assert files.differing == [5, 6]
     assert files.digests[0] == files.digests[5]
-    found = audit(images, split, files=files)
+    found = audit(images, split, root=tmp_path, spec=spec)
     assert "2 files no longer give the prepared pixels, such as 5.png" in found.reason
 
 

@@ -1,5 +1,7 @@
 """Insertion and deletion, worked by hand and on a network whose reason is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,10 +88,7 @@ def test_edges_and_cells():
     assert uneven == pytest.approx(np.ones((2, 4, 3)))
 
 
-def test_maps_of_a_network_with_a_known_reason_are_faithful(
-    patch_images, patch_members, patch_ensemble, tmp_path
-):
-    images = patch_images()
+def test_maps_of_a_network_with_a_known_reason_are_faithful(patch_context, tmp_path):
     counted: list[int] = []
 
     class Bar:
@@ -102,31 +101,19 @@ def test_maps_of_a_network_with_a_known_reason_are_faithful(
         def __exit__(self, *_):
             assert len(counted) == self.total
 
+    context = patch_context(folder=tmp_path, note="made up", progress=Bar)
     # Images of the class that the network has a reason to name.
-    ill = images.test_rows[images.targets[images.test_rows] == 1]
-    object.__setattr__(images, "test_rows", ill)
-    result = audit_faithfulness(
-        patch_members,
-        patch_ensemble,
-        images,
-        rng=np.random.default_rng(0),
-        count=40,
-        methods=("closed_form", "GradCAMPlusPlus"),
-        resamples=200,
-        folder=tmp_path,
-        note="made up",
-        progress=Bar,
-    )
-    rows = {row[0]: row for row in result.tables[0].rows}
-    assert list(rows) == ["closed_form", "GradCAMPlusPlus", "random", "edges"]
-    assert result.figure["low"] > result.figure["chance"]
+    ill = context.test_rows[context.targets[context.test_rows] == 1]
+    methods = ("closed_form", "GradCAMPlusPlus")
+    result = audit_faithfulness(replace(context, test_rows=ill), count=40, methods=methods)
+    maps = [row["map"] for row in result.table("areas").records()]
+    assert maps == ["closed_form", "GradCAMPlusPlus", "random", "edges"]
+    assert result.statistic.low > result.statistic.chance
     assert "no better than chance" not in result.sentence
     assert (tmp_path / "faithfulness.png").stat().st_size > 10_000
 
 
-def test_too_few_images_are_skipped_with_the_reason(patch_images, patch_members, patch_ensemble):
-    result = audit_faithfulness(
-        patch_members, patch_ensemble, patch_images(), rng=np.random.default_rng(0), count=8
-    )
+def test_too_few_images_are_skipped_with_the_reason(patch_context):
+    result = audit_faithfulness(patch_context(), count=8)
     assert result.verdict == "skipped"
     assert "8 test images are too few, 16 are needed" in result.reason

@@ -1,8 +1,12 @@
 """Family-wise error and power of the permuted subgroups, and p-values worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
+from cxr.audit.context import AuditContext
 from cxr.audit.maxt import adjusted_p, permuted_gaps
 from cxr.audit.subgroups import audit_subgroups
 
@@ -14,7 +18,7 @@ def simulate(rng: np.random.Generator, *, gap: float = 0.0, patients: int = 50):
     who = np.repeat(np.arange(4 * patients), rng.integers(1, 4, 4 * patients))
     count, targets = 4 * patients, np.arange(4 * patients) % 4
     sex, source = rng.choice(["F", "M"], count), rng.choice(["a", "b", "c"], count)
-    age = rng.choice(["18 to 39", "40 to 64", "65 and over"], count, p=(0.2, 0.4, 0.4))
+    age = rng.choice(["25", "50", "70"], count, p=(0.2, 0.4, 0.4))
     # Images of a patient agree: some patients are hard.
     ease = rng.beta(4, 1, count) - gap * ((targets == 1) & (sex == "F"))
     right = rng.random(len(who)) < ease[who]
@@ -25,13 +29,26 @@ def simulate(rng: np.random.Generator, *, gap: float = 0.0, patients: int = 50):
         "source": source[who],
         "view": rng.choice(["PA", "AP"], len(who)),
     }
-    return targets[who], predicted, np.char.add("p", who.astype(str)), LABELS, attributes
+    labels = np.array(LABELS)[targets[who]]
+    images = {"label": labels, "group": np.char.add("p", who.astype(str)), "split": "test"}
+    return AuditContext(
+        table=pd.DataFrame(images | attributes),
+        pixels=np.empty((len(who), 0, 0), np.uint8),
+        labels=LABELS,
+        test_rows=np.arange(len(who)),
+        members={},
+        ensemble=None,
+        probs={"net": np.eye(4)[predicted]},
+        resamples=199,
+    )
 
 
 def test_clean_data_alarm_in_at_most_one_run_in_twenty():
     runs = 60
     alarms = sum(
-        audit_subgroups(*simulate(np.random.default_rng(run)), seed=run, resamples=99).verdict
+        audit_subgroups(
+            replace(simulate(np.random.default_rng(run)), seed=run, resamples=99)
+        ).verdict
         == "suspicious"
         for run in range(runs)
     )
@@ -40,25 +57,21 @@ def test_clean_data_alarm_in_at_most_one_run_in_twenty():
 
 
 def test_a_planted_gap_is_found_and_named():
-    found = [
-        audit_subgroups(*simulate(np.random.default_rng(run), gap=0.55), resamples=199)
-        for run in range(8)
-    ]
+    found = [audit_subgroups(simulate(np.random.default_rng(run), gap=0.55)) for run in range(8)]
     named = [result for result in found if "for covid sex F (" in result.sentence]
     assert len(named) >= 7
-    table = named[0].tables[0]
-    (row,) = [row for row in table.rows if row[:3] == ("covid", "sex", "F")]
-    assert float(str(row[table.columns.index("adjusted p")])) < 0.05
+    rows = named[0].table("groups").records()
+    (row,) = [row for row in rows if (row["class"], row["group"]) == ("covid", "F")]
+    assert row["p"] < 0.05
 
 
 def test_a_small_group_that_is_wrong_throughout_is_found():
-    rng = np.random.default_rng(0)
-    targets, predicted, groups, labels, attributes = simulate(rng, patients=80)
-    patients = np.unique(groups[targets == 1])[:12]
-    chosen = np.isin(groups, patients)
-    attributes["source"] = np.where(chosen, "d", attributes["source"])
-    predicted = np.where(chosen, 0, predicted)
-    found = audit_subgroups(targets, predicted, groups, labels, attributes, resamples=199)
+    context = simulate(np.random.default_rng(0), patients=80)
+    patients = np.unique(context.groups[context.targets == 1])[:12]
+    chosen = np.isin(context.groups, patients)
+    context.table.loc[chosen, "source"] = "d"
+    context.probs["net"][chosen] = np.eye(4)[0]
+    found = audit_subgroups(context)
     assert "covid source d" in found.sentence.split("Too few")[0]
 
 

@@ -1,6 +1,7 @@
 """A small version of benchmarks/audit_null.py: clean images alarm nothing, planted ones do."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ RUNS = 12
 def null():
     spec = importlib.util.spec_from_file_location("audit_null", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(SCRIPT.parent))
     spec.loader.exec_module(module)
+    sys.path.remove(str(SCRIPT.parent))
     return module
 
 

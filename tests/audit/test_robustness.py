@@ -71,51 +71,31 @@ def test_the_first_level_whose_loss_is_more_than_chance():
     assert first_worse(levels[:2], "blur") is None
 
 
-def test_a_network_that_leans_on_exposure_is_found(
-    patch_images, patch_members, patch_ensemble, tmp_path
-):
+def test_a_network_that_leans_on_exposure_is_found(patch_context, tmp_path):
     # A patch a tenth darker is no longer bright enough for it.
-    result = audit_robustness(
-        patch_members,
-        patch_ensemble,
-        patch_images(),
-        rng=np.random.default_rng(0),
-        count=60,
-        resamples=200,
-        folder=tmp_path,
-        note="made up",
-    )
+    result = audit_robustness(patch_context(folder=tmp_path, note="made up"), count=60)
     assert result.verdict in ("suspicious", "shortcut")
     (mildest,) = [part for part in result.sentence.split(". ") if part.startswith("Even the")]
     assert "brightness" in mildest
     assert "contrast" in mildest
     assert "blur" not in mildest
-    assert result.figure["low"] > 0
-    (clean,) = [part for part in result.sentence.split(". ") if part.startswith("On 60")]
-    assert "1.00" in clean
-    assert len(result.tables[0].rows) == 37
+    assert result.statistic.low > 0
+    assert result.values["accuracy"]["value"] == 1
+    assert len(result.table("levels").rows) == 37
     assert (tmp_path / "robustness.png").stat().st_size > 10_000
 
 
-def test_a_network_that_bears_mild_changes_is_clear(patch_images, patch_members, patch_ensemble):
+def test_a_network_that_bears_mild_changes_is_clear(patch_context):
+    context = patch_context()
     with torch.no_grad():
-        patch_members["patches"].head.weight[1] *= 5
-    result = audit_robustness(
-        patch_members,
-        patch_ensemble,
-        patch_images(),
-        rng=np.random.default_rng(0),
-        count=60,
-        resamples=100,
-    )
+        context.members["patches"].head.weight[1] *= 5
+    result = audit_robustness(context, count=60)
     assert result.verdict == "clear"
     assert "inverted gray" in result.sentence
 
 
-def test_too_few_images_are_skipped_with_the_reason(patch_images, patch_members, patch_ensemble):
-    result = audit_robustness(
-        patch_members, patch_ensemble, patch_images(), rng=np.random.default_rng(0), count=20
-    )
+def test_too_few_images_are_skipped_with_the_reason(patch_context):
+    result = audit_robustness(patch_context(), count=20)
     assert result.verdict == "skipped"
     assert "20 test images are too few, 30 are needed" in result.reason
 

@@ -1,8 +1,10 @@
 """Subgroups by hand: counts, too few to say, a group that is wronged."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from cxr.audit.context import AuditContext
 from cxr.audit.subgroups import _gap_interval, age_bands, audit_subgroups
 
 LABELS = ("normal", "covid")
@@ -15,14 +17,23 @@ def audit(wrong_women: int, *, women: int = 30, men: int = 60, **more: np.ndarra
     predicted = targets.copy()
     predicted[:wrong_women] = 0
     sex = np.r_[np.repeat(["F", "M"], [women, men]), np.repeat("", 40)]
-    return audit_subgroups(
-        targets,
-        predicted,
-        np.arange(len(targets)).astype(str),
-        LABELS,
-        {"sex": sex, **more},
+    return audit_predictions(targets, predicted, {"sex": sex, **more})
+
+
+def audit_predictions(targets, predicted, attributes):
+    rows = np.arange(len(targets))
+    labels = {"label": np.array(LABELS)[targets], "group": rows.astype(str), "split": "test"}
+    context = AuditContext(
+        table=pd.DataFrame(labels | attributes),
+        pixels=np.empty((len(rows), 0, 0), np.uint8),
+        labels=LABELS,
+        test_rows=rows,
+        members={},
+        ensemble=None,
+        probs={"net": np.eye(len(LABELS))[predicted]},
         resamples=200,
     )
+    return audit_subgroups(context)
 
 
 def test_bands():
@@ -48,7 +59,7 @@ def test_a_group_that_is_wronged():
     assert found.verdict == "suspicious"
     assert "covid sex F (-0.50 [" in found.sentence
     assert found.tables[0].rows[0][:6] == ("covid", "sex", "F", 30, 30, 15)
-    assert found.tables[0].rows[0][6].startswith("0.500 [")
+    assert found.tables[0].rows[0][6]["value"] == 0.5
     assert "sex is known of no normal image" in found.reason
 
 
@@ -67,15 +78,9 @@ def test_unknown_attributes_are_skipped_by_name():
     count = 130
     found = audit(0, view=np.full(count, ""))
     assert "no test image's view is known" in found.reason
-    none = audit_subgroups(
-        np.zeros(4, int),
-        np.zeros(4, int),
-        np.arange(4).astype(str),
-        LABELS,
-        {"sex": np.full(4, ""), "view": np.full(4, "")},
-    )
+    none = audit_predictions(np.zeros(4, int), np.zeros(4, int), {"sex": np.full(4, "")})
     assert none.verdict == "skipped"
-    assert none.reason == "the manifest knows no sex or view of the test images"
+    assert none.reason == "the manifest knows no sex, age, view or source of the test images"
 
 
 @pytest.mark.parametrize("text", ["nan", "inf"])

@@ -5,6 +5,7 @@ import pandas as pd
 
 from cxr.audit import source_pairs as inside
 from cxr.audit import within_class_sources as sources
+from cxr.audit.context import AuditContext
 from cxr.audit.within_class_sources import audit_sources, source_rows
 
 LABELS = ("normal", "covid")
@@ -42,7 +43,21 @@ def features(images: pd.DataFrame, rows: np.ndarray, *, source: float, label: fl
 
 def audit(images: pd.DataFrame, **strengths: float):
     rows = source_rows(images["split"], images["label"], images["source"])
-    return audit_sources(images, LABELS, features(images, rows, **strengths), rows)
+    return audit_features(images, features(images, rows, **strengths), rows)
+
+
+def audit_features(images: pd.DataFrame, known: dict, rows=None, labels=LABELS):
+    context = AuditContext(
+        table=images,
+        pixels=np.empty((len(images), 0, 0), np.uint8),
+        labels=labels,
+        test_rows=np.flatnonzero(images["split"] == "test"),
+        members={},
+        ensemble=None,
+        probs={},
+    )
+    rows = np.empty(0, np.int64) if rows is None else rows
+    return audit_sources(context, rows=rows, features=known)
 
 
 def test_rows_hold_all_of_classes_with_several_sources():
@@ -66,8 +81,8 @@ def test_other_hospitals_and_other_ages_are_said():
     assert (
         "It also comes from other ages: in years, covid patients have the median" in found.sentence
     )
-    assert found.figure is not None
-    assert found.figure["value"] == 1.0
+    assert found.statistic.value == 1.0
+    assert found.values["auroc"]["covid"]["value"] == 1.0
     assert found.tables[0].rows[0][:4] == ("normal", "a", 200, 200)
 
 
@@ -90,17 +105,17 @@ def test_a_source_that_is_lost_unseen():
     found = features(images, rows, source=0.0)
     part = images.iloc[rows]
     found["net"][(part["source"] == "b").to_numpy(), 0] -= 12
-    result = audit_sources(images, LABELS, found, rows)
-    left_out = next(made for made in result.tables if "has not seen one source" in made.title)
-    source, _, count, with_it, _, without, *_ = left_out.rows[0]
-    assert (source, count, with_it, without) == ("b", 40, 40, 0)
+    result = audit_features(images, found, rows)
+    row = result.table("left_out_covid").records()[0]
+    numbers = ("source", "images", "right_with", "right_without")
+    assert [row[name] for name in numbers] == ["b", 40, 40, 0]
 
 
 def test_skipped_with_the_reason():
     images = table()
-    one = audit_sources(images.assign(source="a"), LABELS, {}, np.empty(0, np.int64))
+    one = audit_features(images.assign(source="a"), {})
     assert one.reason == "all images come from one source, a"
-    none = audit_sources(images.assign(source=""), LABELS, {}, np.empty(0, np.int64))
+    none = audit_features(images.assign(source=""), {})
     assert none.reason == "the manifest names no source"
     assert none.verdict == "skipped"
 
@@ -129,7 +144,7 @@ def test_an_image_of_another_source_alarms_nobody():
         )
         extra = images.iloc[[0]].assign(split="train", group="other")
         both = pd.concat([images, extra], ignore_index=True)
-        found = audit_sources(both, ("normal", "viral", "covid"), {}, np.empty(0, np.int64))
+        found = audit_features(both, {}, labels=("normal", "viral", "covid"))
         clean += found.verdict == "clear"
         assert "covid (1 images of 1 patients)" in found.reason
     assert clean >= 19

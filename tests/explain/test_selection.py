@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cxr.errors import InputError
-from cxr.explain.selection import certainty, select_images
+from cxr.explain.selection import confidence, select_images
 
 
 @pytest.fixture
@@ -20,15 +20,15 @@ def predictions() -> pd.DataFrame:
 
 
 def test_certainty_is_the_probability_of_the_predicted_class(predictions):
-    np.testing.assert_allclose(certainty(predictions), [0.9, 0.8, 0.6, 0.6, 0.8])
+    np.testing.assert_allclose(confidence(predictions), [0.9, 0.8, 0.6, 0.6, 0.8])
 
 
 def test_images_are_chosen_by_class_verdict_and_certainty(predictions):
-    right = select_images(predictions, label="normal", right=True, order="most_certain")
+    right = select_images(predictions, label="normal", right=True, order="most_confident")
     assert right.tolist() == [0, 2]
-    least = select_images(predictions, right=True, order="least_certain", count=1)
+    least = select_images(predictions, right=True, order="least_confident", count=1)
     assert least.tolist() == [2]
-    wrong = select_images(predictions, label="covid", right=False, order="most_certain", count=9)
+    wrong = select_images(predictions, label="covid", right=False, order="most_confident", count=9)
     assert wrong.tolist() == [4]
 
 

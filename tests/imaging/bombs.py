@@ -80,10 +80,10 @@ def many_scans() -> bytes:
     return whole[:last] + whole[last:-2] * 1000 + b"\xff\xd9"
 
 
-def run_length_bomb() -> bytes:
+def run_length_bomb(runs: int = 7000 * 7000 // 128) -> bytes:
     image = made.dataset(noise(8))
     image.Rows, image.Columns = 7000, 7000
-    frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 3_000_000
+    frame = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * runs + b"\xc1\0"
     return made.written(image, RLELossless, frame)
 
 
@@ -95,7 +95,9 @@ def lossless_bomb(side: int = 4400) -> bytes:
     start = frame.index(b"\xff\xda") + 10
     image = made.dataset(noise(8))
     image.Rows, image.Columns = side, side
-    return made.written(image, JPEGLosslessSV1, bytes(frame[:start]) + bytes(5 * side * side // 8))
+    return made.written(
+        image, JPEGLosslessSV1, bytes(frame[:start]) + bytes(5 * side * side // 8) + b"\xff\xd9"
+    )
 
 
 def tiled_jpeg_2000() -> bytes:
@@ -129,8 +131,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "jpeg of a thousand scans": many_scans,
     "deflated dicom": lambda: made.deflate_bomb(200 << 20),
     "run lengths": run_length_bomb,
+    "run lengths without end": lambda: run_length_bomb(3_000_000),
     "lossless jpeg": lossless_bomb,
-    "lossless jpeg over the limit": lambda: lossless_bomb(4600),
+    "lossless jpeg of 49 megapixels": lambda: lossless_bomb(7000),
+    "lossless jpeg over the limit": lambda: lossless_bomb(7200),
     "jpeg 2000 of tiny tiles": tiled_jpeg_2000,
     "nested sequences": nested_sequences,
     "dicom of 49 megapixels": large_dicom,

@@ -6,10 +6,11 @@ import os
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-import jpeg_ls
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +27,7 @@ from pydicom.uid import (
 )
 
 from cxr.errors import InputError
-from cxr.imaging.dicom import jpegls
+from cxr.imaging import codecs
 from cxr.imaging.read import read_image
 
 _spec = importlib.util.spec_from_file_location(
@@ -44,6 +45,7 @@ READ = (
     "run lengths",
     "dicom of 49 megapixels",
     "lossless jpeg",
+    "lossless jpeg of 49 megapixels",
 )
 """Bombs that are images after all, and cost no more than an image may."""
 MOST_BYTES = 1_000_000_000
@@ -73,7 +75,7 @@ def run_lengths(image: np.ndarray) -> bytes:
 
 @lru_cache
 def seeds() -> dict[str, bytes]:
-    """Return a whole image of every kind that is read in this process."""
+    """Return a whole image of every kind that is read."""
     deep, flat = noise(), Image.fromarray(noise(8))
     colour = Image.merge("RGB", [flat] * 3)
     image, gray = made.dataset(deep, BitsStored=12), made.dataset(noise(8))
@@ -98,15 +100,10 @@ def seeds() -> dict[str, bytes]:
         ("dicom_jpeg", gray, JPEGBaseline8Bit, encoded(flat, "JPEG")),
         ("dicom_j2k", gray, JPEG2000Lossless, encoded(flat, "JPEG2000", no_jp2=True)),
         ("dicom_lossless", image, JPEGLosslessSV1, made.lossless_jpeg(deep, 12)),
+        ("dicom_jpegls", image, JPEGLSLossless, bytes(imagecodecs.jpegls_encode(deep))),
     ):
         found[name] = made.written(header, syntax, frame)
     return found
-
-
-@lru_cache
-def jpeg_ls_seed() -> bytes:
-    frame = bytes(jpeg_ls.encode_array(noise()))
-    return made.written(made.dataset(noise(), BitsStored=12), JPEGLSLossless, frame)
 
 
 def outcome(data: bytes) -> str:
@@ -203,25 +200,77 @@ def test_lying_headers_give_an_image_or_an_error(lies, kind):
     outcome(made.written(image, syntax, frame) if frame else made.written(image))
 
 
-def test_jpeg_ls_that_never_ends_is_stopped(tmp_path, monkeypatch):
+@pytest.fixture
+def child(tmp_path, monkeypatch):
+    """A program in the child's place."""
+    codecs.close_children()
+    path = tmp_path / "child.py"
+    monkeypatch.setattr(codecs, "CHILD", path)
+    yield path
+    codecs.close_children()
+
+
+def test_decoding_that_never_ends_is_stopped(child, monkeypatch):
     # CharLS loops for ever on some streams, which ones differs by version: one stands in.
-    child = tmp_path / "child.py"
     child.write_text("while True:\n    pass\n")
-    monkeypatch.setattr(jpegls, "CHILD", child)
-    monkeypatch.setattr(jpegls, "START_S", 1)
-    monkeypatch.setattr(jpegls, "WALL_FACTOR", 1)
+    monkeypatch.setattr(codecs, "START_S", 1)
+    monkeypatch.setattr(codecs, "WALL_FACTOR", 1)
     with pytest.raises(InputError, match="decoding does not end"):
-        read_image(jpeg_ls_seed())
-    child.write_text("import os\nos.abort()\n")
-    monkeypatch.setattr(jpegls, "WALL_FACTOR", 60)
-    with pytest.raises(InputError, match="damaged JPEG-LS"):
-        read_image(jpeg_ls_seed())
+        read_image(seeds()["dicom_jpegls"])
 
 
-@settings(often, max_examples=3)
-@given(places=edits, kept=shares)
-def test_spoiled_jpeg_ls_gives_an_image_or_an_error(places, kept):
-    outcome(spoiled(jpeg_ls_seed(), places, kept))
+@pytest.mark.parametrize("kind", ["dicom_jpegls", "dicom_lossless", "dicom_rle"])
+def test_decoding_that_kills_its_process_is_an_error_and_the_next_image_is_read(child, kind):
+    child.write_text("import os, sys\nsys.stdin.buffer.read(1)\nos.abort()\n")
+    with pytest.raises(InputError, match="has damaged"):
+        read_image(seeds()[kind])
+    child.write_bytes(Path(codecs.__file__).with_name("codec_child.py").read_bytes())
+    assert outcome(seeds()[kind]) == "read"
+
+
+def test_a_child_that_was_killed_while_it_waited_is_replaced():
+    assert outcome(seeds()["dicom_lossless"]) == "read"
+    for process in codecs._waiting:
+        process.kill()
+        process.wait()
+    assert outcome(seeds()["dicom_lossless"]) == "read"
+
+
+def test_images_are_decoded_in_threads_at_once_and_one_process_is_used_again():
+    codecs.close_children()
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(outcome, [seeds()["dicom_lossless"]] * 40)) == {"read"}
+    assert 1 <= len(codecs._waiting) <= 4
+
+
+def test_the_child_stays_within_time_and_memory():
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import codec_child, resource as r\n"
+        "codec_child._limit(3, 1 << 30)\n"
+        "limits = r.RLIMIT_CPU, r.RLIMIT_AS, r.RLIMIT_CORE\n"
+        "print(*(r.getrlimit(limit)[0] for limit in limits))"
+    )
+    folder = str(codecs.CHILD.parent)
+    printed = subprocess.run(
+        [sys.executable, "-c", script, folder], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert 4 <= int(printed[0]) <= 8
+    assert printed[1:] == [str(1 << 30), "0"]
+
+
+@pytest.mark.parametrize("kind", ["dicom_lossless", "dicom_jpegls", "dicom_rle"])
+def test_streams_that_end_early_are_refused(kind):
+    # The fragments are whole: what is missing is missing inside the stream.
+    frame = {
+        "dicom_lossless": made.lossless_jpeg(noise(), 12),
+        "dicom_jpegls": bytes(imagecodecs.jpegls_encode(noise())),
+        "dicom_rle": run_lengths(noise()),
+    }[kind]
+    syntax = {"dicom_lossless": JPEGLosslessSV1, "dicom_jpegls": JPEGLSLossless}
+    image = made.dataset(noise(), BitsStored=12)
+    for length in range(60, len(frame) - 100, 97):
+        cut = frame[:length]
+        assert outcome(made.written(image, syntax.get(kind, RLELossless), cut)) == "refused"
 
 
 def test_pipes_and_devices_are_no_images(tmp_path):

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr.audit.baseline_inputs import THUMBNAIL, read_inputs
+from cxr.audit.baseline_inputs import thumbnails
 from cxr.audit.baselines import audit_baselines
+from cxr.audit.context import AuditContext
 from cxr.audit.leakage import audit_leak
 from cxr.audit.linear import fit_linear
-from cxr.audit.subgroups import age_bands, audit_subgroups
+from cxr.audit.result import AUDIT_VERSION
+from cxr.audit.subgroups import audit_subgroups
 from cxr.errors import InputError, MissingInputError
 from cxr.pipeline import audit_stage as audit
 from cxr.pipeline.audit_stage import audit_stage
@@ -45,8 +47,11 @@ def read(folder):
     return json.loads((folder / "audit" / "audit.json").read_text())
 
 
-def figures(values):
-    return {result["name"]: (result["figure"], result["tables"]) for result in values["results"]}
+def numbers(values):
+    return {
+        result["id"]: (result["statistic"], result["values"], result["tables"])
+        for result in values["results"]
+    }
 
 
 @pytest.mark.long
@@ -54,40 +59,40 @@ def test_all_eight_tests_give_a_result(folder, monkeypatch):
     copy, overrides = folder
     values = run(overrides)
     assert values["complete"]
-    assert [result["name"] for result in values["results"]] == list(TESTS)
+    assert [result["id"] for result in values["results"]] == list(TESTS)
     for result in values["results"]:
         assert result["verdict"] in ("clear", "suspicious", "shortcut", "skipped")
         assert result["what"]
         assert result["sentence"]
-        for name in result["figures"]:
+        for name in result["plots"]:
             assert (copy / "audit" / name).is_file()
     assert "synthetic phantom" in values["note"]
     assert read(copy)["headline"].startswith("Of 8 audit tests: ")
-    reasons = {result["name"]: result["reason"] for result in values["results"]}
+    reasons = {result["id"]: result["reason"] for result in values["results"]}
     assert reasons["sources"] == "all images come from one source, phantom"
 
-    def never(_subject):
+    def never(_context):
         raise AssertionError("done before")
 
     monkeypatch.setattr(audit, "TESTS", dict.fromkeys(TESTS, never))
-    assert figures(run(overrides)) == figures(read(copy))
+    assert numbers(run(overrides)) == numbers(read(copy))
 
 
 @pytest.mark.long
 def test_an_interrupted_audit_goes_on(folder, monkeypatch):
     copy, overrides = folder
 
-    def stop(_subject):
+    def stop(_context):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(audit, "TESTS", TESTS | {"sources": stop})
         with pytest.raises(KeyboardInterrupt):
             run(overrides, CHEAP)
-    assert [result["name"] for result in read(copy)["results"]] == ["leak", "baselines"]
+    assert [result["id"] for result in read(copy)["results"]] == ["leak", "baselines"]
     went_on = run(overrides, CHEAP)
-    whole = run(overrides, CHEAP, "again=true")
-    assert figures(went_on) == figures(whole)
+    whole = run(overrides, CHEAP, "force=true")
+    assert numbers(went_on) == numbers(whole)
     assert not whole["complete"]
 
 
@@ -98,7 +103,21 @@ def test_another_seed_is_another_audit(folder):
     before = read(copy)["key"]
     again = run(overrides, "tests=[subgroups]", "seed=1")
     assert again["key"] != before
-    assert [result["name"] for result in again["results"]] == ["subgroups"]
+    assert [result["id"] for result in again["results"]] == ["subgroups"]
+
+
+@pytest.mark.long
+def test_an_audit_of_an_earlier_version_is_done_anew(folder, caplog):
+    copy, overrides = folder
+    run(overrides, "tests=[subgroups]")
+    old = read(copy)
+    del old["version"]
+    (copy / "audit" / "audit.json").write_text(json.dumps(old))
+    with caplog.at_level("INFO"):
+        again = run(overrides, "tests=[subgroups]", "again=true")
+    assert "of an earlier version of the audit: every test is done anew" in caplog.text
+    assert "again=true is now called force=true" in caplog.text
+    assert again["version"] == AUDIT_VERSION
 
 
 @pytest.mark.long
@@ -129,7 +148,7 @@ def test_planted_shortcuts_are_found_and_the_clean_phantom_is_clear(shortcut, tm
         f"data.phantom.shortcut={shortcut}",
     ]
     prepared = prepare_stage(compose("prepare", overrides))
-    found = {result.name: result.verdict for result in audit_without_networks(prepared)}
+    found = {result.id: result.verdict for result in audit_without_networks(prepared)}
     assert found["baselines"] == PLANTED[shortcut]
     assert found["leak"] == "clear"
     if shortcut == "none":
@@ -139,40 +158,20 @@ def test_planted_shortcuts_are_found_and_the_clean_phantom_is_clear(shortcut, tm
 def audit_without_networks(prepared):
     """Return the tests that need no network; a linear model on thumbnails stands for one."""
     table, labels = prepared.table, prepared.labels
-    groups, split = table["group"].to_numpy(str), table["split"].to_numpy(str)
-    fit, test = np.flatnonzero(split != "test"), np.flatnonzero(split == "test")
-    names = table["image"].tolist()
-    inputs = read_inputs(
-        prepared.pixels,
-        table["width"],
-        table["height"],
+    test = np.flatnonzero(table["split"] == "test")
+    fit = np.flatnonzero(table["split"] != "test")
+    thumbs = thumbnails(prepared.pixels, np.arange(len(table))).reshape(len(table), -1)
+    groups = table["group"].to_numpy(str)[fit]
+    model = fit_linear(thumbs[fit], prepared.targets[fit], groups, n_classes=len(labels))
+    context = AuditContext(
+        table=table,
+        pixels=prepared.pixels,
+        labels=labels,
+        test_rows=test,
+        members={},
+        ensemble=None,
+        probs={"thumbnail model": model.probs(thumbs[test])},
         root=Path(prepared.info["root"]),
-        names=names,
+        resamples=300,
     )
-    thumbs = inputs.features[THUMBNAIL]
-    model = fit_linear(thumbs[fit], prepared.targets[fit], groups[fit], n_classes=len(labels))
-    probs = model.probs(thumbs[test])
-    return [
-        audit_leak(prepared.pixels, split, table["patient_id"], groups, names),
-        audit_baselines(
-            inputs,
-            prepared.targets,
-            groups,
-            labels,
-            fit_rows=fit,
-            test_rows=test,
-            model_probs={"thumbnail model": probs},
-            model="thumbnail model",
-        ),
-        audit_subgroups(
-            prepared.targets[test],
-            probs.argmax(axis=1),
-            groups[test],
-            labels,
-            {
-                "sex": table["sex"].to_numpy(str)[test],
-                "age": age_bands(table["age"].iloc[test].tolist()),
-            },
-            resamples=300,
-        ),
-    ]
+    return [audit(context) for audit in (audit_leak, audit_baselines, audit_subgroups)]

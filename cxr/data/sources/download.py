@@ -1,10 +1,4 @@
-"""Download the archives of public sources, and say what to fetch by hand.
-
-pooch (BSD-3-Clause, release 1.9, kept by the Fatiando project, used by scipy and scikit-image)
-puts a file in place whole or not at all; it does not resume, so it is given the downloader of
-``cxr.data.sources.resume``, on requests (Apache-2.0). pypdl resumes, but has one maintainer and
-does not pin what it continues with If-Range; curl is not on every machine.
-"""
+"""Download the archives of public sources through pooch, and say what to fetch by hand."""
 
 import hashlib
 import logging
@@ -13,15 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pooch
-import requests
 
 from cxr.data.sources import cohen, hannover, kermany
 from cxr.data.sources.archive import Progress
-from cxr.data.sources.resume import ResumingDownloader
 from cxr.errors import InputError, MissingInputError
 from cxr.files import raise_if_unwritable, read_json, write_json
 
 log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 16
+TIMEOUT_S = (15, 60)
+"""To connect, and between two pieces."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,9 @@ class Source:
         file_name: what the archive is called on disk.
         home_page: where a person finds it.
         license: what the user accepts by using it, one line.
-        sha256: digest of the archive, None where the publisher changes or names none.
+        sha256: digest of the archive, None where the publisher names none.
+        pinned: the publisher never changes it, so another digest than the one seen first is
+            refused; of others a new digest is said.
     """
 
     name: str
@@ -43,6 +41,7 @@ class Source:
     home_page: str
     license: str
     sha256: str | None = None
+    pinned: bool = False
 
 
 SOURCES = (
@@ -55,6 +54,7 @@ SOURCES = (
         "ChestXRay2017.zip",
         kermany.HOME_PAGE,
         "CC BY 4.0 (Kermany, Zhang, Goldbaum 2018): name the authors",
+        pinned=True,
     ),
     Source(
         "cohen",
@@ -78,8 +78,8 @@ SOURCES = (
 def fetch(source: Source, folder: Path, *, on_progress: Progress | None = None) -> Path:
     """Download a source's archive, or accept the one that lies there.
 
-    Beside the archive ``<file>.sha256.json`` records address, digest, size and time. An
-    interrupted download leaves ``<file>.part``, with which the next call goes on.
+    Beside the archive ``<file>.sha256.json`` records address, digest, size and time. A download
+    that is interrupted begins anew.
 
     Args:
         source: what to fetch.
@@ -92,8 +92,8 @@ def fetch(source: Source, folder: Path, *, on_progress: Progress | None = None) 
     Raises:
         MissingInputError: no address can be reached; the line says what to fetch by hand
             and where to put it.
-        InputError: the archive has another digest than ``source.sha256`` (it is moved
-            aside), the disk is full or the folder cannot be written.
+        InputError: the archive has another digest than ``source.sha256``, or than a pinned
+            one had (it is moved aside), the disk is full or the folder cannot be written.
     """
     target = folder / source.file_name
     if target.is_file():
@@ -103,65 +103,85 @@ def fetch(source: Source, folder: Path, *, on_progress: Progress | None = None) 
     for url in source.urls:
         try:
             _download(source, url, target, on_progress)
-        except requests.RequestException as error:
+        except OSError as error:
+            raise_if_unwritable(error, target)
+            # What requests raises is an OSError; errors of this machine have a number.
+            if error.errno is not None:
+                raise
             reasons.append(f"{url}: {_reason(error)}")
             continue
         _check_and_record(source, target, url)
         return target
     raise MissingInputError(
-        f"cannot download {source.name} ({'; '.join(reasons)}): give the same command again to go "
-        f"on, or fetch {source.file_name} by hand from {source.home_page} and put it at {target}"
+        f"cannot download {source.name} ({'; '.join(reasons)}): give the same command again, "
+        f"or fetch {source.file_name} by hand from {source.home_page} and put it at {target}"
     )
 
 
+class _Progress:
+    """What pooch takes for a progress bar."""
+
+    def __init__(self, name: str, show: Progress) -> None:
+        self._name, self._show, self._done = name, show, 0
+        self.total = 0
+
+    def update(self, count: int) -> None:
+        # pooch counts the last piece as a whole one, and an unnamed size as 0.
+        self._done = min(self._done + count, self.total) if self.total else self._done + count
+        self._show(self._name, self._done, self.total or None)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
+
+
 def _download(source: Source, url: str, target: Path, on_progress: Progress | None) -> None:
-    """Let pooch put the archive in place."""
-
-    def report(done: int, total: int | None) -> None:
-        if on_progress:
-            on_progress(source.name, done, total)
-
+    """Let pooch put the archive in place, whole or not at all."""
     # pooch writes to the screen at level INFO; the caller shows progress and the record.
     pooch.get_logger().setLevel(logging.WARNING)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.part")
-        pooch.retrieve(
-            url,
-            known_hash=None,
-            fname=target.name,
-            path=target.parent,
-            downloader=ResumingDownloader(partial, report),
-        )
-    except OSError as error:
-        raise_if_unwritable(error, target)
-        raise
+    target.parent.mkdir(parents=True, exist_ok=True)
+    downloader = pooch.HTTPDownloader(
+        progressbar=_Progress(source.name, on_progress) if on_progress else False,
+        chunk_size=CHUNK_BYTES,
+        timeout=TIMEOUT_S,
+    )
+    pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=downloader)
 
 
 def _check_and_record(source: Source, target: Path, url: str | None) -> None:
-    """Compare the digest, and write it down beside the archive."""
+    """Compare the digest with the publisher's or the first one seen, and write it down."""
     with target.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if source.sha256 is not None and found != source.sha256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    record = target.with_name(f"{target.name}.sha256.json")
+    first: dict[str, str] = {}
+    if record.is_file():
+        first = read_json(record, mend="remove it and give the same command again")
+    seen_first = first.get("sha256", sha256)
+    expected = source.sha256 or (seen_first if source.pinned else sha256)
+    if sha256 != expected:
         aside = target.with_name(f"{target.name}.wrong-digest")
         target.replace(aside)
+        hint = "" if source.sha256 else f", or remove {record} if the publisher changed it"
         raise InputError(
-            f"{source.file_name} of {source.name} has the SHA-256 {found}, not {source.sha256}: it "
+            f"{source.file_name} of {source.name} has the SHA-256 {sha256}, not {expected}: it "
             f"was moved to {aside.name} and is not used; give the same command again, or fetch it "
-            f"by hand from {source.home_page} and put it at {target}"
+            f"by hand from {source.home_page} and put it at {target}{hint}"
         )
-    record = target.with_name(f"{target.name}.sha256.json")
-    if url is None and record.is_file():
-        known = read_json(record, mend="remove it and give the same command again")
-        if known.get("sha256") == found:
-            return
-        log.warning("%s is not the file that was recorded; recorded anew", target)
+    if seen_first != sha256:
+        log.warning(
+            "%s changed: its SHA-256 is %s, and was %s when it was first seen (%s); recorded anew",
+            *(target, sha256, seen_first, first.get("time_utc", "time unknown")),
+        )
+    elif first:
+        return
     write_json(
         record,
         {
             "source": source.name,
             "url": url or "put there by hand",
-            "sha256": found,
+            "sha256": sha256,
             "bytes": target.stat().st_size,
             "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "license": source.license,
@@ -169,13 +189,15 @@ def _check_and_record(source: Source, target: Path, url: str | None) -> None:
     )
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: OSError) -> str:
     """Say in a few words why a download failed."""
-    if error.response is not None:
-        return f"HTTP status {error.response.status_code}"
-    if isinstance(error, requests.exceptions.ConnectTimeout):
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP status {response.status_code}"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "ConnectTimeout" in names:
         return "no answer"
-    if isinstance(error, requests.Timeout | requests.exceptions.ChunkedEncodingError):
+    if names & {"Timeout", "ChunkedEncodingError"}:
         return "the connection broke off"
     text = " ".join(str(error).split())
     return "not reachable" if "Max retries exceeded" in text else text

@@ -6,14 +6,14 @@ so that neither can lie the other into memory.
 
 import io
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr.imaging.dicom import jpeg
+from cxr.imaging.codecs import Codec, decode
 from cxr.imaging.dicom.header import Layout
-from cxr.imaging.dicom.jpegls import decode_jpegls
 from cxr.imaging.dicom.parse import Elements
 from cxr.imaging.dicom.terms import BIG_ENDIAN, NATIVE, RLE
 from cxr.imaging.raster import MAX_SCANS, ImageError
@@ -22,7 +22,11 @@ Codes = NDArray[np.uint8] | NDArray[np.uint16]
 
 _ITEM, _END = 0xFFFEE000, 0xFFFEE0DD
 _J2K_START = b"\xff\x4f\xff\x51"
-_RLE_HEADER = struct.Struct("<16I")
+# Start of frame (ITU-T T.81, table B.1; JPEG-LS is T.87): marker to what decodes it, for 8 bits.
+_JPEG_FRAMES = {0xC0: "pillow", 0xC1: "pillow", 0xC2: "pillow", 0xC3: "jpeg", 0xF7: "jpegls"}
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, b"\xff\xd9"
+_PADDING_BYTES = 64
+"""At the end of a stream: what may follow the mark of its end."""
 
 
 def stored_codes(elements: Elements, layout: Layout) -> Codes:
@@ -47,14 +51,15 @@ def stored_codes(elements: Elements, layout: Layout) -> Codes:
         return _stored_bits(raw, layout)
     frame = _encapsulated(data)
     if elements.syntax == RLE:
-        return _stored_bits(_rle(frame, layout), layout)
+        return _stored_bits(_child_codes("rle", frame, layout), layout)
     decoded = _compressed(frame, layout)
     if not layout.signed and int(decoded.max()) >> layout.bits_stored:
         raise ImageError(
             f"holds values beyond its {layout.bits_stored} stored bits: export it anew"
         )
-    mask = decoded.dtype.type((1 << layout.bits_stored) - 1)
-    return decoded & mask
+    # A stream of 8 bits may stand under a header of more.
+    most = int(np.iinfo(decoded.dtype).max)
+    return decoded & decoded.dtype.type(min((1 << layout.bits_stored) - 1, most))
 
 
 def colour_frame(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
@@ -66,11 +71,11 @@ def colour_frame(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
     data = elements.raw("PixelData")
     if elements.syntax not in NATIVE:
         frame = _encapsulated(data)
-        kind = _kind(frame)
-        if elements.syntax == RLE or kind not in ("jpeg", "j2k"):
+        stream = _describe(frame) if elements.syntax != RLE else None
+        if stream is None or stream.codec not in ("pillow", "j2k"):
             raise ImageError("holds colours, compressed in a way that is read for gray only")
-        _check_stream(frame, kind, layout)
-        return np.asarray(_pillow(frame, kind).convert("L"))
+        _check_stream(stream, layout)
+        return np.asarray(_pillow(frame, stream.codec).convert("L"))
     need = 3 * layout.pixels
     if layout.photometric == "YBR_FULL_422" or len(data) < need:
         raise ImageError(f"holds {len(data)} bytes of pixels, {need} are needed: export it anew")
@@ -127,61 +132,101 @@ def _encapsulated(data: bytes) -> bytes:
     return frame
 
 
-def _kind(frame: bytes) -> str:
-    """Tell the compression by the stream itself; headers name the wrong one at times."""
+@dataclass(frozen=True)
+class _Stream:
+    """What a compressed stream says of itself; headers name the wrong compression at times."""
+
+    codec: str
+    bits: int
+    rows: int
+    columns: int
+    samples: int
+
+
+def _describe(frame: bytes) -> _Stream | None:
+    """Read a stream's own header; None for a kind that is not read."""
     if frame.startswith(b"\xff\xd8"):
-        return jpeg.kind(frame)
-    return "j2k" if _J2K_START in frame[:4096] else ""
+        return _describe_jpeg(frame)
+    at = frame.find(_J2K_START, 0, 4096) + 8
+    if at < 8:
+        return None
+    if len(frame) < at + 35:
+        raise ImageError("has a damaged JPEG 2000 stream: export it anew")
+    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", frame, at)
+    (samples,) = struct.unpack_from(">H", frame, at + 32)
+    size = (bottom - top) * (right - left)
+    tiles = -(-right // max(tile_width, 1)) * -(-bottom // max(tile_height, 1))
+    if tiles > 1 + size // 1024:
+        raise ImageError(f"has a JPEG 2000 stream of {tiles} tiles: export it anew")
+    return _Stream("j2k", (frame[at + 34] & 0x7F) + 1, bottom - top, right - left, samples)
 
 
-def _check_stream(frame: bytes, kind: str, layout: Layout) -> None:
+def _describe_jpeg(frame: bytes) -> _Stream | None:
+    place = 2
+    while place + 10 <= len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        length, bits, rows, columns, samples = struct.unpack_from(">HBHHB", frame, place + 2)
+        if marker in _JPEG_FRAMES:
+            codec = _JPEG_FRAMES[marker]
+            if codec == "pillow" and bits != 8:
+                codec = "jpeg" if bits == 12 and marker != 0xC2 else ""
+            return _Stream(codec, bits, rows, columns, samples) if codec else None
+        if marker == _START_OF_SCAN or length < 2:
+            return None
+        place += 2 + length
+    return None
+
+
+def _check_stream(stream: _Stream, layout: Layout) -> None:
     """Compare the compressed stream's size with the header's, before decoding."""
-    if kind == "j2k":
-        at = frame.index(_J2K_START) + 8
-        if len(frame) < at + 32:
-            raise ImageError("has a damaged JPEG 2000 stream: export it anew")
-        right, bottom, left, top = struct.unpack_from(">4I", frame, at)
-        tile_width, tile_height = struct.unpack_from(">2I", frame, at + 16)
-        size = (bottom - top, right - left)
-        bits = (frame[at + 34] & 0x7F) + 1 if len(frame) > at + 34 else 99
-        samples = struct.unpack_from(">H", frame, at + 32)[0] if len(frame) > at + 34 else 0
-        tiles = -(-right // max(tile_width, 1)) * -(-bottom // max(tile_height, 1))
-        if tiles > 1 + layout.pixels // 1024:
-            raise ImageError(f"has a JPEG 2000 stream of {tiles} tiles: export it anew")
-    else:
-        bits, *size_of, samples = jpeg.size(frame)
-        size = (size_of[0], size_of[1])
-        if frame.count(b"\xff\xda") > MAX_SCANS:
-            raise ImageError(f"has a JPEG stream of over {MAX_SCANS} scans: export it anew")
-    if size != (layout.rows, layout.columns) or samples != layout.samples:
+    if (stream.rows, stream.columns, stream.samples) != (
+        layout.rows,
+        layout.columns,
+        layout.samples,
+    ):
         raise ImageError(
             f"is {layout.columns} x {layout.rows} x {layout.samples} by its header, and "
-            f"{size[1]} x {size[0]} x {samples} by its compressed pixels: export it anew"
+            f"{stream.columns} x {stream.rows} x {stream.samples} by its compressed pixels: "
+            "export it anew"
         )
-    if bits > layout.bits_allocated:
+    if stream.bits > layout.bits_allocated:
         raise ImageError(
-            f"has compressed pixels of {bits} bits, and BitsAllocated {layout.bits_allocated}"
+            f"has compressed pixels of {stream.bits} bits, and BitsAllocated "
+            f"{layout.bits_allocated}"
         )
 
 
 def _compressed(frame: bytes, layout: Layout) -> Codes:
-    kind = _kind(frame)
-    if not kind:
+    stream = _describe(frame)
+    if stream is None:
         raise ImageError("holds compressed pixels of a kind that is not read: export it anew")
-    _check_stream(frame, kind, layout)
-    if kind == "jls":
-        return decode_jpegls(frame, layout.rows, layout.columns)
-    if kind in ("lossless", "deep"):
-        return jpeg.decode(frame)
-    image = _pillow(frame, kind)
-    if kind == "jpeg":
+    _check_stream(stream, layout)
+    if stream.codec == "jpegls":
+        return _child_codes("jpegls", frame, layout)
+    if stream.codec == "jpeg":
+        # libjpeg-turbo fills what is missing with gray, and says nothing.
+        if _END_OF_IMAGE not in frame[-_PADDING_BYTES:]:
+            raise ImageError("has damaged JPEG pixels that end early: export it anew")
+        return _child_codes("jpeg", frame, layout)
+    image = _pillow(frame, stream.codec)
+    if stream.codec == "pillow":
         return np.asarray(image.convert("L"))
     return _undo_scaling(np.asarray(image), frame)
 
 
-def _pillow(frame: bytes, kind: str) -> Image.Image:
+def _child_codes(codec: Codec, frame: bytes, layout: Layout) -> Codes:
+    shape = (layout.rows, layout.columns)
+    return decode(codec, frame, shape, bytes_allocated=layout.bits_allocated // 8)
+
+
+def _pillow(frame: bytes, codec: str) -> Image.Image:
+    if codec == "pillow" and frame.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageError(f"has a JPEG stream of over {MAX_SCANS} scans: export it anew")
     try:
-        image = Image.open(io.BytesIO(frame), formats=["JPEG" if kind == "jpeg" else "JPEG2000"])
+        image = Image.open(io.BytesIO(frame), formats=["JPEG" if codec == "pillow" else "JPEG2000"])
         image.load()
     # What Pillow raises on damaged streams differs.
     except Exception:
@@ -201,46 +246,3 @@ def _undo_scaling(pixels: NDArray[np.generic], frame: bytes) -> Codes:
         wide = codes.astype(np.int32) - (1 << (bits - 1))
         return wide.astype(np.uint16)
     return codes
-
-
-def _rle(frame: bytes, layout: Layout) -> Codes:
-    """Decode run lengths, high bytes first. Source: PS3.5, annex G."""
-    width = layout.bits_allocated // 8
-    if len(frame) < _RLE_HEADER.size:
-        raise ImageError("has damaged run lengths: export it anew")
-    count, *starts = _RLE_HEADER.unpack_from(frame)
-    if count != width:
-        raise ImageError(f"has {count} segments of run lengths, {width} are needed")
-    ends = [*starts[1:count], len(frame)]
-    planes = []
-    for start, end in zip(starts[:count], ends, strict=True):
-        plane = _unpack_runs(frame[start:end], layout.pixels)
-        planes.append(np.frombuffer(plane, np.uint8).reshape(layout.rows, layout.columns))
-    if width == 1:
-        return planes[0]
-    deep = planes[0].astype(np.uint16)
-    deep <<= 8
-    deep |= planes[1]
-    return deep
-
-
-def _unpack_runs(data: bytes, need: int) -> bytes:
-    """Unpack one segment, and stop where it has given what is needed."""
-    parts: list[bytes] = []
-    place, have, end = 0, 0, len(data)
-    while have < need and place < end:
-        head = data[place]
-        if head < 128:
-            part = data[place + 1 : place + 2 + head]
-            place += 2 + head
-        elif head > 128:
-            part = data[place + 1 : place + 2] * (257 - head)
-            place += 2
-        else:
-            place += 1
-            continue
-        parts.append(part)
-        have += len(part)
-    if have < need:
-        raise ImageError(f"holds {have} pixels of run lengths, {need} are needed")
-    return b"".join(parts)[:need]

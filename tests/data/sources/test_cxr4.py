@@ -1,5 +1,6 @@
 """The four-class set from its three archives, end to end on a local server."""
 
+import shutil
 import zipfile
 from dataclasses import replace
 
@@ -8,7 +9,9 @@ import pytest
 from cxr.data.manifest import manifest_table, read_manifest, write_manifest
 from cxr.data.sources.cxr4 import build_cxr4, get_cxr4
 from cxr.data.sources.download import SOURCES
-from cxr.errors import MissingInputError
+from cxr.errors import InputError, MissingInputError
+from cxr.pipeline.config import DownloadConfig
+from cxr.pipeline.download_stage import download_stage
 
 
 def make_trees(root, trees):
@@ -54,6 +57,21 @@ def test_downloads_unpacks_and_writes_the_manifest(local_sources, site, tmp_path
     again = get_cxr4(root, sources=local_sources)
     assert again.equals(table)
     assert len(site.requests) == 3
+
+
+def test_make_data_fetches_from_a_local_server(local_sources, site, tmp_path, caplog):
+    caplog.set_level("INFO")
+    root = tmp_path / "cxr4"
+    manifest = download_stage(DownloadConfig(root=str(root)), sources=local_sources)
+    assert len(read_manifest(manifest)) == 11
+    assert sorted(site.requests) == sorted(f"/{source.file_name}" for source in SOURCES)
+    assert "kermany: 4 normal images" in caplog.text
+    assert all(source.license in caplog.text for source in SOURCES)
+    # Kermany's archive must stay the one that was seen first.
+    (root / "downloads" / SOURCES[0].file_name).write_bytes(b"another")
+    shutil.rmtree(root / "kermany")
+    with pytest.raises(InputError, match=f"{SOURCES[0].file_name} of kermany has the SHA-256"):
+        download_stage(DownloadConfig(root=str(root)), sources=local_sources)
 
 
 def test_unreachable_sources_are_named_in_one_line(local_sources, site, tmp_path):

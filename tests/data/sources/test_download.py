@@ -1,4 +1,4 @@
-"""The downloader against a local server: whole, interrupted, changed, wrong, absent."""
+"""The downloader against a local server: whole, cut, changed, wrong, absent."""
 
 import hashlib
 import json
@@ -6,11 +6,10 @@ import socket
 from dataclasses import replace
 
 import numpy as np
+import pooch
 import pytest
 
-from cxr.data.sources import resume
 from cxr.data.sources.download import SOURCES, Source, fetch
-from cxr.data.sources.resume import CHUNK_BYTES
 from cxr.errors import InputError, MissingInputError
 
 BODY = np.random.default_rng(0).bytes(1_000_000)
@@ -21,19 +20,6 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 def source(site):
     site.files["/set.zip"] = BODY
     return Source("set", (f"{site.url}/set.zip",), "set.zip", "https://home", "CC0", DIGEST)
-
-
-def interrupt(source, folder, *, after):
-    """Download until at least ``after`` bytes are there, then be interrupted as by Ctrl-C."""
-
-    def stop(name, done, total):
-        if done >= after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fetch(source, folder, on_progress=stop)
-    assert not (folder / "set.zip").exists()
-    return (folder / "set.zip.part").stat().st_size
 
 
 def names(folder):
@@ -51,77 +37,27 @@ def test_whole_download_is_recorded(source, tmp_path):
     assert record["url"] == source.urls[0]
     assert record["license"] == "CC0"
     assert record["time_utc"].endswith("+00:00")
-    assert seen[0] == ("set", 0, len(BODY))
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     assert seen[-1] == ("set", len(BODY), len(BODY))
     assert len(seen) > 2
 
 
-def test_interrupted_download_is_continued(source, site, tmp_path):
-    kept = interrupt(source, tmp_path, after=300_000)
-    assert kept >= 300_000
+def test_interrupted_download_leaves_nothing_and_begins_anew(source, site, tmp_path):
+    def stop(name, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(source, tmp_path, on_progress=stop)
+    assert names(tmp_path) == []
     assert fetch(source, tmp_path).read_bytes() == BODY
-    assert site.requests == [("/set.zip", None, None), ("/set.zip", f"bytes={kept}-", '"one"')]
-    assert names(tmp_path) == ["set.zip", "set.zip.sha256.json"]
 
 
-def test_interrupted_download_of_a_server_without_ranges_starts_again(source, site, tmp_path):
-    site.ranges = False
-    interrupt(source, tmp_path, after=300_000)
-    seen = []
-    path = fetch(source, tmp_path, on_progress=lambda name, done, total: seen.append(done))
-    assert path.read_bytes() == BODY
-    assert seen[0] == 0
-
-
-@pytest.mark.parametrize("obeys_if_range", [True, False])
-def test_file_that_changed_meanwhile_starts_again(source, site, tmp_path, obeys_if_range):
-    interrupt(source, tmp_path, after=300_000)
-    changed = BODY[::-1]
-    site.files["/set.zip"], site.etag = changed, '"two"'
-    site.obeys_if_range = obeys_if_range
-    source = replace(source, sha256=hashlib.sha256(changed).hexdigest())
-    assert fetch(source, tmp_path).read_bytes() == changed
-
-
-def test_file_of_another_size_starts_again_without_an_etag(source, site, tmp_path):
-    site.etag = ""
-    interrupt(source, tmp_path, after=300_000)
-    site.files["/set.zip"] = BODY + b"more"
-    source = replace(source, sha256=None)
-    assert fetch(source, tmp_path).read_bytes() == BODY + b"more"
-
-
-def test_weak_etag_is_compared_not_sent(source, site, tmp_path):
-    site.etag = 'W/"one"'
-    kept = interrupt(source, tmp_path, after=300_000)
-    assert fetch(source, tmp_path).read_bytes() == BODY
-    assert site.requests[-1] == ("/set.zip", f"bytes={kept}-", None)
-
-
-def test_shrunken_file_starts_again(source, site, tmp_path):
-    interrupt(source, tmp_path, after=600_000)
-    site.files["/set.zip"] = BODY[:1000]
-    source = replace(source, sha256=None)
-    assert fetch(source, tmp_path).read_bytes() == BODY[:1000]
-
-
-def test_dropped_connection_is_continued_in_the_same_call(source, site, tmp_path):
-    site.drop_after = [6 * CHUNK_BYTES, 6 * CHUNK_BYTES + 1000]
-    assert fetch(source, tmp_path).read_bytes() == BODY
-    assert [asked for _, asked, _ in site.requests] == [
-        None,
-        f"bytes={6 * CHUNK_BYTES}-",
-        f"bytes={12 * CHUNK_BYTES}-",
-    ]
-
-
-def test_connection_that_brings_nothing_more_keeps_what_came(source, site, tmp_path):
-    site.drop_after = [2 * CHUNK_BYTES, 0]
-    with pytest.raises(MissingInputError, match=r"cannot download set .*give the same command"):
+def test_dropped_connection_is_said_and_leaves_nothing(source, site, tmp_path):
+    site.drop_after = [300_000]
+    with pytest.raises(MissingInputError, match=r"cannot download set .*the connection broke off"):
         fetch(source, tmp_path)
-    assert (tmp_path / "set.zip.part").stat().st_size == 2 * CHUNK_BYTES
+    assert names(tmp_path) == []
     assert fetch(source, tmp_path).read_bytes() == BODY
-    assert site.requests[-1][1] == f"bytes={2 * CHUNK_BYTES}-"
 
 
 def test_server_that_names_no_length(source, site, tmp_path):
@@ -132,17 +68,31 @@ def test_server_that_names_no_length(source, site, tmp_path):
     assert set(seen) == {None}
 
 
-def test_partial_file_that_is_whole_is_not_downloaded_again(source, site, tmp_path):
-    interrupt(source, tmp_path, after=len(BODY))
-    assert fetch(source, tmp_path).read_bytes() == BODY
-    assert len(site.requests) == 1
+def test_digest_that_was_seen_first_is_pinned(source, site, tmp_path):
+    source = replace(source, sha256=None, pinned=True)
+    fetch(source, tmp_path).unlink()
+    site.files["/set.zip"] = BODY[::-1]
+    with pytest.raises(InputError) as caught:
+        fetch(source, tmp_path)
+    message = str(caught.value)
+    assert f"not {DIGEST}" in message
+    assert f"remove {tmp_path / 'set.zip.sha256.json'} if the publisher changed it" in message
+    assert "\n" not in message
+    assert names(tmp_path) == ["set.zip.sha256.json", "set.zip.wrong-digest"]
+    (tmp_path / "set.zip.sha256.json").unlink()
+    assert fetch(source, tmp_path).read_bytes() == BODY[::-1]
 
 
-def test_damaged_notes_on_a_partial_file_start_again(source, site, tmp_path):
-    interrupt(source, tmp_path, after=300_000)
-    (tmp_path / "set.zip.part.json").write_text("[")
-    assert fetch(source, tmp_path).read_bytes() == BODY
-    assert site.requests[-1][1] is None
+def test_change_of_what_its_publisher_changes_is_said(source, site, tmp_path, caplog):
+    source = replace(source, sha256=None)
+    fetch(source, tmp_path).unlink()
+    fetch(source, tmp_path).unlink()
+    assert not caplog.messages
+    site.files["/set.zip"] = BODY[::-1]
+    assert fetch(source, tmp_path).read_bytes() == BODY[::-1]
+    assert f"and was {DIGEST} when it was first seen" in caplog.text
+    record = json.loads((tmp_path / "set.zip.sha256.json").read_text())
+    assert record["sha256"] == hashlib.sha256(BODY[::-1]).hexdigest()
 
 
 def test_wrong_digest_is_moved_aside_and_never_used(source, tmp_path):
@@ -208,10 +158,10 @@ def test_download_is_not_repeated(source, site, tmp_path):
 
 
 def test_full_disk_is_one_line(source, tmp_path, monkeypatch):
-    def full(*args):
+    def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resume, "write_json", full)
+    monkeypatch.setattr(pooch, "retrieve", full)
     with pytest.raises(InputError, match="the disk is full"):
         fetch(source, tmp_path)
 
