@@ -183,14 +183,14 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         with images_bar("predict", total) as done:
             yield done
         return
-    begun, said, count = time.monotonic(), time.monotonic(), 0
+    begun, shown, count = time.monotonic(), time.monotonic(), 0
 
     def one() -> None:
-        nonlocal said, count
+        nonlocal shown, count
         count += 1
         now = time.monotonic()
-        if now - said > LINE_SECONDS:
-            said = now
+        if now - shown > LINE_SECONDS:
+            shown = now
             log.info("%d of %d images, %.1f images/s", count, total, count / (now - begun))
 
     yield one

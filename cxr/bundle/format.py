@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, reason_of
 from cxr.files import current_keys, digest_of, write_json
 
 FORMAT = 2
@@ -51,7 +51,7 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{folder} is no bundle: {INFO_FILE} is missing; name the folder that make export wrote"
         ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read ({_line(error)}): {HINT}") from None
+        raise BundleError(f"{path} cannot be read ({reason_of(error)}): {HINT}") from None
     if not isinstance(info, dict) or not isinstance(info.get("format"), int):
         raise BundleError(f"{path} names no format: {HINT}")
     if info["format"] > FORMAT:
@@ -87,7 +87,9 @@ def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | No
         except FileNotFoundError:
             raise MissingInputError(f"the bundle {folder} lacks {name}: {HINT}") from None
         except OSError as error:
-            raise BundleError(f"{folder / name} cannot be read ({_line(error)}): {HINT}") from None
+            raise BundleError(
+                f"{folder / name} cannot be read ({reason_of(error)}): {HINT}"
+            ) from None
         if actual != listed["sha256"]:
             raise BundleError(f"{folder / name} was changed after the export: {HINT}")
 
@@ -220,7 +222,3 @@ def _limits(entry: Mapping[str, Any]) -> str:
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": file_digest(path), "bytes": path.stat().st_size}
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.bundle.format import BundleError
-from cxr.errors import InputError
+from cxr.errors import InputError, reason_of
 
 RUNTIMES = ("onnxruntime", "openvino")
 INPUT = "pixels"
@@ -67,7 +67,7 @@ class _OnnxRuntime:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own classes have no common ancestor
-            raise BundleError(f"onnxruntime cannot load {path} ({_line(error)})") from None
+            raise BundleError(f"onnxruntime cannot load {path} ({reason_of(error)})") from None
 
     def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
         arrays = self._session.run(list(outputs), {INPUT: pixels})
@@ -89,7 +89,7 @@ class _OpenVino:
                 str(path), "CPU", {**hints, "INFERENCE_NUM_THREADS": threads}
             )
         except RuntimeError as error:
-            raise BundleError(f"openvino cannot load {path} ({_line(error)})") from None
+            raise BundleError(f"openvino cannot load {path} ({reason_of(error)})") from None
         # A request holds the results of one run, so each thread has its own.
         self._local = threading.local()
 
@@ -106,7 +106,3 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

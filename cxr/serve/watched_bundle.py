@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxr.bundle.prediction import PredictorLike
-from cxr.errors import InputError
+from cxr.errors import InputError, reason_of
 from cxr.serve import monitoring
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class WatchedBundle:
             return True
 
     def _refuse(self, error: Exception) -> None:
-        detail = " ".join(str(error).split())
+        detail = reason_of(error, 1000)
         # Nothing is known of an error that is not ours: its kind is all that users see.
         reason = detail if isinstance(error, InputError) else type(error).__name__
         self._fault = f"the bundle cannot be used: {reason}"

@@ -75,8 +75,8 @@ def add_user(
 
 def find_user(session: Session, name: str) -> User | None:
     """Return the account of a name, in any case of letters, or None."""
-    wanted = name.strip().lower()
-    return session.execute(select(User).where(User.name == wanted)).scalar_one_or_none()
+    query = select(User).where(User.name == name.strip().lower())
+    return session.execute(query).scalar_one_or_none()
 
 
 def need_user(session: Session, name: str) -> User:
