@@ -169,7 +169,7 @@ def _bundle_path(given: Path | None) -> Path:
     named = given or os.environ.get(BUNDLE_VARIABLE)
     if not named:
         raise MissingInputError(
-            f"no bundle is named: give --bundle DIR (make export writes one), or {BUNDLE_VARIABLE}"
+            f"no bundle is named: give --bundle DIR (an export writes it), or {BUNDLE_VARIABLE}"
         )
     return Path(named)
 

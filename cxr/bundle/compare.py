@@ -57,8 +57,8 @@ def check_classes(
         raise GateError(
             f"the exported graph gives another class than PyTorch on {len(other)} of "
             f"{len(trained)} {split} images (first {first}; probabilities differ by up to "
-            f"{gap:.2g}). The former bundle stays; evaluate the run again (make evaluate) if its "
-            "members were trained anew"
+            f"{gap:.2g}). The former bundle stays; evaluate the run again (scripts/evaluate.py) "
+            "if its members were trained anew"
         )
     return {"images": len(trained), "largest_difference": gap, "ties": int(tied.sum())}
 
@@ -68,7 +68,7 @@ def check_metrics(
     trained: Mapping[str, Mapping[str, Any]],
     slack: Mapping[str, Mapping[str, float]],
 ) -> float:
-    """Compare metrics recomputed through the graph with those of ``make evaluate``.
+    """Compare metrics recomputed through the graph with those of ``scripts/evaluate.py``.
 
     Args:
         exported: per model each metric's value.
@@ -92,8 +92,8 @@ def check_metrics(
             if not gap <= allowed and np.isfinite(allowed):
                 raise GateError(
                     f"{metric} of {model} is {after:.6f} through the exported graph and "
-                    f"{before:.6f} by make evaluate; a difference of {allowed:.1g} is allowed. "
-                    "The former bundle stays; evaluate the run again (make evaluate)"
+                    f"{before:.6f} in metrics.json; a difference of {allowed:.1g} is allowed. "
+                    "The former bundle stays; evaluate the run again (scripts/evaluate.py)"
                 )
             largest = largest if left_open else max(largest, gap)
     return largest

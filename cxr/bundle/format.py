@@ -26,7 +26,7 @@ REQUIRED = (
     *("labels", "members", "weights", "preprocess", "data", "synthetic", "note", "uncertainty"),
     *("files", "fingerprint"),
 )
-HINT = "export the run again (make export), or copy the whole folder again"
+HINT = "export the run again (scripts/export.py), or copy the whole folder again"
 
 
 class BundleError(InputError):
@@ -48,7 +48,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(
-            f"{folder} is no bundle: {INFO_FILE} is missing; name the folder that make export wrote"
+            f"{folder} is no bundle: {INFO_FILE} is missing; name the folder that an export wrote"
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read ({reason_of(error)}): {HINT}") from None

@@ -18,7 +18,7 @@ ENSEMBLE = "ensemble"
 OPACITY = 0.5
 """Of an overlay where the map is 1."""
 OPACITY_POWER = 0.7
-"""Opacity rises as this power of the map, as in the figures of ``make explain``."""
+"""Opacity rises as this power of the map, as in the plots of ``scripts/explain.py``."""
 INFERNO = (
     "000004 0A0722 1E0C45 380962 510E6C 69166E 801F6C 982766 B0315B "
     "C63D4D D94D3D E9612B F47918 FA9407 FCB014 F8CD37 F2EA69 FCFFA4"

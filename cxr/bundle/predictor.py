@@ -36,7 +36,7 @@ class Predictor:
     """A bundle, ready to predict from any number of threads.
 
     Args:
-        bundle: folder that ``make export`` wrote.
+        bundle: folder that ``scripts/export.py`` wrote.
         runtime: ``onnxruntime``, or ``openvino`` where it is installed.
         threads: processor threads of one prediction; 0 takes every processor.
         variant: of version 0.1; only ``float32`` is left of it.

@@ -23,7 +23,7 @@ from cxr.models.ensemble import EQUAL, MIN_PROB, WEIGHTED, Ensemble, all_probs, 
 from cxr.pipeline.fit_uncertainty import validation_predictions
 
 PROBS = ("probs", "member_probs")
-NOT_EVALUATED = "not evaluated (make evaluate)"
+NOT_EVALUATED = "not evaluated (scripts/evaluate.py)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     path = folder / "evaluation" / "metrics.json"
     if not path.exists():
         return None
-    found: dict[str, Any] = read_json(path, mend="evaluate again (make evaluate)")
+    found: dict[str, Any] = read_json(path, mend="evaluate again (scripts/evaluate.py)")
     return found if found.get("fingerprint", fingerprint) == fingerprint else None
 
 
@@ -86,13 +86,13 @@ def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, An
     path = folder / "evaluation" / "calibration.json"
     if not path.exists():
         return NOT_EVALUATED
-    levels = read_json(path, mend="evaluate again (make evaluate)")["prediction_sets"]
+    levels = read_json(path, mend="evaluate again (scripts/evaluate.py)")["prediction_sets"]
     served = {
         name: level["per_class"] for name, level in uncertainty["conformal"]["levels"].items()
     }
     measured = {name: kinds["per_class"] for name, kinds in levels.items()}
     if served != {name: kinds["thresholds"] for name, kinds in measured.items()}:
-        return "evaluated with other thresholds (make evaluate)"
+        return "evaluated with other thresholds (scripts/evaluate.py)"
     return {
         name: {key: kinds[key] for key in ("coverage", "size", "per_class")}
         for name, kinds in measured.items()
@@ -132,7 +132,7 @@ def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> dict[str
     )
     log.info(
         "the graph gives the same class on all %d validation and %d test images, and the same "
-        "metrics as make evaluate",
+        "metrics as scripts/evaluate.py",
         len(images),
         len(table),
     )

@@ -79,7 +79,7 @@ def test_coverage_of_other_thresholds_or_of_none_is_not_handed_on(tmp_path):
 
     assert set(read_set_coverage(tmp_path, fitted(limits))) == {"0.9"}
     other = read_set_coverage(tmp_path, fitted(limits | {"viral": 0.9}))
-    assert other == "evaluated with other thresholds (make evaluate)"
+    assert other == "evaluated with other thresholds (scripts/evaluate.py)"
     assert read_set_coverage(tmp_path / "absent", fitted(limits)) == NOT_EVALUATED
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_was_not_evaluated_is_exported_without_its_test_split(
     shutil.rmtree(run.folder / "bundle")
     bundle = stage.export_stage(compose("export", [*run.where(), "threads=1"]))
     info = read_info(bundle)
-    assert info["test"] == info["gates"]["test"] == "not evaluated (make evaluate)"
+    assert info["test"] == info["gates"]["test"] == "not evaluated (scripts/evaluate.py)"
     image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     assert Predictor(bundle, threads=1).predict(image).label in CANONICAL
 

@@ -30,7 +30,7 @@ def test_a_bundle_that_was_not_evaluated_says_so(changeable):
 
     info = read_info(changeable)
     values = {key: info[key] for key in info if key not in ("format", "files", "fingerprint")}
-    write_info(changeable, values | {"test": "not evaluated (make evaluate)"})
+    write_info(changeable, values | {"test": "not evaluated (scripts/evaluate.py)"})
     assert "not evaluated" in describe(changeable)
 
 
