@@ -8,8 +8,9 @@ from flask import Flask, Response, g, request, url_for
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from sqlalchemy.exc import DBAPIError
-from werkzeug.exceptions import NotFound, Unauthorized, UnprocessableEntity, UnsupportedMediaType
+from werkzeug.exceptions import NotFound, Unauthorized, UnsupportedMediaType
 
+from cxr.bundle.maps import ENSEMBLE
 from cxr.errors import InputError
 from cxr.serve.openapi import image_body, problems_of, register
 from cxr.serve.prediction_service import RateLimitedError, TooLargeError, predict_and_store
@@ -21,7 +22,7 @@ from cxr.serve.store.counters import count_hit
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
 from cxr.serve.stored_results import forget, overlay_png, own_row, result_of
-from cxr.serve.uploads import StorageError, png_bytes
+from cxr.serve.uploads import StorageError, gray_map, png_bytes
 from cxr.serve.watched_bundle import Busy
 
 log = logging.getLogger(__name__)
@@ -133,14 +134,10 @@ def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
     row = own_row(prediction_id)
     if row.refused:
         return problem(409, "the image was refused: there is no map of it")
-    label, member, opacity = query.get("label"), query.get("member"), query["opacity"]
     try:
-        png = overlay_png(row, label, member, opacity, caption=query["caption"])
-    except KeyError:
-        raise UnprocessableEntity(
-            f"there is no such map: labels are {', '.join(row.result['probs'])}, members "
-            f"{', '.join(row.result['member_probs'])}"
-        ) from None
+        png = overlay_png(
+            row, query.get("label"), query.get("member"), query["opacity"], caption=query["caption"]
+        )
     except FileNotFoundError:
         raise NotFound from None
     return Response(png, mimetype="image/png")
@@ -223,9 +220,9 @@ def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
     if saved is not None:
         shown["maps"] = {
             owner: {
-                label: base64.b64encode(png_bytes(grid)).decode()
-                for label, grid in zip(saved.classes, grids, strict=True)
+                label: base64.b64encode(png_bytes(gray_map(saved, label, owner))).decode()
+                for label in saved.classes
             }
-            for owner, grids in saved.values.items()
+            for owner in (ENSEMBLE, *saved.members)
         }
     return shown

@@ -7,11 +7,11 @@ from typing import Any
 from flask import Blueprint, Response, abort, json, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 
-from cxr.bundle.maps import OPACITY, colour_layer
+from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer
 from cxr.serve.serving import serving
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.stored_results import expires_at, overlay_png, own_row, result_of
-from cxr.serve.uploads import SavedMaps, png_bytes
+from cxr.serve.uploads import gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
 VIEWS = ("over", "beside", "image")
@@ -60,7 +60,7 @@ def layer(prediction_id: str) -> ResponseReturnValue:
     if maps is None:
         abort(404)
     label, member = _chosen(row, maps)
-    return _png(png_bytes(colour_layer(maps.of(label, member or None))))
+    return _png(png_bytes(colour_layer(gray_map(maps, label, member or None))))
 
 
 @blueprint.get("/download.png")
@@ -114,7 +114,7 @@ def votes(row: PredictionRow) -> list[dict[str, Any]]:
     ]
 
 
-def _chosen(row: PredictionRow, maps: SavedMaps | None) -> tuple[str, str]:
+def _chosen(row: PredictionRow, maps: HeatMaps | None) -> tuple[str, str]:
     """Return class and member ("" for the ensemble) that the address asks for."""
     label, member = request.args.get("label") or row.label, request.args.get("member", "")
     if maps is None:

@@ -15,7 +15,7 @@ from cxr.serve.serving import serving
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.predictions import delete_all_predictions, delete_prediction, own_prediction
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.uploads import png_bytes
+from cxr.serve.uploads import gray_map, png_bytes
 
 
 def own_row(prediction_id: str) -> PredictionRow:
@@ -78,7 +78,7 @@ def overlay_png(
         PNG at the image's own size, and a strip of words; a refused image without map and class.
 
     Raises:
-        KeyError: an unknown class or member.
+        InputError: an unknown class or member.
         FileNotFoundError: the files were deleted.
     """
     images = serving().images
@@ -89,7 +89,7 @@ def overlay_png(
     if maps is None:
         raise FileNotFoundError(row.stem)
     label = label or row.label
-    grid = Image.fromarray(maps.of(label, member)).resize(
+    grid = Image.fromarray(gray_map(maps, label, member)).resize(
         (pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR
     )
     drawn = overlay(pixels, np.asarray(grid, np.float32) / np.float32(255), opacity)

@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr.bundle.maps import ENSEMBLE, HeatMaps
+from cxr.bundle.maps import HeatMaps
 from cxr.imaging.preprocess import Fit, PreprocessSpec
 
 log = logging.getLogger(__name__)
@@ -43,45 +42,13 @@ class StorageError(Exception):
     """An image could not be stored; the reason is in the log, for it is not the user's doing."""
 
 
-@dataclass(frozen=True)
-class SavedMaps:
-    """The class activation maps of an image, small.
+def gray_map(maps: HeatMaps, label: str, member: str | None = None) -> NDArray[np.uint8]:
+    """Return one map of stored ones, (h, w) uint8.
 
-    Attributes:
-        classes: the K classes.
-        values: "ensemble" and every member to (K, h, w) uint8.
+    Raises:
+        InputError: an unknown class or member.
     """
-
-    classes: tuple[str, ...]
-    values: Mapping[str, NDArray[np.uint8]]
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members, without the ensemble."""
-        return tuple(name for name in self.values if name != ENSEMBLE)
-
-    def of(self, label: str, member: str | None = None) -> NDArray[np.uint8]:
-        """Return one map, (h, w) uint8.
-
-        Raises:
-            KeyError: an unknown class or member.
-        """
-        if label not in self.classes:
-            raise KeyError(label)
-        return np.asarray(self.values[member or ENSEMBLE][self.classes.index(label)])
-
-
-def shrink_maps(maps: HeatMaps) -> SavedMaps:
-    """Draw a prediction's maps small; they are interpolated from few cells."""
-    height, width = maps.image.shape
-    scale = min(1.0, MAP_SIDE_PX / max(height, width))
-    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    small = replace(maps, image=np.zeros(shape, np.uint8))
-    values = {}
-    for name in (ENSEMBLE, *maps.members):
-        layers = [small.of(label, name) for label in maps.classes]
-        values[name] = np.rint(np.stack(layers) * 255).astype(np.uint8)
-    return SavedMaps(tuple(maps.classes), values)
+    return np.asarray(np.rint(maps.of(label, member) * 255).astype(np.uint8))
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
@@ -154,11 +121,11 @@ class ImageStore:
         with Image.open(self.image_path(stem), formats=("PNG",)) as image:
             return np.asarray(image)
 
-    def load_maps(self, stem: str) -> SavedMaps | None:
-        """Return the maps, or None: there are none."""
+    def load_maps(self, stem: str) -> HeatMaps | None:
+        """Return the maps over a small blank image, or None: there are none."""
         try:
             with np.load(self._place(stem) / "maps.npz", allow_pickle=False) as archive:
-                return shrink_maps(_read_maps(archive))
+                return _read_maps(archive)
         except FileNotFoundError:
             return None
 
@@ -226,14 +193,16 @@ def _maps_bytes(maps: HeatMaps) -> bytes:
 
 
 def _read_maps(archive: Mapping[str, NDArray[Any]]) -> HeatMaps:
-    """Unpack what ``_maps_bytes`` packed; the image is blank, of the right size."""
+    """Unpack what ``_maps_bytes`` packed; the image is blank and small, for so are the cells."""
     names = [str(name) for name in archive["names"]]
     height, width = (int(side) for side in archive["shape"])
+    scale = min(1.0, MAP_SIDE_PX / max(height, width))
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     return HeatMaps(
         classes=tuple(str(name) for name in archive["classes"]),
         members={name: archive[f"cells_{place}"] for place, name in enumerate(names)},
         weights=dict(zip(names, map(float, archive["weights"]), strict=True)),
-        image=np.broadcast_to(np.uint8(0), (height, width)),
+        image=np.zeros(shape, np.uint8),
         spec=PreprocessSpec(int(archive["size_px"]), cast(Fit, str(archive["fit"]))),
     )
 

@@ -112,7 +112,7 @@ def test_a_map_is_drawn_over_the_image(api, predicted):
     other = api("GET", f"{here}?label=viral&member=inceptionv3&opacity=1")
     assert other.status_code == 200
     assert other.data != answer.data
-    assert "labels are normal" in is_problem(api("GET", f"{here}?label=flu"), 422)["detail"]
+    assert "allowed are normal, covid" in is_problem(api("GET", f"{here}?label=flu"), 422)["detail"]
     is_problem(api("GET", f"{here}?member=flu"), 422)
     assert "opacity" in json.dumps(is_problem(api("GET", f"{here}?opacity=2"), 422)["errors"])
 
