@@ -13,7 +13,12 @@ from werkzeug.exceptions import NotFound, Unauthorized, UnsupportedMediaType
 from cxr.bundle.maps import ENSEMBLE
 from cxr.errors import InputError
 from cxr.serve.openapi import image_body, problems_of, register
-from cxr.serve.prediction_service import RateLimitedError, TooLargeError, predict_and_store
+from cxr.serve.prediction_service import (
+    RateLimitedError,
+    TooLargeError,
+    predict_and_store,
+    uploaded_files,
+)
 from cxr.serve.problems import busy, problem
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
 from cxr.serve.serving import serving, utc_now
@@ -35,8 +40,6 @@ IMAGE_TYPES = (
     "application/octet-stream",
 )
 """Media types of an image that is the whole body; what it is is told from its bytes."""
-FORM_FIELDS = ("image", "file", "film")
-"""Of a form; the last two are of version 0.1."""
 REQUESTS_PER_MINUTE = 600
 """Of one user; images have their own, lower limit."""
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -193,7 +196,7 @@ def _unusable(error: InputError) -> Response:
 def _image_of_request() -> tuple[bytes, str]:
     """Return the image's bytes and what it is called."""
     if request.mimetype == "multipart/form-data":
-        files = [file for field in FORM_FIELDS for file in request.files.getlist(field)]
+        files = uploaded_files()
         if len(files) != 1:
             raise InputError(f"the form has {len(files)} fields 'image': one image is needed")
         return files[0].read(), files[0].filename or "image"

@@ -28,6 +28,7 @@ from cxr.serve.prediction_service import (
     TooLargeError,
     check_size,
     predict_and_store,
+    uploaded_files,
 )
 from cxr.serve.retention import tidy_sometimes
 from cxr.serve.serving import serving
@@ -65,8 +66,7 @@ def upload() -> ResponseReturnValue:
 @blueprint.post("/")
 def try_upload() -> ResponseReturnValue:
     """Predict the images of the form; a script sends them one by one and wants JSON."""
-    uploads = request.files.getlist("image") + request.files.getlist("film")  # as 0.1 called it
-    files = [file for file in uploads if file.filename]
+    files = [file for file in uploaded_files() if file.filename]
     most = serving().settings.upload_files
     if not files:
         return _failed([Failure("", "No image was chosen: choose at least one file.", 422)])

@@ -4,11 +4,13 @@ Whatever fails on the way leaves neither a row nor files behind.
 """
 
 import io
+import logging
 import warnings
 from typing import Any
 
 from flask import request
 from PIL import Image
+from werkzeug.datastructures import FileStorage
 
 from cxr.bundle.format import set_coverage
 from cxr.bundle.prediction import PredictorLike
@@ -24,6 +26,10 @@ from cxr.serve.store.predictions import clean_file_name, new_id, save_prediction
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.watched_bundle import Busy
 
+log = logging.getLogger(__name__)
+
+OLD_FIELDS = ("film", "file")
+"""What version 0.1 called the field ``image``, on the page and in REST."""
 LEFT_OUT_WHEN_REFUSED = ("label", "probs", "member_probs", "prediction_set", "refer", "level")
 """A refused image gets no class, nowhere."""
 
@@ -81,6 +87,16 @@ def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> P
             here.images.remove(row.stem)
             raise
     return row
+
+
+def uploaded_files() -> list[FileStorage]:
+    """Return the files of the form's field ``image``, or of a field that version 0.1 took."""
+    files = request.files.getlist("image")
+    for field in OLD_FIELDS:
+        if named_so := request.files.getlist(field):
+            log.warning("form field %r is 'image' now; the old name works for one version", field)
+            files += named_so
+    return files
 
 
 def check_size(size: int, allowed: int) -> None:

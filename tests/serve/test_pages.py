@@ -71,13 +71,14 @@ def test_view_without_scripts_is_chosen_by_the_address(login, kit):
     assert "label=covid&amp;member=mobilenetv2" in page
 
 
-def test_addresses_and_fields_of_version_0_1_still_work(login, kit):
+def test_addresses_and_fields_of_version_0_1_still_work(login, kit, caplog):
     form = {
         "csrf_token": kit.csrf_of(login.get("/")),
         "film": (io.BytesIO(kit.image_bytes()), "a.png"),
     }
     answer = login.post("/", data=form)
     assert answer.status_code == 303
+    assert "form field 'film' is 'image' now" in caplog.text
     page = login.get(f"/predictions/{id_of(answer)}/?view=film").get_data(as_text=True)
     assert 'class="stage image"' in page
 
