@@ -76,7 +76,7 @@ def export_stage(config: ExportConfig) -> Path:
             members[name] = _check_bit_equal(folder, fresh, name, prepared)
         log.info("exporting the graph of %s", ", ".join(members))
         gates = _write_graph(fresh, members, ensemble, prepared, info["note"])
-        exported = Exported(folder, fresh, info, prepared, ensemble, config.threads)
+        exported = Exported(folder, fresh, prepared, ensemble, config.threads)
         gates |= check_splits(exported, metrics)
         values = _values(info, prepared, ensemble) | {
             "uncertainty": uncertainty,

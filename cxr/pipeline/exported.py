@@ -33,7 +33,6 @@ class Exported:
     Attributes:
         folder: of the run.
         fresh: of the bundle.
-        info: the run's ``run.json``.
         prepared: the run's prepared set.
         ensemble: pool, temperatures, weights, labels.
         threads: processor threads; 0 takes every processor.
@@ -41,7 +40,6 @@ class Exported:
 
     folder: Path
     fresh: Path
-    info: dict[str, Any]
     prepared: Prepared
     ensemble: Ensemble
     threads: int
@@ -69,8 +67,8 @@ def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     path = folder / "evaluation" / "metrics.json"
     if not path.exists():
         return None
-    found: dict[str, Any] = read_json(path, mend="evaluate again (scripts/evaluate.py)")
-    return found if found.get("fingerprint", fingerprint) == fingerprint else None
+    metrics: dict[str, Any] = read_json(path, mend="evaluate again (scripts/evaluate.py)")
+    return metrics if metrics.get("fingerprint", fingerprint) == fingerprint else None
 
 
 def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, Any] | str:
@@ -140,16 +138,16 @@ def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> dict[str
 
 
 def evaluate_arrays(
-    exported: Exported, predictions: pd.DataFrame, found: Arrays, metrics: dict[str, Any]
+    exported: Exported, predictions: pd.DataFrame, arrays: Arrays, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """Evaluate a graph's probabilities in place of those of the predictions table."""
     ensemble = exported.ensemble
-    each = np.asarray(found["member_probs"], np.float64)
+    each = np.asarray(arrays["member_probs"], np.float64)
     tables = {name: each[:, place] for place, name in enumerate(ensemble.members)}
     log_probs = np.log(np.maximum(each, MIN_PROB)).swapaxes(0, 1)
     tables |= {
         EQUAL: pool_probs(log_probs, ensemble, EQUAL),
-        WEIGHTED: np.asarray(found["probs"], np.float64),
+        WEIGHTED: np.asarray(arrays["probs"], np.float64),
     }
     columns = {
         f"prob_{name}_{label}": values[:, place] / values.sum(axis=1)
@@ -168,7 +166,7 @@ def evaluate_arrays(
 def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
     """Return per model what ties among PyTorch's probabilities explain."""
     targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
-    found = {
+    slack = {
         model: tie_slack(
             table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
             targets,
@@ -177,19 +175,19 @@ def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float
         for model in (*ensemble.members, EQUAL, WEIGHTED)
     }
     # "equal" is made of the members' probabilities, of which float32 may hold none.
-    if any("nll" in found[name] for name in ensemble.members):
-        found[EQUAL]["nll"] = np.inf
-    return found
+    if any("nll" in slack[name] for name in ensemble.members):
+        slack[EQUAL]["nll"] = np.inf
+    return slack
 
 
 def values_of(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return per model every overall and per-class metric's value, under one name each."""
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for model, scores in metrics["models"].items():
-        found[model] = {key: scores[key]["value"] for key in OVERALL}
-        found[model] |= {
+        values[model] = {key: scores[key]["value"] for key in OVERALL}
+        values[model] |= {
             f"{metric} for {label}": entry["value"]
             for label, metrics_of in scores["per_class"].items()
             for metric, entry in metrics_of.items()
         }
-    return found
+    return values

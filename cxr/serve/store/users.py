@@ -134,12 +134,12 @@ def session_user(
         The account and whether ``touch_session`` is due, or None: unknown, ended, expired or
         disabled.
     """
-    found = (
+    query = (
         select(User, LoginSession)
         .join(LoginSession, LoginSession.user_id == User.id)
         .where(LoginSession.digest == digest_secret(secret), User.disabled.is_(False))
     )
-    row = session.execute(found).one_or_none()
+    row = session.execute(query).one_or_none()
     if row is None:
         return None
     user, login = row
