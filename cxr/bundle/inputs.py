@@ -41,8 +41,8 @@ class ImageFile:
         except OSError:
             state = "missing"
         place = os.fsencode(os.path.abspath(self.path))
-        found = hashlib.blake2b(place + b"\0" + state.encode(), digest_size=8)
-        return int.from_bytes(found.digest(), "big")
+        state_hash = hashlib.blake2b(place + b"\0" + state.encode(), digest_size=8)
+        return int.from_bytes(state_hash.digest(), "big")
 
 
 def find_images(sources: Sequence[str]) -> Iterator[ImageFile]:
@@ -84,13 +84,13 @@ def _paths(source: str) -> Iterator[Path]:
             f"there is no {source}: give an image, a folder, a pattern in quotes such as "
             "'images/**/*.dcm', or a manifest.csv"
         )
-    found = False
+    matched = False
     for match in sorted(glob.iglob(source, recursive=True)):
         # A pattern with ** names folders too, whose images it names itself.
         if not ("**" in source and os.path.isdir(match)):
-            found = True
+            matched = True
             yield Path(match)
-    if not found:
+    if not matched:
         raise MissingInputError(f"nothing matches the pattern {source}: mend it")
 
 
