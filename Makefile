@@ -26,7 +26,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data prepare train ensemble evaluate report audit evaluate-on cv experiment explain export app account notebook test test-long lint format clean
+.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv experiment explain export app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'

@@ -88,7 +88,7 @@ def test_after_is_what_the_predictions_table_holds_and_before_has_no_temperature
 
 
 def test_content_agrees_with_metrics_and_is_plain(tmp_path):
-    predictions, _, _, found = opened()
+    predictions, ensemble, _, found = opened()
     metrics = evaluate(predictions, labels=LABELS, members=ensemble.members, best_member="a")
     for name in ("a", "b", "equal", "ensemble"):
         assert found["calibration"][name]["after"]["nll"] == pytest.approx(

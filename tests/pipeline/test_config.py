@@ -1,7 +1,6 @@
 """Configuration: every script composes, and a misspelled key is refused with one line."""
 
 import ast
-import dataclasses
 import inspect
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import pytest
 import yaml
 
 from cxr.errors import InputError, MissingInputError
+from cxr.models import model_settings
 from cxr.pipeline import config as config_module
 from cxr.pipeline.config import CONFIGS, SCHEMAS, TrainConfig, compose, fail
+from cxr.training import trainer_settings
+from cxr.training.trainer_settings import TrainerSettings
 
 NEEDED = {"folder": ["data.root=x"], "seed": ["data.root=x"]}
 
@@ -38,7 +40,7 @@ def test_every_script_composes_with_its_defaults(name):
 
 
 def test_every_root_file_has_a_schema():
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(SCHEMAS)
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*SCHEMAS, "leak", "published"}
 
 
 def test_every_data_set_can_be_trained_with_every_model():
@@ -47,7 +49,7 @@ def test_every_data_set_can_be_trained_with_every_model():
             found = compose("train", [f"data={data}", f"model={model}", *NEEDED.get(data, [])])
             assert found.data.name == data
             assert found.model.name == model
-            assert isinstance(found.trainer, config_module.TrainerConfig)
+            assert isinstance(found.trainer, TrainerSettings)
 
 
 def test_every_experiment_composes():
@@ -120,8 +122,8 @@ def test_interruption_says_that_the_same_command_goes_on(capsys):
 
 
 def test_every_field_is_explained():
-    tree = ast.parse(inspect.getsource(config_module))
-    for node in tree.body:
+    modules = (config_module, trainer_settings, model_settings)
+    for node in [node for module in modules for node in ast.parse(inspect.getsource(module)).body]:
         if not isinstance(node, ast.ClassDef):
             continue
         for place, item in enumerate(node.body):
@@ -131,26 +133,68 @@ def test_every_field_is_explained():
                 assert said, f"{node.name}.{ast.unparse(item.target)} has no docstring"
 
 
-def test_augmentation_defaults_agree_with_the_code():
-    from cxr.training.augment import Augmentation
-
-    found = dataclasses.asdict(config_module.AugmentConfig())
-    assert found == dataclasses.asdict(Augmentation())
-
-
-def test_trainer_defaults_agree_with_the_code():
-    from cxr.training.fit import FitSettings
-    from cxr.training.trainer import Machine
-
-    found = dataclasses.asdict(config_module.TrainerConfig())
-    for schema in (FitSettings(), Machine()):
-        for name, value in dataclasses.asdict(schema).items():
-            if name != "augmentation":
-                assert found[name] == value, name
-
-
 def test_model_files_hold_only_what_a_member_is():
     for path in Path(CONFIGS / "model").glob("*.yaml"):
         values = yaml.safe_load(path.read_text())
         assert values["name"] == path.stem
         assert "architecture" in values
+
+
+FAST = [f"experiment={name}" for name in names("experiment")]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+@pytest.mark.parametrize("override", [*FAST, "debug=default"])
+def test_every_script_takes_every_experiment_and_the_debug_settings(name, override):
+    found = compose(name, [override, "data.root=x"])
+    assert type(found) is SCHEMAS[name]
+
+
+def test_an_experiment_chooses_its_data_unless_the_command_line_does():
+    assert compose("evaluate", ["experiment=published"]).run == "published"
+    assert compose("train", ["experiment=published"]).data.split == "published"
+    found = compose("train", ["experiment=published", "data=phantom", "run=mine"])
+    assert (found.data.name, found.run) == ("phantom", "mine")
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug", "sweep"])
+def test_such_files_begin_with_their_command(group):
+    for name in names(group):
+        lines = (CONFIGS / group / f"{name}.yaml").read_text().splitlines()
+        assert lines[0] == "# @package _global_"
+        assert lines[1].startswith(("# python scripts/", "# make train")), name
+
+
+def test_hydra_is_set_up_once_and_no_default_is_interpolated():
+    for path in CONFIGS.rglob("*.yaml"):
+        text = path.read_text()
+        assert "job_logging" not in text or path == CONFIGS / "hydra" / "default.yaml"
+        defaults = yaml.safe_load(text) or {}
+        for entry in defaults.get("defaults", []) if isinstance(defaults, dict) else []:
+            assert "${" not in str(entry), path
+
+
+def test_what_suits_the_data_gives_way_to_the_command_line():
+    found = compose("train", ["data=cxr4", "model=inceptionv3"])
+    assert (found.trainer.max_epochs, found.model.input_size) == (3, 224)
+    assert found.trainer.lr == TrainerSettings().lr
+    found = compose("train", ["data=cxr4", "model=inceptionv3", "trainer.max_epochs=7"])
+    assert found.trainer.max_epochs == 7
+    with pytest.raises(InputError, match=r"unknown key data\.suited\.\*\.epochs"):
+        compose("train", ["+data.suited.any.epochs=7"])
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("audit", "again=true", "force=true", "again is now called force"),
+        ("download", "root=x", "data.root=x", "root is now called data.root"),
+        ("train", "make=true", "seed=0", "make=true does nothing any more"),
+        ("train", "trainer=phantom", "seed=0", "trainer=phantom does nothing any more"),
+    ],
+)
+def test_old_spellings_are_read_and_named(name, old, new, said, caplog):
+    found, now = compose(name, [old]), compose(name, [new])
+    found.overrides = now.overrides = []
+    assert found == now
+    assert said in caplog.text
