@@ -139,7 +139,7 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
     metric = f"AUROC of {labels[first.k]} against the rest, {WORDS[first.input]}"
     return TEST.result(
         verdict,
-        _sentence(verdict, judged, gains, labels, tested, context.model),
+        _sentence(context, verdict, judged, gains, tested),
         statistic_of(first.auroc, "auroc", metric, chance=0.5),
         values={
             "accuracy": {name: tested.accuracy(name) for name in fitted},
@@ -180,13 +180,13 @@ def _gain(tested: Tested, names: Sequence[str], model: str, k: int) -> Gain:
 
 
 def _sentence(
+    context: AuditContext,
     verdict: Verdict,
     judged: Sequence[Judged],
     gains: Sequence[Gain],
-    labels: Sequence[str],
     tested: Tested,
-    model: str,
 ) -> str:
+    labels, model = context.labels, context.model
     from_pixels = _best_of([part for part in judged if part.input not in UNSEEN], labels)
     from_file = _best_of([part for part in judged if part.input in UNSEEN], labels)
     best = max(
