@@ -3,7 +3,7 @@
 A perceptual hash forgives little more than another encoding. Here each image is seen through
 some hundred windows (``VIEWS``) and compared with every other image as it is, by detail alone:
 the sign of a correlation tells a negative. What comes nearest is a candidate, no more; laying
-one image on the other (``overlay``) decides. N images, S side of their squares, P pairs,
+one image on the other (``superposition``) decides. N images, S side of their squares, P pairs,
 T = 32 side of a thumbnail, D = T * T, V views.
 """
 
@@ -43,7 +43,7 @@ class View:
     Attributes:
         orientation: index into ``ORIENTATIONS``, applied first.
         motion: shift of y, its part of y and of x less one's own, then the same of x, as
-            ``overlay`` counts them: parts of the side.
+            ``superposition`` counts them: parts of the side.
     """
 
     orientation: int
