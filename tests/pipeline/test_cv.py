@@ -36,6 +36,7 @@ def overrides(output_root: Path, member: str, *extra: str) -> list[str]:
         f"model.name={member}",
         "folds=2",
         "members=[one,two]",
+        "model.pretrained=none",
         "model.input_size=64",
         "trainer.max_epochs=1",
         "trainer.batch_size=8",
