@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from cxr.bundle.format import MODEL_FILES, read_info
-from cxr.bundle.graph import output_names
+from cxr.bundle.export import output_names
+from cxr.bundle.format import MODEL_FILE, read_info
 from cxr.bundle.runtimes import RUNTIMES, open_runtime
 from cxr.errors import InputError
 from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
@@ -35,8 +35,8 @@ began = time.perf_counter()
 from pathlib import Path
 import numpy as np
 from cxr import Predictor
-bundle, runtime, variant, threads, count = sys.argv[1:]
-predictor = Predictor(bundle, runtime=runtime, variant=variant, threads=int(threads))
+bundle, runtime, threads, count = sys.argv[1:]
+predictor = Predictor(bundle, runtime=runtime, threads=int(threads))
 side = predictor.info["preprocess"]["size_px"]
 images = list(np.random.default_rng(0).integers(0, 256, (int(count), side, side), np.uint8))
 predictor.predict(images[0], maps=True).maps.overlay(predictor.labels[0])
@@ -97,22 +97,16 @@ def torch_ways(bundle: Path, threads: int) -> dict[str, Way]:
 def bundle_ways(bundle: Path, threads: int) -> dict[str, Way]:
     """Return the ways of the bundle's graph, each with every output: maps and features too."""
     info = read_info(bundle)
-    outputs, found = output_names(tuple(info["members"])), {}
-    for runtime, variants in RUNTIMES.items():
-        for variant in variants:
-            file = MODEL_FILES.get(variant, MODEL_FILES["float32"])
-            if file not in info["files"]:
-                continue
-            try:
-                graph = open_runtime(
-                    bundle / file, runtime=runtime, variant=variant, threads=threads
-                )
-            except InputError as error:
-                print(error, file=sys.stderr)
-                continue
-            name = f"{runtime} {variant}, maps and features inside"
-            found[name] = lambda pixels, graph=graph: graph.run(pixels, outputs)["probs"]
-    return found
+    outputs, ways = output_names(tuple(info["members"])), {}
+    for runtime in RUNTIMES:
+        try:
+            graph = open_runtime(bundle / MODEL_FILE, runtime=runtime, threads=threads)
+        except InputError as error:
+            print(error, file=sys.stderr)
+            continue
+        name = f"{runtime}, maps and features inside"
+        ways[name] = lambda pixels, graph=graph: graph.run(pixels, outputs)["probs"]
+    return ways
 
 
 def times(ways: dict[str, Way], images: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
@@ -191,8 +185,8 @@ def show_start(bundle: Path, threads: int, ways: dict[str, Way]) -> None:
     """Print seconds from import to the first answer with an overlay, and peak memory."""
     print(f"\n{'predictor in a fresh process':52}{'first answer, s':>16}{'peak, MB':>10}")
     for name in ways:
-        runtime, variant = name.split(",")[0].split()
-        command = [sys.executable, "-c", START, str(bundle), runtime, variant, str(threads), "32"]
+        runtime = name.split(",")[0]
+        command = [sys.executable, "-c", START, str(bundle), runtime, str(threads), "32"]
         runs = []
         for _ in range(3):
             done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -91,7 +91,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         choices=("onnxruntime", "openvino"),
         help="what runs the network (onnxruntime)",
     )
-    add("--variant", default="float32", metavar="NAME", help="float32, or int8 if in the bundle")
+    add("--variant", default="float32", help=argparse.SUPPRESS)  # gone; refused with the reason
     add("--threads", type=int, default=0, metavar="N", help="of the runtime; 0: all processors")
     add("--workers", type=int, default=2, metavar="N", help="chunks of images in work at once (2)")
     parser.set_defaults(run=predict)
@@ -105,24 +105,21 @@ def predict(given: argparse.Namespace) -> None:
     """
     from cxr.bundle.batch import column_types, predict_images
     from cxr.bundle.inputs import find_images
-    from cxr.bundle.predictor import Predictor
+    from cxr.bundle.predictor import Predictor, refuse_variant
     from cxr.bundle.result_files import check_parquet, write_parquet
 
     table = _table_path(given.out)
     if table != given.out:
         check_parquet()
+    refuse_variant(given.variant)
     _check(given)
     total = sum(1 for _ in find_images(given.paths))
     if not total:
         raise InputError(
             f"{', '.join(given.paths)} holds no image: JPEG, PNG, TIFF and DICOM are looked for"
         )
-    predictor = Predictor(
-        _bundle_path(given.bundle),
-        runtime=given.runtime,
-        threads=given.threads,
-        variant=given.variant,
-    )
+    bundle = _bundle_path(given.bundle)
+    predictor = Predictor(bundle, runtime=given.runtime, threads=given.threads)
     with _progress(total) as done:
         summary = predict_images(
             predictor,
@@ -130,7 +127,7 @@ def predict(given: argparse.Namespace) -> None:
             table,
             level=given.level,
             maps=given.maps,
-            runtime=f"{given.runtime} {given.variant}",
+            runtime=f"{given.runtime} float32",
             workers=given.workers,
             on_image=done,
         )
@@ -148,7 +145,7 @@ def show_bundle(given: argparse.Namespace) -> None:
     Raises:
         InputError: no bundle, or one that was changed.
     """
-    from cxr.bundle.show import describe
+    from cxr.bundle.format import describe
 
     sys.stdout.write(f"{describe(given.path)}\n")
 
@@ -172,7 +169,7 @@ def _bundle_path(given: Path | None) -> Path:
     named = given or os.environ.get(BUNDLE_VARIABLE)
     if not named:
         raise MissingInputError(
-            f"no bundle is named: give --bundle DIR (make export writes one), or {BUNDLE_VARIABLE}"
+            f"no bundle is named: give --bundle DIR (an export writes it), or {BUNDLE_VARIABLE}"
         )
     return Path(named)
 
@@ -186,14 +183,14 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         with images_bar("predict", total) as done:
             yield done
         return
-    begun, said, count = time.monotonic(), time.monotonic(), 0
+    begun, shown, count = time.monotonic(), time.monotonic(), 0
 
     def one() -> None:
-        nonlocal said, count
+        nonlocal shown, count
         count += 1
         now = time.monotonic()
-        if now - said > LINE_SECONDS:
-            said = now
+        if now - shown > LINE_SECONDS:
+            shown = now
             log.info("%d of %d images, %.1f images/s", count, total, count / (now - begun))
 
     yield one

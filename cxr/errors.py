@@ -22,6 +22,11 @@ class MissingInputError(InputError, FileNotFoundError):
         return str(self.args[0]) if self.args else "a needed file is missing"
 
 
+def reason_of(error: BaseException, limit: int = 160) -> str:
+    """Return an error's text on one line, at most ``limit`` characters, or else its kind."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 class NonFiniteLossError(InputError):
     """Training produced a loss that is not a finite number."""
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Any
 
 from cxr.errors import InputError, MissingInputError
@@ -152,6 +152,12 @@ def digest(*parts: bytes | str) -> str:
 def digest_of(values: Any) -> str:
     """Return the SHA-256 of plain values, independent of the order of keys."""
     return digest(json.dumps(_plain(values), sort_keys=True))
+
+
+def leaves_folder(name: str) -> bool:
+    """Tell whether a relative path, as text, is absolute or climbs, by the rules of any system."""
+    windows = PureWindowsPath(name)
+    return bool(windows.anchor) or ".." in windows.parts or name.startswith("/")
 
 
 def run_folder(output_root: Path, data: str, run: str) -> Path:

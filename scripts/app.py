@@ -13,7 +13,7 @@ HELLO = """\
 model     {bundle} ({classes})
 data      {data}
 address   http://127.0.0.1:{port}
-account   make one in another terminal: make account NAME=yours{where}
+account   in another terminal: CXR_DATA_FOLDER={data} flask --app cxr.serve users add NAME
 stop      Ctrl-C
 """
 
@@ -21,7 +21,7 @@ stop      Ctrl-C
 def main() -> None:
     """Check the bundle, say where to go, and become gunicorn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path, help="folder that make export wrote")
+    parser.add_argument("bundle", type=Path, help="folder that scripts/export.py wrote")
     parser.add_argument(
         "--data", type=Path, default=Path("outputs/app"), help="folder of accounts, images, results"
     )
@@ -31,18 +31,9 @@ def main() -> None:
         info = read_info(given.bundle)
     except InputError as error:
         sys.exit(f"error: {error}")
-    where = "" if given.data == Path("outputs/app") else f" APP_DATA={given.data}"
-    print(
-        HELLO.format(
-            note=info["note"],
-            bundle=given.bundle,
-            classes=", ".join(info["labels"]),
-            data=given.data,
-            port=given.port,
-            where=where,
-        ),
-        flush=True,
-    )
+    classes = ", ".join(info["labels"])
+    where = {"bundle": given.bundle, "data": given.data, "port": given.port}
+    print(HELLO.format(note=info["note"], classes=classes, **where), flush=True)
     environment = os.environ | {
         "CXR_BUNDLE": str(given.bundle),
         "CXR_DATA_FOLDER": str(given.data),

@@ -1,6 +1,7 @@
 """Fixtures that many tests share: the real data, and one tiny run on the phantom."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +80,15 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     ensemble_stage(compose("ensemble", run.where()))
     evaluate_stage(compose("evaluate", [*run.where(), "resamples=50"]))
     return run
+
+
+@pytest.fixture
+def own_run(tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
+    """Return a copy of the run that a test may change; what it was made of is shared."""
+    data = tmp_path / "outputs" / tiny_run.data
+    data.mkdir(parents=True)
+    for folder in (tiny_run.output_root / tiny_run.data).iterdir():
+        if folder.name != tiny_run.run:
+            (data / folder.name).symlink_to(folder.resolve())
+    shutil.copytree(tiny_run.folder, data / tiny_run.run)
+    return TinyRun(tmp_path / "outputs")

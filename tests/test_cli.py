@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cxr.bundle.format
 import cxr.bundle.predictor
-import cxr.bundle.show
 from cxr import cli
 
 _path = Path(__file__).parent / "bundle" / "fakes.py"
@@ -66,9 +66,7 @@ def test_bad_and_refused_images_do_not_make_the_run_a_failure(images, tmp_path, 
         caplog.text
     )
     assert fakes.NOTE in caplog.text
-    assert opened == [
-        {"bundle": Path("b"), "runtime": "onnxruntime", "threads": 2, "variant": "float32"}
-    ]
+    assert opened == [{"bundle": Path("b"), "runtime": "onnxruntime", "threads": 2}]
 
 
 def test_the_bundle_may_be_named_by_the_environment(images, tmp_path, monkeypatch, opened):
@@ -88,6 +86,7 @@ def test_the_bundle_may_be_named_by_the_environment(images, tmp_path, monkeypatc
         (["images", "--bundle", "b", "--workers", "0"], "--workers is 0: at least 1"),
         (["images", "--bundle", "b", "--threads", "-1"], "--threads is -1: at least 0"),
         (["images", "--bundle", "b", "--maps", "images/0.png"], "is a file: give a folder"),
+        (["images", "--bundle", "b", "--variant", "int8"], "are gone; leave it out"),
         (["images", "--bundle", "b", "--level", "0.5"], "level 0.5 is not in the bundle"),
     ],
 )
@@ -122,7 +121,7 @@ def test_parquet_is_written_beside_its_csv(images, tmp_path):
 
 
 def test_show_prints_what_a_bundle_is(monkeypatch, capsys):
-    monkeypatch.setattr(cxr.bundle.show, "describe", lambda path: f"bundle {path}")
+    monkeypatch.setattr(cxr.bundle.format, "describe", lambda path: f"bundle {path}")
     assert run("bundle", "show", "there") == 0
     assert capsys.readouterr().out == "bundle there\n"
 

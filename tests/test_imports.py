@@ -16,12 +16,12 @@ FLOORS = (
 )
 """From the lowest; what is not named is below all of them."""
 WITHOUT_TORCH = ("imaging", "data", "reliability", "evaluation", "report", "bundle", "serve", "cli")
-TORCH_ALLOWED = ("data.loader", "bundle.export", "bundle.graph", "bundle.gates")
+TORCH_ALLOWED = ("data.loader", "bundle.export", "bundle.gates")
 """What imports torch all the same."""
 TORCH_FREE = (
     *("cxr.cli", "cxr.data.prepared", "cxr.evaluation.evaluate", "cxr.evaluation.plots"),
     *("cxr.imaging.read", "cxr.models.ensemble_fit", "cxr.pipeline.config"),
-    *("cxr.bundle.predictor", "cxr.bundle.show", "cxr.bundle.batch", "cxr.serve.app"),
+    *("cxr.bundle.predictor", "cxr.bundle.format", "cxr.bundle.batch", "cxr.serve.app"),
     *("cxr.reliability.ood_fit", "cxr.reliability.conformal", "cxr.report.page"),
 )
 TORCH = {"torch", "timm", "lightning", "torchmetrics", "pytorch_grad_cam"}

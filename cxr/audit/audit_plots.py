@@ -5,6 +5,7 @@ S side of prepared pixels, L levels or fractions.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,17 +51,12 @@ def draw_lungs(
     """
     variants, columns = list(example), min(2, len(labels)) if len(labels) != 3 else 3
     panel_rows = math.ceil(len(labels) / columns)
-    figure = new_figure(
-        9.0,
-        2.8 + 2.6 * panel_rows,
-        note=note,
-        title="What can be told with the lungs occluded (AUROC, one class against the rest)",
-    )
+    title = "What can be told with the lungs occluded (AUROC, one class against the rest)"
+    figure = new_figure(9.0, 2.8 + 2.6 * panel_rows, title=title, note=note)
     halves = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.7, 2.4 * panel_rows])
     strip, below = halves[:, 0]
-    for axes, (variant, image) in zip(
-        strip.subplots(1, len(variants)), example.items(), strict=True
-    ):
+    above = strip.subplots(1, len(variants))
+    for axes, (variant, image) in zip(above, example.items(), strict=True):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(variant.replace("_", " "), fontsize=9, color=INK)
         axes.set_axis_off()
@@ -69,13 +65,8 @@ def draw_lungs(
         axes.set_axis_off()
     for axes, label in zip(panels.flat, labels, strict=False):
         _draw_class(axes, label, aurocs, variants)
-    below.legend(
-        *panels.flat[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=3,
-        fontsize=8,
-        edgecolor="none",
-    )
+    names = panels.flat[0].get_legend_handles_labels()
+    below.legend(*names, loc="outside lower center", ncols=3, fontsize=8, edgecolor="none")
     return figure
 
 
@@ -94,16 +85,10 @@ def _draw_class(
         parts = [by_variant[variant][label] for variant in variants]
         lows = [part["low"] - 0.03 for part in parts if not math.isnan(part["low"])]
         lowest = min(lowest, *lows, 0.45)
-        axes.errorbar(
-            [part["value"] for part in parts],
-            np.arange(len(variants)) + offset,
-            xerr=_errors(parts),
-            label=model,
-            fmt=MARKERS[order % 4],
-            markersize=4,
-            linewidth=1.1,
-            color=(*OKABE_ITO[2:4], OKABE_ITO[4], INK)[order % 4],
-        )
+        places, colour = np.arange(len(variants)) + offset, (*OKABE_ITO[2:5], INK)[order % 4]
+        look: dict[str, Any] = {"label": model, "fmt": MARKERS[order % 4], "color": colour}
+        values = [part["value"] for part in parts]
+        axes.errorbar(values, places, xerr=_errors(parts), markersize=4, linewidth=1.1, **look)
     axes.set_yticks(range(len(variants)), [name.replace("_", " ") for name in variants])
     axes.set(xlim=(max(lowest, 0), 1.01), ylim=(len(variants) - 0.4, -0.6))
 
@@ -130,19 +115,13 @@ def draw_robustness(
     """
     columns = min(5, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure = new_figure(
-        2.35 * columns + 0.4,
-        2.5 * rows + 0.9,
-        note=note,
-        title=f"Accuracy of the ensemble on perturbed images ({images} test images)",
-    )
+    title = f"Accuracy of the ensemble on perturbed images ({images} test images)"
+    figure = new_figure(2.35 * columns + 0.4, 2.5 * rows + 0.9, title=title, note=note)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in panels.flat[len(curves) :]:
         axes.set_axis_off()
-    for index, (axes, (change, levels)) in enumerate(
-        zip(panels.flat, curves.items(), strict=False)
-    ):
-        side = "accuracy [95 %]" if index % columns == 0 else ""
+    for index, (change, levels) in enumerate(curves.items()):
+        axes, side = panels.flat[index], "accuracy [95 %]" if index % columns == 0 else ""
         style_axes(axes, title=change, x_label=units[change], y_label=side)
         ends, as_they_are = (clean["low"], clean["high"]), "images as they are [95 %]"
         axes.axhspan(*ends, color="#DDDDDD", linewidth=0, label=as_they_are)
@@ -187,12 +166,8 @@ def draw_attention(
         note: what the images are.
     """
     panels = 1 + bool(inside)
-    figure = new_figure(
-        5.0 * panels,
-        4.4,
-        title="Where the maps look, and whether they show what was learned",
-        note=note,
-    )
+    title = "Where the maps look, and whether they show what was learned"
+    figure = new_figure(5.0 * panels, 4.4, title=title, note=note)
     if inside:
         _draw_inside(figure.add_subplot(1, panels, 1), inside, labels)
     _draw_cascades(figure.add_subplot(1, panels, panels), cascades)
@@ -228,9 +203,8 @@ def _draw_inside(
         ):
             ends, name = (place - 0.38, place + 0.38), name if place == 0 else "_"
             axes.hlines(value, *ends, color=INK, linestyle=style, linewidth=1.3, label=name)
-    axes.set_xticks(
-        range(len(shown)), [f"{label}\n(n = {inside[WEIGHTED, label].images})" for label in shown]
-    )
+    names = [f"{label}\n(n = {inside[WEIGHTED, label].images})" for label in shown]
+    axes.set_xticks(range(len(shown)), names)
     axes.set(xlim=(-0.6, len(shown) - 0.4), ylim=(0, 1))
     axes.legend(fontsize=7, loc="upper left", **LEGEND, ncols=2)
 
@@ -251,13 +225,9 @@ def _draw_cascades(axes: Axes, cascades: Mapping[str, Cascade]) -> None:
         colour = OKABE_ITO[2 + order % 4]
         axes.plot(steps, values, color=colour, marker="os^D"[order % 4], markersize=4, label=name)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.axhline(
-            part.other_image["value"],
-            color=colour,
-            linewidth=1.0,
-            linestyle=DASHES[order % 4],
-            label=f"{name}, another image of the class",
-        )
+        other, dash = f"{name}, another image of the class", DASHES[order % 4]
+        value = part.other_image["value"]
+        axes.axhline(value, color=colour, linewidth=1.0, linestyle=dash, label=other)
     axes.set_ylim(-0.45, 1.05)
     axes.legend(fontsize=7, loc="upper right", **LEGEND)
 
@@ -281,12 +251,8 @@ def draw_faithfulness(
         images: how many.
         note: what they are.
     """
-    figure = new_figure(
-        11.5,
-        3.9,
-        title=f"Does the prediction hang on what the maps mark? ({images} test images)",
-        note=note,
-    )
+    title = f"Does the prediction hang on what the maps mark? ({images} test images)"
+    figure = new_figure(11.5, 3.9, title=title, note=note)
     panels = figure.subplots(1, 3, width_ratios=[1, 1, 0.8])
     methods = [name for name in curves if name not in baselines]
     style = {
@@ -302,12 +268,8 @@ def draw_faithfulness(
     }
     for axes, (mode, done) in zip(panels, words.items(), strict=False):
         better = "higher is better" if mode == "insertion" else "lower is better"
-        style_axes(
-            axes,
-            title=f"{mode} ({better})",
-            x_label=f"share of the image {done}",
-            y_label="probability of the class",
-        )
+        labels = {"x_label": f"share of the image {done}", "y_label": "probability of the class"}
+        style_axes(axes, title=f"{mode} ({better})", **labels)
         for name, by_mode in curves.items():
             axes.plot(fractions, by_mode[mode], label=name, marker=".", **style[name])
         axes.set(xlim=(0, 1), ylim=(0, 1))

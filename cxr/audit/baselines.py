@@ -21,14 +21,7 @@ from cxr.audit.baseline_inputs import (
     read_inputs,
 )
 from cxr.audit.context import AuditContext, Floats, Interval, Masks
-from cxr.audit.limits import (
-    auroc_gain,
-    auroc_limit,
-    balanced_interval,
-    corrected,
-    shortages,
-    too_few,
-)
+from cxr.audit.limits import auroc_gain, auroc_limit, balanced_interval, corrected, judgeable
 from cxr.audit.linear import fit_linear
 from cxr.audit.result import (
     AuditResult,
@@ -66,13 +59,7 @@ to it."""
 
 @dataclass(frozen=True)
 class Tested:
-    """The n test images and what every model makes of them.
-
-    Attributes:
-        targets: (n,) class positions.
-        groups: (n,) patient or group names.
-        probs: per input and per trained model (n, K).
-    """
+    """The n test images: targets, groups, and per input or trained model (n, K) probabilities."""
 
     targets: NDArray[np.int64]
     groups: NDArray[np.str_]
@@ -125,10 +112,7 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
     """
     targets, groups, labels = context.targets, context.groups, context.labels
     fit, test = context.fit_rows, context.test_rows
-    parts = {"images to fit on": fit, "test images": test}
-    short = {where: shortages(targets[rows], groups[rows], labels) for where, rows in parts.items()}
-    shown = [k for k, label in enumerate(labels) if not any(part[label] for part in short.values())]
-    thin = [reason for where, part in short.items() for reason in too_few(part, where)]
+    shown, thin = judgeable({"images to fit on": fit, "test images": test}, targets, groups, labels)
     if not shown:
         return TEST.skipped("; ".join(thin))
     inputs = inputs or _inputs_of(context)
@@ -155,7 +139,7 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
     metric = f"AUROC of {labels[first.k]} against the rest, {WORDS[first.input]}"
     return TEST.result(
         verdict,
-        _sentence(verdict, judged, gains, labels, tested, context.model),
+        _sentence(context, verdict, judged, gains, tested),
         statistic_of(first.auroc, "auroc", metric, chance=0.5),
         values={
             "accuracy": {name: tested.accuracy(name) for name in fitted},
@@ -196,13 +180,13 @@ def _gain(tested: Tested, names: Sequence[str], model: str, k: int) -> Gain:
 
 
 def _sentence(
+    context: AuditContext,
     verdict: Verdict,
     judged: Sequence[Judged],
     gains: Sequence[Gain],
-    labels: Sequence[str],
     tested: Tested,
-    model: str,
 ) -> str:
+    labels, model = context.labels, context.model
     from_pixels = _best_of([part for part in judged if part.input not in UNSEEN], labels)
     from_file = _best_of([part for part in judged if part.input in UNSEEN], labels)
     best = max(

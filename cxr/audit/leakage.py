@@ -44,25 +44,8 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What lies on both sides of a split.
-
-    Attributes:
-        images: N.
-        known: images that name their patient.
-        groups: of copies and patients, counted again.
-        crossing_groups: of these in more than one split.
-        stored_groups: groups as ``prepare`` stored them.
-        stored_crossing_groups: of these in more than one split.
-        test_images: test images.
-        copies: test images with a copy outside test.
-        patients: test images whose patient is outside test.
-        identical_pairs: pairs across splits.
-        near_pairs: likewise.
-        rotated_pairs: of these rotated by right angles, or mirrored.
-        copy_share: of the test images, with its interval by group.
-        patient_share: likewise.
-    """
+class _Counted:
+    """What lies on both sides of a split; ids as in ``values``, pairs over all splits."""
 
     images: int
     known: int
@@ -111,14 +94,14 @@ def audit_leak(context: AuditContext) -> AuditResult:
 
 def _count(
     copies: Copies, split: NDArray[np.str_], patients: NDArray[np.str_], stored: NDArray[np.str_]
-) -> Counted:
+) -> _Counted:
     pairs = np.concatenate([copies.pairs, pair_equal(patients)])
     group, test = components(len(split), pairs), split == "test"
     with_copy = np.isin(np.arange(len(split)), copies.pairs) & test
     crossing = _crossing(group, split)
     # Two images of one patient in val and train cross too, but no test statistic suffers.
     with_patient = np.isin(group, crossing) & test & np.isin(group, np.unique(group[~test]))
-    return Counted(
+    return _Counted(
         images=len(split),
         known=int((patients != "").sum()),
         groups=len(np.unique(group)),
@@ -143,7 +126,7 @@ def _crossing(group: NDArray[np.int64], split: NDArray[np.str_]) -> NDArray[np.i
     return np.asarray(names[counts > 1], np.int64)
 
 
-def _verdict(counted: Counted) -> Verdict:
+def _verdict(counted: _Counted) -> Verdict:
     def one(share: float, limit: float, any_at_all: bool) -> Verdict:
         return "shortcut" if share > limit else "suspicious" if any_at_all else "clear"
 
@@ -156,7 +139,7 @@ def _verdict(counted: Counted) -> Verdict:
     )
 
 
-def _statistic(counted: Counted) -> Statistic:
+def _statistic(counted: _Counted) -> Statistic:
     """Return the share of copies, or where there is none that of known patients if any."""
     if counted.copy_share["value"] == 0 < counted.patient_share["value"]:
         metric = "share of test images whose patient is outside test"
@@ -165,7 +148,7 @@ def _statistic(counted: Counted) -> Statistic:
     return statistic_of(counted.copy_share, "copy_share", metric, chance=0)
 
 
-def _sentence(counted: Counted) -> str:
+def _sentence(counted: _Counted) -> str:
     named = "patients or groups of copies"
     who = named if counted.known else "groups of copies (no patient is named)"
     start = f"{counted.images:,} images of {counted.groups:,} {who}, counted again: "
@@ -184,7 +167,7 @@ def _sentence(counted: Counted) -> str:
     )
 
 
-def _count_table(counted: Counted, files: FileCheck | None) -> AuditTable:
+def _count_table(counted: _Counted, files: FileCheck | None) -> AuditTable:
     rows: list[tuple[Cell, ...]] = [
         ("groups, counted again", counted.groups, None),
         ("groups, as prepare stored them", counted.stored_groups, None),
@@ -206,7 +189,7 @@ def _count_table(counted: Counted, files: FileCheck | None) -> AuditTable:
         Column("count", kind="count"),
         Column("share", "share of the test images", "interval"),
     )
-    return AuditTable("counts", "Counted from the pixels", columns, tuple(rows))
+    return AuditTable("counts", "_Counted from the pixels", columns, tuple(rows))
 
 
 def _pair_table(copies: Copies, split: NDArray[np.str_], names: NDArray[np.str_]) -> AuditTable:
@@ -230,7 +213,7 @@ def _pair_table(copies: Copies, split: NDArray[np.str_], names: NDArray[np.str_]
     return AuditTable("pairs", title, columns, tuple(rows))
 
 
-def _reason(files: FileCheck | None, counted: Counted, names: NDArray[np.str_]) -> str:
+def _reason(files: FileCheck | None, counted: _Counted, names: NDArray[np.str_]) -> str:
     reasons = []
     if files is None:
         reasons.append("the original files are not at hand, so the prepared pixels alone were read")

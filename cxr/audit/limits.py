@@ -6,7 +6,7 @@
 N images, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,11 +52,11 @@ def shortages(
     targets: NDArray[np.int64], groups: NDArray[np.str_], labels: Sequence[str]
 ) -> dict[str, str]:
     """Say, per class, what it or its rest lacks to be judged; see ``shortage``."""
-    found = {}
+    short = {}
     for k, label in enumerate(labels):
         rest = shortage(targets != k, groups)
-        found[label] = shortage(targets == k, groups) or (f"all others: {rest}" if rest else "")
-    return found
+        short[label] = shortage(targets == k, groups) or (f"all others: {rest}" if rest else "")
+    return short
 
 
 def too_few(shortages: dict[str, str], where: str) -> list[str]:
@@ -69,6 +69,25 @@ def too_few(shortages: dict[str, str], where: str) -> list[str]:
     thin = [f"{label} ({count})" for label, count in shortages.items() if count]
     needed = f"{MIN_IMAGES} images of {MIN_PATIENTS} patients are needed"
     return [f"too few {where} to judge {', '.join(thin)}: {needed}"] if thin else []
+
+
+def judgeable(
+    parts: Mapping[str, NDArray[np.int64]],
+    targets: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    labels: Sequence[str],
+) -> tuple[list[int], list[str]]:
+    """Return the classes that every part has enough images of, and why others are not judged.
+
+    Args:
+        parts: rows by what they are, "test images".
+        targets: (N,) class positions.
+        groups: (N,) patient or group names.
+        labels: K class names.
+    """
+    short = {where: shortages(targets[rows], groups[rows], labels) for where, rows in parts.items()}
+    enough = [k for k, label in enumerate(labels) if not any(s[label] for s in short.values())]
+    return enough, [reason for where, part in short.items() for reason in too_few(part, where)]
 
 
 def corrected(comparisons: int) -> float:
@@ -105,12 +124,12 @@ def auroc_limit(
 
     Source: variance of the AUROC by chance: Mann, Whitney 1947, Ann. Math. Stat. 18:50-60.
     """
-    found = auroc_interval(positive, scores, groups)
+    interval = auroc_interval(positive, scores, groups)
     truth, names = np.asarray(positive, bool), np.asarray(groups)
     ill, rest = (len(np.unique(names[side])) for side in (truth, ~truth))
     error = np.sqrt((ill + rest + 1) / (12 * max(ill * rest, 1)))
-    told = found["value"] - 0.5 > norm.ppf(0.5 + confidence / 2) * error
-    return found["low"] if told else min(found["low"], 0.5)
+    any_told = interval["value"] - 0.5 > norm.ppf(0.5 + confidence / 2) * error
+    return interval["low"] if any_told else min(interval["low"], 0.5)
 
 
 def balanced_interval(hits: NDArray[np.bool_], targets: ArrayLike, groups: ArrayLike) -> Interval:
@@ -173,5 +192,5 @@ def auroc_excess(
         return {"value": 1.0, "low": (low - theirs) / (1 - theirs), "high": 1.0}
     left = (1 - ours) / (1 - theirs)
     slopes = (left * other - own) / (1 - theirs)
-    found = cluster_interval(left, slopes, groups, scale="log", confidence=confidence)
-    return {"value": 1 - left, "low": 1 - found["high"], "high": 1 - found["low"]}
+    open_share = cluster_interval(left, slopes, groups, scale="log", confidence=confidence)
+    return {"value": 1 - left, "low": 1 - open_share["high"], "high": 1 - open_share["low"]}

@@ -4,13 +4,12 @@ Used by every audit test that asks "is the class already in this input?":
 
     model = fit_linear(features[fit], targets[fit], groups[fit], n_classes=4)
     probs = model.probs(features[test])                       # (N, K)
-    draws = bootstrap(targets[test], {"thumbnail": probs}, groups[test], rng=rng)
 
 ``out_of_fold`` gives probabilities of images that no fit has seen where there is no test part.
 N images, F features, K classes, R rank.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,7 @@ Rows = NDArray[np.float32]
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 """Weights of half the squared coefficients, beside the mean loss of an image; at a thousand
 images 1e-3 is scikit-learn's C = 1. From strong to weak."""
-INNER_FOLDS = 3
+OUTER_FOLDS, INNER_FOLDS = 5, 3
 MIN_SPREAD = 1e-6
 """Share of the largest spread below which a feature is constant and says nothing."""
 TOLERANCE = 1e-4
@@ -103,10 +102,10 @@ def fit_linear(
     if len(penalties) > 1:
         folds = _folds(classes, np.asarray(groups), INNER_FOLDS, seed)
         chosen = _choose_penalty(rotated, classes, folds, n_classes, penalties)
-    found = np.zeros((1 + rotated.shape[1], n_classes))
+    solution = np.zeros((1 + rotated.shape[1], n_classes))
     for penalty in (strong for strong in penalties if strong >= chosen):
-        found = _solve(rotated, classes, found, penalty)
-    return LinearModel(mean, scale, axes @ found[1:], found[0], chosen)
+        solution = _solve(rotated, classes, solution, penalty)
+    return LinearModel(mean, scale, axes @ solution[1:], solution[0], chosen)
 
 
 def out_of_fold(
@@ -115,10 +114,8 @@ def out_of_fold(
     groups: ArrayLike,
     *,
     n_classes: int,
-    folds: int = 5,
     seed: int = 0,
     penalties: Sequence[float] = PENALTIES,
-    on_fold: Callable[[], None] | None = None,
 ) -> Floats:
     """Return (N, K) probabilities of each image by a model that has not seen its group.
 
@@ -127,17 +124,15 @@ def out_of_fold(
         targets: (N,) class positions.
         groups: (N,) patient or group names; no group is split.
         n_classes: K.
-        folds: outer folds; fewer where a class has fewer groups.
-        seed: of all folds.
+        seed: of all folds, ``OUTER_FOLDS`` outside; fewer where a class has fewer groups.
         penalties: as of ``fit_linear``.
-        on_fold: called after each outer fold.
 
     Raises:
         InputError: a class with fewer than two groups, which leaves nothing to hold out.
     """
     values, classes = np.asarray(features, np.float64), np.asarray(targets, np.int64)
     names = np.asarray(groups)
-    parts = _folds(classes, names, folds, seed)
+    parts = _folds(classes, names, OUTER_FOLDS, seed)
     if not parts:
         raise InputError(
             "a class has fewer than two groups: cross-validation needs two, one to hold out"
@@ -145,26 +140,19 @@ def out_of_fold(
     probs = np.full((len(values), n_classes), np.nan)
     for fit, held in parts:
         model = fit_linear(
-            values[fit],
-            classes[fit],
-            names[fit],
+            *(values[fit], classes[fit], names[fit]),
             n_classes=n_classes,
             seed=seed,
             penalties=penalties,
         )
         probs[held] = model.probs(values[held])
-        if on_fold:
-            on_fold()
     return probs
 
 
 def _folds(
     classes: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return (fit, held-out) rows of group-disjoint folds in which every fit knows every class.
-
-    Empty where a class has a single group.
-    """
+    """Return (fit, held-out) rows of group-disjoint folds; none where a class has one group."""
     present = np.unique(classes)
     fewest = min(len(np.unique(groups[classes == k])) for k in present)
     count = min(count, fewest)
@@ -204,15 +192,15 @@ def _choose_penalty(
     penalties: Sequence[float],
 ) -> float:
     """Return the penalty of the least held-out loss, going from strong to weak until it grows."""
-    found = [np.zeros((1 + rotated.shape[1], n_classes)) for _ in folds]
+    solutions = [np.zeros((1 + rotated.shape[1], n_classes)) for _ in folds]
     parts = [(rotated[fit], rotated[held]) for fit, held in folds]
     best, chosen = np.inf, penalties[0]
     for penalty in penalties:
         loss = 0.0
         for place, (fit, held) in enumerate(folds):
             inner, outer = parts[place]
-            found[place] = _solve(inner, classes[fit], found[place], penalty)
-            scores = log_softmax(outer @ found[place][1:] + found[place][0], axis=1)
+            solutions[place] = _solve(inner, classes[fit], solutions[place], penalty)
+            scores = log_softmax(outer @ solutions[place][1:] + solutions[place][0], axis=1)
             loss -= float(_balance(classes[held]) @ scores[np.arange(len(held)), classes[held]])
         if loss >= best:
             break
@@ -235,14 +223,14 @@ def _solve(rotated: Rows, classes: NDArray[np.int64], start: Floats, penalty: fl
     curvature = np.einsum("n,nr,nr->r", weight, design, design)[:, None] / n_classes
     stretch = 1 / np.sqrt(curvature + ridge)
     inputs = design * stretch.T.astype(np.float32)
-    turned, pull = np.ascontiguousarray(inputs.T), ridge * stretch**2
+    transposed, pull = np.ascontiguousarray(inputs.T), ridge * stretch**2
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         moved = flat.reshape(-1, n_classes)
         logs = log_softmax((inputs @ moved.astype(np.float32)).astype(np.float64), axis=1)
         value = 0.5 * (pull * moved**2).sum() - weight @ (logs * hot).sum(axis=1)
         rest = weight[:, None] * (np.exp(logs) - hot)
-        slope = turned @ rest.astype(np.float32) + pull * moved
+        slope = transposed @ rest.astype(np.float32) + pull * moved
         return float(value), slope.ravel()
 
     result = minimize(

@@ -54,11 +54,9 @@ MODES: tuple[Mode, ...] = ("insertion", "deletion")
 
 @dataclass(frozen=True)
 class Faith:
-    """One method's scores.
+    """One method's scores; the more insertion and the less deletion the better.
 
     Attributes:
-        insertion: area under the curve, the more the better.
-        deletion: likewise, the less the better.
         score: insertion - deletion.
         over: paired, by how much the score exceeds that of each baseline.
         curves: per mode (L,), the mean probability.

@@ -17,7 +17,7 @@ def permuted_gaps(
     right: NDArray[np.bool_],
     values: NDArray[np.str_],
     groups: NDArray[np.str_],
-    wanted: Sequence[str],
+    compared: Sequence[str],
     *,
     rng: np.random.Generator,
     permutations: int,
@@ -32,7 +32,7 @@ def permuted_gaps(
         right: (N,) whether the image is classified rightly.
         values: (N,) of the attribute, all known.
         groups: (N,) patient or group names.
-        wanted: J values to compare with the rest.
+        compared: J values to compare with the rest.
         rng: of the permutations.
         permutations: R.
 
@@ -46,7 +46,7 @@ def permuted_gaps(
     )
     place = np.arange(len(hits)) - starts[patient]
     likeness = _likeness(hits, starts, sizes)
-    found = []
+    blocks = []
     rows = max(1, BLOCK_VALUES // len(hits))
     for start in range(0, permutations + 1, rows):
         count = min(rows, permutations + 1 - start)
@@ -56,10 +56,12 @@ def permuted_gaps(
             donors[0], shift[0] = np.arange(len(sizes)), 0
         donor = donors[:, patient]
         labels = values[starts[donor] + (place + shift[:, patient]) % sizes[donor]]
-        found.append(
-            np.stack([_below(labels == value, hits, starts, likeness) for value in wanted], axis=1)
+        blocks.append(
+            np.stack(
+                [_below(labels == value, hits, starts, likeness) for value in compared], axis=1
+            )
         )
-    return np.concatenate(found)
+    return np.concatenate(blocks)
 
 
 def _likeness(right: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> float:

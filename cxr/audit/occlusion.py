@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr.audit.audit_plots import draw_lungs
 from cxr.audit.context import AuditContext, draw_per_class
-from cxr.audit.limits import auroc_gain, balanced_interval, corrected, shortages, too_few
+from cxr.audit.limits import auroc_gain, balanced_interval, corrected, judgeable
 from cxr.audit.occlude import VARIANTS, occlude, visible_share
 from cxr.audit.occluded_probs import (
     DECIDES,
@@ -74,12 +74,8 @@ def audit_lungs(context: AuditContext) -> AuditResult:
     """
     targets, groups, labels = context.targets, context.groups, context.labels
     fit, test = context.with_lungs(context.fit_rows), context.with_lungs(context.test_rows)
-    short = {
-        f"{where} images with a mask": shortages(targets[rows], groups[rows], labels)
-        for where, rows in (("fit", fit), ("test", test))
-    }
-    enough = [k for k, label in enumerate(labels) if not any(s[label] for s in short.values())]
-    thin = [reason for where, part in short.items() for reason in too_few(part, where)]
+    parts = {"fit images with a mask": fit, "test images with a mask": test}
+    enough, thin = judgeable(parts, targets, groups, labels)
     if context.has_mask is None or not context.has_mask.any():
         return TEST.skipped("no image of this data set has a lung mask")
     if not enough:
@@ -116,9 +112,9 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
 
     def limit(model: str, k: int) -> float:
         # As ``auroc_limit``: that anything is told, by all together; how much, by its own.
-        told = occluded.excess(model, k, confidence=confidence)["low"] > 0
+        any_told = occluded.excess(model, k, confidence=confidence)["low"] > 0
         own = occluded.excess(model, k)["low"]
-        return own if told else min(own, 0.0)
+        return own if any_told else min(own, 0.0)
 
     def low(model: str, k: int) -> float:
         # Undefined ones come last.

@@ -57,12 +57,9 @@ def change_images(images: Pixels, name: str, level: int, *, seed: int) -> Pixels
         (N, S, S) uint8.
     """
     change = next(change for change in CHANGES if change.name == name)
-    return np.stack(
-        [
-            change.apply(image, change.levels[level], np.random.default_rng([seed, row]))
-            for row, image in enumerate(images)
-        ]
-    )
+    strength, rng = change.levels[level], np.random.default_rng
+    changed = [change.apply(image, strength, rng([seed, row])) for row, image in enumerate(images)]
+    return np.stack(changed)
 
 
 def _sign(rng: np.random.Generator) -> float:
@@ -128,16 +125,11 @@ def _invert(image: Pixels, _level: float, _rng: np.random.Generator) -> Pixels:
     return (WHITE - image).astype(np.uint8)
 
 
+UP_DOWN = "of the range, up or down"
 CHANGES = (
     Change("rotation", (5, 10, 20, 30), "{} degrees", _rotate, "degrees"),
     Change("shift", (5, 10, 15, 20), "{} % of the side", _shift, "% of the side"),
-    Change(
-        "brightness",
-        (0.1, 0.2, 0.3, 0.4),
-        "{} of the range, up or down",
-        _brightness,
-        "of the range, up or down",
-    ),
+    Change("brightness", (0.1, 0.2, 0.3, 0.4), f"{{}} {UP_DOWN}", _brightness, UP_DOWN),
     Change("contrast", (0.8, 0.6, 0.4, 0.2), "{} times", _contrast, "times"),
     Change("gamma", (1.25, 1.5, 2, 3), "{} or its inverse", _gamma, "exponent, or its inverse"),
     Change("blur", (0.5, 1, 2, 3), "{} % of the side", _blur, "% of the side"),

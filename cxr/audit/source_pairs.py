@@ -26,7 +26,7 @@ LOSS_SUSPICIOUS = 0.10
 
 @dataclass(frozen=True)
 class Sources:
-    """What the sources inside a class are asked with.
+    """What the sources inside a class are looked for in.
 
     Attributes:
         context: see ``AuditContext``.
@@ -79,27 +79,27 @@ def comparisons(labels: NDArray[np.str_], sources: NDArray[np.str_]) -> int:
     return sum(_pairs(names) + len(names) for names in several if len(names) > 1)
 
 
-def tell_apart(asked: Sources, label: str) -> Part:
+def tell_apart(query: Sources, label: str) -> Part:
     """Tell the sources inside a class apart by a linear model on frozen features."""
-    labels, sources = asked.column("label"), asked.column("source")
+    labels, sources = query.column("label"), query.column("source")
     here = np.flatnonzero((labels == label) & (sources != ""))
     names, targets, counts = np.unique(sources[here], return_inverse=True, return_counts=True)
     if len(names) < 2:
-        column = asked.context.column
+        column = query.context.column
         whole = sources_of(label, column("label"), column("source"))
         named = whole[0] if whole else "no named source"
         return Part(reasons=[f"{label} has one source ({named}), so none to tell apart"])
     shown = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
-    groups = asked.column("group")[here]
+    groups = query.column("group")[here]
     if counts.min() < TOO_FEW or any(shortage(targets == k, groups) for k in range(len(names))):
         return Part(reasons=[f"too few {label} images to tell its sources apart ({shown})"])
     rows: list[tuple[Cell, ...]] = []
-    verdicts, telling, seed = [], [], asked.context.seed
-    for member, values in asked.features.items():
+    verdicts, telling, seed = [], [], query.context.seed
+    for member, values in query.features.items():
         probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
         for k in range(_pairs(names.tolist())):
             parts = (targets == k, probs[:, k], groups)
-            auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=asked.confidence)
+            auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=query.confidence)
             against = names[1] if len(names) == 2 else "the rest"
             rows.append((member, f"{names[k]} against {against}", auroc))
             verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
@@ -119,15 +119,15 @@ def tell_apart(asked: Sources, label: str) -> Part:
     return Part([table], verdicts, [sentence])
 
 
-def leave_out(asked: Sources, label: str) -> Part:
+def leave_out(query: Sources, label: str) -> Part:
     """Fit a linear head without one source of a class and look whether it is still recognised."""
-    context, labels, sources = asked.context, asked.column("label"), asked.column("source")
+    context, labels, sources = query.context, query.column("label"), query.column("source")
     # What the networks have not trained on.
-    groups, unseen = asked.column("group"), asked.column("split") != "train"
-    targets, own = context.targets[asked.rows], context.labels.index(label)
+    groups, unseen = query.column("group"), query.column("split") != "train"
+    targets, own = context.targets[query.rows], context.labels.index(label)
     names = sources_of(label, labels, sources)
     rows: list[tuple[Cell, ...]] = []
-    verdicts, found, reasons = [], [], []
+    verdicts, recognised, reasons = [], [], []
     for source in names if len(names) > 1 else []:
         of_source = (labels == label) & (sources == source)
         held = np.flatnonzero(of_source & unseen)
@@ -139,7 +139,7 @@ def leave_out(asked: Sources, label: str) -> Part:
                 f"({len(held)} outside train, {int(others.sum())} of other sources to learn from)"
             )
             continue
-        for member, values in asked.features.items():
+        for member, values in query.features.items():
             hits = []
             for fit in (~unseen, ~unseen & ~of_source):
                 model = fit_linear(
@@ -150,12 +150,14 @@ def leave_out(asked: Sources, label: str) -> Part:
                 hits.append(model.probs(values[held]).argmax(axis=1) == own)
             right, right_without = (int(part.sum()) for part in hits)
             shares = [share_interval(part, groups[held]) for part in hits]
-            loss, low = _loss(hits[0], hits[1], groups[held], asked.confidence)
+            loss, low = _loss(hits[0], hits[1], groups[held], query.confidence)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
             rows.append(
                 (source, member, len(held), right, shares[0], right_without, shares[1], loss)
             )
-            found.append(f"{source} {right_without} of {len(held)} instead of {right} ({member})")
+            recognised.append(
+                f"{source} {right_without} of {len(held)} instead of {right} ({member})"
+            )
     if not rows:
         return Part(verdicts=verdicts, reasons=reasons)
     columns = (
@@ -170,7 +172,7 @@ def leave_out(asked: Sources, label: str) -> Part:
     title = f"{label}: a linear model on frozen features that has not seen one source"
     sentence = (
         f"Learned again without one source, {label} images from there are recognised: "
-        f"{list_words(found)}. (The features themselves were trained with all sources, so a "
+        f"{list_words(recognised)}. (The features themselves were trained with all sources, so a "
         "network that has really never seen the hospital may lose more.)"
     )
     table = AuditTable(f"left_out_{label}", title, columns, tuple(rows))

@@ -41,22 +41,17 @@ TEST = AuditTest(
 
 
 def age_bands(ages: Sequence[str]) -> NDArray[np.str_]:
-    """Return each image's age band, "" where the age is unknown.
-
-    Args:
-        ages: (N,) text in years.
-    """
-    found = []
+    """Return each image's age band of ages (N,) in years, text; "" where it is unknown."""
+    bands = []
     for text in ages:
         try:
             # A child of 5.5 years is in the band that ends with 5.
             years = int(float(text))
         except (ValueError, OverflowError):
-            found.append(UNKNOWN)
-            continue
+            years = -1
         band = [(low, high) for low, high in AGE_BANDS if low <= years <= high]
-        found.append(_band_name(*band[0]) if band else UNKNOWN)
-    return np.asarray(found, str)
+        bands.append(_band_name(*band[0]) if band else UNKNOWN)
+    return np.asarray(bands, str)
 
 
 @dataclass
@@ -89,7 +84,7 @@ class Group:
 
     @property
     def words(self) -> str:
-        """Name the group with its figures."""
+        """Name the group with its numbers."""
         shown = show_interval(self.gap, digits=2)
         return f"{self.where} ({shown}, {len(self.right)} images, p {self.p:.3f})"
 
@@ -227,9 +222,8 @@ def _table(parts: Sequence[Group]) -> AuditTable:
 
 def _values(values: NDArray[np.str_]) -> list[str]:
     """Return the values that occur, in order, the unknown last; none where all are unknown."""
-    found = sorted(set(values.tolist()) - {UNKNOWN}, key=_order)
-    unknown = [UNKNOWN] if found and (values == UNKNOWN).any() else []
-    return found + unknown
+    known = sorted(set(values.tolist()) - {UNKNOWN}, key=_order)
+    return known + ([UNKNOWN] if known and (values == UNKNOWN).any() else [])
 
 
 def _order(value: str) -> tuple[int, str]:

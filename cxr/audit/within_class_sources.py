@@ -95,13 +95,13 @@ def audit_sources(
         features = {name: context.features(name, rows) for name in context.members if len(rows)}
     # Names of all classes and, per network, sources told apart and left out: one family.
     family = len(context.labels) + comparisons(labels, sources) * len(features)
-    asked = Sources(context, features, rows, corrected(family))
-    whole, statistic, aurocs = _by_name(asked)
+    query = Sources(context, features, rows, corrected(family))
+    whole, statistic, aurocs = _by_name(query)
     steps = max(1, len(rows) and 2 * len(features) * len(context.labels))
     with context.progress("sources: fit linear models", steps) as done:
         for label in context.labels:
             for measure in (tell_apart, leave_out):
-                whole += measure(asked, label)
+                whole += measure(query, label)
                 for _ in features:
                     done()
     return TEST.result(
@@ -114,12 +114,12 @@ def audit_sources(
     )
 
 
-def _by_name(asked: Sources) -> tuple[Part, Statistic | None, dict[str, Interval]]:
+def _by_name(query: Sources) -> tuple[Part, Statistic | None, dict[str, Interval]]:
     """Count the sources of each class, and what a source's name tells of it.
 
     A test image's score for a class is the class's share among the fit images of its source.
     """
-    context, labels, groups = asked.context, asked.context.labels, asked.context.groups
+    context, labels, groups = query.context, query.context.labels, query.context.groups
     test, targets = context.column("split") == "test", context.targets
     sources, place = np.unique(context.column("source"), return_inverse=True)
     counts = np.zeros((len(sources), len(labels)))
@@ -135,7 +135,7 @@ def _by_name(asked: Sources) -> tuple[Part, Statistic | None, dict[str, Interval
         parts = (targets[test] == k, scores[:, k], groups[test])
         aurocs[label] = auroc_interval(*parts)
         if not short[label]:
-            lows[label] = auroc_limit(*parts, confidence=asked.confidence)
+            lows[label] = auroc_limit(*parts, confidence=query.confidence)
     verdicts = [
         judge(low, suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT) for low in lows.values()
     ]

@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from cxr.bundle.inputs import ImageFile
-from cxr.bundle.overlays import overlay_path, save_overlay
+from cxr.bundle.maps import captioned
+from cxr.bundle.prediction import PredictorLike
 from cxr.bundle.result_files import KEY, Results
 from cxr.errors import InputError
+from cxr.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +35,6 @@ SETS = "per class"
 """Whose thresholds the sets of a table have; in version 0.1 one was for all classes."""
 
 Row = dict[str, str]
-
-
-class PredictorLike(Protocol):
-    """What is needed of ``cxr.Predictor``."""
-
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    fingerprint: str
-    note: str
-
-    def predict_each(self, images: Any, *, level: float, maps: bool, names: Any) -> Iterator[Any]:
-        """Yield a prediction, or the error of a bad image, for each image."""
-        ...
 
 
 @dataclass
@@ -90,28 +80,12 @@ def column_types(labels: Sequence[str], members: Sequence[str], *, maps: bool) -
     """
     probs = [f"prob_{label}" for label in labels]
     probs += [f"prob_{member}_{label}" for member in members for label in labels]
-    return (
-        {"image": "text", "label": "text"}
-        | dict.fromkeys(probs, "number")
-        | {
-            "set": "text",
-            "refer": "truth",
-            "ood_score": "number",
-            "refused": "truth",
-            "reason": "text",
-            "warning": "text",
-            "error": "text",
-        }
-        | ({"map": "text"} if maps else {})
-        | {
-            "level": "number",
-            "set_thresholds": "text",
-            "bundle": "text",
-            "runtime": "text",
-            KEY: "text",
-            "note": "text",
-        }
-    )
+    outcome = ("set", "refer", "ood_score", "refused", "reason", "warning", "error")
+    origin = ("level", "set_thresholds", "bundle", "runtime", KEY, "note")
+    columns = ("image", "label", *probs, *outcome, *(["map"] if maps else []), *origin)
+    kinds = dict.fromkeys((*probs, "ood_score", "level"), "number")
+    kinds |= dict.fromkeys(("refer", "refused"), "truth")
+    return {name: kinds.get(name, "text") for name in columns}
 
 
 def predict_images(
@@ -273,10 +247,25 @@ def _row(image: ImageFile, answer: Any, maps: Path | None) -> Row:
     for member, probs in answer.member_probs.items():
         row |= {f"prob_{member}_{label}": _number(p) for label, p in probs.items()}
     if maps is not None:
-        target = overlay_path(maps, image.name)
-        save_overlay(answer, target)
-        row["map"] = target.as_posix()
+        row["map"] = _save_overlay(answer, overlay_path(maps, image.name)).as_posix()
     return row
+
+
+def overlay_path(folder: Path, name: str) -> Path:
+    """Return where an image's overlay lies: the image's own path below ``folder``, and ``.png``."""
+    parts = [
+        part.replace(":", "_") for part in PurePosixPath(name).parts if part not in ("/", "..")
+    ]
+    return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
+
+
+def _save_overlay(prediction: Any, path: Path) -> Path:
+    """Write an image under the heat map of its predicted class, with what it is below it."""
+    lines = (f"{prediction.label} {prediction.probs[prediction.label]:.3f}", prediction.note)
+    sheet = captioned(prediction.maps.overlay(prediction.label), lines)
+    with atomic_write(path) as file:
+        Image.fromarray(sheet).save(file, format="PNG", compress_level=3)
+    return path
 
 
 def _number(value: float) -> str:

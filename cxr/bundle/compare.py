@@ -23,21 +23,21 @@ class GateError(InputError):
     """An exported graph that does not do what the trained members do."""
 
 
-def largest_gap(found: NDArray[np.floating], wanted: NDArray[np.floating]) -> float:
+def largest_gap(exported: NDArray[np.floating], trained: NDArray[np.floating]) -> float:
     """Return the largest difference; NaN where the shapes differ."""
-    if found.shape != wanted.shape:
+    if exported.shape != trained.shape:
         return float("nan")
-    return float(np.abs(found.astype(np.float64) - wanted).max())
+    return float(np.abs(exported.astype(np.float64) - trained).max())
 
 
 def check_classes(
-    found: NDArray[np.floating], wanted: NDArray[np.floating], images: Sequence[str], split: str
+    exported: NDArray[np.floating], trained: NDArray[np.floating], images: Sequence[str], split: str
 ) -> dict[str, float]:
     """Check that the graph's most probable class is PyTorch's on every image of a split.
 
     Args:
-        found: (N, K) of the graph.
-        wanted: (N, K) of PyTorch, as stored when the run was trained or evaluated.
+        exported: (N, K) of the graph.
+        trained: (N, K) of PyTorch, as stored when the run was trained or evaluated.
         images: N names.
         split: val or test.
 
@@ -49,30 +49,30 @@ def check_classes(
     Raises:
         GateError: another class, which the message names with its image.
     """
-    tied = _ties(wanted)
-    other = np.flatnonzero((found.argmax(axis=1) != wanted.argmax(axis=1)) & ~tied)
-    gap = largest_gap(found, wanted)
+    tied = _ties(trained)
+    other = np.flatnonzero((exported.argmax(axis=1) != trained.argmax(axis=1)) & ~tied)
+    gap = largest_gap(exported, trained)
     if len(other) or not np.isfinite(gap):
         first = images[int(other[0])] if len(other) else "all"
         raise GateError(
             f"the exported graph gives another class than PyTorch on {len(other)} of "
-            f"{len(wanted)} {split} images (first {first}; probabilities differ by up to "
-            f"{gap:.2g}). The former bundle stays; evaluate the run again (make evaluate) if its "
-            "members were trained anew"
+            f"{len(trained)} {split} images (first {first}; probabilities differ by up to "
+            f"{gap:.2g}). The former bundle stays; evaluate the run again (scripts/evaluate.py) "
+            "if its members were trained anew"
         )
-    return {"images": len(wanted), "largest_difference": gap, "ties": int(tied.sum())}
+    return {"images": len(trained), "largest_difference": gap, "ties": int(tied.sum())}
 
 
 def check_metrics(
-    found: Mapping[str, Mapping[str, Any]],
-    wanted: Mapping[str, Mapping[str, Any]],
+    exported: Mapping[str, Mapping[str, Any]],
+    trained: Mapping[str, Mapping[str, Any]],
     slack: Mapping[str, Mapping[str, float]],
 ) -> float:
-    """Compare metrics recomputed through the graph with those of ``make evaluate``.
+    """Compare metrics recomputed through the graph with those of ``scripts/evaluate.py``.
 
     Args:
-        found: per model each metric's value.
-        wanted: the same of metrics.json; None or NaN where a metric is undefined.
+        exported: per model each metric's value.
+        trained: the same of metrics.json; None or NaN where a metric is undefined.
         slack: what ties explain, of ``tie_slack``; none where a metric is not named.
 
     Returns:
@@ -82,9 +82,9 @@ def check_metrics(
         GateError: a metric differs by more than the limit.
     """
     largest = 0.0
-    for model, values in wanted.items():
+    for model, values in trained.items():
         for metric, value in values.items():
-            pair = (value, found[model][metric])
+            pair = (value, exported[model][metric])
             before, after = (np.nan if one is None else float(one) for one in pair)
             left_open = slack.get(model, {}).get(metric, 0.0)
             gap = 0.0 if np.isnan(before) and np.isnan(after) else abs(after - before)
@@ -92,8 +92,8 @@ def check_metrics(
             if not gap <= allowed and np.isfinite(allowed):
                 raise GateError(
                     f"{metric} of {model} is {after:.6f} through the exported graph and "
-                    f"{before:.6f} by make evaluate; a difference of {allowed:.1g} is allowed. "
-                    "The former bundle stays; evaluate the run again (make evaluate)"
+                    f"{before:.6f} in metrics.json; a difference of {allowed:.1g} is allowed. "
+                    "The former bundle stays; evaluate the run again (scripts/evaluate.py)"
                 )
             largest = largest if left_open else max(largest, gap)
     return largest
@@ -115,7 +115,7 @@ def tie_slack(
     Returns:
         Metric to slack: infinite for what counts classes where two classes tie on an image.
     """
-    found: dict[str, float] = {}
+    slack: dict[str, float] = {}
     each = []
     for place, label in enumerate(labels):
         scores, positive = probs[:, place], targets == place
@@ -123,17 +123,17 @@ def tie_slack(
         near = np.searchsorted(wrong, right + 2 * PROBS_LIMIT, "right")
         pairs = int((near - np.searchsorted(wrong, right - 2 * PROBS_LIMIT, "left")).sum())
         each.append(pairs / max(len(right) * len(wrong), 1))
-        found[f"auroc for {label}"] = each[-1]
-        found[f"average_precision for {label}"] = pairs / max(len(right), 1)
-    found["macro_auroc"] = float(np.mean(each))
+        slack[f"auroc for {label}"] = each[-1]
+        slack[f"average_precision for {label}"] = pairs / max(len(right), 1)
+    slack["macro_auroc"] = float(np.mean(each))
     # A probability that float32 cannot hold is 0 in the graph, and its logarithm anything.
     if probs[np.arange(len(targets)), targets].min() < FLOAT32_LEAST:
-        found["nll"] = np.inf
+        slack["nll"] = np.inf
     if _ties(probs).any():
-        found |= dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), np.inf)
+        slack |= dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), np.inf)
         counting = ("sensitivity", "specificity", "ppv", "npv", "f1")
-        found |= {f"{metric} for {label}": np.inf for metric in counting for label in labels}
-    return found
+        slack |= {f"{metric} for {label}": np.inf for metric in counting for label in labels}
+    return slack
 
 
 def _ties(probs: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -1,25 +1,115 @@
-"""Write the graph as ONNX. The only module of this room beside ``graph`` that needs torch.
+"""The whole ensemble as one graph, from raw pixels to all that a bundle answers, in torch and ONNX.
 
-B batch, S side of prepared pixels.
+B batch, M members, K classes, C h w last feature layer, S side of prepared pixels, G side of
+the ensemble's map.
 """
 
 import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from cxr.bundle.graph import BundleGraph
 from cxr.bundle.runtimes import INPUT
+from cxr.models.build import Member
+from cxr.models.ensemble import LOGARITHMIC, Ensemble
 
 OPSET = 18
 """Read by onnxruntime since 1.14 and by every OpenVINO that can be installed today."""
 LARGEST_BATCH = 4096
 """Bound that the tracer wants on the batch; the graph itself has none."""
+
+
+GRID_SHARE = 4
+"""The ensemble's map has a cell for so many pixels of the prepared square: finer than any
+member's own map, and next to no work."""
+
+
+class BundleGraph(nn.Module):
+    """Members, temperatures, weights and closed-form Grad-CAM in one forward pass.
+
+    Args:
+        members: per name, in inference mode; their order is the order of outputs.
+        ensemble: of these members; its pool, temperatures and weights.
+        size_px: S.
+    """
+
+    def __init__(self, members: Mapping[str, Member], ensemble: Ensemble, size_px: int) -> None:
+        super().__init__()
+        self.names = tuple(members)
+        self.members = nn.ModuleList(members.values())
+        self.temperatures = [ensemble.temperatures[name] for name in self.names]
+        self.weights = [ensemble.weights[name] for name in self.names]
+        self.pool, self.temperature = ensemble.pool, ensemble.temperature
+        self.grid_px = grid_of(size_px)
+        self.eval()
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what ``forward`` returns."""
+        return output_names(self.names)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return everything that a bundle answers.
+
+        Args:
+            pixels: (B, 1, S, S) uint8.
+
+        Returns:
+            ``probs`` (B, K), ``member_probs`` (B, M, K), ``map_ensemble`` (B, K, G, G), then
+            of each member ``map_<member>`` (B, K, h, w) and ``features_<member>`` (B, C); all
+            float32.
+        """
+        gray = pixels.to(torch.float32) / 255
+        log_probs, maps, features = [], [], []
+        for member, temperature in zip(self.members, self.temperatures, strict=True):
+            assert isinstance(member, Member)
+            layer = member.features(member.prepare(gray))
+            head = member.head
+            pooled = layer.mean(dim=(2, 3))
+            log_probs.append(functional.log_softmax(head(pooled) / temperature, dim=-1))
+            maps.append(functional.conv2d(layer, head.weight[:, :, None, None]).relu())
+            features.append(pooled)
+        each = torch.stack(log_probs, dim=1)
+        probs = functional.softmax(self._pool_logits(each) / self.temperature, dim=-1)
+        own = [part for pair in zip(maps, features, strict=True) for part in pair]
+        return (probs, each.exp(), self._ensemble_map(maps), *own)
+
+    def _pool_logits(self, log_probs: Tensor) -> Tensor:
+        """Return log q (B, K) of (B, M, K), as ``cxr.models.ensemble.pool_logits`` has it."""
+        weights = torch.tensor(self.weights)[None, :, None]
+        if self.pool == LOGARITHMIC:
+            return (weights * log_probs).sum(dim=1)
+        # In logarithms, where a probability that float32 cannot hold still counts.
+        return (weights.clamp_min(torch.finfo(torch.float32).tiny).log() + log_probs).logsumexp(1)
+
+    def _ensemble_map(self, maps: list[Tensor]) -> Tensor:
+        """Return sum_m w_m U(A_m / max A_m), as ``cxr.explain.gradcam.ensemble_cam`` has it."""
+        parts = []
+        tiny = torch.finfo(torch.float32).tiny
+        for weight, cells in zip(self.weights, maps, strict=True):
+            # No map is negative, so where the peak is 0 the quotient is 0 too.
+            scaled = cells / cells.amax(dim=(2, 3), keepdim=True).clamp_min(tiny)
+            side = (self.grid_px, self.grid_px)
+            parts.append(weight * functional.interpolate(scaled, side, mode="bilinear"))
+        return torch.stack(parts).sum(dim=0)
+
+
+def grid_of(size_px: int) -> int:
+    """Return G, the side of the ensemble's map, for prepared squares of side S."""
+    return max(1, -(-size_px // GRID_SHARE))
+
+
+def output_names(members: tuple[str, ...]) -> list[str]:
+    """Return the graph's outputs in order."""
+    own = [f"{kind}_{name}" for name in members for kind in ("map", "features")]
+    return ["probs", "member_probs", "map_ensemble", *own]
 
 
 def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> None:

@@ -1,4 +1,4 @@
-"""The folder that is the model: which files it has, and when it is refused.
+"""The folder that is the model: which files it has, what it is, and when it is refused.
 
 ``bundle.json`` names every file with its SHA-256 and carries the digest of its own content, so
 a bundle in which anything was changed, lost or left half-copied is refused.
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cxr.errors import InputError, MissingInputError
-from cxr.files import current_keys, digest_of, write_json
+from cxr.errors import InputError, MissingInputError, reason_of
+from cxr.files import current_keys, digest_of, leaves_folder, write_json
 
 FORMAT = 2
 """Number of this layout; raised when a reader of an older number would misread it: one of 1
@@ -20,22 +20,13 @@ class. Layouts 1 and 2 are read, and served per class."""
 INFO_FILE = "bundle.json"
 OOD_FILE = "ood.npz"
 CARD_FILE = "MODEL_CARD.md"
-MODEL_FILES = {"float32": "model.onnx", "int8": "model-int8.onnx"}
-"""Graph of each variant; bfloat16 is computed from the float32 one."""
+MODEL_FILE = "model.onnx"
+"""The graph in float32; ``model-int8.onnx`` of version 0.1's bundles is listed and never loaded."""
 REQUIRED = (
-    "labels",
-    "members",
-    "weights",
-    "preprocess",
-    "data",
-    "synthetic",
-    "note",
-    "uncertainty",
-    "models",
-    "files",
-    "fingerprint",
+    *("labels", "members", "weights", "preprocess", "data", "synthetic", "note", "uncertainty"),
+    *("files", "fingerprint"),
 )
-MEND = "export the run again (make export), or copy the whole folder again"
+HINT = "export the run again (scripts/export.py), or copy the whole folder again"
 
 
 class BundleError(InputError):
@@ -57,21 +48,21 @@ def read_info(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(
-            f"{folder} is no bundle: {INFO_FILE} is missing; name the folder that make export wrote"
+            f"{folder} is no bundle: {INFO_FILE} is missing; name the folder that an export wrote"
         ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read ({_line(error)}): {MEND}") from None
+        raise BundleError(f"{path} cannot be read ({reason_of(error)}): {HINT}") from None
     if not isinstance(info, dict) or not isinstance(info.get("format"), int):
-        raise BundleError(f"{path} names no format: {MEND}")
+        raise BundleError(f"{path} names no format: {HINT}")
     if info["format"] > FORMAT:
         raise BundleError(
             f"{folder} has bundle format {info['format']}, this version of cxr reads up to "
             f"{FORMAT}: install a newer cxr"
         )
     if missing := [key for key in REQUIRED if key not in info]:
-        raise BundleError(f"{path} lacks {', '.join(missing)}: {MEND}")
+        raise BundleError(f"{path} lacks {', '.join(missing)}: {HINT}")
     if fingerprint_of(info) != info["fingerprint"]:
-        raise BundleError(f"{path} was changed after the export: {MEND}")
+        raise BundleError(f"{path} was changed after the export: {HINT}")
     return dict(current_keys(info))
 
 
@@ -88,17 +79,19 @@ def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | No
         BundleError: a file has other bytes, or lies outside the folder.
     """
     for name in info["files"] if names is None else names:
-        wanted = info["files"].get(name)
-        if wanted is None or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{folder / INFO_FILE} does not list a file {name!r}: {MEND}")
+        listed = info["files"].get(name)
+        if listed is None or leaves_folder(name):
+            raise BundleError(f"{folder / INFO_FILE} does not list a file {name!r}: {HINT}")
         try:
-            found = file_digest(folder / name)
+            actual = file_digest(folder / name)
         except FileNotFoundError:
-            raise MissingInputError(f"the bundle {folder} lacks {name}: {MEND}") from None
+            raise MissingInputError(f"the bundle {folder} lacks {name}: {HINT}") from None
         except OSError as error:
-            raise BundleError(f"{folder / name} cannot be read ({_line(error)}): {MEND}") from None
-        if found != wanted["sha256"]:
-            raise BundleError(f"{folder / name} was changed after the export: {MEND}")
+            raise BundleError(
+                f"{folder / name} cannot be read ({reason_of(error)}): {HINT}"
+            ) from None
+        if actual != listed["sha256"]:
+            raise BundleError(f"{folder / name} was changed after the export: {HINT}")
 
 
 def file_digest(path: Path) -> str:
@@ -119,10 +112,9 @@ def write_info(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {
-        path.relative_to(folder).as_posix(): {
-            "sha256": file_digest(path),
-            "bytes": path.stat().st_size,
-        }
+        path.relative_to(folder).as_posix(): dict(
+            sha256=file_digest(path), bytes=path.stat().st_size
+        )
         for path in paths
         if path.name != INFO_FILE
     }
@@ -137,5 +129,96 @@ def fingerprint_of(info: Mapping[str, Any]) -> str:
     return digest_of({key: value for key, value in info.items() if key != "fingerprint"})
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+def describe(bundle: Path | str) -> str:
+    """Check a bundle and describe it.
+
+    Args:
+        bundle: its folder.
+
+    Returns:
+        Lines ``name  value``, without a line feed at the end.
+
+    Raises:
+        InputError: no bundle, or one that was changed or is of a newer format.
+    """
+    folder = Path(bundle)
+    info = read_info(folder)
+    check_files(folder, info)
+    rows = _summary(info)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    size = sum(entry["bytes"] for entry in info["files"].values())
+    preprocess = info["preprocess"]
+    weights = [f"{name} {info['weights'][name]:.2f}" for name in info["members"]]
+    return [
+        ("bundle", f"{info['data']['name']}/{info['run']}, format {info['format']}"),
+        ("fingerprint", info["fingerprint"]),
+        ("data", info["data"]["fingerprint"]),
+        ("classes", ", ".join(info["labels"])),
+        ("members", ", ".join(weights)),
+        ("input", f"{preprocess['size_px']} px, {preprocess['fit']}"),
+        *[
+            (f"sets {name}", _sets(info, float(name)))
+            for name in info["uncertainty"]["conformal"]["levels"]
+        ],
+        ("referral", f"below {info['uncertainty']['referral']['threshold']:.3f}"),
+        ("test", _tests(info["test"])),
+        ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
+        ("exported", str(info["environment"]["time_utc"])),
+        ("note", info["note"]),
+    ]
+
+
+def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:
+    """Return how often sets of a level held the true class on test, by class.
+
+    Args:
+        info: content of ``bundle.json``.
+        level: of the prediction sets.
+
+    Returns:
+        Label to ``value``, ``low``, ``high``, ``images``, ``patients``; empty where it was not
+        measured for these sets, as in every bundle of version 0.1.
+    """
+    test = info.get("test")
+    sets = test.get("prediction_sets") if isinstance(test, Mapping) else None
+    if not isinstance(sets, Mapping) or f"{level:g}" not in sets:
+        return {}
+    return dict(sets[f"{level:g}"]["per_class"])
+
+
+def promise_words(share: Mapping[str, Any], level: float) -> str:
+    """Tell whether a class is covered as promised: ``kept``, ``within chance`` or ``short``."""
+    if share["value"] >= level:
+        return "kept"
+    return "short" if share["high"] < level else "within chance"
+
+
+def _sets(info: Mapping[str, Any], level: float) -> str:
+    shares = [
+        f"{label} {share['value']:.3f} ({_limits(share)}, {share['patients']} patients, "
+        f"{promise_words(share, level)})"
+        for label, share in set_coverage(info, level).items()
+    ]
+    return f"per class; on test {', '.join(shares) or 'not measured'}"
+
+
+def _tests(test: Any) -> str:
+    if isinstance(test, str):
+        return test
+    shown = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_auroc": "AUROC"}
+    scores = [(head, test["ensemble"][key]) for key, head in shown.items()]
+    words = [f"{head} {score['value']:.3f} ({_limits(score)})" for head, score in scores]
+    return f"{test['n']} images: {', '.join(words)}"
+
+
+def _limits(entry: Mapping[str, Any]) -> str:
+    limits = (entry["low"], entry["high"])
+    return " to ".join("undefined" if limit is None else f"{limit:.3f}" for limit in limits)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": file_digest(path), "bytes": path.stat().st_size}

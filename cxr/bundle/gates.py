@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from cxr.bundle.compare import PROBS_LIMIT, GateError, largest_gap
-from cxr.bundle.graph import grid_of
+from cxr.bundle.export import grid_of
 from cxr.bundle.runtimes import Arrays, Runtime
 from cxr.explain.gradcam import closed_form_cam, ensemble_cam
 from cxr.models.build import Member
@@ -63,11 +63,11 @@ def check_outputs(
         real = pixels[np.arange(batch) % len(pixels)]
         noise = rng.integers(0, 256, real.shape, np.uint8)
         for kind, images in (("real", real), ("random", noise)):
-            wanted = _answers(members, ensemble, images)
-            roundings = _gaps(wanted, _answers(exact_members, ensemble, images))
-            found = _exported(runtime, list(members), images)
-            gaps = _gaps(found, wanted)
-            gaps["maps"] = max(gaps["maps"], _ensemble_gap(found, ensemble, images))
+            trained = _answers(members, ensemble, images)
+            roundings = _gaps(trained, _answers(exact_members, ensemble, images))
+            exported = _exported(runtime, list(members), images)
+            gaps = _gaps(exported, trained)
+            gaps["maps"] = max(gaps["maps"], _ensemble_gap(exported, ensemble, images))
             for name, gap in gaps.items():
                 allowed = max(limits[name], ROUNDINGS * roundings[name])
                 # A NaN is refused too.
@@ -77,18 +77,18 @@ def check_outputs(
                         f"pixels at a batch of {batch}; {allowed:.1g} is allowed. The former "
                         "bundle stays; try another version of torch or onnxscript"
                     )
-                kept = worst[name]
-                kept["largest_difference"] = max(kept["largest_difference"], gap)
-                kept["pytorch_rounding"] = max(kept["pytorch_rounding"], roundings[name])
-    for name, kept in worst.items():
-        if kept["largest_difference"] > limits[name]:
+                entry = worst[name]
+                entry["largest_difference"] = max(entry["largest_difference"], gap)
+                entry["pytorch_rounding"] = max(entry["pytorch_rounding"], roundings[name])
+    for name, entry in worst.items():
+        if entry["largest_difference"] > limits[name]:
             log.warning(
                 "the exported %s differ from PyTorch's by up to %.1g, and PyTorch's own are exact "
                 "to %.1g only: hardly trained networks are so; train longer, or from pretrained "
                 "weights",
                 name,
-                kept["largest_difference"],
-                kept["pytorch_rounding"],
+                entry["largest_difference"],
+                entry["pytorch_rounding"],
             )
     return worst
 
@@ -116,23 +116,23 @@ def _exported(
     """Return what the graph answers, in the same order; its ensemble's map comes last."""
     maps, features = ([f"{kind}_{name}" for name in members] for kind in ("map", "features"))
     names = ["probs", "member_probs", *maps, *features, "map_ensemble"]
-    found = runtime.run(images[:, None], names)
+    arrays = runtime.run(images[:, None], names)
     return {
-        "probs": [found["probs"], found["member_probs"]],
-        "maps": [found[name] for name in [*maps, "map_ensemble"]],
-        "features": [found[name] for name in features],
+        "probs": [arrays["probs"], arrays["member_probs"]],
+        "maps": [arrays[name] for name in [*maps, "map_ensemble"]],
+        "features": [arrays[name] for name in features],
     }
 
 
 def _gaps(
-    found: Mapping[str, Sequence[NDArray[np.floating]]],
-    wanted: Mapping[str, Sequence[NDArray[np.floating]]],
+    exported: Mapping[str, Sequence[NDArray[np.floating]]],
+    trained: Mapping[str, Sequence[NDArray[np.floating]]],
 ) -> dict[str, float]:
     """Return the largest difference of each kind, in the units of its limit."""
-    gaps = dict.fromkeys(wanted, 0.0)
-    for kind, values in wanted.items():
+    gaps = dict.fromkeys(trained, 0.0)
+    for kind, values in trained.items():
         # The graph's maps have the ensemble's behind them, which _ensemble_gap compares.
-        for one, other in zip(found[kind], values, strict=False):
+        for one, other in zip(exported[kind], values, strict=False):
             largest = float(np.abs(other).max())
             unit = {"probs": 1.0, "maps": max(largest, 1.0)}.get(kind, largest)
             gaps[kind] = float(np.maximum(gaps[kind], largest_gap(one, other) / unit))
@@ -140,7 +140,7 @@ def _gaps(
 
 
 def _ensemble_gap(
-    found: Mapping[str, Sequence[NDArray[np.floating]]],
+    exported: Mapping[str, Sequence[NDArray[np.floating]]],
     ensemble: Ensemble,
     images: NDArray[np.uint8],
 ) -> float:
@@ -149,7 +149,7 @@ def _ensemble_gap(
     Not of PyTorch's own: a map that is all but 0 is divided by its maximum, and so would turn
     a rounding error into any difference at all.
     """
-    *own, together = found["maps"]
+    *own, together = exported["maps"]
     side = grid_of(images.shape[-1])
     gaps = []
     for place in range(len(ensemble.labels)):

@@ -9,15 +9,11 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from cxr.errors import InputError, MissingInputError
-from cxr.imaging.read import SUFFIXES
-
-DICOM_SUFFIXES = (".dcm", ".dicom")
-_MAGIC_AT, _MAGIC = 128, b"DICM"
-"""Where a DICOM file says that it is one; such trees often give their files no ending.
-Source: DICOM PS3.10, section 7.1."""
+from cxr.files import leaves_folder
+from cxr.imaging.read import is_image_file
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ class ImageFile:
         except OSError:
             state = "missing"
         place = os.fsencode(os.path.abspath(self.path))
-        found = hashlib.blake2b(place + b"\0" + state.encode(), digest_size=8)
-        return int.from_bytes(found.digest(), "big")
+        state_hash = hashlib.blake2b(place + b"\0" + state.encode(), digest_size=8)
+        return int.from_bytes(state_hash.digest(), "big")
 
 
 def find_images(sources: Sequence[str]) -> Iterator[ImageFile]:
@@ -88,13 +84,13 @@ def _paths(source: str) -> Iterator[Path]:
             f"there is no {source}: give an image, a folder, a pattern in quotes such as "
             "'images/**/*.dcm', or a manifest.csv"
         )
-    found = False
+    matched = False
     for match in sorted(glob.iglob(source, recursive=True)):
         # A pattern with ** names folders too, whose images it names itself.
         if not ("**" in source and os.path.isdir(match)):
-            found = True
+            matched = True
             yield Path(match)
-    if not found:
+    if not matched:
         raise MissingInputError(f"nothing matches the pattern {source}: mend it")
 
 
@@ -103,23 +99,8 @@ def _in_folder(folder: Path) -> Iterator[ImageFile]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(place, name)
-            if not name.startswith(".") and _is_image(path):
+            if is_image_file(path):
                 yield ImageFile(path, path.as_posix())
-
-
-def _is_image(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES or suffix in DICOM_SUFFIXES:
-        return True
-    # DICOM names are often numbers with dots, whose last one then looks like an ending.
-    if suffix.strip(".").isdigit() or not suffix:
-        try:
-            with path.open("rb") as file:
-                file.seek(_MAGIC_AT)
-                return file.read(len(_MAGIC)) == _MAGIC and path.name != "DICOMDIR"
-        except OSError:
-            return False
-    return False
 
 
 def _in_manifest(path: Path) -> Iterator[ImageFile]:
@@ -133,15 +114,9 @@ def _in_manifest(path: Path) -> Iterator[ImageFile]:
                 )
             for row in rows:
                 name = row["image"] or ""
-                if _leaves(name):
+                if not name or leaves_folder(name):
                     yield ImageFile(path, name, f"{name!r} is no path inside the folder of {path}")
                 else:
                     yield ImageFile(path.parent / name, (path.parent / name).as_posix())
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as CSV in UTF-8 ({error})") from None
-
-
-def _leaves(name: str) -> bool:
-    """Tell whether a manifest's path is empty, absolute or climbs out of its folder."""
-    windows = PureWindowsPath(name)
-    return not name or bool(windows.anchor) or ".." in (*PurePosixPath(name).parts, *windows.parts)

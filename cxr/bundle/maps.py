@@ -1,13 +1,15 @@
-"""Heat maps at an image's own size, and their overlay, in numpy alone.
+"""Heat maps at an image's own size, their overlay, and the strip of words below it.
 
 K classes, h w last feature layer of a member, H W pixels of the image as read.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from cxr.errors import InputError
 from cxr.imaging.preprocess import PreprocessSpec
@@ -16,31 +18,18 @@ ENSEMBLE = "ensemble"
 OPACITY = 0.5
 """Of an overlay where the map is 1."""
 OPACITY_POWER = 0.7
-"""Opacity rises as this power of the map, as in the figures of ``make explain``."""
+"""Opacity rises as this power of the map, as in the plots of ``scripts/explain.py``."""
 INFERNO = (
-    "000004",
-    "0A0722",
-    "1E0C45",
-    "380962",
-    "510E6C",
-    "69166E",
-    "801F6C",
-    "982766",
-    "B0315B",
-    "C63D4D",
-    "D94D3D",
-    "E9612B",
-    "F47918",
-    "FA9407",
-    "FCB014",
-    "F8CD37",
-    "F2EA69",
-    "FCFFA4",
+    "000004 0A0722 1E0C45 380962 510E6C 69166E 801F6C 982766 B0315B "
+    "C63D4D D94D3D E9612B F47918 FA9407 FCB014 F8CD37 F2EA69 FCFFA4"
 )
 """Every fifteenth colour of matplotlib's inferno (van der Walt and Smith 2015, CC0), which rises
 in lightness throughout; between them colours are interpolated, off by at most 5 of 255."""
 DARKEST = 0.15
 """Share of the colour map that is left out at its dark end: invisible on an image."""
+
+INK, PAPER = (235, 238, 242), (16, 20, 25)
+"""Of the strip of words."""
 
 Floats = NDArray[np.float32]
 
@@ -162,10 +151,41 @@ def overlay(image: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray
 
 def heat_colours() -> Floats:
     """Return the colour map of activation, (256, 3) float32, 0 to 255, from 0 to 1."""
-    anchors = np.array([list(bytes.fromhex(code)) for code in INFERNO], np.float32)
+    anchors = np.array([*bytes.fromhex(INFERNO)], np.float32).reshape(-1, 3)
     places = np.linspace(DARKEST, 1, 256) * (len(anchors) - 1)
     columns = [np.interp(places, np.arange(len(anchors)), channel) for channel in anchors.T]
     return np.asarray(np.stack(columns, axis=1), np.float32)
+
+
+def colour_layer(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a map (h, w) uint8 as colours (h, w, 4), transparent where nothing is active."""
+    alpha = 255 * np.linspace(0, 1, 256) ** OPACITY_POWER
+    table = np.rint(np.column_stack([heat_colours(), alpha])).astype(np.uint8)
+    return np.asarray(table[values])
+
+
+def captioned(pixels: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
+    """Add a strip with lines of words below a picture.
+
+    Args:
+        pixels: (H, W) or (H, W, 3) uint8.
+        lines: what it says, whole: a small picture's strip is as wide as its words.
+
+    Returns:
+        (H + strip, W or wider, 3) uint8.
+    """
+    picture = Image.fromarray(pixels).convert("RGB")
+    size = max(13, picture.width // 48)
+    font = ImageFont.load_default(size)
+    width = max(picture.width, *(math.ceil(font.getlength(line) + size) for line in lines))
+    strip = round(size * (1.45 * len(lines) + 0.8))
+    sheet = Image.new("RGB", (width, picture.height + strip), PAPER)
+    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(lines):
+        place = (size // 2, picture.height + round(size * (0.4 + 1.45 * row)))
+        draw.text(place, line, fill=INK, font=font)
+    return np.asarray(sheet)
 
 
 def _interpolation(n_out: int, n_in: int, extent: float, start: float) -> Floats:

@@ -3,9 +3,11 @@
 H W pixels of an image as read.
 """
 
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +57,12 @@ class Prediction:
     note: str
     warnings: tuple[str, ...] = ()
 
+    @property
+    def film(self) -> NDArray[np.uint8]:
+        """Return ``image`` under the name that version 0.1 gave it."""
+        warnings.warn("Prediction.film is now Prediction.image", DeprecationWarning, stacklevel=2)
+        return self.image
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without pixels; an undefined score is None."""
         return {
@@ -71,6 +79,21 @@ class Prediction:
             "warnings": list(self.warnings),
             "note": self.note,
         }
+
+
+class PredictorLike(Protocol):
+    """What the command and the server need of ``cxr.Predictor``."""
+
+    labels: tuple[str, ...]
+    members: tuple[str, ...]
+    info: dict[str, Any]
+    fingerprint: str
+    note: str
+
+    def predict_each(
+        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
+    ) -> Iterator[Any]:
+        """Yield a Prediction, or the InputError of a bad image, for each."""
 
 
 @dataclass(frozen=True, eq=False)

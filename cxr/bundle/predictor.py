@@ -3,7 +3,7 @@
 B batch, M members, K classes, H W pixels of an image as read, S side of the prepared square.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast, overload
@@ -11,10 +11,10 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.bundle.format import OOD_FILE, check_files, read_info
+from cxr.bundle.format import MODEL_FILE, OOD_FILE, check_files, read_info
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.prediction import Image, Prediction, ReadImage, is_single, prepare_input
-from cxr.bundle.runtimes import Arrays, check_runtime, open_runtime
+from cxr.bundle.runtimes import Arrays, open_runtime
 from cxr.errors import InputError
 from cxr.imaging.preprocess import PreprocessSpec, to_square
 from cxr.reliability.conformal import (
@@ -36,10 +36,10 @@ class Predictor:
     """A bundle, ready to predict from any number of threads.
 
     Args:
-        bundle: folder that ``make export`` wrote.
+        bundle: folder that ``scripts/export.py`` wrote.
         runtime: ``onnxruntime``, or ``openvino`` where it is installed.
         threads: processor threads of one prediction; 0 takes every processor.
-        variant: ``float32``, ``int8`` where the bundle has it, or ``bfloat16`` with openvino.
+        variant: of version 0.1; only ``float32`` is left of it.
 
     Attributes:
         labels: the K class names.
@@ -50,8 +50,8 @@ class Predictor:
 
     Raises:
         MissingInputError: no bundle, or a file of it is missing.
-        InputError: a bundle that was changed or is of a newer format, or an unknown runtime
-            or variant.
+        InputError: a bundle that was changed or is of a newer format, an unknown runtime, or
+            another variant.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Predictor:
         variant: str = "float32",
     ) -> None:
         folder = Path(bundle)
+        refuse_variant(variant)
         self.info: dict[str, Any] = read_info(folder)
-        model = _model_file(self.info, runtime, variant)
         check_files(folder, self.info)
         self.labels: tuple[str, ...] = tuple(self.info["labels"])
         self.members: tuple[str, ...] = tuple(self.info["members"])
@@ -74,9 +74,7 @@ class Predictor:
         self._referral = referral_threshold(self.info["uncertainty"])
         # Too few training images give no reference; bundle.json then says so.
         self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
-        self._runtime = open_runtime(
-            folder / model, runtime=runtime, variant=variant, threads=threads
-        )
+        self._runtime = open_runtime(folder / MODEL_FILE, runtime=runtime, threads=threads)
 
     # A str is a sequence of str too; it is taken for a path.
     @overload
@@ -102,30 +100,30 @@ class Predictor:
         maps: bool = False,
         names: Iterable[str] | str | None = None,
     ) -> Prediction | list[Prediction]:
-        """Predict one radiograph, or several.
+        """Predict one image, or several.
 
         Args:
             images: a path, bytes or gray pixels (H, W) uint8 or uint16; or a sequence of them.
             level: coverage of the prediction set in each class; one of those that the bundle was
                 fitted for.
             maps: whether to offer heat maps.
-            names: what radiographs are called in results and errors; paths by default.
+            names: what images are called in results and errors; paths by default.
 
         Returns:
             A ``Prediction``, or a list of them where a sequence was given.
 
         Raises:
-            InputError: a radiograph that cannot be read, or a level that was not fitted.
+            InputError: an image that cannot be read, or a level that was not fitted.
         """
         single = is_single(images)
-        radiographs = cast(Iterable[Image], [images] if single else images)
+        several = cast(Iterable[Image], [images] if single else images)
         named = [names] if isinstance(names, str) else names
-        found: list[Prediction] = []
-        for answer in self.predict_each(radiographs, level=level, maps=maps, names=named):
+        predictions: list[Prediction] = []
+        for answer in self.predict_each(several, level=level, maps=maps, names=named):
             if isinstance(answer, InputError):
                 raise answer
-            found.append(answer)
-        return found[0] if single else found
+            predictions.append(answer)
+        return predictions[0] if single else predictions
 
     def predict_each(
         self,
@@ -135,7 +133,7 @@ class Predictor:
         maps: bool = False,
         names: Iterable[str] | None = None,
     ) -> Iterator[Prediction | InputError]:
-        """Predict radiographs one after the other; a bad one yields its error and stops nothing.
+        """Predict images one after the other; a bad one yields its error and stops nothing.
 
         Images are pulled and predicted a few at a time, so any number takes constant memory.
 
@@ -143,10 +141,10 @@ class Predictor:
             images: paths, bytes or gray pixels.
             level: coverage of the prediction sets.
             maps: whether to offer heat maps.
-            names: what each radiograph is called.
+            names: what each image is called.
 
         Yields:
-            A prediction, or the error of a radiograph that cannot be read, in order.
+            A prediction, or the error of an image that cannot be read, in order.
 
         Raises:
             InputError: a level that was not fitted.
@@ -155,20 +153,20 @@ class Predictor:
         called = iter(names) if names is not None else None
         todo = iter(images)
         while batch := list(islice(todo, BATCH)):
-            read = [prepare_input(image, next(called, None) if called else None) for image in batch]
-            good = [radiograph for radiograph in read if isinstance(radiograph, ReadImage)]
+            read = [prepare_input(one, next(called, None) if called else None) for one in batch]
+            good = [image for image in read if isinstance(image, ReadImage)]
             answers = iter(self._predict(good, level, thresholds, maps) if good else [])
-            for radiograph in read:
-                yield radiograph if isinstance(radiograph, InputError) else next(answers)
+            for image in read:
+                yield image if isinstance(image, InputError) else next(answers)
 
     def _predict(
         self, images: Sequence[ReadImage], level: float, thresholds: Sequence[Threshold], maps: bool
     ) -> list[Prediction]:
         squares = np.stack([to_square(image.pixels, self._spec) for image in images])[:, None]
-        wanted = ["probs", "member_probs"]
-        wanted += [f"map_{name}" for name in self.members] if maps else []
-        wanted += [f"features_{name}" for name in self.members] if self._ood else []
-        arrays = self._runtime.run(squares, wanted)
+        outputs = ["probs", "member_probs"]
+        outputs += [f"map_{name}" for name in self.members] if maps else []
+        outputs += [f"features_{name}" for name in self.members] if self._ood else []
+        arrays = self._runtime.run(squares, outputs)
         probs = np.asarray(arrays["probs"], np.float64)
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
@@ -215,11 +213,9 @@ class Predictor:
         return HeatMaps(self.labels, members, self.info["weights"], image.pixels, self._spec)
 
 
-def _model_file(info: Mapping[str, Any], runtime: str, variant: str) -> str:
-    """Return the file of a variant, or refuse one that the bundle lacks."""
-    name = check_runtime(runtime, variant)
-    if name not in info["files"]:
-        reason = info["models"].get(variant, {}).get("reason")
-        why = f" (it {reason})" if reason else ""
-        raise InputError(f"the bundle has no {variant} variant{why}: take variant='float32'")
-    return name
+def refuse_variant(variant: str) -> None:
+    """Raise InputError for a variant of version 0.1 that no bundle has any more."""
+    if variant != "float32":
+        raise InputError(
+            f"variant is {variant!r}: variants of 8 bits and bfloat16 are gone; leave it out"
+        )

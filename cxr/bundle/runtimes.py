@@ -5,21 +5,17 @@ B batch, S side of the prepared square.
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.bundle.format import MODEL_FILES, BundleError
-from cxr.errors import InputError
+from cxr.bundle.format import BundleError
+from cxr.errors import InputError, reason_of
 
-RUNTIMES: Mapping[str, tuple[str, ...]] = {
-    "onnxruntime": ("float32", "int8"),
-    "openvino": ("float32", "bfloat16", "int8"),
-}
-"""Variants that each runtime offers."""
+RUNTIMES = ("onnxruntime", "openvino")
 INPUT = "pixels"
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,41 +29,24 @@ class Runtime(Protocol):
         ...
 
 
-def check_runtime(runtime: str, variant: str) -> str:
-    """Return the file of a variant.
-
-    Raises:
-        InputError: an unknown runtime, or a variant that it does not offer.
-    """
-    if runtime not in RUNTIMES:
-        raise InputError(f"runtime is {runtime!r}: allowed are {', '.join(RUNTIMES)}")
-    if variant not in RUNTIMES[runtime]:
-        raise InputError(
-            f"variant is {variant!r}: with {runtime} allowed are {', '.join(RUNTIMES[runtime])}"
-        )
-    return MODEL_FILES.get(variant, MODEL_FILES["float32"])
-
-
-def open_runtime(path: Path, *, runtime: str, variant: str, threads: int = 0) -> Runtime:
+def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> Runtime:
     """Load a graph.
 
     Args:
         path: of the ONNX file.
         runtime: onnxruntime or openvino.
-        variant: float32, bfloat16 (openvino) or int8.
         threads: processor threads of one prediction; 0 takes every processor allowed to us.
 
     Raises:
-        InputError: the runtime is not installed, or threads is negative.
+        InputError: the runtime is unknown or not installed, or threads is negative.
         BundleError: a file that the runtime cannot load.
     """
+    if runtime not in RUNTIMES:
+        raise InputError(f"runtime is {runtime!r}: allowed are {', '.join(RUNTIMES)}")
     if threads < 0:
         raise InputError(f"threads is {threads}: allowed are 0 (every processor) and above")
-    threads = threads or _processors()
-    check_runtime(runtime, variant)
-    if runtime == "openvino":
-        return _OpenVino(path, variant, threads)
-    return _OnnxRuntime(path, threads)
+    kind = _OpenVino if runtime == "openvino" else _OnnxRuntime
+    return kind(path, threads or _processors())
 
 
 class _OnnxRuntime:
@@ -88,15 +67,15 @@ class _OnnxRuntime:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own classes have no common ancestor
-            raise BundleError(f"onnxruntime cannot load {path} ({_line(error)})") from None
+            raise BundleError(f"onnxruntime cannot load {path} ({reason_of(error)})") from None
 
     def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
-        found = self._session.run(list(outputs), {INPUT: pixels})
-        return dict(zip(outputs, found, strict=True))
+        arrays = self._session.run(list(outputs), {INPUT: pixels})
+        return dict(zip(outputs, arrays, strict=True))
 
 
 class _OpenVino:
-    def __init__(self, path: Path, variant: str, threads: int) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         try:
             import openvino
         except ImportError:
@@ -104,19 +83,13 @@ class _OpenVino:
                 "runtime is 'openvino', which is not installed: pip install 'cxr[openvino]', or "
                 "take runtime='onnxruntime'"
             ) from None
-        precision = "bf16" if variant == "bfloat16" else "f32"
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
             self._model = openvino.Core().compile_model(
-                str(path),
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": precision,
-                    "INFERENCE_NUM_THREADS": threads,
-                    "PERFORMANCE_HINT": "LATENCY",
-                },
+                str(path), "CPU", {**hints, "INFERENCE_NUM_THREADS": threads}
             )
         except RuntimeError as error:
-            raise BundleError(f"openvino cannot load {path} ({_line(error)})") from None
+            raise BundleError(f"openvino cannot load {path} ({reason_of(error)})") from None
         # A request holds the results of one run, so each thread has its own.
         self._local = threading.local()
 
@@ -133,7 +106,3 @@ def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,12 +1,11 @@
 """Perceptual hashes of images, and the search for near ones.
 
-Chest images all look alike, so that hashes only propose pairs, and ``overlay`` decides.
+Chest images all look alike, so that hashes only propose pairs, and ``superposition`` decides.
 N images, S side of their squares, P pairs.
 """
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,10 @@ MAX_PAIRS = 50_000_000
 """Beyond this many pairs (800 MB) the hashes tell nothing apart."""
 BLOCK_PAIRS = 1 << 21
 """Pairs compared at once, which bounds memory at some 100 MB."""
-_MAX_KEY_BITS = 24
+MAX_NUMPY_IMAGES = 2_000
+"""Up to here numpy compares all hashes in the time that faiss takes to be imported, 0.1 s."""
+_FAISS_RESULTS = 1 << 25
+"""Most that one search may find, 400 MB: of blank images each has all as neighbours."""
 
 
 def orient(images: NDArray[Any], index: int) -> NDArray[Any]:
@@ -71,11 +73,9 @@ def perceptual_hashes(
 
 
 def near_pairs(hashes: NDArray[np.uint64], *, max_distance: int) -> NDArray[np.int64]:
-    """Find the pairs whose hashes differ in few bits, whichever way one image is turned.
+    """Find the pairs whose hashes differ in few bits, whichever way one image is rotated.
 
-    By the pigeonhole principle, hashes cut into m chunks that differ in at most d bits agree
-    in m - d chunks: for each choice of m - d chunks, images are bucketed by these bits, and
-    only images of a bucket are compared. m grows with N, so that buckets stay small.
+    Each hash is compared with each: by numpy where they are few, by faiss beyond.
 
     Args:
         hashes: (N, 8) uint64, column 0 the image as it is.
@@ -87,33 +87,64 @@ def near_pairs(hashes: NDArray[np.uint64], *, max_distance: int) -> NDArray[np.i
 
     Raises:
         InputError: ``max_distance`` out of range, or more than ``MAX_PAIRS`` pairs.
-
-    Source: Norouzi, Punjani, Fleet 2012, Fast search in Hamming space with multi-index
-    hashing, with several chunks per key.
     """
     if not 0 <= max_distance <= 12:
         raise InputError(f"max_distance is {max_distance}: allowed are 0 to 12 bits")
     count = len(hashes)
-    if count < 2:
-        return np.empty((0, 2), np.int64)
-    chunks, agreeing = _choose_chunks(count, max_distance)
-    turned = np.ascontiguousarray(hashes.T).ravel()
-    codes = [_code(turned, bits) for bits in _chunk_bits(hashes[:, 0], chunks)]
-    found = np.empty(0, np.int64)
+    search = _search_numpy if count <= MAX_NUMPY_IMAGES else _search_faiss
+    keys = np.empty(0, np.int64)
     fresh: list[NDArray[np.int64]] = []
-    for chosen in itertools.combinations(codes, agreeing):
-        keys = _join(chosen, HASH_BITS // chunks + 1)
-        for first, second in _same_bucket(keys[:count], keys):
-            close = np.bitwise_count(turned[first] ^ turned[second]) <= max_distance
-            one, other = first[close], second[close] % count
-            one, other = np.minimum(one, other), np.maximum(one, other)
-            fresh.append((one * count + other)[one < other])
-            if sum(map(len, fresh)) > len(found) + BLOCK_PAIRS:
-                found, fresh = np.unique(np.concatenate([found, *fresh])), []
-                _check_pair_count(len(found), max_distance)
-    found = np.unique(np.concatenate([found, *fresh]))
-    _check_pair_count(len(found), max_distance)
-    return np.stack([found // count, found % count], axis=1)
+    for rows, others in search(np.ascontiguousarray(hashes), max_distance):
+        first, second = np.minimum(rows, others), np.maximum(rows, others)
+        fresh.append((first * count + second)[first < second])
+        if sum(map(len, fresh)) > len(keys) + BLOCK_PAIRS:
+            keys, fresh = np.unique(np.concatenate([keys, *fresh])), []
+            _check_pair_count(len(keys), max_distance)
+    keys = np.unique(np.concatenate([keys, *fresh]))
+    _check_pair_count(len(keys), max_distance)
+    return np.stack(np.divmod(keys, max(count, 1)), axis=1)
+
+
+def _search_numpy(
+    hashes: NDArray[np.uint64], max_distance: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield rows, and the images as they are that lie near one of each row's columns."""
+    step = max(1, BLOCK_PAIRS // max(hashes.size, 1))
+    for start in range(0, len(hashes), step):
+        distances = np.bitwise_count(hashes[start : start + step, :, None] ^ hashes[:, 0])
+        rows, others = np.nonzero((distances <= max_distance).any(axis=1))
+        yield start + rows, others
+
+
+def _search_faiss(
+    hashes: NDArray[np.uint64], max_distance: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Do what ``_search_numpy`` does; where several columns are near, a pair comes several times.
+
+    Exact: faiss-cpu (MIT), IndexBinaryFlat. Its buckets (IndexBinaryMultiHash) took 1.4 times as
+    long on 200,000 hashes of images.
+    """
+    # Imported here: few sets are so large, and it starts threads of its own beside torch's.
+    import faiss
+
+    index = faiss.IndexBinaryFlat(HASH_BITS)
+    index.add(np.ascontiguousarray(hashes[:, 0]).view(np.uint8).reshape(-1, HASH_BITS // 8))
+    step = max(1, _FAISS_RESULTS // hashes.size)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(min(threads, os.cpu_count() or 1))
+    try:
+        for start in range(0, len(hashes), step):
+            queries = hashes[start : start + step].reshape(-1).view(np.uint8)
+            # faiss finds what lies below the radius.
+            limits, _, others = index.range_search(
+                queries.reshape(-1, HASH_BITS // 8), max_distance + 1
+            )
+            ends = np.asarray(limits, np.int64)
+            near = ends[1:] - ends[:-1]
+            rows = start + np.repeat(np.arange(len(near)) // len(ORIENTATIONS), near)
+            yield rows, others
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _check_pair_count(pairs: int, max_distance: int) -> None:
@@ -122,65 +153,3 @@ def _check_pair_count(pairs: int, max_distance: int) -> None:
             f"over {MAX_PAIRS:,} pairs of images lie within {max_distance} bits: most images "
             "look the same; remove blank ones, or use data.near_duplicates=false"
         )
-
-
-def _choose_chunks(count: int, max_distance: int) -> tuple[int, int]:
-    """Return the number of chunks and how many must agree, by least expected work."""
-    best, choice = math.inf, (0, 0)
-    for agreeing in range(1, 6):
-        chunks = max_distance + agreeing
-        tables = math.comb(chunks, agreeing)
-        key_bits = min(HASH_BITS * agreeing / chunks, _MAX_KEY_BITS)
-        # Images share bits: by measurement a fifth of the bits tell nothing.
-        compared = 8 * count**2 / 2 ** (0.8 * key_bits)
-        work = tables * (8 * count + 2**key_bits + 2 * compared)
-        if work < best:
-            best, choice = work, (chunks, agreeing)
-    return choice
-
-
-def _chunk_bits(upright: NDArray[np.uint64], chunks: int) -> list[NDArray[np.int64]]:
-    """Deal the bits to chunks, the most telling first, so that no chunk is uninformative."""
-    bits = np.arange(HASH_BITS)
-    share = np.array([((upright >> np.uint64(bit)) & np.uint64(1)).mean() for bit in bits])
-    order = np.argsort(np.abs(share - 0.5), kind="stable")
-    return [order[chunk::chunks] for chunk in range(chunks)]
-
-
-def _code(hashes: NDArray[np.uint64], bits: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Gather the chosen bits of each hash in a small number."""
-    code = np.zeros(len(hashes), np.uint64)
-    for place, bit in enumerate(bits[:_MAX_KEY_BITS]):
-        code |= ((hashes >> np.uint64(bit)) & np.uint64(1)) << np.uint64(place)
-    return code.astype(np.uint32)
-
-
-def _join(codes: Sequence[NDArray[np.uint32]], width: int) -> NDArray[np.uint32]:
-    """Join chunks to one key; bits beyond the limit only widen the buckets, so they go."""
-    key = codes[0].copy()
-    for place, code in enumerate(codes[1:], start=1):
-        if place * width < _MAX_KEY_BITS:
-            key |= code << np.uint32(place * width)
-    return key & np.uint32(2**_MAX_KEY_BITS - 1)
-
-
-def _same_bucket(
-    keys: NDArray[np.uint32], asked: NDArray[np.uint32]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield blocks of positions (in keys, in asked) with equal keys."""
-    order = np.argsort(keys, kind="stable")
-    sizes = np.bincount(keys, minlength=max(int(asked.max()), int(keys.max())) + 1)
-    starts = np.cumsum(sizes) - sizes
-    members = sizes[asked]
-    hits = np.flatnonzero(members)
-    members = members[hits]
-    ends = np.cumsum(members)
-    done = 0
-    while done < len(hits):
-        before = int(ends[done - 1]) if done else 0
-        last = max(done + 1, int(np.searchsorted(ends, before + BLOCK_PAIRS, side="right")))
-        many = members[done:last]
-        offset = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-        second = np.repeat(hits[done:last], many)
-        yield order[np.repeat(starts[asked[hits[done:last]]], many) + offset], second
-        done = last

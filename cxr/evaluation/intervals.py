@@ -59,7 +59,7 @@ def share_interval(hits: ArrayLike, groups: ArrayLike) -> Interval:
 
 
 def wilson_interval(share: float, count: float, confidence: float = CONFIDENCE) -> Interval:
-    """Return Wilson's interval of a share of so many independent answers, which need not be whole.
+    """Return Wilson's interval of a share of ``count`` (not always whole) answers.
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22:209-212.
     """

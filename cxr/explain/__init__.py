@@ -1,1 +1,1 @@
-"""Where a network looks: class activation maps, the pointing game, and figures of both."""
+"""Where a network looks: class activation maps, the pointing game, and plots of both."""

@@ -96,7 +96,7 @@ def draw_maps(
     Args:
         image: (S, S) uint8.
         maps: head of the panel to (S, S) float32, 0 to 1.
-        title: of the figure.
+        title: of the plot.
         note: what the image is.
         lesion: (S, S) bool, outlined if given.
         columns: panels in a row.

@@ -80,19 +80,3 @@ def to_square(radiograph: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np
     small = image.resize((width, height), Image.Resampling.BILINEAR)
     square.paste(small, ((side - width) // 2, (side - height) // 2))
     return np.asarray(square)
-
-
-def normalise(pixels: NDArray[np.uint8], member: MemberInput) -> NDArray[np.float32]:
-    """Scale gray pixels to 0..1, repeat them to three channels, subtract mean, divide by std.
-
-    Args:
-        pixels: (N, H, W) uint8.
-        member: the constants.
-
-    Returns:
-        (N, 3, H, W) float32.
-    """
-    gray = pixels.astype(np.float32)[:, None] / np.float32(255)
-    mean = np.asarray(member.mean, np.float32)[:, None, None]
-    std = np.asarray(member.std, np.float32)[:, None, None]
-    return np.asarray((gray - mean) / std, np.float32)

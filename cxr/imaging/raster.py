@@ -34,6 +34,9 @@ MIDDLE = (0.05, 0.95)
 LEAST_MIDDLE = 1 / 16
 """Share of the shown range that the middle must span, 16 gray levels of 256."""
 
+DICOM_HEAD_BYTES = 132
+"""A DICOM file begins with 128 free bytes and DICM (PS3.10, 7.1)."""
+
 _STRIP_PIXELS = 4_000_000
 _warning_lock = threading.Lock()
 
@@ -96,6 +99,11 @@ def read_raster(
             f"{shown} cannot be decoded ({_one_line(error)}): restore it, or skip such files "
             "with data.on_error=skip"
         ) from None
+
+
+def has_dicom_mark(head: bytes) -> bool:
+    """Tell a DICOM file by the mark in its first 132 bytes."""
+    return head[DICOM_HEAD_BYTES - 4 : DICOM_HEAD_BYTES] == b"DICM"
 
 
 def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -> None:

@@ -5,14 +5,22 @@ The one door for images: JPEG, PNG and TIFF (``cxr.imaging.raster``) and DICOM
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import MissingInputError
-from cxr.imaging.raster import MAX_PIXELS, MIN_SIDE_PX, ImageError, eight_bits, read_raster
+from cxr.imaging.raster import (
+    DICOM_HEAD_BYTES,
+    MAX_PIXELS,
+    MIN_SIDE_PX,
+    ImageError,
+    eight_bits,
+    has_dicom_mark,
+    read_raster,
+)
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -22,7 +30,7 @@ __all__ = [
     "DecodedImage",
     "ImageError",
     "eight_bits",
-    "is_dicom_file",
+    "is_image_file",
     "read_gray",
     "read_image",
 ]
@@ -32,8 +40,6 @@ SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 MAX_FILE_BYTES = 2 * MAX_PIXELS
 """Largest file opened: 100 megapixels of 16 bits, uncompressed."""
 
-_MARK_AT, _MARK = 128, b"DICM"
-"""A DICOM file begins with 128 free bytes and DICM (PS3.10, 7.1)."""
 _RASTER_STARTS = (b"\xff\xd8", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 log = logging.getLogger(__name__)
@@ -45,9 +51,6 @@ class DecodedImage:
 
     pixels: NDArray[np.uint8]
     """(H, W), 0 black."""
-    tags: dict[str, str] = field(default_factory=dict)
-    """Technical tags of a DICOM header, by DICOM keyword: ``cxr.imaging.dicom.header`` has the
-    list."""
     warnings: tuple[str, ...] = ()
     """One sentence for each thing that had to be guessed or looks wrong; without the name."""
     colour: float | None = None
@@ -75,7 +78,7 @@ def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.ui
 
 
 def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage:
-    """Decode an image and keep its technical tags.
+    """Decode an image and keep what had to be guessed.
 
     Args:
         source: a path or the file's bytes.
@@ -101,14 +104,25 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
         data = source.read_bytes() if isinstance(source, Path) else source
         return DecodedImage(*read_dicom(data, shown))
     pixels, notes, colour = read_raster(source, shown)
-    return DecodedImage(pixels, {}, notes, colour)
+    return DecodedImage(pixels, notes, colour)
 
 
-def is_dicom_file(path: Path) -> bool:
-    """Tell by its mark whether a file is DICOM: hospitals write it without an ending."""
+def is_image_file(path: Path) -> bool:
+    """Tell whether a path is an image that can be read: not hidden, and by its ending.
+
+    Hospitals write DICOM without an ending, or named by a number with dots, whose last one then
+    looks like an ending: such files are told by their mark.
+    """
+    if path.name.startswith("."):
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    named_otherwise = path.suffix and not path.suffix[1:].isdigit()
+    if named_otherwise or path.name == "DICOMDIR" or not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
-            return file.read(_MARK_AT + 4)[_MARK_AT:] == _MARK
+            return has_dicom_mark(file.read(DICOM_HEAD_BYTES))
     except OSError:
         return False
 
@@ -135,10 +149,10 @@ def _check_file(path: Path, shown: str) -> None:
 def _head(source: Path | bytes) -> bytes:
     """Return the bytes that tell DICOM from the rest."""
     if isinstance(source, bytes):
-        return source[: _MARK_AT + 4]
+        return source[:DICOM_HEAD_BYTES]
     try:
         with source.open("rb") as file:
-            return file.read(_MARK_AT + 4)
+            return file.read(DICOM_HEAD_BYTES)
     except OSError as error:
         raise ImageError(
             f"{source} cannot be opened ({error.strerror}): mend its permissions"
@@ -147,7 +161,7 @@ def _head(source: Path | bytes) -> bytes:
 
 def _is_dicom(head: bytes) -> bool:
     """Tell DICOM by its mark, or without a preamble by its first element."""
-    if head[_MARK_AT:] == _MARK:
+    if has_dicom_mark(head):
         return True
     if head.startswith(_RASTER_STARTS) or len(head) < 8:
         return False

@@ -25,8 +25,7 @@ from cxr.files import digest, digest_of
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import AuditConfig
-from cxr.pipeline.run_folder import command
-from cxr.pipeline.trained_run import TrainedRun
+from cxr.pipeline.trained_run import PREDICTIONS, TrainedRun
 
 TESTS: dict[str, Callable[[AuditContext], AuditResult]] = {
     "leak": audit_leak,
@@ -53,9 +52,9 @@ def audit_context(run: TrainedRun, config: AuditConfig) -> AuditContext:
     if run.split != "test":
         raise MissingInputError(
             f"{run.folder} was not evaluated, and the audit sets the model's test predictions "
-            f"beside its own: first give {command('evaluate', config)}"
+            f"beside its own: first give {run.command('evaluate')}"
         )
-    table, info, labels = run.prepared.table, run.prepared.info, run.ensemble.labels
+    table, info, labels = run.prepared.table, run.prepared.info, run.labels
     root, spec = Path(info["root"]), PreprocessSpec(**info["preprocess"])
     masks = table["mask"].tolist() if "mask" in table else [""] * len(table)
     if any(masks) and not (root / next(filter(None, masks))).is_file():
@@ -95,9 +94,6 @@ def _read_masks(
 
 def audit_key(run: TrainedRun, seed: int, resamples: int) -> str:
     """Digest what the results depend on: images, weights, predictions, seed, resamples."""
-    files = [run.folder / "members" / name / "weights.safetensors" for name in run.members]
-    files.append(run.folder / "evaluation" / "predictions.csv")
-    shas = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    predictions = hashlib.sha256((run.folder / PREDICTIONS).read_bytes()).hexdigest()
     settings = {"version": AUDIT_VERSION, "seed": seed, "resamples": resamples}
-    own = (digest_of(run.ensemble.to_dict()), digest_of(settings))
-    return digest(run.prepared.info["fingerprint"], *shas, *own)
+    return digest(run.state, predictions, digest_of(settings))

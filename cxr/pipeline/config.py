@@ -181,8 +181,8 @@ class ExportConfig(FinishedRunConfig):
 
     threads: int = 0
     """Processor threads; 0 leaves it to torch and onnxruntime."""
-    int8: bool = True
-    """Also make the 8-bit variant, measure it, and offer it where it costs little."""
+    int8: bool | None = None
+    """Gone: the 8-bit variant of version 0.1; whoever sets it is told so."""
 
 
 @dataclass

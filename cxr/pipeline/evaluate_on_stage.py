@@ -42,9 +42,9 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     run = TrainedRun(_named_run(config))
-    _refuse_settings(config)
     _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
     spec = PreprocessSpec(**run.prepared.info["preprocess"])
+    _refuse_settings(config, spec)
     measured, unknown = prepare_whole(config, spec, run.labels)
     seen, tested = _overlap(measured, run.prepared)
     rows = np.setdiff1d(np.arange(len(measured.table)), [image["row"] for image in seen])
@@ -78,13 +78,15 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     return metrics
 
 
-def _refuse_settings(config: EvaluateOnConfig) -> None:
+def _refuse_settings(config: EvaluateOnConfig, spec: PreprocessSpec) -> None:
     """Refuse what the command line says of preparing the images, which follows the run."""
+    allowed = {"size": spec.size_px, "fit": spec.fit, "split": "whole"}
     for key in ("size", "fit", "labels", "split", "fractions", "split_seed"):
-        if key in given_data_settings(config):
+        value = getattr(config.data, key)
+        if key in given_data_settings(config) and value != allowed.get(key):
             raise InputError(
-                f"data.{key} is {getattr(config.data, key)!r}: evaluate_on prepares the images as "
-                "the run's own were, and measures all of them; leave it out"
+                f"data.{key} is {value!r}: evaluate_on prepares the images as the run's own were, "
+                "and measures all of them; leave it out"
             )
 
 

@@ -1,4 +1,4 @@
-"""Stage 5: Grad-CAM figures, and on images with known lesions the pointing game."""
+"""Stage 5: Grad-CAM plots, and on images with known lesions the pointing game."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def explain_stage(config: ExplainConfig) -> Path:
 
 
 def _draw(run: TrainedRun, config: ExplainConfig, folder: Path) -> list[dict[str, Any]]:
-    """Write a figure per class and return which images stand in it."""
+    """Write a plot per class and return which images stand in it."""
     rng = np.random.default_rng(config.seed)
     listed: list[dict[str, Any]] = []
     for label in dict.fromkeys(run.predictions["label"]):

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cxr.bundle.export import export_onnx
+from cxr.bundle.export import BundleGraph, export_onnx
 from cxr.bundle.format import CARD_FILE as MODEL_CARD
-from cxr.bundle.format import MODEL_FILES, OOD_FILE, write_info
+from cxr.bundle.format import MODEL_FILE, OOD_FILE, write_info
 from cxr.bundle.gates import check_outputs
-from cxr.bundle.graph import BundleGraph
 from cxr.bundle.runtimes import open_runtime
 from cxr.console import images_bar, log
 from cxr.data.loader import rows_of
@@ -26,7 +25,6 @@ from cxr.files import atomic_write, environment, raise_if_unwritable, read_json,
 from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import ExportConfig
-from cxr.pipeline.eightbit import write_int8
 from cxr.pipeline.exported import (
     NOT_EVALUATED,
     Exported,
@@ -37,7 +35,6 @@ from cxr.pipeline.exported import (
 from cxr.pipeline.report_stage import card_of
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
-from cxr.reliability.ood import OodReference
 from cxr.reliability.ood_fit import fit_reference
 from cxr.training.inference import predict_logits
 
@@ -61,6 +58,11 @@ def export_stage(config: ExportConfig) -> Path:
         InputError: nothing trained, weights that do not give their own logits again, or a
             graph that does not answer as the members do.
     """
+    if config.int8 is not None:
+        raise InputError(
+            f"int8={str(config.int8).lower()} is gone: a bundle has its float32 graph alone; "
+            "leave int8 out"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     run = TrainedRun(config)
@@ -75,18 +77,14 @@ def export_stage(config: ExportConfig) -> Path:
             members[name] = _check_bit_equal(folder, fresh, name, prepared)
         log.info("exporting the graph of %s", ", ".join(members))
         gates = _write_graph(fresh, members, ensemble, prepared, info["note"])
-        exported = Exported(folder, fresh, info, prepared, ensemble, config.threads)
-        splits = check_splits(exported, metrics)
-        reference, ood = _write_reference(exported)
-        models: dict[str, Any] = {"float32": {"file": MODEL_FILES["float32"]}}
-        if config.int8:
-            models["int8"] = write_int8(exported, splits, reference)
+        exported = Exported(folder, fresh, prepared, ensemble, config.threads)
+        gates |= check_splits(exported, metrics)
         values = _values(info, prepared, ensemble) | {
             "uncertainty": uncertainty,
-            "ood": ood,
+            "ood": _write_reference(exported),
             "test": _test_part(metrics, read_set_coverage(folder, uncertainty)),
-            "gates": gates | splits.gates,
-            "models": models,
+            "gates": gates,
+            "models": {"float32": {"file": MODEL_FILE}},  # version 0.1 reads it
             "environment": environment(),
         }
         with atomic_write(fresh / MODEL_CARD) as file:
@@ -122,13 +120,16 @@ def _write_graph(
     fresh: Path, members: dict[str, Member], ensemble: Ensemble, prepared: Prepared, note: str
 ) -> dict[str, Any]:
     """Write ``model.onnx`` and compare its outputs with PyTorch's."""
-    path, side = fresh / MODEL_FILES["float32"], int(prepared.pixels.shape[-1])
+    path, side = fresh / MODEL_FILE, int(prepared.pixels.shape[-1])
     graph = BundleGraph(members, ensemble, side)
     export_onnx(graph, path, size_px=side, note=note)
     rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_IMAGES]
-    runtime = open_runtime(path, runtime="onnxruntime", variant="float32")
     worst = check_outputs(
-        runtime, members, ensemble, np.asarray(prepared.pixels[rows]), np.random.default_rng(0)
+        open_runtime(path),
+        members,
+        ensemble,
+        np.asarray(prepared.pixels[rows]),
+        np.random.default_rng(0),
     )
     log.info(
         "the graph answers as PyTorch does: probabilities within %.1g, maps within %.1g",
@@ -138,11 +139,11 @@ def _write_graph(
     return {"outputs": worst}
 
 
-def _write_reference(exported: Exported) -> tuple[OodReference | None, dict[str, Any]]:
+def _write_reference(exported: Exported) -> dict[str, Any]:
     """Fit and write the tests for strange images; return what ``bundle.json`` says of them."""
     split = exported.prepared.table["split"].tolist()
     train, val = rows_of(split, "train"), rows_of(split, "val")
-    runtime = exported.runtime(MODEL_FILES["float32"])
+    runtime = exported.runtime()
     total = min(len(train), MOST_TRAIN) + min(len(val), MOST_VAL)
     try:
         with images_bar("what images look like", total) as done:
@@ -157,10 +158,10 @@ def _write_reference(exported: Exported) -> tuple[OodReference | None, dict[str,
             )
     except InputError as error:
         log.warning("no tests for strange images: %s", error)
-        return None, {"note": f"none: {error}"}
+        return {"note": f"none: {error}"}
     reference.save(exported.fresh / OOD_FILE)
     log.info("tests for strange images: %s", reference.info["note"])
-    return reference, {"limits": dict(reference.limits), **reference.info}
+    return {"limits": dict(reference.limits), **reference.info}
 
 
 def _values(info: dict[str, Any], prepared: Prepared, ensemble: Ensemble) -> dict[str, Any]:
@@ -183,10 +184,12 @@ def _test_part(metrics: dict[str, Any] | None, sets: dict[str, Any] | str) -> di
     """Return the test metrics and the coverage of sets, with intervals, or that there are none."""
     if metrics is None:
         return NOT_EVALUATED
-    wanted = ("n", "n_groups", "counts", "patients", "interval")
-    kept = {key: metrics[key] for key in wanted if key in metrics}
-    kept["few"] = few_note(metrics.get("patients", {}))
-    return kept | {"ensemble": metrics["models"][WEIGHTED], "prediction_sets": sets}
+    keys = ("n", "n_groups", "counts", "patients", "interval")
+    return {key: metrics[key] for key in keys if key in metrics} | {
+        "few": few_note(metrics.get("patients", {})),
+        "ensemble": metrics["models"][WEIGHTED],
+        "prediction_sets": sets,
+    }
 
 
 def _hand_on(folder: Path, fresh: Path, name: str, metrics: dict[str, Any] | None) -> None:

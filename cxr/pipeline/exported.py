@@ -1,5 +1,6 @@
 """A bundle being written, run over validation and test: gates that need whole splits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.bundle.compare import check_classes, check_metrics, tie_slack
-from cxr.bundle.format import MODEL_FILES
+from cxr.bundle.format import MODEL_FILE
 from cxr.bundle.gates import run_images
 from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
 from cxr.console import images_bar, log
@@ -22,7 +23,7 @@ from cxr.models.ensemble import EQUAL, MIN_PROB, WEIGHTED, Ensemble, all_probs, 
 from cxr.pipeline.fit_uncertainty import validation_predictions
 
 PROBS = ("probs", "member_probs")
-NOT_EVALUATED = "not evaluated (make evaluate)"
+NOT_EVALUATED = "not evaluated (scripts/evaluate.py)"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class Exported:
     Attributes:
         folder: of the run.
         fresh: of the bundle.
-        info: the run's ``run.json``.
         prepared: the run's prepared set.
         ensemble: pool, temperatures, weights, labels.
         threads: processor threads; 0 takes every processor.
@@ -40,57 +40,26 @@ class Exported:
 
     folder: Path
     fresh: Path
-    info: dict[str, Any]
     prepared: Prepared
     ensemble: Ensemble
     threads: int
 
-    def runtime(self, file: str) -> Runtime:
-        """Load one of its graphs."""
-        return open_runtime(
-            self.fresh / file, runtime="onnxruntime", variant="float32", threads=self.threads
-        )
+    def runtime(self) -> Runtime:
+        """Load its graph."""
+        return open_runtime(self.fresh / MODEL_FILE, threads=self.threads)
 
     def features_of(self, image_batch: NDArray[np.uint8], runtime: Runtime) -> Arrays:
         """Return each member's features (n, C) of (n, S, S) images."""
         names = {f"features_{name}": name for name in self.ensemble.members}
-        found = runtime.run(image_batch[:, None], list(names))
-        return {names[key]: values for key, values in found.items()}
+        arrays = runtime.run(image_batch[:, None], list(names))
+        return {names[key]: values for key, values in arrays.items()}
 
-    def rows(self, images: pd.Series) -> NDArray[np.int64]:
-        """Return where images stand in the prepared set."""
+    def run(self, images: Sequence[str], title: str) -> Arrays:
+        """Return ``PROBS`` of images through the graph, with a bar."""
         position = pd.Series(np.arange(len(self.prepared.table)), self.prepared.table["image"])
-        return np.asarray(position.loc[images], np.int64)
-
-    def run(self, file: str, images: pd.Series, title: str, *, features: bool = False) -> Arrays:
-        """Return ``PROBS`` of images through a graph, features too where asked, with a bar."""
-        wanted = [*PROBS]
-        wanted += [f"features_{name}" for name in self.ensemble.members] if features else []
-        runtime = self.runtime(file)
-        with images_bar(title, len(images)) as done:
-            return run_images(
-                runtime, self.prepared.pixels, self.rows(images), wanted, on_image=done
-            )
-
-
-@dataclass(frozen=True)
-class Splits:
-    """What the float32 graph answers on whole splits.
-
-    Attributes:
-        val_images: (n,) names.
-        val_targets: (n,) class positions.
-        val_probs: (n, K) of the ensemble.
-        test: outputs on the evaluation's predictions table, in its order; None where the run
-            is not evaluated.
-        gates: what to keep of the comparisons in ``bundle.json``.
-    """
-
-    val_images: pd.Series
-    val_targets: NDArray[np.int64]
-    val_probs: NDArray[Any]
-    test: Arrays | None
-    gates: dict[str, Any]
+        rows = np.asarray(position.loc[list(images)], np.int64)
+        with images_bar(title, len(rows)) as done:
+            return run_images(self.runtime(), self.prepared.pixels, rows, PROBS, on_image=done)
 
 
 def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -98,8 +67,8 @@ def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     path = folder / "evaluation" / "metrics.json"
     if not path.exists():
         return None
-    found: dict[str, Any] = read_json(path, mend="evaluate again (make evaluate)")
-    return found if found.get("fingerprint", fingerprint) == fingerprint else None
+    metrics: dict[str, Any] = read_json(path, mend="evaluate again (scripts/evaluate.py)")
+    return metrics if metrics.get("fingerprint", fingerprint) == fingerprint else None
 
 
 def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, Any] | str:
@@ -115,42 +84,45 @@ def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, An
     path = folder / "evaluation" / "calibration.json"
     if not path.exists():
         return NOT_EVALUATED
-    levels = read_json(path, mend="evaluate again (make evaluate)")["prediction_sets"]
+    levels = read_json(path, mend="evaluate again (scripts/evaluate.py)")["prediction_sets"]
     served = {
         name: level["per_class"] for name, level in uncertainty["conformal"]["levels"].items()
     }
     measured = {name: kinds["per_class"] for name, kinds in levels.items()}
     if served != {name: kinds["thresholds"] for name, kinds in measured.items()}:
-        return "evaluated with other thresholds (make evaluate)"
+        return "evaluated with other thresholds (scripts/evaluate.py)"
     return {
         name: {key: kinds[key] for key in ("coverage", "size", "per_class")}
         for name, kinds in measured.items()
     }
 
 
-def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
+def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> dict[str, Any]:
     """Run the graph over validation, and test where that was opened, and compare.
 
     Args:
         exported: with its graph written.
         metrics: of ``read_metrics``; without them the test split stays shut.
 
+    Returns:
+        What to keep of the comparisons in ``bundle.json``.
+
     Raises:
         GateError: another class on an image, or another metric.
     """
-    file, ensemble = MODEL_FILES["float32"], exported.ensemble
+    ensemble = exported.ensemble
     aligned = validation_predictions(exported.folder, ensemble.members, ensemble.labels)
-    images = pd.Series(list(aligned.images))
-    wanted = all_probs(aligned.logits, ensemble)[WEIGHTED]
-    val = exported.run(file, images, "validation images, exported")["probs"]
-    gates: dict[str, Any] = {"val": check_classes(val, wanted, list(images), "validation")}
+    images = list(aligned.images)
+    trained = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    val = exported.run(images, "validation images, exported")["probs"]
+    gates: dict[str, Any] = {"val": check_classes(val, trained, images, "validation")}
     if metrics is None:
         log.info("the run is not evaluated: the graph was checked on validation alone")
-        return Splits(images, aligned.targets, val, None, gates | {"test": NOT_EVALUATED})
+        return gates | {"test": NOT_EVALUATED}
     table = read_predictions(exported.folder / "evaluation" / "predictions.csv")
-    test = exported.run(file, table["image"], "test images, exported")
-    wanted = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
-    gates["test"] = check_classes(test["probs"], wanted, table["image"].tolist(), "test")
+    test = exported.run(table["image"].tolist(), "test images, exported")
+    trained = table[[f"prob_{WEIGHTED}_{label}" for label in ensemble.labels]].to_numpy(np.float64)
+    gates["test"] = check_classes(test["probs"], trained, table["image"].tolist(), "test")
     gates["test"]["metrics"] = check_metrics(
         values_of(evaluate_arrays(exported, table, test, metrics)),
         values_of(metrics),
@@ -158,24 +130,24 @@ def check_splits(exported: Exported, metrics: dict[str, Any] | None) -> Splits:
     )
     log.info(
         "the graph gives the same class on all %d validation and %d test images, and the same "
-        "metrics as make evaluate",
+        "metrics as scripts/evaluate.py",
         len(images),
         len(table),
     )
-    return Splits(images, aligned.targets, val, test, gates)
+    return gates
 
 
 def evaluate_arrays(
-    exported: Exported, predictions: pd.DataFrame, found: Arrays, metrics: dict[str, Any]
+    exported: Exported, predictions: pd.DataFrame, arrays: Arrays, metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """Evaluate a graph's probabilities in place of those of the predictions table."""
     ensemble = exported.ensemble
-    each = np.asarray(found["member_probs"], np.float64)
+    each = np.asarray(arrays["member_probs"], np.float64)
     tables = {name: each[:, place] for place, name in enumerate(ensemble.members)}
     log_probs = np.log(np.maximum(each, MIN_PROB)).swapaxes(0, 1)
     tables |= {
         EQUAL: pool_probs(log_probs, ensemble, EQUAL),
-        WEIGHTED: np.asarray(found["probs"], np.float64),
+        WEIGHTED: np.asarray(arrays["probs"], np.float64),
     }
     columns = {
         f"prob_{name}_{label}": values[:, place] / values.sum(axis=1)
@@ -194,7 +166,7 @@ def evaluate_arrays(
 def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
     """Return per model what ties among PyTorch's probabilities explain."""
     targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
-    found = {
+    slack = {
         model: tie_slack(
             table[[f"prob_{model}_{label}" for label in ensemble.labels]].to_numpy(np.float64),
             targets,
@@ -203,19 +175,19 @@ def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float
         for model in (*ensemble.members, EQUAL, WEIGHTED)
     }
     # "equal" is made of the members' probabilities, of which float32 may hold none.
-    if any("nll" in found[name] for name in ensemble.members):
-        found[EQUAL]["nll"] = np.inf
-    return found
+    if any("nll" in slack[name] for name in ensemble.members):
+        slack[EQUAL]["nll"] = np.inf
+    return slack
 
 
 def values_of(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return per model every overall and per-class metric's value, under one name each."""
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for model, scores in metrics["models"].items():
-        found[model] = {key: scores[key]["value"] for key in OVERALL}
-        found[model] |= {
+        values[model] = {key: scores[key]["value"] for key in OVERALL}
+        values[model] |= {
             f"{metric} for {label}": entry["value"]
             for label, metrics_of in scores["per_class"].items()
             for metric, entry in metrics_of.items()
         }
-    return found
+    return values

@@ -266,7 +266,7 @@ def _elsewhere_lines(results: Results) -> list[str]:
         accuracy = show_interval(found["models"][WEIGHTED]["accuracy"])
         lines.append(f"- {one_line(name)}, {found['n']:,} images: accuracy {accuracy}")
     if not results.elsewhere:
-        lines.append(f"{results.not_measured('evaluate-on')}.")
+        lines.append(f"{results.not_measured('evaluate_on')}.")
     return [*lines, ""]
 
 

@@ -36,14 +36,6 @@ def percent(found: Mapping[str, float | None], *, digits: int = 1) -> str:
     return value if value == "n/a" else f"{value} % [{low}, {high}]"
 
 
-def read_interval(text: Cell) -> dict[str, float] | None:
-    """Read ``0.693 [0.660, 0.724]`` as the audit's tables write it; None if it is none."""
-    numbers = re.fullmatch(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", str(text))
-    if not numbers:
-        return None
-    return dict(zip(("value", "low", "high"), map(float, numbers.groups()), strict=True))
-
-
 def split_interval(cell: Cell) -> tuple[str, str]:
     """Part a cell into its value and its interval, which a page shows smaller."""
     if cell is None:

@@ -1,4 +1,4 @@
-"""REST, /api/v1: a film in, JSON out; for programs, with a token instead of a password."""
+"""REST, /api/v1: an image in, JSON out; for programs, with a token instead of a password."""
 
 import base64
 import logging
@@ -8,37 +8,40 @@ from flask import Flask, Response, g, request, url_for
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from sqlalchemy.exc import DBAPIError
-from werkzeug.exceptions import NotFound, Unauthorized, UnprocessableEntity, UnsupportedMediaType
+from werkzeug.exceptions import NotFound, Unauthorized, UnsupportedMediaType
 
+from cxr.bundle.maps import ENSEMBLE
 from cxr.errors import InputError
-from cxr.serve import queue
-from cxr.serve.map_overlay import compose
-from cxr.serve.openapi import add_pages, film_body, problems_of, register
+from cxr.serve.openapi import image_body, problems_of, register
+from cxr.serve.prediction_service import (
+    RateLimitedError,
+    TooLargeError,
+    predict_and_store,
+    uploaded_files,
+)
 from cxr.serve.problems import busy, problem
-from cxr.serve.records import RateLimitedError, TooLargeError, forget, overlay_png, predict_and_keep
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
-from cxr.serve.store.predictions import own_prediction
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
-from cxr.serve.uploads import StorageError, png_bytes
+from cxr.serve.stored_results import forget, overlay_png, own_row, result_of
+from cxr.serve.uploads import StorageError, gray_map, png_bytes
+from cxr.serve.watched_bundle import Busy
 
 log = logging.getLogger(__name__)
 
-__all__ = ["blueprint", "init_app", "problem"]
-
-FILM_TYPES = (
+IMAGE_TYPES = (
     "image/jpeg",
     "image/png",
     "image/tiff",
     "application/dicom",
     "application/octet-stream",
 )
-"""Media types of a film that is the whole body; what it is is told from its bytes."""
+"""Media types of an image that is the whole body; what it is is told from its bytes."""
 REQUESTS_PER_MINUTE = 600
-"""Of one user; films have their own, lower limit."""
+"""Of one user; images have their own, lower limit."""
 FORM_OVERHEAD_BYTES = 64 * 1024
 INTENDED_USE = (
     "Research on the classification of frontal chest radiographs into the classes named in "
@@ -46,9 +49,8 @@ INTENDED_USE = (
 )
 
 blueprint = Blueprint(
-    "api", __name__, url_prefix="/api/v1", description="Films and what the model says of them"
+    "api", __name__, url_prefix="/api/v1", description="Images and what the model says of them"
 )
-add_pages(blueprint)
 
 
 def init_app(app: Flask) -> None:
@@ -59,18 +61,16 @@ def init_app(app: Flask) -> None:
 @blueprint.before_request
 def need_token() -> Response | None:
     """Let nobody in without a token, and nobody too often."""
-    if request.endpoint in ("api.openapi", "api.reference"):
-        return None
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     database, now = serving().database, utc_now()
     with database.read() as session:
-        found = token_user(session, secret.strip(), now) if scheme.lower() == "bearer" else None
-    if found is None:
+        owner = token_user(session, secret.strip(), now) if scheme.lower() == "bearer" else None
+    if owner is None:
         raise Unauthorized
-    user, token = found
+    user, token = owner
     g.user_id = user.id
-    films = request.method == "POST"  # counted by predict_and_keep, once they have a place
-    if films and not is_touch_due(token, now):
+    predicts = request.method == "POST"  # counted by predict_and_store, once they have a place
+    if predicts and not is_touch_due(token, now):
         return None
     try:
         with database.write() as session:
@@ -86,21 +86,20 @@ def need_token() -> Response | None:
 
 
 @blueprint.route("/predictions", methods=["POST"])
-@blueprint.doc(requestBody=film_body(FILM_TYPES))
+@blueprint.doc(requestBody=image_body(IMAGE_TYPES))
 @blueprint.arguments(PredictQuery, location="query", unknown=RAISE)
 @blueprint.response(201, PredictionSchema, description="Predicted, or refused; and kept")
 @problems_of(blueprint, 401, 413, 415, 422, 429, 503, 507)
 def predict(query: dict[str, Any]) -> Any:
-    """Predict a film.
+    """Predict an image.
 
-    The film is the form's field 'file', or the whole body under its own media type.
+    The image is the form's field 'image', or the whole body under its own media type.
     """
     limit = serving().settings.upload_bytes
     request.max_content_length = limit + FORM_OVERHEAD_BYTES
-    if (room := queue.model_queue().room()) is not None:
-        return busy(503, str(room), room.retry_after_s)
-    data, name = _film_of_request()
-    row = predict_and_keep(data, name=name, user_id=g.user_id, origin="api")
+    serving().queue.check_room()
+    data, name = _image_of_request()
+    row = predict_and_store(data, name=name, user_id=g.user_id, origin="api")
     shown = _shown(row, maps=query["maps"])
     return shown, 201, {"Location": shown["links"]["self"]}
 
@@ -111,15 +110,15 @@ def predict(query: dict[str, Any]) -> Any:
 @problems_of(blueprint, 401, 404, 422, 429)
 def show(query: dict[str, Any], prediction_id: str) -> Any:
     """Show a result of your own."""
-    return _shown(_own(prediction_id), maps=query["maps"])
+    return _shown(own_row(prediction_id), maps=query["maps"])
 
 
 @blueprint.route("/predictions/<prediction_id>", methods=["DELETE"])
-@blueprint.response(204, description="Gone, the film too")
+@blueprint.response(204, description="Gone, the image too")
 @problems_of(blueprint, 401, 404, 429)
 def delete(prediction_id: str) -> Response:
-    """Delete a result of your own, and its film."""
-    if not forget(g.user_id, prediction_id):
+    """Delete a result of your own, and its image."""
+    if not forget(prediction_id):
         raise NotFound
     return Response(status=204)
 
@@ -130,25 +129,18 @@ def delete(prediction_id: str) -> Response:
     200,
     {"type": "string", "format": "binary"},
     content_type="image/png",
-    description="The film under the map",
+    description="The image under the map",
 )
 @problems_of(blueprint, 401, 404, 409, 422, 429)
 def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
-    """Draw a class activation map over a film."""
-    row = _own(prediction_id)
+    """Draw a class activation map over an image."""
+    row = own_row(prediction_id)
     if row.refused:
-        return problem(409, "the film was refused: there is no map of it")
-    label, member, opacity = query.get("label"), query.get("member"), query["opacity"]
+        return problem(409, "the image was refused: there is no map of it")
     try:
-        if query["caption"]:
-            png = overlay_png(row, label, member, opacity)
-        else:
-            png = _bare_map(row, label or row.label, member, opacity)
-    except KeyError:
-        raise UnprocessableEntity(
-            f"there is no such map: labels are {', '.join(row.result['probs'])}, members "
-            f"{', '.join(row.result['member_probs'])}"
-        ) from None
+        png = overlay_png(
+            row, query.get("label"), query.get("member"), query["opacity"], caption=query["caption"]
+        )
     except FileNotFoundError:
         raise NotFound from None
     return Response(png, mimetype="image/png")
@@ -158,8 +150,8 @@ def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
 @blueprint.response(200, ModelSchema, description="The model")
 @problems_of(blueprint, 401, 429, 503)
 def model() -> Any:
-    """Show what answers: classes, members, figures on the test split, fingerprint."""
-    predictor = queue.current_predictor()
+    """Show what answers: classes, members, metrics on the test split, fingerprint."""
+    predictor = serving().queue.loaded_predictor()
     info = predictor.info
     tested = info.get("test")
     return {
@@ -176,8 +168,8 @@ def model() -> Any:
     }
 
 
-@blueprint.errorhandler(queue.Busy)
-def _busy(error: queue.Busy) -> Response:
+@blueprint.errorhandler(Busy)
+def _busy(error: Busy) -> Response:
     return busy(503, str(error), error.retry_after_s)
 
 
@@ -201,40 +193,24 @@ def _unusable(error: InputError) -> Response:
     return problem(422, str(error))
 
 
-def _film_of_request() -> tuple[bytes, str]:
-    """Return the film's bytes and what it is called."""
+def _image_of_request() -> tuple[bytes, str]:
+    """Return the image's bytes and what it is called."""
     if request.mimetype == "multipart/form-data":
-        files = request.files.getlist("file")
+        files = uploaded_files()
         if len(files) != 1:
-            raise InputError(f"the form has {len(files)} fields 'file': one film is needed")
-        return files[0].read(), files[0].filename or "film"
-    if request.mimetype in FILM_TYPES:
-        return request.get_data(cache=False), "film"
+            raise InputError(f"the form has {len(files)} fields 'image': one image is needed")
+        return files[0].read(), files[0].filename or "image"
+    if request.mimetype in IMAGE_TYPES:
+        return request.get_data(cache=False), "image"
     raise UnsupportedMediaType(
-        f"a film is sent as multipart/form-data or as one of {', '.join(FILM_TYPES)}"
+        f"an image is sent as multipart/form-data or as one of {', '.join(IMAGE_TYPES)}"
     )
-
-
-def _bare_map(row: PredictionRow, label: str, member: str | None, opacity: float) -> bytes:
-    films = serving().films
-    maps = films.load_maps(row.stem)
-    if maps is None:
-        raise FileNotFoundError(row.stem)
-    return png_bytes(compose(films.load_film(row.stem), maps.of(label, member), opacity))
-
-
-def _own(prediction_id: str) -> PredictionRow:
-    with serving().database.read() as session:
-        row = own_prediction(session, g.user_id, prediction_id)
-    if row is None:
-        raise NotFound
-    return row
 
 
 def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
     here = url_for("api.show", prediction_id=row.id)
     links = {"self": here} if row.refused else {"self": here, "map": f"{here}/map.png"}
-    shown = row.result | {
+    shown = result_of(row) | {
         "id": row.id,
         "created_at": row.created_at,
         "refused": row.refused,
@@ -243,13 +219,13 @@ def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "links": links,
     }
-    saved = serving().films.load_maps(row.stem) if maps and not row.refused else None
+    saved = serving().images.load_maps(row.stem) if maps and not row.refused else None
     if saved is not None:
         shown["maps"] = {
             owner: {
-                label: base64.b64encode(png_bytes(grid)).decode()
-                for label, grid in zip(saved.classes, grids, strict=True)
+                label: base64.b64encode(png_bytes(gray_map(saved, label, owner))).decode()
+                for label in saved.classes
             }
-            for owner, grids in saved.values.items()
+            for owner in (ENSEMBLE, *saved.members)
         }
     return shown

@@ -8,17 +8,26 @@ from flask import Flask
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from cxr.serve import api, auth, commands, health, logs, pages, queue, security
-from cxr.serve import error_pages as errors
-from cxr.serve import model_page as model
-from cxr.serve import result_pages as results
-from cxr.serve.live import PredictorLike
+from cxr.bundle.prediction import PredictorLike
+from cxr.serve import (
+    api,
+    auth,
+    commands,
+    error_pages,
+    health,
+    logs,
+    model_page,
+    pages,
+    result_pages,
+    security,
+)
 from cxr.serve.login import guard
+from cxr.serve.model_queue import ModelQueue
 from cxr.serve.phrases import add_filters
 from cxr.serve.serving import EXTENSION, Serving
 from cxr.serve.settings import Settings, read_secret_key
 from cxr.serve.store.database import Database
-from cxr.serve.uploads import FilmStore
+from cxr.serve.uploads import FOLDER, ImageStore
 
 
 def create_app(
@@ -26,7 +35,7 @@ def create_app(
     *,
     load: Callable[[Path], PredictorLike] | None = None,
 ) -> Flask:
-    """Make the application; the model is loaded with the first film, not here.
+    """Make the application; the model is loaded with the first image, not here.
 
     Args:
         config: settings, or some of them; the rest comes from the environment.
@@ -45,11 +54,14 @@ def create_app(
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
-    database = open_database(settings)
-    films = FilmStore(settings.data_folder / "films", spare_bytes=settings.spare_bytes)
-    app.extensions[EXTENSION] = Serving(settings, database, films)
+    app.extensions[EXTENSION] = Serving(
+        settings,
+        open_database(settings),
+        ImageStore(settings.data_folder / FOLDER, spare_bytes=settings.spare_bytes),
+        ModelQueue.of(settings, load or _loader(settings)),
+    )
     add_filters(app)
-    _add_parts(app, load)
+    _add_parts(app)
     return app
 
 
@@ -63,18 +75,26 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
-def _add_parts(app: Flask, load: Callable[[Path], PredictorLike] | None) -> None:
+def _loader(settings: Settings) -> Callable[[Path], PredictorLike]:
+    def load(bundle: Path) -> PredictorLike:
+        from cxr.bundle.predictor import Predictor  # onnxruntime, which the commands do without
+
+        return Predictor(bundle, threads=settings.threads, runtime=settings.runtime)
+
+    return load
+
+
+def _add_parts(app: Flask) -> None:
     """Add everything that answers; the rule of being signed in stands before the forms' one."""
     logs.init_app(app)
     security.init_app(app)
     app.before_request(guard)
     csrf = CSRFProtect(app)
-    queue.init_app(app, load=load)
     health.init_app(app)
     api.init_app(app)
     for blueprint in (api.blueprint, health.blueprint):
         csrf.exempt(blueprint)
-    for part in (auth, pages, results, model):
+    for part in (auth, pages, result_pages, model_page):
         app.register_blueprint(part.blueprint)
-    errors.init_app(app)
+    error_pages.init_app(app)
     commands.init_app(app)

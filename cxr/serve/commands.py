@@ -106,21 +106,13 @@ def list_accounts() -> None:
     """Show the accounts and how much they use."""
     with serving().database.read() as store:
         rows = accounts.list_usage(store, utc_now())
-    heads = ("name", "role", "state", "films", "kept", "last login")
-    _table(
-        heads,
-        (
-            (
-                row.user.name,
-                row.user.role,
-                "disabled" if row.user.disabled else "active",
-                str(row.films),
-                str(row.kept),
-                f"{row.user.login_at:%Y-%m-%d %H:%M}" if row.user.login_at else "never",
-            )
-            for row in rows
-        ),
-    )
+    lines = []
+    for row in rows:
+        user = row.user
+        state = "disabled" if user.disabled else "active"
+        login = f"{user.login_at:%Y-%m-%d %H:%M}" if user.login_at else "never"
+        lines.append((user.name, user.role, state, str(row.images), str(row.kept), login))
+    _table(("name", "role", "state", "images", "kept", "last login"), lines)
 
 
 @tokens.command("create")
@@ -143,19 +135,11 @@ def list_user_tokens(user: str) -> None:
     """Show an account's tokens."""
     with serving().database.read() as store:
         rows = list_tokens(store, accounts.need_user(store, user).id)
-    _table(
-        ("id", "name", "begins", "made", "used"),
-        (
-            (
-                str(row.id),
-                row.name,
-                row.hint,
-                f"{row.created_at:%Y-%m-%d}",
-                f"{row.used_at:%Y-%m-%d}" if row.used_at else "never",
-            )
-            for row in rows
-        ),
-    )
+    lines = []
+    for row in rows:
+        used = f"{row.used_at:%Y-%m-%d}" if row.used_at else "never"
+        lines.append((str(row.id), row.name, row.hint, f"{row.created_at:%Y-%m-%d}", used))
+    _table(("id", "name", "begins", "made", "used"), lines)
 
 
 @tokens.command("revoke")

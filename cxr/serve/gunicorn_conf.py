@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 # Before anything imports numpy: its few small products wake a pool of threads that then spin, 10 ms
-# of processor time a film, which the model could use.
+# of processor time an image, which the model could use.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Read before anything imports prometheus_client: it looks at the environment only once.
 FIGURES = "PROMETHEUS_MULTIPROC_DIR"
@@ -39,7 +39,7 @@ workers = _settings.processes
 worker_class = "gthread"
 threads = _settings.request_threads
 preload_app = False
-# A film may wait deadline_s and is then written; a process silent for longer is stuck.
+# An image may wait deadline_s and is then written; a process silent for longer is stuck.
 timeout = int(_settings.deadline_s) + 30
 graceful_timeout = int(os.environ.get("CXR_GRACEFUL_S", "12"))
 keepalive = 5
@@ -69,16 +69,16 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Load the model in the process that will use it, and again at SIGHUP."""
-    queue = worker.wsgi.extensions["cxr_queue"]
+    queue = worker.wsgi.extensions["cxr"].queue
     signal.signal(signal.SIGHUP, lambda *_: queue.model.ask_reload())
     queue.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Answer the films that were admitted; gunicorn has closed the door already."""
+    """Answer the images that were admitted; gunicorn has closed the door already."""
     application = getattr(worker, "wsgi", None)
     if application is not None:
-        application.extensions["cxr_queue"].stop(2.0)
+        application.extensions["cxr"].queue.stop(2.0)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -10,9 +10,9 @@ import ipaddress
 from flask import Blueprint, Flask, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from cxr.serve import monitoring as metrics
-from cxr.serve.queue import ModelMissing, model_queue
+from cxr.serve import monitoring
 from cxr.serve.serving import serving
+from cxr.serve.watched_bundle import ModelMissing
 
 blueprint = Blueprint("health", __name__)
 
@@ -25,8 +25,8 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Say whether a film would be predicted now, and what is missing where not."""
-    queue = model_queue()
+    """Say whether an image would be predicted now, and what is missing where not."""
+    queue = serving().queue
     queue.start()
     checks = {"model": "ok", "database": "ok"}
     try:
@@ -46,7 +46,7 @@ def prometheus() -> Response:
     """Show the figures to those who may see them."""
     if not _may_read(serving().settings.metrics_token):
         return _answer(403, status="forbidden: set CXR_METRICS_TOKEN and send it as bearer token")
-    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+    return Response(monitoring.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _may_read(token: str) -> bool:

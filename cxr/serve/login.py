@@ -15,9 +15,9 @@ from cxr.serve.store.rows import User
 from cxr.serve.store.users import begin_session, end_session, session_user, touch_session
 
 COOKIE_KEY = "login"
-OPEN_BLUEPRINTS = ("api", "health")
+OPEN_BLUEPRINTS = ("api", "api-docs", "health")
 """These know their own rules: tokens, and nothing worth hiding."""
-REFERENCE = "api.reference"
+REFERENCE = "api-docs.openapi_swagger_ui"
 """A page of the service that anybody may read; it greets who is signed in."""
 ACCOUNT_TIMES, ADDRESS_TIMES = 4, 6
 """How many times the limit of a pair an account from anywhere and an address may try."""
@@ -121,12 +121,12 @@ def count_attempt(name: str, *, back: bool = False) -> Rate | None:
 def network(address: str) -> str:
     """Return an address; of IPv6 its /64, for one household has as many as it likes."""
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return "unknown"
-    if found.version == 6:
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)
+    if parsed.version == 6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
 
 
 def safe_next(target: str | None) -> str:
@@ -149,17 +149,17 @@ def _find_user() -> User | None:
         return None
     here, now = serving(), utc_now()
     with here.database.read() as store:
-        found = session_user(
+        signed_in = session_user(
             store,
             secret,
             now=now,
             lifetime=timedelta(hours=here.settings.session_hours),
             idle=timedelta(minutes=here.settings.idle_minutes),
         )
-    if found is None:
+    if signed_in is None:
         session.pop(COOKIE_KEY, None)
         return None
-    user, due = found
+    user, due = signed_in
     if due:
         with here.database.write() as store:
             touch_session(store, secret, now)

@@ -50,12 +50,12 @@ class JsonFormatter(logging.Formatter):
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an exception's kind and the places it went through, without its text."""
-    said: dict[str, Any] = {"error": type(error).__name__}
+    fields: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, InputError) and not has_request_context():
-        said["detail"] = str(error)  # of the settings or the bundle: no request is near
+        fields["detail"] = str(error)  # of the settings or the bundle: no request is near
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    return said | {"places": places[-12:]}
+    return fields | {"places": places[-12:]}
 
 
 def config(level: str = "INFO") -> dict[str, Any]:
@@ -95,20 +95,20 @@ def _log_exception(exc_info: Any) -> None:
 
 
 def _begin() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    number = request.headers.get("X-Request-ID", "")
+    g.request_id = number if REQUEST_ID.fullmatch(number) else secrets.token_hex(8)
     g.began = time.monotonic()
 
 
 def _finish(response: Response) -> Response:
     # Not above: gunicorn's master reads this module, and must not take part in the figures.
-    from cxr.serve import monitoring as metrics
+    from cxr.serve import monitoring
 
     route = request.url_rule.rule if request.url_rule else "unknown"
     took_s = time.monotonic() - g.get("began", time.monotonic())
     status = response.status_code
-    metrics.REQUESTS.labels(request.method, route, status).inc()
-    metrics.REQUEST_SECONDS.labels(route).observe(took_s)
+    monitoring.REQUESTS.labels(request.method, route, status).inc()
+    monitoring.REQUEST_SECONDS.labels(route).observe(took_s)
     if "request_id" in g:
         response.headers["X-Request-ID"] = g.request_id
     if route not in QUIET or status >= 400:

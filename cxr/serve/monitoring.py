@@ -1,4 +1,4 @@
-"""What Prometheus reads. Counts and durations only: no user, no film, no file name.
+"""What Prometheus reads. Counts and durations only: no user, no image, no file name.
 
 With several processes each writes its own files below ``PROMETHEUS_MULTIPROC_DIR``, which must
 be set before this module is imported (``gunicorn_conf`` does); a scrape adds them up.
@@ -26,28 +26,28 @@ REQUEST_SECONDS = Histogram(
 )
 PREDICTIONS = Counter(
     "cxr_predictions",
-    "Films by what was answered: answered, referred, refused",
+    "Images by what was answered: answered, referred, refused",
     ["outcome"],
     registry=REGISTRY,
 )
 TURNED_AWAY = Counter(
     "cxr_turned_away",
-    "Films not predicted: full, deadline, gone, no_model, rate, unreadable, disk, error",
+    "Images not predicted: full, deadline, gone, no_model, rate, unreadable, disk, error",
     ["reason"],
     registry=REGISTRY,
 )
 IN_WORK = Gauge(
-    "cxr_films_in_work",
-    "Films admitted and not yet answered",
+    "cxr_images_in_work",
+    "Images admitted and not yet answered",
     registry=REGISTRY,
     multiprocess_mode="livesum",
 )
 MODEL_SECONDS = Histogram(
     "cxr_model_seconds", "Time of one call of the model", buckets=SECONDS, registry=REGISTRY
 )
-BATCH_FILMS = Histogram(
-    "cxr_batch_films",
-    "Films in one call of the model",
+BATCH_IMAGES = Histogram(
+    "cxr_batch_images",
+    "Images in one call of the model",
     buckets=(1, 2, 4, 8, 16, 32),
     registry=REGISTRY,
 )
@@ -62,10 +62,18 @@ MODEL_LOADED = Gauge(
 )
 
 
+OLD_NAMES = {"cxr_images_in_work": "cxr_films_in_work", "cxr_batch_images": "cxr_batch_films"}
+"""Series of version 0.1, which are shown beside their new names for one version."""
+
+
 def exposition() -> bytes:
-    """Return all figures in Prometheus' text format, summed over the processes."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    """Return every series in Prometheus' text format, summed over the processes."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    text = generate_latest(registry).decode()
+    lines = text.splitlines(keepends=True)
+    for name, old in OLD_NAMES.items():
+        text += "".join(line.replace(name, old) for line in lines if name in line)
+    return text.encode()

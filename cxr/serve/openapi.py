@@ -1,26 +1,23 @@
-"""The description of the REST service: an OpenAPI document, and a page made from it.
-
-The page is drawn here, without scripts: the usual viewers need inline styles or a script from
-elsewhere, which the pages' policy forbids.
-"""
+"""The description of the REST service: an OpenAPI document, and Swagger UI to read and try it."""
 
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from flask import Blueprint as FlaskBlueprint
-from flask import Flask, Response, current_app, json, render_template
+from flask import Flask, Response, send_from_directory
 from flask_smorest import Api, Blueprint
+from swagger_ui_bundle import swagger_ui_path
 
+from cxr.serve.login import public
 from cxr.serve.problems import MEDIA_TYPE
 from cxr.serve.schemas import ProblemSchema
 from cxr.serve.settings import RESEARCH_USE
 
-EXTENSION = "cxr_openapi"
 SCHEME = {"type": "http", "scheme": "bearer", "description": "A token of the account page."}
-SHOWN = ("Prediction", "Model", "Problem")
-"""Objects that the page describes."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}
+VIEWER = f"/api/v1/{swagger_ui_path.name}/"
+"""Where script and style of Swagger UI are served from, out of the package that brings them."""
+VIEWER_FILES = "'swagger-ui-bundle.js', 'swagger-ui.css'"
 
 
 class Description(Api):  # type: ignore[misc]
@@ -38,9 +35,6 @@ class Description(Api):  # type: ignore[misc]
             "DEFAULT_ERROR", {"description": "Any other error", "content": content}, lazy=True
         )
 
-    def _register_doc_blueprint(self) -> None:
-        """Register none: the document is served by the blueprint of the REST service."""
-
 
 def problems_of(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
     """Describe the problems that a view may answer with."""
@@ -55,25 +49,25 @@ def problems_of(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
     return decorate
 
 
-def film_body(types: tuple[str, ...]) -> dict[str, Any]:
-    """Return the description of a body that is a film, in a form or by itself."""
+def image_body(types: tuple[str, ...]) -> dict[str, Any]:
+    """Return the description of a body that is an image, in a form or by itself."""
     form = {
         "type": "object",
-        "required": ["file"],
-        "properties": {"file": {"type": "string", "format": "binary"}},
+        "required": ["image"],
+        "properties": {"image": {"type": "string", "format": "binary"}},
     }
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     return {"required": True, "content": content | dict.fromkeys(types, BINARY)}
 
 
-def add_pages(blueprint: Blueprint) -> None:
-    """Let a blueprint serve the document and its page, which do not describe themselves."""
-    FlaskBlueprint.add_url_rule(blueprint, "/openapi.json", "openapi", openapi)
-    FlaskBlueprint.add_url_rule(blueprint, "/", "reference", reference)
-
-
 def register(app: Flask, blueprint: Blueprint) -> None:
-    """Register the REST service with its description."""
+    """Register the REST service with its document and the page that shows it."""
+    app.config.update(
+        OPENAPI_URL_PREFIX="/api/v1",
+        OPENAPI_JSON_PATH="openapi.json",
+        OPENAPI_SWAGGER_UI_PATH="/",
+        OPENAPI_SWAGGER_UI_URL=VIEWER,
+    )
     description = Description(
         app,
         spec_kwargs={
@@ -86,62 +80,9 @@ def register(app: Flask, blueprint: Blueprint) -> None:
     )
     description.spec.components.security_scheme("token", SCHEME)
     description.register_blueprint(blueprint)
-    app.extensions[EXTENSION] = description
 
-
-def document() -> dict[str, Any]:
-    """Return the OpenAPI document."""
-    found: dict[str, Any] = current_app.extensions[EXTENSION].spec.to_dict()
-    return found
-
-
-def openapi() -> Response:
-    """Serve the document."""
-    return Response(json.dumps(document(), indent=1), mimetype="application/json")
-
-
-def reference() -> str:
-    """Show the document to people."""
-    found = document()
-    operations = [
-        _operation(path, method, operation)
-        for path, methods in found["paths"].items()
-        for method, operation in methods.items()
-        if method != "parameters"
-    ]
-    schemas = [(name, _members(found["components"]["schemas"][name])) for name in SHOWN]
-    return render_template("api.html", operations=operations, schemas=schemas)
-
-
-def _operation(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
-    """Return what the page says of an operation."""
-    answers = {
-        int(status): answer for status, answer in operation["responses"].items() if status.isdigit()
-    }
-    good = min(answers)
-    return {
-        "method": method.upper(),
-        "path": path,
-        "text": " ".join(filter(None, (operation["summary"], operation.get("description")))),
-        "kinds": list(operation.get("requestBody", {}).get("content", ())),
-        "status": good,
-        "answer": answers[good]["description"],
-        "content": next(iter(answers[good].get("content", ())), ""),
-        "problems": sorted(status for status in answers if status >= 400),
-        "parameters": [
-            (one["name"], one["schema"].get("type", ""), one.get("description", ""))
-            for one in operation.get("parameters", ())
-        ],
-    }
-
-
-def _members(schema: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return name, kind and meaning of an object's members."""
-    return [
-        (
-            name,
-            kind.get("type", "any") + (" or null" if kind.get("nullable") else ""),
-            kind.get("description", ""),
-        )
-        for name, kind in schema["properties"].items()
-    ]
+    @app.get(f"{VIEWER}<any({VIEWER_FILES}):name>")
+    @public
+    def viewer(name: str) -> Response:
+        """Serve script and style of Swagger UI."""
+        return send_from_directory(swagger_ui_path, name)

@@ -1,4 +1,4 @@
-"""Pages of one's own films: upload, history, deleting. The result's page is ``results``."""
+"""Pages of one's own images: upload, history, deleting. The result's page is ``results``."""
 
 import contextlib
 from collections.abc import Sequence
@@ -22,16 +22,13 @@ from werkzeug.datastructures import FileStorage
 
 from cxr.errors import InputError
 from cxr.serve.login import current_user, wants_json
-from cxr.serve.phrases import sentence
-from cxr.serve.queue import Busy
-from cxr.serve.records import (
+from cxr.serve.phrases import percent, sentence
+from cxr.serve.prediction_service import (
     RateLimitedError,
     TooLargeError,
     check_size,
-    forget,
-    forget_all,
-    percent,
-    predict_and_keep,
+    predict_and_store,
+    uploaded_files,
 )
 from cxr.serve.retention import tidy_sometimes
 from cxr.serve.serving import serving
@@ -42,14 +39,16 @@ from cxr.serve.store.predictions import (
     own_predictions,
 )
 from cxr.serve.store.rows import PredictionRow
+from cxr.serve.stored_results import forget, forget_all, own_row
 from cxr.serve.uploads import StorageError
+from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A film that got no result: what it is called, why, the status, when to come back."""
+    """An image that got no result: what it is called, why, the status, when to come back."""
 
     name: str
     reason: str
@@ -66,11 +65,11 @@ def upload() -> ResponseReturnValue:
 
 @blueprint.post("/")
 def try_upload() -> ResponseReturnValue:
-    """Predict the films of the form; a script sends them one by one and wants JSON."""
-    files = [file for file in request.files.getlist("film") if file.filename]
+    """Predict the images of the form; a script sends them one by one and wants JSON."""
+    files = [file for file in uploaded_files() if file.filename]
     most = serving().settings.upload_files
     if not files:
-        return _failed([Failure("", "No film was chosen: choose at least one file.", 422)])
+        return _failed([Failure("", "No image was chosen: choose at least one file.", 422)])
     if len(files) > most:
         reason = f"{len(files)} files were chosen: at most {most} go at once."
         return _failed([Failure("", reason, 422)])
@@ -86,7 +85,7 @@ def try_upload() -> ResponseReturnValue:
     if not rows:
         return _failed(failures)
     if wants_json():
-        return jsonify(films=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
+        return jsonify(images=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
     for failure in failures:
         flash(f"{failure.name}: {failure.reason}", "error")
     if len(rows) == 1 and not failures:
@@ -97,10 +96,10 @@ def try_upload() -> ResponseReturnValue:
 @blueprint.get("/uploaded")
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
-    wanted = request.args.getlist("id")[: serving().settings.upload_files]
+    ids = request.args.getlist("id")[: serving().settings.upload_files]
     with serving().database.read() as store:
-        found = [own_prediction(store, current_user().id, name) for name in wanted]
-    rows = [row for row in found if row is not None]
+        own = [own_prediction(store, current_user().id, name) for name in ids]
+    rows = [row for row in own if row is not None]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -112,17 +111,12 @@ def history() -> ResponseReturnValue:
     search, outcome = request.args.get("q", "")[:100], request.args.get("outcome", "")[:64]
     user = current_user()
     with serving().database.read() as store:
-        found = own_predictions(
-            store,
-            user.id,
-            search=search,
-            outcome=outcome,
-            page=request.args.get("page", 1, type=int),
-        )
+        number = request.args.get("page", 1, type=int)
+        page = own_predictions(store, user.id, search=search, outcome=outcome, page=number)
         outcomes = own_outcomes(store, user.id)
     return render_template(
         "history.html",
-        page=found,
+        page=page,
         search=search,
         outcome=outcome,
         outcomes=outcomes,
@@ -133,19 +127,15 @@ def history() -> ResponseReturnValue:
 @blueprint.get("/predictions/<prediction_id>/delete")
 def ask_delete(prediction_id: str) -> ResponseReturnValue:
     """Ask before deleting."""
-    with serving().database.read() as store:
-        row = own_prediction(store, current_user().id, prediction_id)
-    if row is None:
-        abort(404)
-    return render_template("delete.html", row=row)
+    return render_template("delete.html", row=own_row(prediction_id))
 
 
 @blueprint.post("/predictions/<prediction_id>/delete")
 def delete(prediction_id: str) -> ResponseReturnValue:
     """Delete a result and its files."""
-    if not forget(current_user().id, prediction_id):
+    if not forget(prediction_id):
         abort(404)
-    flash("The film and its result are deleted.", "success")
+    flash("The image and its result are deleted.", "success")
     return redirect(url_for("pages.history"), 303)
 
 
@@ -158,7 +148,7 @@ def ask_delete_all() -> ResponseReturnValue:
 @blueprint.post("/history/delete")
 def delete_all() -> ResponseReturnValue:
     """Delete one's whole history and its files."""
-    count = forget_all(current_user().id)
+    count = forget_all()
     flash(f"{count} {'result is' if count == 1 else 'results are'} deleted.", "success")
     return redirect(url_for("pages.history"), 303)
 
@@ -169,7 +159,7 @@ def _predict(file: FileStorage) -> PredictionRow | Failure:
         size = file.seek(0, 2) or file.tell()
         check_size(size, serving().settings.upload_bytes)
         file.seek(0)
-        return predict_and_keep(file.read(), name=name, user_id=current_user().id, origin="page")
+        return predict_and_store(file.read(), name=name, user_id=current_user().id, origin="page")
     except TooLargeError as error:
         return Failure(name, sentence(error), 413)
     except InputError as error:

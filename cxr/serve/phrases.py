@@ -7,9 +7,8 @@ from typing import Any
 from flask import Flask
 from markupsafe import Markup, escape
 
-from cxr.bundle.show import promise_words
+from cxr.bundle.format import promise_words
 from cxr.labels import CANONICAL
-from cxr.serve.records import percent
 from cxr.serve.serving import serving
 from cxr.serve.settings import RESEARCH_USE
 
@@ -21,22 +20,21 @@ MOST_SLOTS = 8
 
 def add_filters(app: Flask) -> None:
     """Give templates the filters, the limits, and the sentence that stands on every page."""
-    for function in (
-        share,
-        moment,
-        any_of,
-        slot,
-        sentence,
-        set_words,
-        level_words,
-        own_note,
-        advice,
-        tenths,
-    ):
+    words = (any_of, set_words, level_words, own_note, advice, sentence)
+    for function in (*words, share, moment, slot, tenths):
         app.add_template_filter(function)
     app.jinja_env.globals["research_use"] = RESEARCH_USE
     app.jinja_env.globals["limits"] = serving(app).settings
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+
+def percent(share: float) -> str:
+    """Return a share as people read it: whole percents, never a false 0 or 100."""
+    if share > 0.995:
+        return ">99 %"
+    if share < 0.005:
+        return "<1 %"
+    return f"{100 * share:.0f} %"
 
 
 def share(value: float) -> str:
@@ -79,7 +77,7 @@ def set_words(names: Sequence[str], level: float) -> str:
 
     Args:
         names: its classes; may be empty.
-        level: share of films whose set holds the true class.
+        level: share of images whose set holds the true class.
     """
     words = any_of(names) or "no class is likely enough"
     return f"{words[:1].upper()}{words[1:]}, {100 * level:g}{NO_BREAK}%"
@@ -89,20 +87,20 @@ def level_words(result: Mapping[str, Any]) -> str:
     """Say what the level of a result's set promises, and what was measured of it."""
     level, coverage = result["level"], result.get("set_coverage")
     portion = f"{100 * level:g}{NO_BREAK}%"
-    films = "films" if coverage is None else "each class's films"
+    images = "images" if coverage is None else "each class's images"
     promise = (
-        f"Sets made this way hold the true class of at least {portion} of {films}, where films "
+        f"Sets made this way hold the true class of at least {portion} of {images}, where images "
         "are like those that the model was calibrated on."
     )
     if coverage is None:
         return f"{promise} A single class may be held less often."
     if not coverage:
-        return f"{promise} On test films this was not measured."
-    found = [
+        return f"{promise} On test images this was not measured."
+    measured = [
         f"{label} {coverage_words(share)}" + SHORT * (promise_words(share, level) == "short")
         for label, share in coverage.items()
     ]
-    return f"{promise} Measured on test films: {'; '.join(found)}."
+    return f"{promise} Measured on test images: {'; '.join(measured)}."
 
 
 def coverage_words(share: Mapping[str, Any]) -> str:
@@ -114,7 +112,7 @@ def coverage_words(share: Mapping[str, Any]) -> str:
 def advice(refer: bool) -> str:
     """Say what to do next."""
     if refer:
-        return "Refer: the ensemble is too unsure of this film. Have it read without the model."
+        return "Refer: the ensemble is too unsure of this image. Have it read without the model."
     return "No referral: by its own threshold the ensemble is sure enough. Check it all the same."
 
 

@@ -1,16 +1,13 @@
 """Errors of the REST service as RFC 9457 problem details (application/problem+json)."""
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from flask import Response, g, json, request
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException
 
 from cxr.serve.settings import RESEARCH_USE
-
-log = logging.getLogger(__name__)
 
 API_PREFIX = "/api/"
 MEDIA_TYPE = "application/problem+json"
@@ -69,8 +66,8 @@ def from_http(error: HTTPException) -> Response:
         return Response(status=status, headers=dict(error.get_headers()))
     members: dict[str, Any] = {}
     data = getattr(error, "data", None)
-    if isinstance(data, dict) and (found := data.get("errors") or data.get("messages")):
-        members["errors"] = found
+    if isinstance(data, dict) and (errors := data.get("errors") or data.get("messages")):
+        members["errors"] = errors
     detail = DETAILS.get(status) or str(error.description or HTTPStatus(status).phrase)
     if members:
         detail = "the request does not fit the description of this address: see errors"
@@ -82,9 +79,3 @@ def from_http(error: HTTPException) -> Response:
     if status == 401:
         headers.setdefault("WWW-Authenticate", "Bearer")
     return problem(status, detail, headers=headers, **members)
-
-
-def from_exception(error: Exception) -> Response:
-    """Return the problem of any other exception, which goes to the log without its text."""
-    log.error("unexpected error", exc_info=error)
-    return from_http(InternalServerError())

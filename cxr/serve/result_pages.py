@@ -7,26 +7,24 @@ from typing import Any
 from flask import Blueprint, Response, abort, json, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 
-from cxr.serve.login import current_user
-from cxr.serve.map_overlay import DEFAULT_OPACITY, colour_layer
-from cxr.serve.records import expires_at, overlay_png
+from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer
 from cxr.serve.serving import serving
-from cxr.serve.store.predictions import own_prediction
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.uploads import SavedMaps, png_bytes
+from cxr.serve.stored_results import expires_at, overlay_png, own_row, result_of
+from cxr.serve.uploads import gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
-VIEWS = ("over", "beside", "film")
-"""The map over the film, beside it, or the film alone."""
+VIEWS = ("over", "beside", "image")
+"""The map over the image, beside it, or the image alone."""
 
 
 @blueprint.get("/")
 def result(prediction_id: str) -> ResponseReturnValue:
     """Show a result."""
-    row = _own(prediction_id)
-    maps = serving().films.load_maps(row.stem)
+    row = own_row(prediction_id)
+    maps = serving().images.load_maps(row.stem)
     label, member = _chosen(row, maps)
-    view = request.args.get("view", VIEWS[0])
+    view = request.args.get("view", VIEWS[0]).replace("film", "image")
     return render_template(
         "result.html",
         row=row,
@@ -36,39 +34,40 @@ def result(prediction_id: str) -> ResponseReturnValue:
         label=label,
         member=member,
         view=view if view in VIEWS else VIEWS[0],
-        opacity=round(100 * DEFAULT_OPACITY),
+        opacity=round(100 * OPACITY),
         expires_at=expires_at(row),
     )
 
 
-@blueprint.get("/film.png")
-def film(prediction_id: str) -> ResponseReturnValue:
-    """Send the film."""
-    return _send(serving().films.film_path(_own(prediction_id).stem))
+@blueprint.get("/image.png")
+@blueprint.get("/film.png")  # as version 0.1 called it
+def image(prediction_id: str) -> ResponseReturnValue:
+    """Send the image."""
+    return _send(serving().images.image_path(own_row(prediction_id).stem))
 
 
 @blueprint.get("/thumb.png")
 def thumb(prediction_id: str) -> ResponseReturnValue:
     """Send the small picture."""
-    return _send(serving().films.thumb_path(_own(prediction_id).stem))
+    return _send(serving().images.thumb_path(own_row(prediction_id).stem))
 
 
 @blueprint.get("/layer.png")
 def layer(prediction_id: str) -> ResponseReturnValue:
-    """Send a map as a transparent layer, which the page lays over the film."""
-    row = _own(prediction_id)
-    maps = serving().films.load_maps(row.stem)
+    """Send a map as a transparent layer, which the page lays over the image."""
+    row = own_row(prediction_id)
+    maps = serving().images.load_maps(row.stem)
     if maps is None:
         abort(404)
     label, member = _chosen(row, maps)
-    return _png(png_bytes(colour_layer(maps.of(label, member or None))))
+    return _png(png_bytes(colour_layer(gray_map(maps, label, member or None))))
 
 
 @blueprint.get("/download.png")
 def download_png(prediction_id: str) -> ResponseReturnValue:
-    """Send the film with the chosen map and what it is, to keep."""
-    row = _own(prediction_id)
-    label, member = _chosen(row, serving().films.load_maps(row.stem))
+    """Send the image with the chosen map and what it is, to keep."""
+    row = own_row(prediction_id)
+    label, member = _chosen(row, serving().images.load_maps(row.stem))
     try:
         data = overlay_png(row, label or None, member or None)
     except FileNotFoundError:
@@ -79,14 +78,14 @@ def download_png(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/download.json")
 def download_json(prediction_id: str) -> ResponseReturnValue:
     """Send the result as JSON, to keep."""
-    row = _own(prediction_id)
+    row = own_row(prediction_id)
     values = {
         "id": row.id,
         "name": row.name,
         "created_at": row.created_at.isoformat(),
         "width_px": row.width_px,
         "height_px": row.height_px,
-        **row.result,
+        **result_of(row),
     }
     body = json.dumps(values, indent=2, sort_keys=False, ensure_ascii=False)
     return _attach(Response(body, mimetype="application/json"), row, "json")
@@ -95,36 +94,27 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/print")
 def printable(prediction_id: str) -> ResponseReturnValue:
     """Show the result on one sheet of paper."""
-    row = _own(prediction_id)
-    has_maps = serving().films.load_maps(row.stem) is not None
+    row = own_row(prediction_id)
+    has_maps = serving().images.load_maps(row.stem) is not None
     return render_template(
         "print.html",
         row=row,
         result=row.result,
         votes=votes(row),
         has_maps=has_maps,
-        opacity=round(100 * DEFAULT_OPACITY),
+        opacity=round(100 * OPACITY),
     )
 
 
 def votes(row: PredictionRow) -> list[dict[str, Any]]:
-    """Return each member's name, class and probabilities; none of a refused film."""
+    """Return each member's name, class and probabilities; none of a refused image."""
     return [
         {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
         for name, probs in row.result.get("member_probs", {}).items()
     ]
 
 
-def _own(prediction_id: str) -> PredictionRow:
-    """Return the user's own result; another user's does not exist."""
-    with serving().database.read() as store:
-        row = own_prediction(store, current_user().id, prediction_id)
-    if row is None:
-        abort(404)
-    return row
-
-
-def _chosen(row: PredictionRow, maps: SavedMaps | None) -> tuple[str, str]:
+def _chosen(row: PredictionRow, maps: HeatMaps | None) -> tuple[str, str]:
     """Return class and member ("" for the ensemble) that the address asks for."""
     label, member = request.args.get("label") or row.label, request.args.get("member", "")
     if maps is None:
@@ -148,7 +138,7 @@ def _png(data: bytes) -> Response:
 def _attach(response: Response, row: PredictionRow, ending: str) -> Response:
     """Make it a download, named after the user's file as far as that is harmless."""
     core = re.sub(r"[^A-Za-z0-9_-]+", "-", row.name.rsplit(".", 1)[0]).strip("-")[:60]
-    name = f"cxr-{core or 'film'}.{ending}"
+    name = f"cxr-{core or 'image'}.{ending}"
     answer = make_response(response)
     answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return answer

@@ -34,13 +34,13 @@ def tidy() -> tuple[int, int]:
         if here.settings.retention_days:
             old = delete_older(store, now - timedelta(days=here.settings.retention_days))
     for stem in old:
-        here.films.remove(stem)
+        here.images.remove(stem)
 
     def known(stems: list[str]) -> set[str]:
         with here.database.read() as store:
             return known_stems(store, stems)
 
-    orphans = here.films.tidy(known)
+    orphans = here.images.tidy(known)
     if old:
         log.info("deleted %d results older than %d days", len(old), here.settings.retention_days)
     return len(old), orphans

@@ -7,6 +7,7 @@ from flask import Flask, Response, request
 from flask.sessions import SecureCookieSessionInterface
 
 from cxr.files import digest
+from cxr.serve.login import REFERENCE
 from cxr.serve.serving import serving
 
 POLICY = "; ".join(
@@ -88,11 +89,15 @@ def _static_version(folder: Path) -> str:
 
 
 def _add_headers(response: Response) -> Response:
+    if request.endpoint == REFERENCE:
+        # The small pictures of Swagger UI stand in its style sheet.
+        pictures = POLICY.replace("blob:", "blob: data:")
+        response.headers["Content-Security-Policy"] = pictures
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", HSTS)
-    if request.endpoint == "static":
+    if request.endpoint in ("static", "viewer"):
         response.headers["Cache-Control"] = STATIC_AGE
     else:
         response.headers.setdefault("Cache-Control", "no-store")

@@ -1,4 +1,4 @@
-"""What the handlers of a request share: settings, database, files."""
+"""What the handlers of a request share: settings, database, files, the model's queue."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,9 +6,10 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from cxr.serve.model_queue import ModelQueue
 from cxr.serve.settings import Settings
 from cxr.serve.store.database import Database
-from cxr.serve.uploads import FilmStore
+from cxr.serve.uploads import ImageStore
 
 EXTENSION = "cxr"
 
@@ -19,7 +20,8 @@ class Serving:
 
     settings: Settings
     database: Database
-    films: FilmStore
+    images: ImageStore
+    queue: ModelQueue
 
 
 def serving(app: Flask | None = None) -> Serving:

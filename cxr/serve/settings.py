@@ -3,10 +3,12 @@
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from cxr.errors import InputError
 from cxr.imaging.read import MAX_PIXELS
@@ -16,17 +18,21 @@ RESEARCH_USE = "Research use only, not a medical device."
 PREFIX = "CXR_"
 """Every field is read from the variable of this prefix and its name in capitals."""
 MIN_SECRET_CHARS = 32
-CookieRule = Literal["auto", "always", "never"]
+NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(BaseSettings):
     """How the server runs; ``Settings.load`` reads it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     bundle: Path = Path("bundle")
     """Folder of the exported ensemble."""
     data_folder: Path = Path("outputs/app")
-    """Folder of the database, the films and the secret key; nothing of it is ever served."""
+    """Folder of the database, the images and the secret key; nothing of it is ever served."""
     database_url: str = ""
     """``postgresql://user:password@host/name``; an SQLite file in the data folder by default."""
     database_password_file: str = ""
@@ -35,55 +41,60 @@ class Settings:
     """Signs cookies; made at the first start and kept in the data folder by default."""
     secret_key_file: str = ""
     """File to read the secret key from, such as a container's secret."""
-    secure_cookies: CookieRule = "auto"
+    secure_cookies: Literal["auto", "always", "never"] = "auto"
     """``auto`` spares only plain http to this very machine; ``never`` is for trusted networks."""
-    trusted_proxies: int = 0
+    trusted_proxies: NotNegative = 0
     """How many proxies in front set X-Forwarded-For and -Proto; with 0 these are not believed."""
-    session_hours: int = 12
+    session_hours: Positive = 12
     """After this many hours a user signs in again."""
-    idle_minutes: int = 60
+    idle_minutes: Positive = 60
     """After this many minutes without a request a user signs in again."""
-    login_attempts: int = 5
+    login_attempts: Positive = 5
     """Wrong passwords allowed for one account from one address in ``login_window_minutes``; four
     times as many for one account from anywhere, six times as many from one address."""
-    login_window_minutes: int = 15
+    login_window_minutes: Positive = 15
     """How long wrong passwords are remembered."""
-    retention_days: int = 90
-    """Films and results older than this are deleted; 0 keeps them."""
-    upload_bytes: int = 32 * 1024 * 1024
-    """Largest film file."""
-    upload_files: int = 16
-    """Most films in one upload of the pages."""
+    retention_days: NotNegative = 90
+    """Images and results older than this are deleted; 0 keeps them."""
+    upload_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    """Largest image file."""
+    upload_files: Positive = 16
+    """Most images in one upload of the pages."""
     spare_bytes: int = 64 * 1024 * 1024
     """Left free on the data folder's disk, so that the database can still write, and delete."""
-    max_pixels: int = 36_000_000
-    """Largest film: twice a detector's 4,280 x 3,520 and more."""
-    rate_per_minute: int = 60
-    """Films that one user may have predicted in a minute, pages and API together."""
-    queue_length: int = 6
-    """Films in one process at once, from upload to answer; beyond it the answer is 503."""
-    batch: int = 4
-    """Most films given to the model in one call."""
-    deadline_s: float = 30.0
-    """A film that waited longer is given up with 503."""
-    watch_s: float = 5.0
+    max_pixels: Annotated[int, Field(ge=1024, le=MAX_PIXELS)] = 36_000_000
+    """Largest image: twice a detector's 4,280 x 3,520 and more."""
+    rate_per_minute: Positive = 60
+    """Images that one user may have predicted in a minute, pages and API together."""
+    queue_length: Positive = 6
+    """Images in one process at once, from upload to answer; beyond it the answer is 503."""
+    batch: Positive = 4
+    """Most images given to the model in one call."""
+    deadline_s: Annotated[float, Field(ge=1)] = 30.0
+    """An image that waited longer is given up with 503."""
+    watch_s: Annotated[float, Field(gt=0)] = 5.0
     """How often the bundle's files are looked at, to load a new bundle."""
-    processes: int = 1
+    processes: Positive = 1
     """Processes under gunicorn; each holds a model of its own."""
-    request_threads: int = 24
+    request_threads: Positive = 24
     """Threads that answer requests in each process."""
-    threads: int = 0
+    threads: NotNegative = 0
     """Threads of the model in one process; 0 takes every core."""
     runtime: str = "onnxruntime"
     """What runs the model: onnxruntime or openvino."""
     metrics_token: str = ""
     """Bearer token that /metrics asks for; without one it answers this very machine alone."""
-    level: float = 0.9
-    """Share of films of each class whose prediction set holds it."""
+    level: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    """Share of images of each class whose prediction set holds it."""
     automatic_upgrade: bool = True
     """Bring the database to this version's tables at the start."""
-    database_wait_seconds: int = 30
+    database_wait_seconds: NotNegative = 30
     """How long a start waits for a database that does not answer."""
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
+        """Take the values of the call alone; ``load`` adds the environment's."""
+        return (sources["init_settings"],)
 
     @classmethod
     def load(
@@ -98,55 +109,13 @@ class Settings:
         Raises:
             InputError: an unknown field, or a value of the wrong kind or out of range.
         """
+        source = EnvSettingsSource(cls)
         environ = os.environ if environ is None else environ
-        known = {field.name: field.type for field in fields(cls)}
-        given = {
-            name: environ[PREFIX + name.upper()]
-            for name in known
-            if environ.get(PREFIX + name.upper(), "") != ""
-        }
-        for name in values or {}:
-            if name not in known:
-                raise InputError(f"unknown setting {name!r}: allowed are {', '.join(known)}")
-        merged = given | dict(values or {})
-        read = {name: _convert(name, value, known[name]) for name, value in merged.items()}
-        settings = cls(**read)
-        settings._check()
-        return settings
-
-    def _check(self) -> None:
-        at_least_one = (
-            "session_hours",
-            "idle_minutes",
-            "login_attempts",
-            "login_window_minutes",
-            "upload_files",
-            "rate_per_minute",
-            "queue_length",
-            "batch",
-            "deadline_s",
-            "request_threads",
-            "processes",
-        )
-        for name in at_least_one:
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 and above")
-        _require(self.watch_s > 0, "watch_s", self.watch_s, "above 0")
-        for name in ("trusted_proxies", "retention_days", "threads", "database_wait_seconds"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 and above")
-        _require(self.upload_bytes >= 1024, "upload_bytes", self.upload_bytes, "1024 and above")
-        _require(
-            1024 <= self.max_pixels <= MAX_PIXELS,
-            "max_pixels",
-            self.max_pixels,
-            f"1024 to {MAX_PIXELS}",
-        )
-        _require(0.5 <= self.level < 1, "level", self.level, "0.5 to below 1")
-        _require(
-            self.secure_cookies in get_args(CookieRule),
-            "secure_cookies",
-            self.secure_cookies,
-            ", ".join(get_args(CookieRule)),
-        )
+        source.env_vars = {name.lower(): value for name, value in environ.items() if value}
+        try:
+            return cls(**{**source(), **(values or {})})
+        except ValidationError as error:
+            raise InputError(_line_of(error)) from None
 
     @property
     def database(self) -> str:
@@ -179,19 +148,19 @@ def read_secret_key(settings: Settings) -> str:
     Raises:
         InputError: a key under 32 characters, or the data folder cannot be written.
     """
-    given, where = settings.secret_key, "CXR_SECRET_KEY"
-    if not given and settings.secret_key_file:
+    key, where = settings.secret_key, "CXR_SECRET_KEY"
+    if not key and settings.secret_key_file:
         where = settings.secret_key_file
-        given = _read(where, "secret_key_file")
-    if not given:
+        key = _read(where, "secret_key_file")
+    if not key:
         path = settings.data_folder / "secret_key"
-        where, given = str(path), _stored_key(path)
-    if len(given) < MIN_SECRET_CHARS:
+        where, key = str(path), _stored_key(path)
+    if len(key) < MIN_SECRET_CHARS:
         raise InputError(
-            f"the secret key of {where} has {len(given)} characters: at least {MIN_SECRET_CHARS} "
+            f"the secret key of {where} has {len(key)} characters: at least {MIN_SECRET_CHARS} "
             "are needed; make one with python -c 'import secrets; print(secrets.token_hex(32))'"
         )
-    return given
+    return key
 
 
 def _read(path: str, setting: str) -> str:
@@ -200,7 +169,7 @@ def _read(path: str, setting: str) -> str:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(
-            f"setting {setting} is {path!r}, which cannot be read ({error.strerror}): mend "
+            f"setting {setting} is {path!r}, which cannot be read ({error.strerror}): set "
             f"{PREFIX}{setting.upper()}"
         ) from None
 
@@ -225,30 +194,33 @@ def _stored_key(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(
-            f"the data folder {path.parent} cannot be used ({error.strerror}): mend "
+            f"the data folder {path.parent} cannot be used ({error.strerror}): set "
             f"{PREFIX}DATA_FOLDER"
         ) from None
 
 
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """Turn what the environment says into the field's kind."""
-    try:
-        if kind is Path:
-            return Path(value)
-        if kind is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                str(value).lower()
-            ]
-        if kind in (int, float):
-            return kind(value)
-    except (ValueError, KeyError):
-        wanted = "true or false" if kind is bool else f"a number ({kind.__name__})"
-        raise InputError(f"setting {name} is {value!r}: {wanted} is needed") from None
-    return str(value)
+def _line_of(error: ValidationError) -> str:
+    """Return the first thing that is wrong as one line: setting, value, what is allowed, hint."""
+    first = error.errors()[0]
+    name, kind = str(first["loc"][0]), first["type"].split("_")[0]
+    if kind == "extra":
+        return f"unknown setting {name!r}: allowed are {', '.join(Settings.model_fields)}"
+    field, variable = Settings.model_fields[name], f"{PREFIX}{name.upper()}"
+    kinds = {"bool": "true or false", "path": "a path", "string": "text"}
+    allowed = kinds.get(kind, "a number")
+    if kind == "literal":
+        allowed = ", ".join(get_args(field.annotation))
+    elif kind in ("greater", "less"):
+        allowed = _range_of(field.metadata)
+    return f"setting {name} is {first['input']!r}: allowed are {allowed}; set {variable}"
 
 
-def _require(right: bool, name: str, value: object, allowed: str) -> None:
-    if not right:
-        raise InputError(
-            f"setting {name} is {value!r}: allowed are {allowed}; mend {PREFIX}{name.upper()}"
-        )
+def _range_of(rules: list[Any]) -> str:
+    keys = ("gt", "ge", "lt", "le")
+    bound = {key: getattr(rule, key) for rule in rules for key in keys if hasattr(rule, key)}
+    if "gt" in bound:
+        return f"above {bound['gt']}"
+    if "le" in bound or "lt" in bound:
+        upper = bound["le"] if "le" in bound else f"below {bound['lt']}"
+        return f"{bound['ge']} to {upper}"
+    return f"{bound['ge']} and above"

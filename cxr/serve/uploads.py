@@ -1,7 +1,7 @@
-"""Films on disk: a folder of random name each, written whole or not at all, never served itself.
+"""Images on disk: a folder of random name each, written whole or not at all, never served itself.
 
-A film is kept as gray PNG made from its pixels, so nothing else of the uploaded file remains.
-H W pixels of a film, K classes, h w of a stored map.
+An image is kept as gray PNG made from its pixels, so nothing else of the uploaded file remains.
+H W pixels of an image, K classes, h w of a stored map.
 """
 
 import errno
@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cxr.bundle.maps import ENSEMBLE, HeatMaps
+from cxr.bundle.maps import HeatMaps
 from cxr.imaging.preprocess import Fit, PreprocessSpec
 
 log = logging.getLogger(__name__)
@@ -31,55 +30,25 @@ MAP_SIDE_PX = 192
 """Longest side of a map as it is read; what is stored is its grid of at most 10 x 10 cells."""
 THUMB_SIDE_PX = 160
 PNG_LEVEL = 1
-"""Fast: a film of 9 megapixels would otherwise take longer to pack than to predict."""
+"""Fast: an image of 9 megapixels would otherwise take longer to pack than to predict."""
 ORPHAN_AGE_S = 3600.0
 """A folder without a row is an orphan only when no request can still be writing the row."""
+FOLDER, IMAGE_FILE = "films", "film.png"
+"""As version 0.1 called them on disk: other names would leave what it stored behind."""
 _STEM = re.compile(r"[0-9a-f]{32}")
 
 
 class StorageError(Exception):
-    """A film could not be stored; the reason is in the log, for it is not the user's doing."""
+    """An image could not be stored; the reason is in the log, for it is not the user's doing."""
 
 
-@dataclass(frozen=True)
-class SavedMaps:
-    """The class activation maps of a film, small.
+def gray_map(maps: HeatMaps, label: str, member: str | None = None) -> NDArray[np.uint8]:
+    """Return one map of stored ones, (h, w) uint8.
 
-    Attributes:
-        classes: the K classes.
-        values: "ensemble" and every member to (K, h, w) uint8.
+    Raises:
+        InputError: an unknown class or member.
     """
-
-    classes: tuple[str, ...]
-    values: Mapping[str, NDArray[np.uint8]]
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members, without the ensemble."""
-        return tuple(name for name in self.values if name != ENSEMBLE)
-
-    def of(self, label: str, member: str | None = None) -> NDArray[np.uint8]:
-        """Return one map, (h, w) uint8.
-
-        Raises:
-            KeyError: an unknown class or member.
-        """
-        if label not in self.classes:
-            raise KeyError(label)
-        return np.asarray(self.values[member or ENSEMBLE][self.classes.index(label)])
-
-
-def shrink_maps(maps: HeatMaps) -> SavedMaps:
-    """Draw a prediction's maps small; they are interpolated from few cells."""
-    height, width = maps.image.shape
-    scale = min(1.0, MAP_SIDE_PX / max(height, width))
-    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    small = replace(maps, image=np.zeros(shape, np.uint8))
-    values = {}
-    for name in (ENSEMBLE, *maps.members):
-        layers = [small.of(label, name) for label in maps.classes]
-        values[name] = np.rint(np.stack(layers) * 255).astype(np.uint8)
-    return SavedMaps(tuple(maps.classes), values)
+    return np.asarray(np.rint(maps.of(label, member) * 255).astype(np.uint8))
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
@@ -89,26 +58,26 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-class FilmStore:
-    """The films' folder.
+class ImageStore:
+    """The images' folder.
 
     Args:
-        folder: made at the first film.
-        spare_bytes: left free on its disk; a film that comes when there is less is refused.
+        folder: made at the first image.
+        spare_bytes: left free on its disk; an image that comes when there is less is refused.
     """
 
     def __init__(self, folder: Path, *, spare_bytes: int = 0) -> None:
         self.folder, self._spare_bytes = folder, spare_bytes
 
-    def save(self, film: NDArray[np.uint8], maps: HeatMaps | None) -> str:
-        """Write a film with its small picture and its maps.
+    def save(self, image: NDArray[np.uint8], maps: HeatMaps | None) -> str:
+        """Write an image with its small picture and its maps.
 
         Args:
-            film: (H, W) uint8.
-            maps: None for a film that was refused.
+            image: (H, W) uint8.
+            maps: None for an image that was refused.
 
         Returns:
-            The stem, by which everything of the film is found.
+            The stem, by which everything of the image is found.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -121,8 +90,8 @@ class FilmStore:
             if shutil.disk_usage(self.folder).free < self._spare_bytes:
                 raise OSError(errno.ENOSPC, "only the spare space is left")
             work = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
-            _write(work / "film.png", png_bytes(film))
-            _write(work / "thumb.png", png_bytes(_thumb(film)))
+            _write(work / IMAGE_FILE, png_bytes(image))
+            _write(work / "thumb.png", png_bytes(_thumb(image)))
             if maps is not None:
                 _write(work / "maps.npz", _maps_bytes(maps))
             work.rename(place)
@@ -130,38 +99,38 @@ class FilmStore:
         except OSError as error:
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
-            log.error("a film could not be stored: %s", error.strerror)
+            log.error("an image could not be stored: %s", error.strerror)
             raise StorageError(
-                "the server could not store the film: try again later, or tell who runs it"
+                "the server could not store the image: try again later, or tell who runs it"
             ) from error
 
-    def film_path(self, stem: str) -> Path:
-        """Return where the film's PNG is."""
-        return self._place(stem) / "film.png"
+    def image_path(self, stem: str) -> Path:
+        """Return where the image's PNG is."""
+        return self._place(stem) / IMAGE_FILE
 
     def thumb_path(self, stem: str) -> Path:
         """Return where the small picture is."""
         return self._place(stem) / "thumb.png"
 
-    def load_film(self, stem: str) -> NDArray[np.uint8]:
-        """Return the film, (H, W) uint8.
+    def load_image(self, stem: str) -> NDArray[np.uint8]:
+        """Return the image, (H, W) uint8.
 
         Raises:
             FileNotFoundError: it was deleted.
         """
-        with Image.open(self.film_path(stem), formats=("PNG",)) as image:
+        with Image.open(self.image_path(stem), formats=("PNG",)) as image:
             return np.asarray(image)
 
-    def load_maps(self, stem: str) -> SavedMaps | None:
-        """Return the maps, or None: there are none."""
+    def load_maps(self, stem: str) -> HeatMaps | None:
+        """Return the maps over a small blank image, or None: there are none."""
         try:
             with np.load(self._place(stem) / "maps.npz", allow_pickle=False) as archive:
-                return shrink_maps(_read_maps(archive))
+                return _read_maps(archive)
         except FileNotFoundError:
             return None
 
     def remove(self, stem: str) -> None:
-        """Delete everything of a film; what is gone already is no error."""
+        """Delete everything of an image; what is gone already is no error."""
         trash = self.folder / f".old-{secrets.token_hex(8)}"
         try:
             self._place(stem).rename(trash)
@@ -170,7 +139,7 @@ class FilmStore:
         shutil.rmtree(trash, ignore_errors=True)
 
     def tidy(self, known: Callable[[list[str]], set[str]]) -> int:
-        """Delete films that no row knows and what interrupted work left behind.
+        """Delete images that no row knows and what interrupted work left behind.
 
         Args:
             known: says which of these stems have a row.
@@ -190,12 +159,12 @@ class FilmStore:
         for name in left:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         if orphans or left:
-            log.info("tidied %d orphans and %d unfinished films", len(orphans), len(left))
+            log.info("tidied %d orphans and %d unfinished images", len(orphans), len(left))
         return len(orphans) + len(left)
 
     def _place(self, stem: str) -> Path:
         if not _STEM.fullmatch(stem):
-            raise FileNotFoundError("not a film's stem")
+            raise FileNotFoundError("not an image's stem")
         return self.folder / stem[:2] / stem
 
 
@@ -224,22 +193,24 @@ def _maps_bytes(maps: HeatMaps) -> bytes:
 
 
 def _read_maps(archive: Mapping[str, NDArray[Any]]) -> HeatMaps:
-    """Unpack what ``_maps_bytes`` packed; the film is blank, of the right size."""
+    """Unpack what ``_maps_bytes`` packed; the image is blank and small, for so are the cells."""
     names = [str(name) for name in archive["names"]]
     height, width = (int(side) for side in archive["shape"])
+    scale = min(1.0, MAP_SIDE_PX / max(height, width))
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     return HeatMaps(
         classes=tuple(str(name) for name in archive["classes"]),
         members={name: archive[f"cells_{place}"] for place, name in enumerate(names)},
         weights=dict(zip(names, map(float, archive["weights"]), strict=True)),
-        image=np.broadcast_to(np.uint8(0), (height, width)),
+        image=np.zeros(shape, np.uint8),
         spec=PreprocessSpec(int(archive["size_px"]), cast(Fit, str(archive["fit"]))),
     )
 
 
-def _thumb(film: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    image = Image.fromarray(film)
-    image.thumbnail((THUMB_SIDE_PX, THUMB_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(image)
+def _thumb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    thumb = Image.fromarray(image)
+    thumb.thumbnail((THUMB_SIDE_PX, THUMB_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(thumb)
 
 
 def _changed_before(path: Path, moment: float) -> bool:

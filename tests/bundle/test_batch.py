@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from cxr.bundle import batch
-from cxr.bundle.batch import predict_images
+from cxr.bundle.batch import overlay_path, predict_images
 from cxr.bundle.inputs import ImageFile, find_images
-from cxr.bundle.overlays import overlay_path
 from cxr.bundle.result_files import Results, write_parquet
 from cxr.errors import InputError, MissingInputError
 

@@ -11,6 +11,7 @@ import torch
 
 from cxr.bundle.format import read_info
 from cxr.bundle.predictor import Predictor
+from cxr.errors import InputError
 from cxr.files import write_json
 from cxr.labels import CANONICAL
 from cxr.models.build import load_member
@@ -78,7 +79,7 @@ def test_coverage_of_other_thresholds_or_of_none_is_not_handed_on(tmp_path):
 
     assert set(read_set_coverage(tmp_path, fitted(limits))) == {"0.9"}
     other = read_set_coverage(tmp_path, fitted(limits | {"viral": 0.9}))
-    assert other == "evaluated with other thresholds (make evaluate)"
+    assert other == "evaluated with other thresholds (scripts/evaluate.py)"
     assert read_set_coverage(tmp_path / "absent", fitted(limits)) == NOT_EVALUATED
 
 
@@ -114,9 +115,15 @@ def test_a_run_that_was_not_evaluated_is_exported_without_its_test_split(
     run = type(exported_run)(root)
     shutil.rmtree(run.folder / "evaluation")
     shutil.rmtree(run.folder / "bundle")
-    bundle = stage.export_stage(compose("export", [*run.where(), "int8=false", "threads=1"]))
+    bundle = stage.export_stage(compose("export", [*run.where(), "threads=1"]))
     info = read_info(bundle)
-    assert info["test"] == info["gates"]["test"] == "not evaluated (make evaluate)"
-    assert "int8" not in info["models"]
+    assert info["test"] == info["gates"]["test"] == "not evaluated (scripts/evaluate.py)"
     image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     assert Predictor(bundle, threads=1).predict(image).label in CANONICAL
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_the_option_of_the_8_bit_variant_is_refused_in_one_line(exported_run, value):
+    with pytest.raises(InputError, match=f"int8={value} is gone") as caught:
+        stage.export_stage(compose("export", [*exported_run.where(), f"int8={value}"]))
+    assert "\n" not in str(caught.value)

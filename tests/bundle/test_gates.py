@@ -47,7 +47,7 @@ def parts(exported_run):
 def checked(model: onnx.ModelProto, path: Path, parts) -> dict[str, dict[str, float]]:
     onnx.save(model, path)
     members, ensemble, images = parts
-    runtime = open_runtime(path, runtime="onnxruntime", variant="float32", threads=1)
+    runtime = open_runtime(path, threads=1)
     return check_outputs(runtime, members, ensemble, images, np.random.default_rng(0))
 
 
@@ -82,9 +82,7 @@ def test_members_that_float32_does_not_hold_are_told_from_a_wrong_graph(
     hot = dataclasses.replace(
         ensemble, temperatures=dict.fromkeys(members, 0.3), pool="linear", temperature=1.0
     )
-    runtime = open_runtime(
-        tiny_bundle / "model.onnx", runtime="onnxruntime", variant="float32", threads=1
-    )
+    runtime = open_runtime(tiny_bundle / "model.onnx", threads=1)
     answer = runtime.run
 
     def at_another_temperature(pixels, outputs):

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from cxr.bundle.compare import GateError
-from cxr.bundle.export import export_onnx
+from cxr.bundle.export import BundleGraph, export_onnx
 from cxr.bundle.gates import check_outputs
-from cxr.bundle.graph import BundleGraph
 from cxr.bundle.runtimes import open_runtime
 from cxr.models.build import build_member
 from cxr.models.ensemble import POOLS, Ensemble, all_probs
@@ -52,7 +51,7 @@ def test_the_exported_pool_passes_the_gates_and_another_pool_does_not(members, p
     )
     path = tmp_path / "model.onnx"
     export_onnx(BundleGraph(members, ensemble, 32), path, size_px=32, note="synthetic")
-    runtime = open_runtime(path, runtime="onnxruntime", variant="float32", threads=1)
+    runtime = open_runtime(path, threads=1)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32), np.uint8)
     check_outputs(runtime, members, ensemble, pixels, np.random.default_rng(0))
     other = POOLS[1 - POOLS.index(pool)]

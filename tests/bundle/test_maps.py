@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cxr.bundle.maps import DARKEST, HeatMaps, enlarge, heat_colours, overlay
+from cxr.bundle.maps import DARKEST, HeatMaps, captioned, enlarge, heat_colours, overlay
 from cxr.errors import InputError
 from cxr.explain.gradcam import ensemble_cam
 from cxr.imaging.preprocess import PreprocessSpec, to_square
@@ -90,3 +90,14 @@ def test_the_overlay_shows_the_image_where_nothing_is_active():
 def test_the_colours_are_those_of_the_figures():
     wanted = matplotlib.colormaps["inferno"](np.linspace(DARKEST, 1, 256))[:, :3] * 255
     assert np.abs(heat_colours() - wanted).max() < 6
+
+
+@pytest.mark.parametrize("side", [40, 900])
+def test_the_strip_of_words_is_as_wide_as_its_longest_line(side):
+    sheet = captioned(np.full((side, side), 77, np.uint8), ["short", "a line that is longer " * 3])
+    left = (sheet.shape[1] - side) // 2
+    assert sheet.shape[1] >= side
+    assert (sheet[:side, left : left + side] == 77).all()
+    strip = sheet[side:]
+    assert (strip[:, -3:] == strip[-1, -1]).all(), "no word is cut"
+    assert strip.max() > 200

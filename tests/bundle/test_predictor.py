@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import cxr
-from cxr.bundle.format import read_info
+from cxr.bundle.format import read_info, write_info
 from cxr.bundle.predictor import BATCH, Prediction, Predictor
 from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import read_predictions
@@ -75,7 +76,7 @@ def test_a_path_bytes_and_pixels_give_the_same(predictor, images, tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png(images[0]))
     wanted = predictor.predict(images[0])
-    for image in (
+    for given in (
         path,
         str(path),
         path.read_bytes(),
@@ -83,7 +84,7 @@ def test_a_path_bytes_and_pixels_give_the_same(predictor, images, tmp_path):
         images[0].astype(np.uint16) * 256,
         np.asfortranarray(images[0]),
     ):
-        found = predictor.predict(image)
+        found = predictor.predict(given)
         assert found.probs == wanted.probs
         assert np.array_equal(found.image, images[0])
     assert predictor.predict(path).name == str(path)
@@ -99,7 +100,7 @@ def test_a_sequence_gives_a_list(predictor, images):
     assert np.abs(probs_of(found) - probs_of(alone)).max() < 1e-6
 
 
-def test_an_image_of_any_size_is_prepared_as_training_did(predictor, images):
+def test_a_image_of_any_size_is_prepared_as_training_did(predictor, images):
     large = np.asarray(Image.fromarray(images[0]).resize((150, 90)))
     square = np.asarray(Image.fromarray(large).resize(images[0].shape, Image.Resampling.BILINEAR))
     found = predictor.predict(large, maps=True)
@@ -172,6 +173,12 @@ def test_images_are_pulled_a_few_at_a_time(predictor, images):
     assert pulled == BATCH
 
 
+def test_the_old_name_of_the_pixels_still_works_with_a_warning(predictor, images):
+    found = predictor.predict(images[0])
+    with pytest.deprecated_call(match=r"now Prediction\.image"):
+        assert found.film is found.image
+
+
 def test_many_threads_give_the_same_as_one(predictor, images):
     wanted = [predictor.predict(image).probs for image in images]
     with ThreadPoolExecutor(8) as pool:
@@ -194,8 +201,7 @@ def test_a_prediction_is_plain_values_for_json(predictor, images):
     ("options", "message"),
     [
         ({"runtime": "tensorrt"}, "allowed are onnxruntime, openvino"),
-        ({"variant": "float16"}, "allowed are float32, int8"),
-        ({"variant": "bfloat16"}, "with onnxruntime allowed are float32, int8"),
+        ({"variant": "int8"}, "variants of 8 bits and bfloat16 are gone; leave it out"),
         ({"threads": -1}, "threads is -1"),
     ],
 )
@@ -211,6 +217,18 @@ def test_a_spoilt_bundle_is_refused(changeable):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.onnx was changed"):
         Predictor(changeable)
+
+
+def test_a_bundle_of_version_0_1_with_an_8_bit_graph_is_read(changeable, predictor, images):
+    info = read_info(changeable)
+    shutil.copy(changeable / "model.onnx", changeable / "model-int8.onnx")
+    values = {key: info[key] for key in info if key not in ("format", "files", "fingerprint")}
+    entry = {"file": "model-int8.onnx", "test": {"int8": 0.9}}
+    write_info(changeable, values | {"models": {**values["models"], "int8": entry}})
+    old = Predictor(changeable, threads=1)
+    assert old.predict(images[0]).probs == predictor.predict(images[0]).probs
+    with pytest.raises(InputError, match="leave it out"):
+        Predictor(changeable, variant="int8")
 
 
 def test_openvino_gives_the_same(tiny_bundle, predictor, images):
@@ -239,7 +257,7 @@ print(found.label)
 
 
 @pytest.mark.realdata
-def test_two_photometric_versions_of_an_image_agree(tiny_bundle, shared):
+def test_two_photometric_versions_of_a_image_agree(tiny_bundle, shared):
     predictor = Predictor(Path(tiny_bundle), threads=1)
     folder = shared / "data" / "dicom"
     first, second = (

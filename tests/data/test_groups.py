@@ -1,14 +1,18 @@
 """Grouping by patient and copy, and the search for near copies."""
 
 import io
+import subprocess
+import sys
 
 import imagehash
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
+from cxr.data import near_duplicates
 from cxr.data.groups import find_copies, group_images
 from cxr.data.near_duplicates import ORIENTATIONS, near_pairs, orient, perceptual_hashes
 from cxr.data.registration import alike_pairs, describe, without_bars
@@ -171,6 +175,37 @@ def test_near_pairs_of_alike_hashes_equals_brute_force():
     hashes = template ^ np.bitwise_xor.reduce(noise, axis=2)
     found = near_pairs(hashes, max_distance=6)
     assert [tuple(pair) for pair in found.tolist()] == slow_pairs(hashes, 6)
+
+
+@pytest.mark.parametrize("images_of_numpy", [0, 4_000])
+def test_near_pairs_are_the_same_by_either_library_and_those_of_all_pairs(
+    images_of_numpy, monkeypatch
+):
+    monkeypatch.setattr(near_duplicates, "MAX_NUMPY_IMAGES", images_of_numpy)
+    monkeypatch.setattr(near_duplicates, "_FAISS_RESULTS", 40_000)
+    for seed, count in ((0, 300), (1, 301), (2, 2)):
+        hashes = hashes_with_neighbours(np.random.default_rng(seed), count)
+        hashes[:, 0] |= np.uint64(0xFFFF_FFFF_F000_0000)
+        pairs = near_pairs(hashes, max_distance=8)
+        assert pairs.tolist() == [list(pair) for pair in slow_pairs(hashes, 8)]
+        assert pairs.dtype == np.int64
+
+
+@pytest.mark.parametrize("images_of_numpy", [0, 4_000])
+def test_near_pairs_of_blank_images_are_refused(images_of_numpy, monkeypatch):
+    monkeypatch.setattr(near_duplicates, "MAX_NUMPY_IMAGES", images_of_numpy)
+    monkeypatch.setattr(near_duplicates, "MAX_PAIRS", 1000)
+    with pytest.raises(InputError, match="most images look the same"):
+        near_pairs(np.zeros((100, 8), np.uint64), max_distance=8)
+
+
+def test_the_search_leaves_torchs_threads_and_is_imported_only_where_needed(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(near_duplicates, "MAX_NUMPY_IMAGES", 0)
+    near_pairs(np.zeros((3, 8), np.uint64), max_distance=8)
+    assert torch.get_num_threads() == before
+    command = "import sys, cxr.data.groups; sys.exit('faiss' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -122,7 +122,7 @@ def test_tables_and_sentences():
 
 
 def test_absent_classes_are_named_and_skipped(caplog):
-    predictions, ensemble, _, found = opened(classes=2)
+    predictions, _, _, found = opened(classes=2)
     assert set(found["skipped"]) == {"class bacterial", "class viral"}
     assert "class bacterial: no image of it" in caplog.text
     assert set(found["calibration"]["ensemble"]["after"]["per_class"]) == {"normal", "covid"}
@@ -131,11 +131,11 @@ def test_absent_classes_are_named_and_skipped(caplog):
     assert set(sets_table(found)[0]) == heads
     assert "viral" not in words(draw_reliability(found))
     draw_coverage(found)
-    draw_risk_coverage(predictions, found, ensemble)
+    draw_risk_coverage(predictions, found)
 
 
 def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
-    predictions, ensemble, uncertainty, found = opened(12, fitted=12)
+    predictions, _, uncertainty, found = opened(12, fitted=12)
     assert "12 images are too few" in found["skipped"]["calibration error"]
     assert "too small to cover at 0.95" in found["skipped"]["sets at 0.95"]
     assert "12 patients, fewer than 100" in uncertainty["warning"]
@@ -147,7 +147,7 @@ def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
 
 
 def test_figures_are_written_and_say_what_they_are_of(tmp_path):
-    predictions, ensemble, _, found = opened()
+    predictions, _, _, found = opened()
     paths = save_confidence_plots(predictions, found, tmp_path / "figures")
     assert [path.name for path in paths] == ["reliability.png", "risk_coverage.png", "coverage.png"]
     for path in paths:
@@ -156,7 +156,7 @@ def test_figures_are_written_and_say_what_they_are_of(tmp_path):
             assert image.width > 600
     for figure in (
         draw_reliability(found),
-        draw_risk_coverage(predictions, found, ensemble),
+        draw_risk_coverage(predictions, found),
         draw_coverage(found),
     ):
         assert NOTE in words(figure)

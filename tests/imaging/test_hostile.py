@@ -119,7 +119,7 @@ def outcome(data: bytes) -> str:
         return "refused"
     assert image.pixels.dtype == np.uint8
     assert image.pixels.ndim == 2
-    assert not any("Doe" in text for text in (*image.tags.values(), *image.warnings))
+    assert not any("Doe" in text for text in image.warnings)
     return "read"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.imaging.preprocess import MemberInput, PreprocessSpec, normalise, to_square
+from cxr.imaging.preprocess import MemberInput, PreprocessSpec, to_square
 
 
 def image(height: int, width: int) -> np.ndarray:
@@ -62,14 +62,6 @@ def test_shrinking_averages_what_it_merges():
     source[:, ::2] = 200
     found = to_square(source, PreprocessSpec(32))
     assert abs(found[8:-8, 8:-8].astype(float).mean() - 100) < 2
-
-
-def test_normalise_by_hand():
-    member = MemberInput(2, (0.5, 0.0, 1.0), (0.5, 1.0, 2.0))
-    found = normalise(np.array([[[0, 255]]], np.uint8), member)
-    assert found.shape == (1, 3, 1, 2)
-    assert found.dtype == np.float32
-    assert found[0, :, 0].tolist() == [[-1.0, 1.0], [0.0, 1.0], [-0.5, 0.0]]
 
 
 def test_member_input_survives_json():

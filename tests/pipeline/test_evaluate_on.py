@@ -65,6 +65,11 @@ def of_folder(root: Path, name: str = "other") -> tuple[str, ...]:
     return ("data=folder", f"data.root={root}", f"data.name={name}")
 
 
+def test_what_the_run_decides_cannot_be_set(tiny_run):
+    assert "data.split is 'published'" in refused(tiny_run, *TINY, "data.split=published")
+    assert "data.size is 96" in refused(tiny_run, *TINY, "data.size=96")
+
+
 def refused(run, *extra: str) -> str:
     with pytest.raises(InputError) as caught:
         measure(run, *extra)
@@ -83,6 +88,9 @@ def test_another_phantom(copied, caplog, capsys):
         "figures",
     }
     assert len(list((out / "figures").glob("*.png"))) == 6
+    page = (copied.folder / "report.html").read_text()
+    assert "On images from elsewhere" in page
+    assert "second" in page
     assert metrics["n"] + metrics["left_out"]["trained_on"]["images"] == 64
     table = read_predictions(out / "predictions.csv")
     assert len(table) == metrics["n"]

@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 
 from cxr.audit.baseline_inputs import BORDER, THUMBNAIL
-from cxr.audit.result import AuditResult, figure_of
+from cxr.audit.result import AUDIT_VERSION, AuditResult, AuditTable, Column, Statistic
+from cxr.errors import command
 from cxr.evaluation.confidence import measure_confidence
 from cxr.evaluation.evaluate import build_predictions, evaluate
-from cxr.evaluation.tables import Table, show_interval
-from cxr.files import write_json
+from cxr.evaluation.tables import show_interval
+from cxr.files import digest, digest_of, write_json
 from cxr.models.ensemble import Ensemble, all_probs
 from cxr.reliability.conformal import fit_uncertainty
 from cxr.report.cards import data_card, model_card
@@ -24,7 +25,7 @@ from cxr.report.outside import draw_outside, outside_alt, outside_bars, outside_
 from cxr.report.page import css_string, render_report
 from cxr.report.parts import Picture
 from cxr.report.results import read_results
-from cxr.report.wording import one_line, percent, read_interval, split_interval
+from cxr.report.wording import one_line, percent, split_interval
 
 LABELS = ("normal", "covid", "viral")
 HOSTILE = ("<script>alert('a')</script>", "a|b](http://x.example)", "'\"><img src=x onerror=1>")
@@ -35,6 +36,7 @@ MADE = {
     "git_commit": "abc",
     "versions": {"numpy": "2.0"},
 }
+EVALUATE = command("evaluate")
 PNG = b"\x89PNG\r\n\x1a\n not really"
 
 
@@ -152,43 +154,43 @@ def prepared_of(labels: tuple[str, ...], crossing: int = 0) -> dict:
     }
 
 
+def interval_of(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
 def write_audit(folder: Path, labels: tuple[str, ...] = LABELS, verdict: str = "shortcut") -> None:
-    """Write an audit of two tests, with the tables that the first page reads."""
-    heads = ("input of the model", "accuracy", *(f"AUROC {label}" for label in labels))
-    rows = (
-        (BORDER, "0.612 [0.500, 0.700]", "0.70 [0.60, 0.80]", "0.99 [0.97, 1.00]", "n/a"),
-        (THUMBNAIL, "0.702 [0.600, 0.800]", *["0.90 [0.80, 0.95]"] * 3),
-    )
-    hidden = (
-        ("linear on 16 x 16", "lungs black", "0.65 [0.55, 0.75]"),
-        ("mobilenetv2", "lungs black", None),
-    )
-    found = [
+    """Write an audit of two tests, with the values that the first page reads."""
+    aurocs = [interval_of(0.7, 0.6, 0.8), interval_of(0.99, 0.97, 1.0), interval_of(*[np.nan] * 3)]
+    inputs = {BORDER: interval_of(0.612, 0.5, 0.7), THUMBNAIL: interval_of(0.702, 0.6, 0.8)}
+    columns = (Column("input"), Column("accuracy", "accuracy of the linear model", "interval"))
+    results = [
         AuditResult(
             "baselines",
-            "Needs no diagnosis",
+            "Non-anatomical baselines",
             "What was done.",
             verdict,
             "The finding.",
-            figure_of({"value": 0.99, "low": 0.97, "high": 1.0}, metric="AUROC of x", chance=0.5),
-            [Table("Inputs", heads, rows)],
+            Statistic("auroc", "AUROC of x", 0.99, 0.97, 1.0, 0.5),
+            {"accuracy": inputs, "auroc": {BORDER: dict(zip(labels, aurocs, strict=True))}},
+            [AuditTable("inputs", "Inputs", columns, tuple(inputs.items()))],
         ),
         AuditResult(
             "lungs",
             "Without lungs",
-            "Lungs hidden.",
+            "Lungs occluded.",
             "clear",
             "Another finding.",
             None,
-            [Table("Hidden", ("model", "image", "accuracy"), hidden)],
-            "no mask on 3",
-            ["lungs.png"],
+            {"accuracy": {"lungs_black": interval_of(0.65, 0.55, 0.75)}},
+            reason="no mask on 3",
+            plots=["lungs.png"],
         ),
     ]
     write_json(
         folder / "audit" / "audit.json",
         {
-            "results": [result.to_dict() for result in found],
+            "version": AUDIT_VERSION,
+            "results": [result.to_dict() for result in results],
             "key": "now",
             "complete": False,
             "headline": "Of 2 audit tests: one.",
@@ -326,18 +328,18 @@ def test_what_was_not_measured_is_named_with_its_command(folder):
     story = "How much of the score is not in the lungs was not measured: run make audit RUN=mine"
     assert story in page
     assert "shortcut audit not done yet: make audit RUN=mine" in page
-    assert "calibration, prediction sets, referral not done yet: make evaluate" in page
+    assert f"calibration, prediction sets, referral not done yet: {EVALUATE}" in page
     assert "Are its probabilities true?" not in page
     assert "not measured: run make audit RUN=mine" in card
-    assert "not measured: run make evaluate." in card
+    assert f"not measured: run {EVALUATE}." in card
     assert "not measured: run make audit" in data_card(results)
 
 
 def test_a_run_without_test_figures_still_has_cards_and_report(folder):
     (folder / "evaluation" / "metrics.json").unlink()
     results = results_of(folder)
-    assert "not measured: run make evaluate" in words(render_report(results, {}))
-    assert "## What was measured on the test split\nnot measured: run make evaluate." in (
+    assert f"not measured: run {EVALUATE}" in words(render_report(results, {}))
+    assert f"## What was measured on the test split\nnot measured: run {EVALUATE}." in (
         model_card(results)
     )
 
@@ -376,7 +378,7 @@ def test_first_page_does_not_accuse_a_clear_audit(folder):
 def test_the_first_figure_goes_from_nothing_to_the_ensemble(folder):
     write_audit(folder)
     bars = outside_bars(results_of(folder))
-    assert [bar.picture for bar in bars] == ["", BORDER, "lungs black", THUMBNAIL, "whole"]
+    assert [bar.picture for bar in bars] == ["", BORDER, "lungs_black", THUMBNAIL, "whole"]
     assert [bar.found["value"] for bar in bars[1:4]] == [0.612, 0.65, 0.702]
     image = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
     for mask in (None, image > 100):
@@ -393,9 +395,9 @@ def test_audit_verdicts_stand_on_the_first_page_and_in_full(folder):
     first = page[: page.index('<h2 id="s1">')]
     assert "✗ shortcut" in first
     assert "0.99 [0.97, 1.00] AUROC of x" in words(first)
-    assert "The figure that decides: AUROC of x, 0.990 [0.970, 1.000]; chance is 0.5." in page
+    assert "The statistic that decides: AUROC of x, 0.990 [0.970, 1.000]; chance is 0.5." in page
     assert "Skipped in part: no mask on 3." in page
-    assert "| Needs no diagnosis | ✗ shortcut |" in model_card(results_of(folder))
+    assert "| Non-anatomical baselines | ✗ shortcut |" in model_card(results_of(folder))
 
 
 def test_limits_name_the_source_that_gives_a_class_away(folder):
@@ -413,9 +415,6 @@ def test_cards_leave_no_blank(folder):
 
 
 def test_intervals_and_cells_are_read_as_written():
-    assert read_interval("0.693 [0.660, 0.724]") == {"value": 0.693, "low": 0.66, "high": 0.724}
-    assert read_interval("n/a") is None
-    assert read_interval(None) is None
     assert split_interval("0.69 [0.66, 0.72]") == ("0.69", "[0.66, 0.72]")
     assert split_interval(None) == ("–", "")
     assert split_interval(1234) == ("1,234", "")
@@ -437,7 +436,7 @@ def test_metrics_of_version_0_1_are_left_out_with_the_command(folder):
     results = results_of(folder)
     assert results.metrics is None
     assert "version 0.1" in results.missing["evaluation"]
-    assert "make evaluate" in results.missing["evaluation"]
+    assert EVALUATE in results.missing["evaluation"]
 
 
 def test_report_and_card_count_patients_and_say_who_is_few(folder):
@@ -446,3 +445,79 @@ def test_report_and_card_count_patients_and_say_who_is_few(folder):
         assert "patients" in text
         assert "fewer than 50 patients" in text
         assert "Paired differences" in text
+
+
+def test_headings_and_titles_are_for_people_alone(folder):
+    """Whatever they are called, the first page has its statistics: they are read by their ids."""
+    write_audit(folder)
+    before = results_of(folder)
+    path = folder / "audit" / "audit.json"
+    audit = json.loads(path.read_text())
+    for result in audit["results"]:
+        result |= {key: f"renamed {key}" for key in ("title", "what", "sentence")}
+        if result["statistic"]:
+            result["statistic"]["metric"] = "renamed metric"
+        for number, table in enumerate(result["tables"]):
+            table["title"] = f"renamed table {number}"
+            for place, column in enumerate(table["columns"]):
+                column["heading"] = f"renamed column {place}"
+    write_json(path, audit)
+    after = results_of(folder)
+    assert str(outside_bars(after)) == str(outside_bars(before))
+    assert outside_sentences(after) == outside_sentences(before)
+    for text in (words(render_report(after, {})), model_card(after)):
+        assert "61 % [50, 70]" in text
+        assert "0.99 [0.97, 1.00] renamed metric" in text
+    page = words(render_report(after, {}))
+    assert "0.702 [0.600, 0.800]" in page
+    assert "renamed column 1" in page
+    assert "accuracy of the linear model" not in page
+
+
+STALE = {
+    "evaluation/metrics.json": "metrics",
+    "explain/explain.json": "explain",
+    "evaluated_on/other/metrics.json": "elsewhere",
+}
+
+
+@pytest.mark.parametrize("name", STALE)
+def test_what_speaks_of_earlier_weights_is_not_shown(folder, name):
+    own = json.loads((folder / "evaluation" / "metrics.json").read_text())
+    values = own if "metrics" in name else {"pointing": None}
+    if name.startswith("evaluated_on"):
+        values = own | {"run": {"fingerprint": "f" * 64}, "measured_on": {}}
+    write_json(folder / name, values | {"state": "now"})
+    assert getattr(results_of(folder, state="now"), STALE[name])
+    later = results_of(folder, state="later")
+    assert not getattr(later, STALE[name])
+    assert any("of earlier weights or another ensemble" in why for why in later.missing.values())
+
+
+def test_an_evaluation_that_was_cut_short_is_not_shown(folder):
+    """Its predictions are new and its metrics are those of the one before."""
+    path = folder / "evaluation" / "metrics.json"
+    (folder / "evaluation" / "predictions.csv").write_text("new")
+    write_json(path, json.loads(path.read_text()) | {"predictions": digest(b"old")})
+    results = results_of(folder)
+    assert results.metrics is None
+    assert "of other predictions" in results.missing["evaluation"]
+
+
+def test_calibration_of_earlier_thresholds_is_not_shown(folder):
+    path = folder / "evaluation" / "calibration.json"
+    write_json(folder / "uncertainty.json", {"fitted": 1})
+    write_json(path, json.loads(path.read_text()) | {"uncertainty": digest_of({"fitted": 1})})
+    assert results_of(folder).calibration
+    write_json(folder / "uncertainty.json", {"fitted": 2})
+    assert results_of(folder).calibration is None
+
+
+def test_a_comparison_with_published_results_is_of_the_evaluation_shown(folder):
+    shown = {"sentences": ["Alike."], "table": {"title": "T", "columns": ["a"], "rows": [["1"]]}}
+    values = {"shown": shown, "fingerprint": "f" * 64, "test_opened": 3}
+    path = folder / "evaluation" / "published.json"
+    write_json(path, values)
+    assert "Alike." in words(render_report(results_of(folder), {}))
+    write_json(path, values | {"test_opened": 2})
+    assert "Alike." not in words(render_report(results_of(folder), {}))

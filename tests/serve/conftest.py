@@ -35,8 +35,8 @@ from cxr.serve.store.tokens import create_token
 from cxr.serve.store.users import add_user
 
 PASSWORD = "four words in a row"
-DARK_IS_NO_FILM = 8
-"""The fake refuses films that are darker than this on average."""
+DARK_IS_NO_IMAGE = 8
+"""The fake refuses images that are darker than this on average."""
 
 
 def _pixels(image: Any) -> np.ndarray:
@@ -44,7 +44,7 @@ def _pixels(image: Any) -> np.ndarray:
 
 
 class FakePredictor:
-    """Answers like a bundle's predictor, at once, from the film's brightness."""
+    """Answers like a bundle's predictor, at once, from the image's brightness."""
 
     labels = CANONICAL
     members = ("mobilenetv2", "inceptionv3")
@@ -70,14 +70,14 @@ class FakePredictor:
             self.calls += 1
             time.sleep(self.delay_s)
             try:
-                film = image if isinstance(image, np.ndarray) else _pixels(image)
+                image = image if isinstance(image, np.ndarray) else _pixels(image)
             except InputError as error:
                 yield error
                 continue
-            yield self._prediction(film, level, maps)
+            yield self._prediction(image, level, maps)
 
-    def _prediction(self, film: np.ndarray, level: float, maps: bool) -> Prediction:
-        refused = self.refuse or float(film.mean()) < DARK_IS_NO_FILM
+    def _prediction(self, image: np.ndarray, level: float, maps: bool) -> Prediction:
+        refused = self.refuse or float(image.mean()) < DARK_IS_NO_IMAGE
         first = np.array([0.04, 0.01, 0.72, 0.23])
         second = np.array([0.03, 0.02, 0.41, 0.54])
         member_probs = {
@@ -94,19 +94,19 @@ class FakePredictor:
             refer=self.refer,
             ood_score=1.0,
             refused=refused,
-            refusals=("the film is too dark to be a chest X-ray",) if refused else (),
-            image=film,
-            maps=self._maps(film) if maps else None,
+            refusals=("the image is too dark to be a chest X-ray",) if refused else (),
+            image=image,
+            maps=self._maps(image) if maps else None,
             name="",
             note=self.note,
         )
 
-    def _maps(self, film: np.ndarray) -> HeatMaps:
+    def _maps(self, image: np.ndarray) -> HeatMaps:
         rows, columns = np.mgrid[0:7, 0:7].astype(np.float32)
         blobs = [np.exp(-((rows - 2 - k) ** 2 + (columns - 1 - k) ** 2) / 3) for k in range(4)]
         grid = np.stack(blobs).astype(np.float32)
         members = {"mobilenetv2": grid, "inceptionv3": grid[:, ::-1].copy()}
-        return HeatMaps(self.labels, members, self.info["weights"], film, PreprocessSpec())
+        return HeatMaps(self.labels, members, self.info["weights"], image, PreprocessSpec())
 
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ def add_account(app: Flask, name: str, role: str = "user") -> Account:
 PASSWORD_HASH = hash_password(PASSWORD)
 
 
-def film_bytes(
+def image_bytes(
     kind: str = "PNG", *, size: tuple[int, int] = (120, 100), gray: int | None = None
 ) -> bytes:
-    """Return a file that can pass for a film, or a uniformly gray one."""
+    """Return a file that can pass for an image, or a uniformly gray one."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(40, 220, size[::-1], dtype=np.uint8)
     if gray is not None:
@@ -162,7 +162,7 @@ def kit() -> SimpleNamespace:
         csrf_of=csrf_of,
         sign_in=sign_in,
         add_account=add_account,
-        film_bytes=film_bytes,
+        image_bytes=image_bytes,
         password=PASSWORD,
         fake=FakePredictor,
     )
@@ -208,7 +208,7 @@ def make_app(
 
     yield make
     for app in made:
-        app.extensions["cxr_queue"].stop(1.0)
+        app.extensions["cxr"].queue.stop(1.0)
         serving(app).database.close()
 
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.serve.queue import model_queue
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
+from cxr.serve.store.rows import PredictionRow
 from cxr.serve.store.tokens import create_token
 from cxr.serve.store.users import set_disabled
 
 PROBLEM = "application/problem+json"
 
 
-def film_bytes(kind="PNG", *, size=(120, 100), gray=None) -> bytes:
-    """Return a file that can pass for a film, or a uniformly gray one."""
+def image_bytes(kind="PNG", *, size=(120, 100), gray=None) -> bytes:
+    """Return a file that can pass for an image, or a uniformly gray one."""
     pixels = np.random.default_rng(0).integers(40, 220, size[::-1], dtype=np.uint8)
     if gray is not None:
         pixels[:] = gray
@@ -40,7 +40,7 @@ def api(client, token):
 
 @pytest.fixture
 def predicted(api):
-    answer = api("POST", "/predictions", data=film_bytes(), content_type="image/png")
+    answer = api("POST", "/predictions", data=image_bytes(), content_type="image/png")
     assert answer.status_code == 201, answer.json
     return answer.json
 
@@ -56,7 +56,7 @@ def is_problem(answer, status: int) -> dict:
     return body
 
 
-def test_a_film_is_predicted_kept_and_shown(api, predicted):
+def test_a_image_is_predicted_kept_and_shown(api, predicted):
     assert predicted["label"] == "bacterial"
     assert sum(predicted["probs"].values()) == pytest.approx(1)
     assert predicted["prediction_set"] == ["bacterial", "viral"]
@@ -68,10 +68,29 @@ def test_a_film_is_predicted_kept_and_shown(api, predicted):
 
 
 def test_a_form_does_as_well_and_its_file_name_stays_out_of_the_answer(api):
-    form = {"file": (io.BytesIO(film_bytes("JPEG")), "../../Meier.jpg")}
+    form = {"file": (io.BytesIO(image_bytes("JPEG")), "../../Meier.jpg")}
     answer = api("POST", "/predictions", data=form)
     assert answer.status_code == 201
     assert "Meier" not in answer.text
+
+
+@pytest.mark.parametrize("field", ["image", "film"])
+def test_the_field_of_the_form_has_a_new_name_and_its_old_ones_work(api, field):
+    form = {field: (io.BytesIO(image_bytes()), "a.png")}
+    assert api("POST", "/predictions", data=form).status_code == 201
+    form = {"file": (io.BytesIO(image_bytes()), "a.png")} | {
+        field: (io.BytesIO(image_bytes()), "b.png")
+    }
+    assert "2 fields" in api("POST", "/predictions", data=form).json["detail"]
+
+
+def test_what_version_0_1_stored_is_shown_under_todays_keys(app, api, predicted):
+    coverage = {"viral": {"value": 0.9, "films": 12, "patients": 7}}
+    with app.app_context(), serving().database.write() as session:
+        row = session.get(PredictionRow, predicted["id"])
+        row.result = row.result | {"set_coverage": coverage}
+    shown = api("GET", f"/predictions/{predicted['id']}").json["set_coverage"]["viral"]
+    assert shown == {"value": 0.9, "images": 12, "patients": 7}
 
 
 def test_maps_come_on_request(api, predicted):
@@ -82,7 +101,7 @@ def test_maps_come_on_request(api, predicted):
     assert image.mode == "L"
 
 
-def test_a_map_is_drawn_over_the_film(api, predicted):
+def test_a_map_is_drawn_over_the_image(api, predicted):
     here = f"/predictions/{predicted['id']}/map.png"
     answer = api("GET", here)
     assert answer.content_type == "image/png"
@@ -93,17 +112,17 @@ def test_a_map_is_drawn_over_the_film(api, predicted):
     other = api("GET", f"{here}?label=viral&member=inceptionv3&opacity=1")
     assert other.status_code == 200
     assert other.data != answer.data
-    assert "labels are normal" in is_problem(api("GET", f"{here}?label=flu"), 422)["detail"]
+    assert "allowed are normal, covid" in is_problem(api("GET", f"{here}?label=flu"), 422)["detail"]
     is_problem(api("GET", f"{here}?member=flu"), 422)
     assert "opacity" in json.dumps(is_problem(api("GET", f"{here}?opacity=2"), 422)["errors"])
 
 
-def test_a_refused_film_has_no_class_and_no_map(api):
-    answer = api("POST", "/predictions?maps=1", data=film_bytes(gray=1), content_type="image/png")
+def test_a_refused_image_has_no_class_and_no_map(api):
+    answer = api("POST", "/predictions?maps=1", data=image_bytes(gray=1), content_type="image/png")
     shown = answer.json
     assert answer.status_code == 201
     assert shown["refused"]
-    assert shown["refusals"] == ["the film is too dark to be a chest X-ray"]
+    assert shown["refusals"] == ["the image is too dark to be a chest X-ray"]
     assert not {"label", "probs", "member_probs", "prediction_set", "refer", "maps"} & set(shown)
     assert "bacterial" not in answer.text
     is_problem(api("GET", f"/predictions/{shown['id']}/map.png"), 409)
@@ -114,7 +133,7 @@ def test_deleted_is_gone(app, api, predicted):
     is_problem(api("GET", f"/predictions/{predicted['id']}"), 404)
     is_problem(api("DELETE", f"/predictions/{predicted['id']}"), 404)
     with app.app_context():
-        assert not list(serving().films.folder.rglob("*.png"))
+        assert not list(serving().images.folder.rglob("*.png"))
 
 
 def test_nobody_elses_results_are_there(app, client, predicted, kit):
@@ -160,28 +179,28 @@ def test_a_disabled_account_and_an_old_token_open_nothing(app, client, user, tok
     ("data", "kind", "status", "said"),
     [
         (b"", "image/png", 422, "empty"),
-        (b"no image", "image/png", 422, "the film"),
-        (film_bytes()[:200], "image/png", 422, "the film"),
-        (film_bytes(size=(20, 20)), "image/png", 422, "32"),
-        (film_bytes(), "text/plain", 415, "multipart/form-data"),
-        (film_bytes(), None, 415, "multipart/form-data"),
+        (b"no image", "image/png", 422, "the image"),
+        (image_bytes()[:200], "image/png", 422, "the image"),
+        (image_bytes(size=(20, 20)), "image/png", 422, "32"),
+        (image_bytes(), "text/plain", 415, "multipart/form-data"),
+        (image_bytes(), None, 415, "multipart/form-data"),
         ({"other": "x"}, "multipart/form-data", 422, "0 fields"),
         (b"--x\r\nbroken", "multipart/form-data; boundary=x", 422, "0 fields"),
         (b"--x\r\nbroken", "multipart/form-data", 422, "0 fields"),
     ],
 )
-def test_what_is_no_film_is_refused_in_one_line(api, data, kind, status, said):
+def test_what_is_no_image_is_refused_in_one_line(api, data, kind, status, said):
     body = is_problem(api("POST", "/predictions", data=data, content_type=kind), status)
     assert said in body["detail"]
 
 
-def test_two_films_at_once_are_refused(api):
-    files = [(io.BytesIO(film_bytes()), f"{name}.png") for name in "ab"]
+def test_two_images_at_once_are_refused(api):
+    files = [(io.BytesIO(image_bytes()), f"{name}.png") for name in "ab"]
     is_problem(api("POST", "/predictions", data={"file": files}), 422)
 
 
 def test_a_misspelled_parameter_is_refused(api):
-    body = is_problem(api("POST", "/predictions?map=true", data=film_bytes()), 422)
+    body = is_problem(api("POST", "/predictions?map=true", data=image_bytes()), 422)
     assert body["errors"] == {"query": {"map": ["Unknown field."]}}
 
 
@@ -200,7 +219,7 @@ def test_too_many_bytes_are_refused_before_they_are_read(make_app, kit):
             is_problem(answer, 413)
 
 
-def test_too_many_films_in_a_minute_are_refused_with_the_time_to_wait(make_app, kit):
+def test_too_many_images_in_a_minute_are_refused_with_the_time_to_wait(make_app, kit):
     app = make_app(rate_per_minute=2)
     user = kit.add_account(app, "ann")
     with app.app_context(), serving().database.write() as session:
@@ -209,7 +228,7 @@ def test_too_many_films_in_a_minute_are_refused_with_the_time_to_wait(make_app, 
     answers = [
         client.post(
             "/api/v1/predictions",
-            data=film_bytes(),
+            data=image_bytes(),
             content_type="image/png",
             headers={"Authorization": f"Bearer {secret}"},
         )
@@ -222,20 +241,20 @@ def test_too_many_films_in_a_minute_are_refused_with_the_time_to_wait(make_app, 
 
 def test_a_full_queue_says_when_to_come_back(app, api, fake_predictor):
     with app.app_context():
-        queue = model_queue()
+        queue = serving().queue
     queue.length = 0
-    answer = api("POST", "/predictions", data=film_bytes(), content_type="image/png")
+    answer = api("POST", "/predictions", data=image_bytes(), content_type="image/png")
     assert int(answer.headers["Retry-After"]) == is_problem(answer, 503)["retry_after_s"]
     assert fake_predictor.calls == 0
 
 
 def test_without_a_model_it_is_503(app, api):
     with app.app_context():
-        queue = model_queue()
+        queue = serving().queue
     queue.start(wait_s=5)
     queue.model._predictor = None
     for answer in (
-        api("POST", "/predictions", data=film_bytes(), content_type="image/png"),
+        api("POST", "/predictions", data=image_bytes(), content_type="image/png"),
         api("GET", "/model"),
     ):
         is_problem(answer, 503)
@@ -261,9 +280,9 @@ def test_an_unexpected_error_tells_nothing_but_its_number(app, api, monkeypatch,
     def fail(*_args, **_options):
         raise RuntimeError("Meier, Anna")
 
-    monkeypatch.setattr("cxr.serve.api.predict_and_keep", fail)
+    monkeypatch.setattr("cxr.serve.api.predict_and_store", fail)
     app.testing = False
-    answer = api("POST", "/predictions", data=film_bytes(), content_type="image/png")
+    answer = api("POST", "/predictions", data=image_bytes(), content_type="image/png")
     assert "Meier" not in answer.text
     assert is_problem(answer, 500)["request_id"]
     assert any(record.message == "unexpected error" for record in caplog.records)

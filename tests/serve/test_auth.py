@@ -13,13 +13,14 @@ from cxr.serve.store.rows import LoginSession, User
 from cxr.serve.store.tokens import token_user
 from cxr.serve.store.users import set_disabled
 
-OPEN = {"auth.login", "auth.try_login", "static"}
+DOCUMENT = {"api-docs.openapi_json", "api-docs.openapi_swagger_ui", "viewer"}
+OPEN = {"auth.login", "auth.try_login", "static"} | DOCUMENT
 
 
 def test_nothing_opens_without_a_session(app, client, login, kit):
     form = {
         "csrf_token": kit.csrf_of(login.get("/")),
-        "film": (io.BytesIO(kit.film_bytes()), "a.png"),
+        "image": (io.BytesIO(kit.image_bytes()), "a.png"),
     }
     place = login.post("/", data=form).headers["Location"].strip("/").split("/")[1]
     stranger = app.test_client()
@@ -42,7 +43,7 @@ def test_nothing_opens_without_a_session(app, client, login, kit):
 def test_results_of_others_do_not_exist(app, login, kit):
     form = {
         "csrf_token": kit.csrf_of(login.get("/")),
-        "film": (io.BytesIO(kit.film_bytes()), "secret.png"),
+        "image": (io.BytesIO(kit.image_bytes()), "secret.png"),
     }
     place = login.post("/", data=form).headers["Location"]
     other = app.test_client()
@@ -50,7 +51,7 @@ def test_results_of_others_do_not_exist(app, login, kit):
     token = kit.csrf_of(other.get("/"))
     for name in (
         "",
-        "film.png",
+        "image.png",
         "thumb.png",
         "layer.png",
         "download.png",

@@ -82,9 +82,9 @@ def sign_in(page: Any, user: Any, password: str | None = None) -> None:
     page.get_by_role("button", name="Sign in").click()
 
 
-def film_of(kit: Any, folder: Path, name: str = "film.jpg", **options: Any) -> str:
+def image_of(kit: Any, folder: Path, name: str = "image.jpg", **options: Any) -> str:
     path = folder / name
-    path.write_bytes(kit.film_bytes("JPEG" if name.endswith("jpg") else "PNG", **options))
+    path.write_bytes(kit.image_bytes("JPEG" if name.endswith("jpg") else "PNG", **options))
     return str(path)
 
 
@@ -92,16 +92,16 @@ def film_of(kit: Any, folder: Path, name: str = "film.jpg", **options: Any) -> s
 @pytest.mark.parametrize("size", SIZES)
 def test_from_login_to_logout(open_page, user, shared, size):
     jpeg = shared / "data/cxr4/images/viral"
-    films = [str(min(jpeg.iterdir())), str(shared / "data/dicom/chest-pa-monochrome2-jpeg.dcm")]
+    images = [str(min(jpeg.iterdir())), str(shared / "data/dicom/chest-pa-monochrome2-jpeg.dcm")]
     page = open_page(size=size)
     sign_in(page, user, "wrong password here")
     page.get_by_text("do not go together").wait_for()
     sign_in(page, user)
-    page.get_by_label("Choose films").set_input_files(films)
-    page.locator("li.film img:visible").wait_for()  # the preview of the JPEG
-    assert page.locator("li.film").count() == 2
-    page.get_by_role("button", name="Predict 2 films").click()
-    page.get_by_text("2 of 2 films have a result").wait_for()
+    page.get_by_label("Choose images").set_input_files(images)
+    page.locator("li.image img:visible").wait_for()  # the preview of the JPEG
+    assert page.locator("li.image").count() == 2
+    page.get_by_role("button", name="Predict 2 images").click()
+    page.get_by_text("2 of 2 images have a result").wait_for()
     page.get_by_role("link", name="chest-pa-monochrome2-jpeg.dcm").click()
 
     page.get_by_role("heading", name="Bacterial").wait_for()
@@ -119,7 +119,7 @@ def test_from_login_to_logout(open_page, user, shared, size):
     page.get_by_role("link", name="Delete chest-pa").click()
     page.get_by_role("button", name="Delete").click()
     page.get_by_text("are deleted").wait_for()
-    assert page.locator("li.film").count() == 1
+    assert page.locator("li.image").count() == 1
     page.get_by_role("button", name="Sign out").click()
     page.get_by_text("You are signed out").wait_for()
     page.goto("/history")
@@ -165,7 +165,7 @@ def test_photograph_is_refused_without_a_class(open_page, user, shared, fake_pre
     page = open_page(size="phone")
     sign_in(page, user)
     photograph = str(shared / "data/not_cxr/cat.jpeg")
-    page.get_by_label("Choose films").set_input_files(photograph)
+    page.get_by_label("Choose images").set_input_files(photograph)
     page.get_by_role("button", name="Predict").click()
     page.get_by_role("heading", name="No class is given").wait_for()
     assert "acterial" not in page.locator("main").inner_text()
@@ -177,10 +177,10 @@ def test_bad_files_are_named_before_and_after_sending(open_page, user, kit, make
     sign_in(page, user)
     (tmp_path / "big.png").write_bytes(bytes(33 * 1024 * 1024))
     (tmp_path / "empty.dcm").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("no film")
-    (tmp_path / "broken.jpg").write_bytes(kit.film_bytes("JPEG")[:300])
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "broken.jpg").write_bytes(kit.image_bytes("JPEG")[:300])
     names = ("big.png", "empty.dcm", "notes.txt", "broken.jpg")
-    page.get_by_label("Choose films").set_input_files([str(tmp_path / name) for name in names])
+    page.get_by_label("Choose images").set_input_files([str(tmp_path / name) for name in names])
     for words in (
         "33.0 MB: at most 32.0 MB are taken",
         "The file is empty",
@@ -188,15 +188,15 @@ def test_bad_files_are_named_before_and_after_sending(open_page, user, kit, make
     ):
         page.get_by_text(words).wait_for()
     page.get_by_role("button", name="Predict").click()
-    page.get_by_text("0 of 1 film has a result").wait_for()
-    assert "broken.jpg" in page.locator("li.film.bad").last.inner_text()
-    assert page.locator("li.film.bad").count() == 4
+    page.get_by_text("0 of 1 image has a result").wait_for()
+    assert "broken.jpg" in page.locator("li.image.bad").last.inner_text()
+    assert page.locator("li.image.bad").count() == 4
 
 
 def test_printed_result_is_one_sheet(open_page, user, kit, tmp_path):
     page = open_page()
     sign_in(page, user)
-    page.get_by_label("Choose films").set_input_files(film_of(kit, tmp_path, size=(900, 1200)))
+    page.get_by_label("Choose images").set_input_files(image_of(kit, tmp_path, size=(900, 1200)))
     page.get_by_role("button", name="Predict").click()
     page.get_by_role("link", name="Print page").click()
     page.get_by_role("button", name="Print or save as PDF").wait_for()
@@ -204,7 +204,7 @@ def test_printed_result_is_one_sheet(open_page, user, kit, tmp_path):
     assert len(re.findall(rb"/Type\s*/Page\b", sheet)) == 1
 
 
-def test_dropped_films_are_taken(open_page, user, kit, tmp_path):
+def test_dropped_images_are_taken(open_page, user, kit, tmp_path):
     page = open_page()
     sign_in(page, user)
     page.locator("#drop").wait_for()
@@ -212,7 +212,7 @@ def test_dropped_films_are_taken(open_page, user, kit, tmp_path):
         """(bytes) => { const moved = new DataTransfer();
            moved.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
            return moved; }""",
-        list(kit.film_bytes()),
+        list(kit.image_bytes()),
     )
     page.dispatch_event("#drop", "drop", {"dataTransfer": handle})
     page.get_by_text("dropped.png").wait_for()
@@ -221,11 +221,11 @@ def test_dropped_films_are_taken(open_page, user, kit, tmp_path):
 
 
 def test_busy_server_is_asked_again(open_page, user, kit, tmp_path, app):
-    line = app.extensions["cxr_queue"]
+    line = app.extensions["cxr"].queue
     places, line.length = line.length, 0
     page = open_page()
     sign_in(page, user)
-    page.get_by_label("Choose films").set_input_files(film_of(kit, tmp_path))
+    page.get_by_label("Choose images").set_input_files(image_of(kit, tmp_path))
     page.get_by_role("button", name="Predict").click()
     page.get_by_text("The server is busy; trying again").wait_for()
     line.length = places
@@ -235,7 +235,7 @@ def test_busy_server_is_asked_again(open_page, user, kit, tmp_path, app):
 def test_everything_but_slider_and_drop_works_without_scripts(open_page, user, kit, tmp_path):
     page = open_page(java_script_enabled=False)
     sign_in(page, user)
-    page.get_by_label("Choose films").set_input_files(film_of(kit, tmp_path))
+    page.get_by_label("Choose images").set_input_files(image_of(kit, tmp_path))
     page.get_by_role("button", name="Predict").click()
     page.get_by_role("heading", name="Bacterial").wait_for()
     assert not page.locator("#opacity").is_visible()
@@ -257,17 +257,33 @@ def test_login_and_upload_by_keyboard_alone(open_page, user, kit, tmp_path):
     page.keyboard.press("Tab")
     page.keyboard.type(user.password)
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="Upload chest films").wait_for()
+    page.get_by_role("heading", name="Upload chest X-rays").wait_for()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "film"
+    assert page.evaluate("document.activeElement.id") == "image"
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    chooser.value.set_files(film_of(kit, tmp_path))
+    chooser.value.set_files(image_of(kit, tmp_path))
     page.get_by_role("button", name="Predict").press("Enter")
     page.get_by_role("heading", name="Bacterial").wait_for()
+
+
+def test_a_request_is_tried_out_on_the_page_of_the_service(open_page, kit, token, tmp_path):
+    page = open_page("/api/v1/")
+    page.get_by_role("button", name="Authorize").first.click()
+    page.locator(".auth-container input").fill(token)
+    page.locator(".auth-container").get_by_role("button", name="Authorize").click()
+    page.get_by_role("button", name="Close").click()
+    predict = page.locator(".opblock-post").first
+    predict.locator(".opblock-summary").click()
+    predict.get_by_role("button", name="Try it out").click()
+    predict.locator("input[type=file]").set_input_files(image_of(kit, tmp_path))
+    predict.get_by_role("button", name="Execute").click()
+    predict.locator(".live-responses-table .response-col_status", has_text="201").wait_for()
+    assert "bacterial" in predict.locator(".live-responses-table").inner_text()
+    assert not overflows(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -276,7 +292,7 @@ def test_every_page_is_named_labelled_readable_and_no_wider_than_a_phone(
 ):
     page = open_page(size="phone", color_scheme=scheme)
     sign_in(page, kit.add_account(app, "boss", "admin"))
-    page.get_by_label("Choose films").set_input_files(film_of(kit, tmp_path, "f" * 120 + ".jpg"))
+    page.get_by_label("Choose images").set_input_files(image_of(kit, tmp_path, "f" * 120 + ".jpg"))
     page.get_by_role("button", name="Predict").click()
     page.get_by_role("heading", name="Bacterial").wait_for()
     result = re.sub(r"\?.*", "", page.url)

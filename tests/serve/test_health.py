@@ -9,7 +9,6 @@ import pytest
 
 from cxr.serve import monitoring as metrics
 from cxr.serve.logs import JsonFormatter, config
-from cxr.serve.queue import model_queue
 from cxr.serve.serving import serving
 
 
@@ -40,7 +39,7 @@ def test_ready_once_the_model_is_loaded_and_the_database_answers(client):
 
 def test_not_ready_without_a_bundle_and_it_says_why(app, client, monkeypatch):
     with app.app_context():
-        queue = model_queue()
+        queue = serving().queue
 
     def refuse(_):
         raise FileNotFoundError("/secret/place")
@@ -53,7 +52,9 @@ def test_not_ready_without_a_bundle_and_it_says_why(app, client, monkeypatch):
 
 def test_metrics_are_for_this_machine_alone_unless_a_token_says_otherwise(client, make_app):
     text = client.get("/metrics").text
-    assert re.search(r"^cxr_films_in_work 0\.0$", text, re.MULTILINE)
+    for name in ("cxr_images_in_work", "cxr_films_in_work"):  # and as version 0.1 called it
+        assert re.search(rf"^{name} 0\.0$", text, re.MULTILINE)
+    assert "# TYPE cxr_batch_films histogram" in text
     assert client.get("/metrics", environ_base={"REMOTE_ADDR": "10.0.0.9"}).status_code == 403
     assert client.get("/metrics", headers={"X-Forwarded-For": "1.2.3.4"}).status_code == 403
     guarded = make_app(metrics_token="a-token-for-prometheus").test_client()
@@ -71,7 +72,8 @@ def test_requests_are_counted_by_route_not_by_address(client):
 
 
 @pytest.mark.parametrize(
-    ("name", "kept"), [("cxr.serve.live", True), ("pydicom", False), ("sqlalchemy.pool", False)]
+    ("name", "kept"),
+    [("cxr.serve.watched_bundle", True), ("pydicom", False), ("sqlalchemy.pool", False)],
 )
 def test_the_text_of_other_packages_is_withheld(name, kept):
     record = logging.LogRecord(name, logging.WARNING, "", 0, "Meier %s", ("Anna",), None)

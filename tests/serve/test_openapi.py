@@ -1,4 +1,4 @@
-"""The description: true, complete, readable without scripts."""
+"""The description: true and complete; its page takes nothing from elsewhere."""
 
 import re
 
@@ -16,7 +16,6 @@ def test_every_address_of_the_service_is_described_and_no_other(app, client):
         for rule in app.url_map.iter_rules()
         if rule.endpoint.startswith("api.")
         for method in rule.methods - {"HEAD", "OPTIONS"}
-        if rule.endpoint not in ("api.openapi", "api.reference")
     }
     assert described == real
     assert document["security"] == [{"token": []}]
@@ -41,11 +40,25 @@ def test_a_second_application_describes_the_same(client, make_app):
     assert make_app().test_client().get("/api/v1/openapi.json").json == document
 
 
-def test_the_page_needs_no_script_and_nothing_from_elsewhere(client):
+def test_the_form_is_described_by_its_new_field(client):
+    document = client.get("/api/v1/openapi.json").json
+    content = document["paths"]["/api/v1/predictions"]["post"]["requestBody"]["content"]
+    assert list(content["multipart/form-data"]["schema"]["properties"]) == ["image"]
+
+
+def test_the_page_takes_script_and_style_from_here_and_has_none_inline(client):
     answer = client.get("/api/v1/")
     assert answer.status_code == 200
     assert "Research use only" in answer.text
-    assert "/api/v1/predictions/{prediction_id}/map.png" in answer.text
+    assert 'data-url="/api/v1/openapi.json"' in answer.text
     assert " style=" not in answer.text
-    for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text):
+    assert re.findall(r"<script[^>]*>(.*?)</script>", answer.text, re.DOTALL) == [""] * 3
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    for address in addresses:
         assert address.startswith(("/", "#")), address
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        (address,) = [address for address in addresses if address.endswith(name)]
+        with client.get(address) as shown:
+            assert shown.status_code == 200
+            assert "immutable" in shown.headers["Cache-Control"]
+        assert client.get(address.replace(name, "index.html")).status_code == 404

@@ -8,11 +8,11 @@ from cxr.serve.serving import serving
 NOTICE = "Research use only, not a medical device."
 
 
-def upload(client, kit, *films, **headers):
-    """Send films (name, bytes) through the form."""
+def upload(client, kit, *images, **headers):
+    """Send images (name, bytes) through the form."""
     form = {
         "csrf_token": kit.csrf_of(client.get("/")),
-        "film": [(io.BytesIO(data), name) for name, data in films],
+        "image": [(io.BytesIO(data), name) for name, data in images],
     }
     return client.post("/", data=form, headers=headers)
 
@@ -21,8 +21,8 @@ def id_of(answer) -> str:
     return re.search(r"/predictions/([^/]+)/", answer.headers["Location"])[1]
 
 
-def test_a_film_becomes_a_result_with_bars_set_advice_votes_and_maps(login, kit):
-    answer = upload(login, kit, ("chest.png", kit.film_bytes()))
+def test_a_image_becomes_a_result_with_bars_set_advice_votes_and_maps(login, kit):
+    answer = upload(login, kit, ("chest.png", kit.image_bytes()))
     assert answer.status_code == 303
     page = login.get(answer.headers["Location"]).get_data(as_text=True).replace("\u00a0", " ")
     for words in (
@@ -42,8 +42,9 @@ def test_a_film_becomes_a_result_with_bars_set_advice_votes_and_maps(login, kit)
 
 
 def test_result_pictures_and_downloads_are_served(login, kit):
-    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.film_bytes())))}"
+    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.image_bytes())))}"
     for name in (
+        "image.png",
         "film.png",
         "thumb.png",
         "layer.png",
@@ -64,14 +65,26 @@ def test_result_pictures_and_downloads_are_served(login, kit):
 
 
 def test_view_without_scripts_is_chosen_by_the_address(login, kit):
-    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.film_bytes())))}/"
+    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.image_bytes())))}/"
     page = login.get(f"{place}?label=covid&member=mobilenetv2&view=beside").get_data(as_text=True)
     assert 'class="stage beside"' in page
     assert "label=covid&amp;member=mobilenetv2" in page
 
 
-def test_refused_film_says_why_and_shows_no_class(login, kit):
-    answer = upload(login, kit, ("dark.png", kit.film_bytes(gray=0)))
+def test_addresses_and_fields_of_version_0_1_still_work(login, kit, caplog):
+    form = {
+        "csrf_token": kit.csrf_of(login.get("/")),
+        "film": (io.BytesIO(kit.image_bytes()), "a.png"),
+    }
+    answer = login.post("/", data=form)
+    assert answer.status_code == 303
+    assert "form field 'film' is 'image' now" in caplog.text
+    page = login.get(f"/predictions/{id_of(answer)}/?view=film").get_data(as_text=True)
+    assert 'class="stage image"' in page
+
+
+def test_refused_image_says_why_and_shows_no_class(login, kit):
+    answer = upload(login, kit, ("dark.png", kit.image_bytes(gray=0)))
     place = answer.headers["Location"]
     page = login.get(place).get_data(as_text=True)
     assert "too dark to be a chest X-ray" in page
@@ -86,18 +99,18 @@ def test_refused_film_says_why_and_shows_no_class(login, kit):
     assert login.get(f"{place}download.png").status_code == 200
 
 
-def test_several_films_go_in_one_upload_and_bad_ones_are_named(login, kit):
+def test_several_images_go_in_one_upload_and_bad_ones_are_named(login, kit):
     answer = upload(
         login,
         kit,
-        ("one.png", kit.film_bytes()),
-        ("two.jpg", kit.film_bytes("JPEG")),
-        ("broken.png", kit.film_bytes()[:200]),
-        ("words.txt", b"no film"),
+        ("one.png", kit.image_bytes()),
+        ("two.jpg", kit.image_bytes("JPEG")),
+        ("broken.png", kit.image_bytes()[:200]),
+        ("words.txt", b"no image"),
     )
     assert answer.status_code == 303
     page = login.get(answer.headers["Location"]).get_data(as_text=True)
-    for words in ("2 films", "one.png", "two.jpg", "broken.png", "words.txt"):
+    for words in ("2 images", "one.png", "two.jpg", "broken.png", "words.txt"):
         assert words in page
 
 
@@ -106,12 +119,12 @@ def test_upload_that_gives_nothing_says_why_with_its_status(make_app, kit, fake_
     login = app.test_client()
     kit.sign_in(login, kit.add_account(app, "ann"))
     cases = [
-        (("big.png", kit.film_bytes() + bytes(100_000)), 413, "at most"),
+        (("big.png", kit.image_bytes() + bytes(100_000)), 413, "at most"),
         (("empty.png", b""), 422, "empty"),
-        (("words.txt", b"no film at all"), 422, "words.txt"),
+        (("words.txt", b"no image at all"), 422, "words.txt"),
     ]
-    for film, status, words in cases:
-        answer = upload(login, kit, film)
+    for image, status, words in cases:
+        answer = upload(login, kit, image)
         assert answer.status_code == status
         assert words in answer.get_data(as_text=True)
     form = {"csrf_token": kit.csrf_of(login.get("/"))}
@@ -121,30 +134,30 @@ def test_upload_that_gives_nothing_says_why_with_its_status(make_app, kit, fake_
 
 def test_script_gets_json(login, kit):
     wanted = {"Accept": "application/json"}
-    answer = upload(login, kit, ("a.png", kit.film_bytes()), **wanted)
-    film = answer.get_json()["films"][0]
-    assert film["outcome"] == "bacterial, 60 %"
-    assert film["notice"] == NOTICE
+    answer = upload(login, kit, ("a.png", kit.image_bytes()), **wanted)
+    image = answer.get_json()["images"][0]
+    assert image["outcome"] == "bacterial, 60 %"
+    assert image["notice"] == NOTICE
     answer = upload(login, kit, ("a.png", b"x"), **wanted)
     assert answer.status_code == 422
     assert answer.get_json()["failures"][0]["name"] == "a.png"
 
 
-def test_too_many_films_in_a_minute_are_told_to_wait(make_app, kit):
+def test_too_many_images_in_a_minute_are_told_to_wait(make_app, kit):
     app = make_app(rate_per_minute=2)
     client, user = app.test_client(), kit.add_account(app, "ann")
     kit.sign_in(client, user)
     for _ in range(2):
-        assert upload(client, kit, ("a.png", kit.film_bytes())).status_code == 303
-    answer = upload(client, kit, ("a.png", kit.film_bytes()))
+        assert upload(client, kit, ("a.png", kit.image_bytes())).status_code == 303
+    answer = upload(client, kit, ("a.png", kit.image_bytes()))
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= 120
 
 
 def test_history_is_searched_and_paged(login, kit, app):
     for name in ("left lung.png", "Right_LUNG.png", "100%.png"):
-        upload(login, kit, (name, kit.film_bytes()))
-    upload(login, kit, ("dark.png", kit.film_bytes(gray=0)))
+        upload(login, kit, (name, kit.image_bytes()))
+    upload(login, kit, ("dark.png", kit.image_bytes(gray=0)))
 
     def found(query: str) -> list[str]:
         page = login.get(f"/history?{query}").get_data(as_text=True)
@@ -162,8 +175,8 @@ def test_history_is_searched_and_paged(login, kit, app):
 
 
 def test_deleting_takes_row_and_files(login, kit, app):
-    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.film_bytes())))}"
-    folder = serving(app).films.folder
+    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.image_bytes())))}"
+    folder = serving(app).images.folder
     assert len(list(folder.glob("*/*/film.png"))) == 1
     token = kit.csrf_of(login.get(f"{place}/delete"))
     assert login.post(f"{place}/delete", data={"csrf_token": token}).status_code == 303
@@ -173,7 +186,7 @@ def test_deleting_takes_row_and_files(login, kit, app):
 
 def test_whole_history_is_deleted_and_usage_stays(login, kit, app):
     for _ in range(3):
-        upload(login, kit, ("a.png", kit.film_bytes()))
+        upload(login, kit, ("a.png", kit.image_bytes()))
     token = kit.csrf_of(login.get("/history/delete"))
     page = login.post("/history/delete", data={"csrf_token": token}, follow_redirects=True)
     assert "3 results are deleted" in page.get_data(as_text=True)
@@ -195,7 +208,7 @@ def test_hostile_names_are_harmless(login, kit, app):
         "nul\x00l.png",
     )
     for name in names:
-        answer = upload(login, kit, (name, kit.film_bytes()))
+        answer = upload(login, kit, (name, kit.image_bytes()))
         assert answer.status_code == 303, name
         place = answer.headers["Location"]
         page = login.get(place).get_data(as_text=True)
@@ -209,16 +222,16 @@ def test_hostile_names_are_harmless(login, kit, app):
             assert re.fullmatch(allowed, f"{path.parent.name}/{path.name}")
 
 
-def test_kept_film_has_no_metadata(login, kit, app):
+def test_kept_image_has_no_metadata(login, kit, app):
     from PIL import Image
 
     stream = io.BytesIO()
     exif = Image.Exif()
     exif[0x010E] = "JANE DOE 1960"
-    Image.open(io.BytesIO(kit.film_bytes())).save(stream, "JPEG", exif=exif, comment=b"JANE DOE")
+    Image.open(io.BytesIO(kit.image_bytes())).save(stream, "JPEG", exif=exif, comment=b"JANE DOE")
     assert b"JANE DOE" in stream.getvalue()
     upload(login, kit, ("a.jpg", stream.getvalue()))
-    kept = next(serving(app).films.folder.glob("*/*/film.png")).read_bytes()
+    kept = next(serving(app).images.folder.glob("*/*/film.png")).read_bytes()
     assert b"JANE" not in kept
     assert Image.open(io.BytesIO(kept)).info == {}
 

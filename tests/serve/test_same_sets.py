@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from cxr.bundle import predictor as predictor_module
-from cxr.bundle.format import FORMAT, fingerprint_of, read_info, write_info
+from cxr.bundle.format import FORMAT, describe, fingerprint_of, read_info, write_info
 from cxr.bundle.predictor import Predictor
-from cxr.bundle.show import describe
 from cxr.cli import main
 from cxr.evaluation.confidence import measure_confidence
 from cxr.evaluation.evaluate import build_predictions
@@ -35,7 +34,7 @@ NOTE = "Research use only, not a medical device"
 
 
 class FakeRuntime:
-    """Answers with the logits of the film whose number is its brightness less 40."""
+    """Answers with the logits of the image whose number is its brightness less 40."""
 
     def run(self, pixels, outputs):
         probs = softmax(LOGITS[(pixels[:, 0, 0, 0].astype(int) - 40) % N])
@@ -124,7 +123,7 @@ def as_format_1(folder) -> None:
     write_json(folder / "bundle.json", info)
 
 
-def films() -> list[bytes]:
+def images() -> list[bytes]:
     found = []
     for number in range(N):
         stream = io.BytesIO()
@@ -134,7 +133,7 @@ def films() -> list[bytes]:
 
 
 def expected(limits: dict[str, float]) -> list[list[str]]:
-    """The sets, film by film and class by class."""
+    """The sets, image by image and class by class."""
     sets = []
     for scores in LOGITS:
         probs = np.exp(scores) / np.exp(scores).sum()
@@ -150,14 +149,14 @@ def expected(limits: dict[str, float]) -> list[list[str]]:
 
 
 def of_predictor(bundle, tmp_path) -> list[list[str]]:
-    return [list(found.prediction_set) for found in Predictor(bundle).predict(films())]
+    return [list(found.prediction_set) for found in Predictor(bundle).predict(images())]
 
 
 def of_command(bundle, tmp_path) -> list[list[str]]:
     folder = tmp_path / "films"
     folder.mkdir()
-    for number, film in enumerate(films()):
-        (folder / f"{number:02}.png").write_bytes(film)
+    for number, image in enumerate(images()):
+        (folder / f"{number:02}.png").write_bytes(image)
     out = tmp_path / "out.csv"
     assert main(["predict", str(folder), "--out", str(out), "--bundle", str(bundle)]) == 0
     with out.open(newline="") as table:
@@ -189,7 +188,7 @@ def test_every_way_to_a_prediction_gives_the_sets_per_class(
     try:
         _check_server(app, kit, wanted, measured["per_class"], old)
     finally:
-        app.extensions["cxr_queue"].stop(1.0)
+        app.extensions["cxr"].queue.stop(1.0)
         serving(app).database.close()
 
 
@@ -197,8 +196,8 @@ def _check_server(app, kit, wanted, coverage, old) -> None:
     client, account = app.test_client(), kit.add_account(app, "ann")
     kit.sign_in(client, account)
     token = kit.csrf_of(client.get("/"))
-    for film, names in zip(films(), wanted, strict=True):
-        form = {"csrf_token": token, "film": [(io.BytesIO(film), "a.png")]}
+    for image, names in zip(images(), wanted, strict=True):
+        form = {"csrf_token": token, "image": [(io.BytesIO(image), "a.png")]}
         place = client.post("/", data=form).headers["Location"]
         found = client.get(f"{place}download.json").json
         assert found["prediction_set"] == names
@@ -212,10 +211,10 @@ def _check_server(app, kit, wanted, coverage, old) -> None:
         assert ("not measured" in page) is old
     with app.app_context(), serving().database.write() as session:
         secret = create_token(session, account.id, "tests", now=utc_now())[0]
-    for film, names in zip(films(), wanted, strict=True):
+    for image, names in zip(images(), wanted, strict=True):
         rest = client.post(
             "/api/v1/predictions",
-            data=film,
+            data=image,
             content_type="image/png",
             headers={"Authorization": f"Bearer {secret}"},
         ).json

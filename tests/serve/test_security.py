@@ -13,11 +13,11 @@ from PIL import Image
 from sqlalchemy.exc import OperationalError
 
 from cxr.errors import InputError
-from cxr.serve import records
+from cxr.serve import prediction_service as service
 from cxr.serve.retention import tidy
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE, Settings, read_secret_key
-from cxr.serve.uploads import ORPHAN_AGE_S, FilmStore, StorageError, shrink_maps
+from cxr.serve.uploads import ORPHAN_AGE_S, ImageStore, StorageError, gray_map
 
 
 def png_of(width: int, height: int, depth: int = 8, kind: int = 0) -> bytes:
@@ -33,7 +33,7 @@ def png_of(width: int, height: int, depth: int = 8, kind: int = 0) -> bytes:
 
 
 def send(client, kit, data: bytes, name: str = "a.png"):
-    form = {"csrf_token": kit.csrf_of(client.get("/")), "film": (io.BytesIO(data), name)}
+    form = {"csrf_token": kit.csrf_of(client.get("/")), "image": (io.BytesIO(data), name)}
     return client.post("/", data=form)
 
 
@@ -65,10 +65,10 @@ def test_every_page_says_research_use_only(app, login, client):
         ("auto", "http://localhost:5000", False),
         ("auto", "http://127.0.0.1", False),
         ("auto", "http://[::1]:5000", False),
-        ("auto", "http://films.example", True),
-        ("auto", "https://films.example", True),
+        ("auto", "http://images.example", True),
+        ("auto", "https://images.example", True),
         ("always", "http://localhost", True),
-        ("never", "http://films.example", False),
+        ("never", "http://images.example", False),
     ],
 )
 def test_cookie_is_for_https_unless_the_machine_is_this_one(make_app, rule, address, secure):
@@ -118,7 +118,9 @@ def test_secret_key_comes_from_environment_or_file(tmp_path):
     ("values", "words"),
     [
         ({"nonsense": 1}, "unknown setting"),
-        ({"trusted_proxies": "x"}, "a number"),
+        ({"trusted_proxies": "x"}, "trusted_proxies is 'x': allowed are a number"),
+        ({"trusted_proxies": -1}, "0 and above; set CXR_TRUSTED_PROXIES"),
+        ({"watch_s": 0}, "above 0"),
         ({"level": 1.0}, "0.5 to below 1"),
         ({"secure_cookies": "maybe"}, "auto, always, never"),
         ({"automatic_upgrade": "perhaps"}, "true or false"),
@@ -183,11 +185,11 @@ def test_paths_of_addresses_never_reach_the_disk(login, app):
         "\x00",
         "'; DROP TABLE users; --",
     ):
-        assert login.get(f"/predictions/{name}/film.png").status_code in (308, 404)
+        assert login.get(f"/predictions/{name}/image.png").status_code in (308, 404)
         assert login.get(f"/static/{name}").status_code in (308, 404)
     for stem in ("../secret_key", "0" * 31, "0" * 33, "G" * 32, ""):
         with pytest.raises(FileNotFoundError):
-            serving(app).films.film_path(stem)
+            serving(app).images.image_path(stem)
 
 
 def test_full_disk_leaves_no_row_and_no_file(login, kit, app, monkeypatch):
@@ -195,22 +197,22 @@ def test_full_disk_leaves_no_row_and_no_file(login, kit, app, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cxr.serve.uploads._write", fail)
-    answer = send(login, kit, kit.film_bytes())
+    answer = send(login, kit, kit.image_bytes())
     assert answer.status_code == 507
     assert str(serving(app).settings.data_folder) not in answer.get_data(as_text=True)
-    assert not [path for path in serving(app).films.folder.rglob("*") if path.is_file()]
-    assert "No film has been uploaded" in login.get("/history").get_data(as_text=True)
+    assert not [path for path in serving(app).images.folder.rglob("*") if path.is_file()]
+    assert "No image has been uploaded" in login.get("/history").get_data(as_text=True)
 
 
 def test_row_that_cannot_be_written_takes_its_files_along(login, kit, app, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise OperationalError("INSERT", {}, Exception("gone"))
 
-    monkeypatch.setattr(records, "save_prediction", fail)
-    answer = send(login, kit, kit.film_bytes())
+    monkeypatch.setattr(service, "save_prediction", fail)
+    answer = send(login, kit, kit.image_bytes())
     assert answer.status_code == 503
     assert answer.headers["Retry-After"]
-    assert not [path for path in serving(app).films.folder.rglob("*") if path.is_file()]
+    assert not [path for path in serving(app).images.folder.rglob("*") if path.is_file()]
 
 
 def test_database_that_is_gone_is_a_page_and_back_again(login, app, monkeypatch):
@@ -246,29 +248,33 @@ def test_tidying_takes_old_results_orphans_and_leftovers(make_app, kit):
     client, user = app.test_client(), kit.add_account(app, "ann")
     kit.sign_in(client, user)
     with app.test_request_context():
-        old = records.predict_and_keep(kit.film_bytes(), name="old", user_id=user.id, origin="api")
-        new = records.predict_and_keep(kit.film_bytes(), name="new", user_id=user.id, origin="api")
+        old = service.predict_and_store(
+            kit.image_bytes(), name="old", user_id=user.id, origin="api"
+        )
+        new = service.predict_and_store(
+            kit.image_bytes(), name="new", user_id=user.id, origin="api"
+        )
         here = serving()
         with here.database.write() as session:
             row = session.merge(old)
             row.created_at = utc_now().replace(year=2020)
-        films = here.films
+        images = here.images
         orphan, fresh = (
-            films.save(films.load_film(new.stem), None),
-            films.save(films.load_film(new.stem), None),
+            images.save(images.load_image(new.stem), None),
+            images.save(images.load_image(new.stem), None),
         )
-        (films.folder / ".new-left").mkdir()
+        (images.folder / ".new-left").mkdir()
         before = time.time() - ORPHAN_AGE_S - 60
-        for path in (films.folder / ".new-left", films.film_path(orphan).parent):
+        for path in (images.folder / ".new-left", images.image_path(orphan).parent):
             os.utime(path, (before, before))
         assert tidy() == (1, 2)
-        kept = {path.name for path in films.folder.glob("??/*")}
+        kept = {path.name for path in images.folder.glob("??/*")}
         assert kept == {new.stem, fresh}
     assert "<strong>old<" not in client.get("/history").get_data(as_text=True)
 
 
 def test_killed_while_writing_leaves_nothing_that_is_found(app, kit, monkeypatch):
-    films = serving(app).films
+    images = serving(app).images
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -276,20 +282,19 @@ def test_killed_while_writing_leaves_nothing_that_is_found(app, kit, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("cxr.serve.uploads._thumb", killed)
         with pytest.raises(KeyboardInterrupt):
-            films.save(np.zeros((64, 64), np.uint8), None)
-    assert list(films.folder.glob("??/*")) == []
+            images.save(np.zeros((64, 64), np.uint8), None)
+    assert list(images.folder.glob("??/*")) == []
 
 
 def test_maps_are_kept_whole_and_small(app, fake_predictor):
-    film = np.zeros((900, 600), np.uint8)
-    prediction = next(fake_predictor.predict_each([film + 90], maps=True))
-    saved = shrink_maps(prediction.maps)
-    films = serving(app).films
-    loaded = films.load_maps(films.save(film, prediction.maps))
-    assert loaded.classes == saved.classes
-    assert loaded.members == fake_predictor.members
+    image = np.zeros((900, 600), np.uint8)
+    prediction = next(fake_predictor.predict_each([image + 90], maps=True))
+    images = serving(app).images
+    loaded = images.load_maps(images.save(image, prediction.maps))
+    assert loaded.classes == prediction.maps.classes
+    assert tuple(loaded.members) == fake_predictor.members
     for member in (None, *loaded.members):
-        small = loaded.of("covid", member)
+        small = gray_map(loaded, "covid", member)
         assert small.shape == (192, 128)
         full = prediction.maps.of("covid", member)
         grown = np.asarray(Image.fromarray(small).resize((600, 900), Image.Resampling.BILINEAR))
@@ -299,5 +304,5 @@ def test_maps_are_kept_whole_and_small(app, fake_predictor):
 def test_storage_error_names_no_path(app, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not store") as caught:
-        FilmStore(tmp_path / "file").save(np.zeros((40, 40), np.uint8), None)
+        ImageStore(tmp_path / "file").save(np.zeros((40, 40), np.uint8), None)
     assert str(tmp_path) not in str(caught.value)

@@ -14,8 +14,7 @@ from alembic.migration import MigrationContext
 from cxr.errors import InputError
 from cxr.serve.settings import Settings
 from cxr.serve.store import counters, predictions, tokens, users
-from cxr.serve.store.database import Database
-from cxr.serve.store.pg8000 import Dialect
+from cxr.serve.store.database import Database, Dialect
 from cxr.serve.store.rows import Base, PredictionRow, Token, Usage, User
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -202,7 +201,7 @@ def test_history_shows_own_rows_alone(database):
         assert predictions.delete_prediction(session, eve, mine.id) is None
         assert predictions.delete_prediction(session, ann, mine.id) == mine.stem
         rows = users.list_usage(session, NOW)
-    assert [(item.films, item.refused, item.kept) for item in rows] == [(2, 1, 1), (1, 0, 1)]
+    assert [(item.images, item.refused, item.kept) for item in rows] == [(2, 1, 1), (1, 0, 1)]
 
 
 def test_retention_deletes_what_is_older(database):

@@ -4,11 +4,11 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from cxr.data.sources.published_split import IGNORED
 from cxr.errors import InputError
-from cxr.files import raise_if_unwritable
+from cxr.files import leaves_folder, raise_if_unwritable
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is worked on, the bytes done and all bytes (None while unknown)."""
@@ -59,13 +59,12 @@ def unpack(archive: Path, folder: Path, *, on_progress: Progress | None = None) 
 def _is_wanted(member: zipfile.ZipInfo, archive: Path) -> bool:
     """Tell whether to unpack a member; refuse one that would land elsewhere."""
     name = member.filename
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
+    if leaves_folder(name):
         raise InputError(
             f"{archive} holds {name!r}, which would land outside its folder: it is not unpacked; "
             "fetch the archive from its publisher"
         )
-    return not any(part in IGNORED for part in parts)
+    return not any(part in IGNORED for part in PurePosixPath(name).parts)
 
 
 def _check_room(folder: Path, needed: int, archive: Path) -> None:

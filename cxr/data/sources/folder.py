@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxr.data.manifest import SPLITS, check_manifest, manifest_table
 from cxr.errors import InputError, MissingInputError
-from cxr.imaging.read import SUFFIXES, is_dicom_file
+from cxr.imaging.read import SUFFIXES, is_image_file
 
 log = logging.getLogger(__name__)
 
@@ -59,21 +59,10 @@ def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> 
     return check_manifest(manifest_table(rows), root, name=str(root))
 
 
-def is_image(path: Path) -> bool:
-    """Tell whether a path is an image: a known ending, or DICOM without one; not hidden."""
-    if path.name.startswith("."):
-        return False
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    # Archives name files IM000001 or by their number, 1.2.840.55: the ending is a number.
-    bare = not path.suffix or path.suffix[1:].isdigit()
-    return bare and path.is_file() and is_dicom_file(path)
-
-
 def _label_parents(folder: Path) -> list[Path]:
     """Return the subfolders of a folder that may not hold images itself."""
     folders = _subfolders(folder)
-    loose = next((path for path in sorted(folder.iterdir()) if is_image(path)), None)
+    loose = next((path for path in sorted(folder.iterdir()) if is_image_file(path)), None)
     if loose is not None:
         raise InputError(
             f"{loose} lies beside the label folders: {folder} should hold {LAYOUT}; "
@@ -101,7 +90,7 @@ def _images(folder: Path) -> list[Path]:
             f"{LAYOUT}; name the folder right above the labels, or move the images up"
         )
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    images = [path for path in files if is_image(path)]
+    images = [path for path in files if is_image_file(path)]
     if not images:
         raise InputError(
             f"no image in {folder}: images end in {', '.join(SUFFIXES)}; "

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.manifest import SPLITS, check_manifest, manifest_table
-from cxr.data.sources.folder import is_image
 from cxr.data.sources.published_split import find_tree
 from cxr.errors import InputError, MissingInputError
+from cxr.imaging.read import is_image_file
 
 HOME_PAGE = "https://data.mendeley.com/datasets/rscbjbr9sj/2"
 LICENSE = "CC BY 4.0"
@@ -93,7 +93,7 @@ def parse_name(name: str, *, normal: bool, where: Path) -> tuple[str, str]:
 
 def _images(folder: Path) -> list[Path]:
     """Return the images directly in a folder."""
-    images = sorted(filter(is_image, folder.iterdir())) if folder.is_dir() else []
+    images = sorted(filter(is_image_file, folder.iterdir())) if folder.is_dir() else []
     if not images:
         raise MissingInputError(
             f"no images in {folder}: the tree is {TREE}, val optional; unpack {HOME_PAGE} there"

@@ -1,4 +1,4 @@
-"""A DICOM file to gray pixels, technical tags and doubts. H W pixels."""
+"""A DICOM file to gray pixels and doubts. H W pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,13 @@ from cxr.imaging.depth import (
     to_bytes,
 )
 from cxr.imaging.dicom.frames import Codes, colour_frame, stored_codes
-from cxr.imaging.dicom.grayscale import look_up, stored_values, window
-from cxr.imaging.dicom.header import Layout, check_layout, check_subject, technical_tags
+from cxr.imaging.dicom.grayscale import SURE, look_up, polarity, stored_values, window
+from cxr.imaging.dicom.header import Layout, check_layout, check_subject
 from cxr.imaging.dicom.parse import Elements, parse
-from cxr.imaging.dicom.polarity import SURE, polarity
 from cxr.imaging.raster import ImageError
 
 
-def read_dicom(
-    data: bytes, shown: str
-) -> tuple[NDArray[np.uint8], dict[str, str], tuple[str, ...]]:
+def read_dicom(data: bytes, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Decode a chest image from DICOM, and nothing of its patient.
 
     The order is DICOM's: stored bits, modality table or rescale, table or window of
@@ -35,8 +32,8 @@ def read_dicom(
         shown: what errors call the image.
 
     Returns:
-        (H, W) uint8, 0 black; the allow-listed tags by keyword; one sentence for each
-        doubt. Neither tags, doubts nor errors hold free text of the header.
+        (H, W) uint8, 0 black; one sentence for each doubt. Neither doubts nor errors hold free
+        text of the header.
 
     Raises:
         ImageError: damaged, without pixels, several frames, no chest radiograph by its
@@ -46,12 +43,11 @@ def read_dicom(
         elements = parse(data)
         doubts = list(check_subject(elements))
         layout = check_layout(elements)
-        tags = technical_tags(elements, layout)
         if layout.samples == 3:
             doubts.append("is stored in colour: read as gray")
-            return colour_frame(elements, layout), tags, tuple(doubts)
+            return colour_frame(elements, layout), tuple(doubts)
         image = _show(stored_codes(elements, layout), elements, layout, doubts)
-        return image, tags, tuple(doubts)
+        return image, tuple(doubts)
     except MemoryError:
         raise ImageError(f"{shown} needs more memory than there is: scale it down") from None
     except ImageError as error:

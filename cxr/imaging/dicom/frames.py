@@ -14,8 +14,7 @@ from PIL import Image
 
 from cxr.imaging.codecs import Codec, decode
 from cxr.imaging.dicom.header import Layout
-from cxr.imaging.dicom.parse import Elements
-from cxr.imaging.dicom.terms import BIG_ENDIAN, NATIVE, RLE
+from cxr.imaging.dicom.parse import BIG_ENDIAN, NATIVE, RLE, Elements
 from cxr.imaging.raster import MAX_SCANS, ImageError
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]

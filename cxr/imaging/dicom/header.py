@@ -3,21 +3,42 @@
 from dataclasses import dataclass
 
 from cxr.imaging.dicom.parse import Elements
-from cxr.imaging.dicom.terms import (
-    CHEST_MODALITIES,
-    COLOUR,
-    FRONTAL_VIEWS,
-    GRAY,
-    LATERAL_VIEWS,
-    OTHER_MODALITIES,
-    OTHER_PARTS,
-    OTHER_VIEWS,
-    SYNTAXES,
-    UNSURE_MODALITIES,
-    chest_part,
-    view,
-)
 from cxr.imaging.raster import MAX_COSTLY_PIXELS, ImageError, check_size
+
+# A header field that should hold a code can hold anything, a name too; so a value leaves only if
+# DICOM defines it (PS3.3, C.7.3.1.1.1 modalities; PS3.16, annex L body parts; PS3.3, C.8.7.1.1 and
+# C.8.11.5 views) or if it is a number.
+CHEST_MODALITIES = ("CR", "DX", "RG")
+"""Computed, digital and image radiography."""
+UNSURE_MODALITIES = ("OT", "SC", "HC", "XC")
+"""Digitised and captured pictures of anything: a chest image only if the header adds so."""
+_MODALITIES = (
+    "AR AU BDUS BI BMD CT CTPROTOCOL DG DMS DOC ECG EEG EMG EPS ES FID GM HD IO IVOCT IVUS "
+    "KER KO LEN LS M3D MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS PLAN PR PT PX REG "
+    "RESP RF RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT RWV SEG SM SMR SR SRF STAIN TG US VA "
+    "XA CD CF DD DF DM EC FA LP ST VF CS AS CP FS PC"
+)
+OTHER_MODALITIES = frozenset(_MODALITIES.split())
+
+CHEST_PARTS = ("CHEST", "THORAX", "TORAX", "LUNG")
+"""A body part that contains one of these words is the chest: vendors write CHEST PA."""
+_PARTS = (
+    "ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM BACK BLADDER BRAIN BREAST BUTTOCK CALCANEUS "
+    "CALF CAROTID CEREBELLUM CLAVICLE COCCYX COLON CSPINE EAR ELBOW EXTREMITY EYE FACE FEMUR "
+    "FINGER FIBULA FOOT FOREARM HAND HEAD HEADNECK HIP HUMERUS ILIUM JAW KIDNEY KNEE LEG "
+    "LIVER LOWLIMB LSPINE MANDIBLE MAXILLA NECK NOSE ORBIT PANCREAS PATELLA PELVIS PROSTATE "
+    "RADIUS RADIUSULNA SCAPULA SHOULDER SIJOINT SINUS SKULL SPINE SSPINE STERNUM TEMPLE TESTIS "
+    "THIGH THUMB THYROID TIBIA TIBIAFIBULA TLSPINE TMJ TOE TSPINE ULNA UPLIMB UTERUS VAGINA "
+    "WHOLEBODY WRIST ZYGOMA"
+)
+OTHER_PARTS = frozenset(_PARTS.split())
+
+FRONTAL_VIEWS = ("PA", "AP")
+LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
+OTHER_VIEWS = ("RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "OBL", "OBLIQUE", "LO", "RO")
+
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
 @dataclass(frozen=True)
@@ -115,37 +136,6 @@ def check_layout(elements: Elements) -> Layout:
     return layout
 
 
-def technical_tags(elements: Elements, layout: Layout) -> dict[str, str]:
-    """Return the tags that may leave the file: codes that DICOM defines, and numbers.
-
-    Returns:
-        By DICOM keyword; a tag that is missing or holds anything else is left out.
-    """
-    tags = {
-        "TransferSyntax": SYNTAXES[elements.syntax],
-        "Rows": str(layout.rows),
-        "Columns": str(layout.columns),
-        "BitsStored": str(layout.bits_stored),
-        "PhotometricInterpretation": layout.photometric,
-    }
-    modality = elements.text("Modality")
-    if modality in (*CHEST_MODALITIES, *UNSURE_MODALITIES):
-        tags["Modality"] = modality
-    part = elements.text("BodyPartExamined")
-    if chest_part(part):
-        tags["BodyPartExamined"] = "CHEST"
-    position = elements.text("ViewPosition")
-    if position in (*FRONTAL_VIEWS, *LATERAL_VIEWS, *OTHER_VIEWS):
-        tags["ViewPosition"] = position
-    elif view(position):
-        tags["ViewPosition"] = position.replace("_", " ").split(" ")[0]
-    for keyword in ("WindowCenter", "WindowWidth"):
-        number = elements.number(keyword)
-        if number is not None:
-            tags[keyword] = f"{number:g}"
-    return tags
-
-
 def _check_colour(layout: Layout) -> None:
     if layout.photometric in GRAY and layout.samples == 1:
         return
@@ -161,3 +151,23 @@ def _check_colour(layout: Layout) -> None:
 
 def _known_part(part: str) -> str:
     return part if part in OTHER_PARTS else part.replace(" ", "").replace("_", "")
+
+
+def chest_part(part: str) -> bool | None:
+    """Tell whether a body part is the chest; None where the term is not known."""
+    if any(word in part for word in CHEST_PARTS):
+        return True
+    return False if part.replace(" ", "").replace("_", "") in OTHER_PARTS else None
+
+
+def view(position: str) -> str:
+    """Return frontal, lateral, other or, for a term that is not known, an empty text."""
+    first = position.replace("_", " ").split(" ")[0]
+    for kind, known in (
+        ("frontal", FRONTAL_VIEWS),
+        ("lateral", LATERAL_VIEWS),
+        ("other", OTHER_VIEWS),
+    ):
+        if first in known:
+            return kind
+    return ""

@@ -17,11 +17,33 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from cxr.imaging.dicom.terms import BIG_ENDIAN, DEFLATED, IMPLICIT, SYNTAXES
-from cxr.imaging.raster import MAX_COSTLY_PIXELS, ImageError
+from cxr.imaging.raster import DICOM_HEAD_BYTES, MAX_COSTLY_PIXELS, ImageError, has_dicom_mark
 
 MAX_INFLATED_BYTES = 3 * MAX_COSTLY_PIXELS
 """Largest deflated file once inflated: 50 megapixels of 24 bits."""
+
+SYNTAXES = {
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
+    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
+    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
+    "1.2.840.10008.1.2.4.51": "JPEG Extended",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, first-order prediction",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-Lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 Lossless RPCL",
+    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+}
+"""Transfer syntaxes that are read (PS3.6, annex A)."""
+IMPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN, RLE = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5"
+NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
 
 TAGS = {
     "SOPClassUID": 0x00080016,
@@ -150,7 +172,7 @@ def parse(data: bytes) -> Elements:
             message lacks the image's name.
     """
     stream = io.BytesIO(data)
-    stream.seek(132 if data[128:132] == b"DICM" else 0)
+    stream.seek(DICOM_HEAD_BYTES if has_dicom_mark(data) else 0)
     meta = _read(stream, implicit=False, only_meta=True)
     if _ascii(_raw(meta, _CLASS_TAG)) == DIRECTORY_CLASS:
         raise ImageError("is a DICOMDIR, a list of files: give the files that it lists")

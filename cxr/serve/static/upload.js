@@ -1,17 +1,17 @@
-// Upload page: drop or choose several films, see them, send them one by one with progress.
+// Upload page: drop or choose several images, see them, send them one by one with progress.
 (() => {
   const form = document.getElementById("upload");
-  const field = document.getElementById("film");
+  const field = document.getElementById("image");
   const drop = document.getElementById("drop");
   const list = document.getElementById("chosen");
   const status = document.getElementById("status");
   const send = document.getElementById("send");
-  const pattern = document.getElementById("film-row");
+  const pattern = document.getElementById("image-row");
   const mostBytes = Number(form.dataset.bytes);
   const mostFiles = Number(form.dataset.files);
   const endings = /\.(jpe?g|png|dcm|dicom|tiff?)$/i;
   const longestWait = 60;
-  let films = [];
+  let images = [];
   let busy = false;
 
   const say = (text) => { status.textContent = text; };
@@ -29,9 +29,9 @@
     if (busy) return;
     let left = 0;
     for (const file of files) {
-      if (films.length >= mostFiles) { left += 1; continue; }
-      if (films.some((film) => film.file.name === file.name && film.file.size === file.size)) continue;
-      films.push(rowOf(file));
+      if (images.length >= mostFiles) { left += 1; continue; }
+      if (images.some((image) => image.file.name === file.name && image.file.size === file.size)) continue;
+      images.push(rowOf(file));
     }
     field.value = "";
     refresh(left);
@@ -39,61 +39,61 @@
 
   function rowOf(file) {
     const node = pattern.content.firstElementChild.cloneNode(true);
-    const film = { file, node, fault: faultOf(file), done: false };
+    const image = { file, node, fault: faultOf(file), done: false };
     node.querySelector(".name").textContent = file.name;
     node.querySelector(".no-picture").textContent = endings.test(file.name) ? file.name.split(".").pop().toUpperCase() : "file";
-    show(film, film.fault || sized(file.size), Boolean(film.fault));
+    show(image, image.fault || sized(file.size), Boolean(image.fault));
     const button = node.querySelector(".remove");
     button.setAttribute("aria-label", `Remove ${file.name}`);
     button.addEventListener("click", () => {
-      films = films.filter((other) => other !== film);
+      images = images.filter((other) => other !== image);
       node.remove();
       refresh(0);
       (list.querySelector(".remove") || field).focus();
     });
-    preview(film);
+    preview(image);
     list.append(node);
-    return film;
+    return image;
   }
 
-  function preview(film) {
-    if (!/\.(jpe?g|png)$/i.test(film.file.name) || film.fault) return;
-    const picture = film.node.querySelector("img");
-    const address = URL.createObjectURL(film.file);
+  function preview(image) {
+    if (!/\.(jpe?g|png)$/i.test(image.file.name) || image.fault) return;
+    const picture = image.node.querySelector("img");
+    const address = URL.createObjectURL(image.file);
     picture.addEventListener("load", () => {
       picture.hidden = false;
-      film.node.querySelector(".no-picture").hidden = true;
+      image.node.querySelector(".no-picture").hidden = true;
       URL.revokeObjectURL(address);
     });
     picture.addEventListener("error", () => URL.revokeObjectURL(address));
     picture.src = address;
   }
 
-  function show(film, text, bad = false) {
-    film.node.querySelector(".state").textContent = text;
-    film.node.classList.toggle("bad", bad);
+  function show(image, text, bad = false) {
+    image.node.querySelector(".state").textContent = text;
+    image.node.classList.toggle("bad", bad);
   }
 
   function refresh(left) {
-    const good = films.filter((film) => !film.fault && !film.done).length;
-    field.required = films.length === 0;
-    send.hidden = !good && films.some((film) => film.done);
-    send.textContent = good > 1 ? `Predict ${good} films` : "Predict";
+    const good = images.filter((image) => !image.fault && !image.done).length;
+    field.required = images.length === 0;
+    send.hidden = !good && images.some((image) => image.done);
+    send.textContent = good > 1 ? `Predict ${good} images` : "Predict";
     const parts = [];
     if (left) parts.push(`At most ${mostFiles} files go at once; ${left} left out.`);
-    if (films.length && !good && !films.some((film) => film.done)) parts.push("None of these can be sent.");
+    if (images.length && !good && !images.some((image) => image.done)) parts.push("None of these can be sent.");
     say(parts.join(" "));
   }
 
-  function request(film) {
+  function request(image) {
     return new Promise((resolve) => {
       const body = new FormData();
       body.append("csrf_token", form.elements.csrf_token.value);
-      body.append("film", film.file);
+      body.append("image", image.file);
       const call = new XMLHttpRequest();
-      const bar = film.node.querySelector("progress");
+      const bar = image.node.querySelector("progress");
       bar.hidden = false;
-      bar.setAttribute("aria-label", `Upload of ${film.file.name}`);
+      bar.setAttribute("aria-label", `Upload of ${image.file.name}`);
       call.open("POST", form.action);
       call.setRequestHeader("Accept", "application/json");
       call.responseType = "json";
@@ -102,7 +102,7 @@
       });
       call.upload.addEventListener("load", () => {
         bar.removeAttribute("value");
-        show(film, "Predicting…");
+        show(image, "Predicting…");
       });
       call.addEventListener("loadend", () => {
         bar.hidden = true;
@@ -114,63 +114,63 @@
 
   const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
-  async function predict(film) {
+  async function predict(image) {
     let waited = 0;
     for (;;) {
-      show(film, "Uploading…");
-      const answer = await request(film);
+      show(image, "Uploading…");
+      const answer = await request(image);
       if ((answer.status === 503 || answer.status === 429) && waited < longestWait) {
         const seconds = Math.min(Math.max(answer.wait || 2, 1), 20);
         waited += seconds;
-        show(film, `The server is busy; trying again in ${seconds} s.`);
+        show(image, `The server is busy; trying again in ${seconds} s.`);
         await pause(seconds);
         continue;
       }
-      return finish(film, answer);
+      return finish(image, answer);
     }
   }
 
-  function finish(film, { status: code, body }) {
-    film.done = true;
-    film.node.querySelector(".remove").remove();
+  function finish(image, { status: code, body }) {
+    image.done = true;
+    image.node.querySelector(".remove").remove();
     if (code === 401 && body.login) { location.assign(body.login); return null; }
-    const made = body.films?.[0];
+    const made = body.images?.[0];
     if (!made) {
       const failure = body.failures?.[0]?.reason || body.error;
-      show(film, failure || (code ? `Not done (${code}).` : "The connection was lost; try again."), true);
+      show(image, failure || (code ? `Not done (${code}).` : "The connection was lost; try again."), true);
       return null;
     }
     const link = document.createElement("a");
     link.href = made.url;
     link.className = "cover";
-    link.textContent = film.file.name;
-    film.node.querySelector(".name").replaceChildren(link);
-    show(film, made.outcome + (made.refer ? ", refer" : ""));
-    const picture = film.node.querySelector("img");
+    link.textContent = image.file.name;
+    image.node.querySelector(".name").replaceChildren(link);
+    show(image, made.outcome + (made.refer ? ", refer" : ""));
+    const picture = image.node.querySelector("img");
     picture.src = made.thumb;
     picture.hidden = false;
-    film.node.querySelector(".no-picture").hidden = true;
+    image.node.querySelector(".no-picture").hidden = true;
     return made;
   }
 
   form.addEventListener("submit", async (event) => {
-    const waiting = films.filter((film) => !film.fault && !film.done);
-    if (!films.length) return;  // let the browser say that a file is needed
+    const waiting = images.filter((image) => !image.fault && !image.done);
+    if (!images.length) return;  // let the browser say that a file is needed
     event.preventDefault();
     if (busy || !waiting.length) return;
     busy = true;
     send.disabled = true;
     const made = [];
-    for (const [index, film] of waiting.entries()) {
-      say(`Film ${index + 1} of ${waiting.length}.`);
-      made.push(await predict(film));
+    for (const [index, image] of waiting.entries()) {
+      say(`Image ${index + 1} of ${waiting.length}.`);
+      made.push(await predict(image));
     }
     busy = false;
     send.disabled = false;
     const good = made.filter(Boolean);
-    if (films.length === 1 && good.length === 1) { location.assign(good[0].url); return; }
+    if (images.length === 1 && good.length === 1) { location.assign(good[0].url); return; }
     refresh(0);
-    say(`${good.length} of ${waiting.length} ${waiting.length === 1 ? "film has a result" : "films have a result"}.`);
+    say(`${good.length} of ${waiting.length} ${waiting.length === 1 ? "image has a result" : "images have a result"}.`);
   });
 
   field.addEventListener("change", () => add([...field.files]));

@@ -14,7 +14,7 @@
     return values;
   }
 
-  // Width in pixels at which the film fits: its box may be wider than the film.
+  // Width in pixels at which the image fits: its box may be wider than the image.
   function fitted(canvas) {
     const { width, height } = canvas.viewBox.baseVal;
     return Math.min(canvas.clientWidth, (canvas.clientHeight * width) / height);
@@ -25,11 +25,11 @@
     const { label, member, view } = tools.elements;
     const who = member.value || "ensemble";
     layer.setAttribute("href", `${layer.dataset.src}?${values}`);
-    mapped.setAttribute("aria-label", `The film with the heat map of ${label.value} by ${member.value || "the ensemble"}`);
+    mapped.setAttribute("aria-label", `The image with the heat map of ${label.value} by ${member.value || "the ensemble"}`);
     document.getElementById("map-name").textContent = `${label.value}, ${who}`;
     const link = document.getElementById("download-png");
     link.href = `${link.href.split("?")[0]}?${values}`;
-    stage.className = stage.className.replace(/\b(over|beside|film)\b/, view.value);
+    stage.className = stage.className.replace(/\b(over|beside|image)\b/, view.value);
     values.set("view", view.value);
     history.replaceState(null, "", `?${values}`);
     zoom(0);

@@ -90,8 +90,8 @@ def drop_expired(session: Session, now: datetime) -> None:
 
 
 def _count(session: Session, name: str, slot: int) -> int:
-    found = select(Counter.count).where(Counter.key == name, Counter.slot == slot)
-    return session.execute(found).scalar() or 0
+    query = select(Counter.count).where(Counter.key == name, Counter.slot == slot)
+    return session.execute(query).scalar() or 0
 
 
 def _name(key: str) -> str:

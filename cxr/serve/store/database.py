@@ -5,7 +5,7 @@ import fcntl
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.pg8000 import PGDialect_pg8000
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from cxr.errors import InputError
-from cxr.serve.store import pg8000
 
 log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+DIALECT = "postgresql.cxr_pg8000"
 BUSY_SECONDS = 15
 """How long a writer waits for another one on SQLite."""
 UPGRADE_LOCK = 0x637872
@@ -44,11 +46,10 @@ class Database:
         try:
             parsed = make_url(url)
             if parsed.drivername == "postgresql+pg8000":
-                parsed = parsed.set(drivername=pg8000.NAME.replace(".", "+"))
+                parsed = parsed.set(drivername=DIALECT.replace(".", "+"))
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             if self.is_sqlite:
                 _make_folder(Path(parsed.database or ""))
-            options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}}
             # A password must not stand in a log: nothing here prints the address.
             self.engine: Engine = create_engine(
                 parsed,
@@ -56,7 +57,7 @@ class Database:
                 pool_size=threads,
                 max_overflow=0,
                 pool_timeout=10,
-                **options,
+                connect_args={"timeout": BUSY_SECONDS},
             )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise InputError(
@@ -166,16 +167,49 @@ def _make_folder(path: Path) -> None:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """Let readers and a writer work side by side, and leave BEGIN to ``_begin_sqlite``."""
     connection.isolation_level = None
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=NORMAL",
-        "foreign_keys=ON",
-        f"busy_timeout={BUSY_SECONDS * 1000}",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    rules = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+    for rule in (*rules, f"busy_timeout={BUSY_SECONDS * 1000}"):
+        connection.execute(f"PRAGMA {rule}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
     """Begin; a writer takes its turn at once, for a reader that turns writer may not wait."""
     writes = connection.get_execution_options().get("cxr_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _as_network_error(name: str) -> Callable[..., Any]:
+    """Return a method of the dialect whose OSError becomes pg8000's own network error."""
+    method = getattr(PGDialect_pg8000, name)
+
+    def call(self: PGDialect_pg8000, *args: Any, **options: Any) -> Any:
+        try:
+            return method(self, *args, **options)
+        except OSError as error:
+            # The words by which is_disconnect knows it.
+            raise self.loaded_dbapi.InterfaceError("network error") from error
+
+    return call
+
+
+class Dialect(PGDialect_pg8000):
+    """SQLAlchemy's dialect of pg8000, for which a broken socket is a broken connection.
+
+    pg8000 turns a socket that broke while writing into its InterfaceError, but lets the OSError of
+    one that broke while reading through, which SQLAlchemy takes for a fault of the program.
+    """
+
+    supports_statement_cache = True
+    do_ping = _as_network_error("do_ping")
+    do_execute = _as_network_error("do_execute")
+    do_executemany = _as_network_error("do_executemany")
+    do_commit = _as_network_error("do_commit")
+    do_rollback = _as_network_error("do_rollback")
+
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Close; of a connection that is broken, nothing is left to be said goodbye to."""
+        with contextlib.suppress(OSError, self.loaded_dbapi.InterfaceError):
+            super().do_close(dbapi_connection)  # type: ignore[no-untyped-call]
+
+
+registry.register(DIALECT, __name__, "Dialect")

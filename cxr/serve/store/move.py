@@ -55,8 +55,8 @@ def copy_rows(source: Database, target: Database) -> dict[str, int]:
                     "nothing is mixed"
                 )
             counts[table.name] = 0
-            found = reading.execute(select(table).execution_options(yield_per=ROWS_AT_ONCE))
-            for rows in found.mappings().partitions():
+            reader = reading.execute(select(table).execution_options(yield_per=ROWS_AT_ONCE))
+            for rows in reader.mappings().partitions():
                 writing.execute(insert(table), [dict(row) for row in rows])
                 counts[table.name] += len(rows)
         if not target.is_sqlite:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from cxr.serve.store.rows import FILE_NAME_CHARS, PredictionRow, Usage
 
 REFUSED = "refused"
-"""What the history calls the outcome of a film that was refused; no class may be named so."""
+"""What the history calls the outcome of an image that was refused; no class may be named so."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def new_id() -> str:
 
 
 def clean_file_name(name: str) -> str:
-    """Return what the history calls a film: the last part of a path, printable, not too long."""
+    """Return what the history calls an image: the last part of a path, printable, not too long."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     shown = " ".join("".join(letter for letter in last if letter.isprintable()).split())
     if len(shown) > FILE_NAME_CHARS:
         half = FILE_NAME_CHARS // 2
         shown = f"{shown[: half - 1]}…{shown[-half:]}"
-    return shown or "film"
+    return shown or "image"
 
 
 def save_prediction(session: Session, row: PredictionRow) -> None:
@@ -57,7 +57,7 @@ def save_prediction(session: Session, row: PredictionRow) -> None:
 
 
 def add_usage(session: Session, user_id: int, origin: str, *, refused: bool, now: datetime) -> None:
-    """Count one film of a user's day."""
+    """Count one image of a user's day."""
     sqlite = session.get_bind().dialect.name == "sqlite"
     insert = insert_sqlite if sqlite else insert_postgresql
     row = insert(Usage).values(
@@ -71,10 +71,10 @@ def add_usage(session: Session, user_id: int, origin: str, *, refused: bool, now
 
 def own_prediction(session: Session, user_id: int, prediction_id: str) -> PredictionRow | None:
     """Return a user's own result, or None: there is none, or it is another user's."""
-    found = select(PredictionRow).where(
+    query = select(PredictionRow).where(
         PredictionRow.id == prediction_id, PredictionRow.user_id == user_id
     )
-    return session.execute(found).scalar_one_or_none()
+    return session.execute(query).scalar_one_or_none()
 
 
 def own_predictions(
@@ -91,25 +91,25 @@ def own_predictions(
     Args:
         session: a reading one.
         user_id: whose.
-        search: part of a film's name or of an outcome, in any case of letters.
+        search: part of an image's name or of an outcome, in any case of letters.
         outcome: a class or ``refused``; any by default.
         page: from 1; beyond the last one the last one is returned.
         per_page: rows on a page.
     """
-    found = _matching(select(PredictionRow), user_id, search, outcome)
+    query = _matching(select(PredictionRow), user_id, search, outcome)
     counted = _matching(select(func.count()).select_from(PredictionRow), user_id, search, outcome)
     total = session.execute(counted).scalar_one()
     pages = max(1, -(-total // per_page))
     number = min(max(1, page), pages)
-    newest = found.order_by(PredictionRow.created_at.desc(), PredictionRow.id)
+    newest = query.order_by(PredictionRow.created_at.desc(), PredictionRow.id)
     rows = session.execute(newest.limit(per_page).offset((number - 1) * per_page)).scalars().all()
     return Page(rows, total, number, pages)
 
 
 def own_outcomes(session: Session, user_id: int) -> list[str]:
     """Return the outcomes that a user's history holds, by alphabet."""
-    found = select(PredictionRow.label).where(PredictionRow.user_id == user_id).distinct()
-    return sorted(label or REFUSED for label in session.execute(found).scalars())
+    query = select(PredictionRow.label).where(PredictionRow.user_id == user_id).distinct()
+    return sorted(label or REFUSED for label in session.execute(query).scalars())
 
 
 def delete_prediction(session: Session, user_id: int, prediction_id: str) -> str | None:
@@ -136,11 +136,11 @@ def delete_older(session: Session, before: datetime) -> list[str]:
 
 def known_stems(session: Session, stems: Sequence[str]) -> set[str]:
     """Return which of the stems belong to a result."""
-    found: set[str] = set()
+    known: set[str] = set()
     for start in range(0, len(stems), 500):
         some = select(PredictionRow.stem).where(PredictionRow.stem.in_(stems[start : start + 500]))
-        found |= set(session.execute(some).scalars())
-    return found
+        known |= set(session.execute(some).scalars())
+    return known
 
 
 def _matching(query: Select[Any], user_id: int, search: str, outcome: str) -> Select[Any]:

@@ -11,7 +11,7 @@ ROLES = ("user", "admin")
 NAME_CHARS = 64
 """Longest account name and token name."""
 FILE_NAME_CHARS = 160
-"""Longest shown name of a film."""
+"""Longest shown name of an image."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -78,7 +78,7 @@ class Token(Base):
 
 
 class PredictionRow(Base):
-    """A film and what the ensemble said of it."""
+    """An image and what the ensemble said of it."""
 
     __tablename__ = "predictions"
     __table_args__ = (Index("ix_predictions_user_created", "user_id", "created_at"),)
@@ -92,10 +92,10 @@ class PredictionRow(Base):
     name: Mapped[str] = mapped_column(String(FILE_NAME_CHARS))
     """What the user's file was called, for the user alone."""
     stem: Mapped[str] = mapped_column(String(32), unique=True)
-    """Folder of the film below the data folder; random and in no address."""
+    """Folder of the image below the data folder; random and in no address."""
     refused: Mapped[bool]
     label: Mapped[str] = mapped_column(String(64))
-    """Predicted class; "" where the film was refused."""
+    """Predicted class; "" where the image was refused."""
     refer: Mapped[bool]
     width_px: Mapped[int]
     height_px: Mapped[int]
@@ -118,7 +118,7 @@ class Counter(Base):
 
 
 class Usage(Base):
-    """Films of a user on one day; stays when the history is deleted."""
+    """Images of a user on one day; stays when the history is deleted."""
 
     __tablename__ = "usage"
 

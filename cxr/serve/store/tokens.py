@@ -61,7 +61,7 @@ def create_token(
 
 def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Token] | None:
     """Return whose token this is and its row, or None: unknown, expired or account disabled."""
-    found = (
+    query = (
         select(User, Token)
         .join(Token, Token.user_id == User.id)
         .where(
@@ -70,7 +70,7 @@ def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Toke
             or_(Token.expires_at.is_(None), Token.expires_at > now),
         )
     )
-    row = session.execute(found).one_or_none()
+    row = session.execute(query).one_or_none()
     return None if row is None else (row[0], row[1])
 
 
@@ -88,8 +88,8 @@ def touch_token(session: Session, token_id: int, now: datetime) -> None:
 
 def list_tokens(session: Session, user_id: int) -> Sequence[Token]:
     """Return an account's tokens, newest first."""
-    found = select(Token).where(Token.user_id == user_id).order_by(Token.id.desc())
-    return session.execute(found).scalars().all()
+    query = select(Token).where(Token.user_id == user_id).order_by(Token.id.desc())
+    return session.execute(query).scalars().all()
 
 
 def revoke_token(session: Session, user_id: int, token_id: int) -> bool:

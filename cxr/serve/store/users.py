@@ -23,10 +23,10 @@ class UserUsage:
     """An account and how much it uses."""
 
     user: User
-    films: int
+    images: int
     """Since the account was made, deleted ones included."""
     refused: int
-    films_30_days: int
+    images_30_days: int
     kept: int
     """In the history now."""
 
@@ -75,8 +75,8 @@ def add_user(
 
 def find_user(session: Session, name: str) -> User | None:
     """Return the account of a name, in any case of letters, or None."""
-    wanted = name.strip().lower()
-    return session.execute(select(User).where(User.name == wanted)).scalar_one_or_none()
+    query = select(User).where(User.name == name.strip().lower())
+    return session.execute(query).scalar_one_or_none()
 
 
 def need_user(session: Session, name: str) -> User:
@@ -134,12 +134,12 @@ def session_user(
         The account and whether ``touch_session`` is due, or None: unknown, ended, expired or
         disabled.
     """
-    found = (
+    query = (
         select(User, LoginSession)
         .join(LoginSession, LoginSession.user_id == User.id)
         .where(LoginSession.digest == digest_secret(secret), User.disabled.is_(False))
     )
-    row = session.execute(found).one_or_none()
+    row = session.execute(query).one_or_none()
     if row is None:
         return None
     user, login = row

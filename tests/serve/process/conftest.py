@@ -40,14 +40,14 @@ class Server:
         return self.root / "data"
 
     @property
-    def films(self) -> list[Path]:
-        """Folders of films, the half-written ones of a dot included."""
+    def images(self) -> list[Path]:
+        """Folders of images, the half-written ones of a dot included."""
         kept = self.data / "films"
         return [path.parent for path in kept.rglob("film.png")] if kept.is_dir() else []
 
     @property
     def calls(self) -> int:
-        """Films that the model was given."""
+        """Images that the model was given."""
         marks = self.root / "calls"
         return len(marks.read_text()) if marks.exists() else 0
 
@@ -147,15 +147,15 @@ class Server:
         return status, json.loads(data) if data else None
 
     @staticmethod
-    def film(seed: int = 0, side: int = 96) -> bytes:
-        """Return a film's file: noise, which no format makes smaller."""
+    def image(seed: int = 0, side: int = 96) -> bytes:
+        """Return an image's file: noise, which no format makes smaller."""
         pixels = np.random.default_rng(seed).integers(0, 255, (side, side), dtype=np.uint8)
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         return stream.getvalue()
 
     def predict(self, seed: int = 0, side: int = 96) -> tuple[int, Any]:
-        return self.api("POST", "/predictions", self.film(seed, side))
+        return self.api("POST", "/predictions", self.image(seed, side))
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the log's lines, every one of which is JSON."""

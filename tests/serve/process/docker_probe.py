@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask a running container for all that it is for: docker_smoke.sh runs this as its PROBE.
 
-It makes an account and a token inside the container, sends a film, reads the result, draws its
+It makes an account and a token inside the container, sends an image, reads the result, draws its
 map, opens the login page, deletes the result. Standard library alone.
 """
 
@@ -18,7 +18,7 @@ DOCKER = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
 """The engine's own client goes before whatever else is called so."""
 
 
-def film(side: int = 128) -> bytes:
+def image(side: int = 128) -> bytes:
     """Return a gray PNG with a gradient."""
     rows = b"".join(b"\0" + bytes((x + y) % 256 for x in range(side)) for y in range(side))
 
@@ -61,7 +61,7 @@ def main(address: str) -> None:
 
     bearer = {"Authorization": f"Bearer {token}"}
     status, body = ask(
-        "POST", "/api/v1/predictions", film(), **bearer, **{"Content-Type": "image/png"}
+        "POST", "/api/v1/predictions", image(), **bearer, **{"Content-Type": "image/png"}
     )
     assert status == 201, body
     shown = json.loads(body)

@@ -29,8 +29,8 @@ class FilePredictor:
         self.calls = bundle.parent / "calls"
 
     def predict_each(self, images, *, level, maps, names):
-        for film, name in zip(images, names, strict=True):
-            image = getattr(film, "pixels", film)
+        for image, name in zip(images, names, strict=True):
+            image = getattr(image, "pixels", image)
             if name != "trial":
                 with self.calls.open("a") as calls:
                     calls.write(".")

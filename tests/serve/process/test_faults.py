@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 
 def half_an_upload(server) -> socket.socket:
-    """Send half of a film and keep the connection."""
+    """Send half of an image and keep the connection."""
     connection = socket.create_connection(("127.0.0.1", server.port), 10)
     head = (
         "POST /api/v1/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -37,9 +37,9 @@ def stored(server) -> dict[str, str]:
 def check_whole(server, answered: list[str]) -> None:
     """Check that what was answered is there, and that no row lacks a file."""
     rows = stored(server)
-    assert set(answered) <= set(rows), "an answered film is lost"
-    kept = {folder.name for folder in server.films}
-    assert set(rows.values()) <= kept, "a result has lost its film"
+    assert set(answered) <= set(rows), "an answered image is lost"
+    kept = {folder.name for folder in server.images}
+    assert set(rows.values()) <= kept, "a result has lost its image"
     for name in rows:
         status, shown = server.api("GET", f"/predictions/{name}?maps=true")
         assert status == 200
@@ -115,8 +115,8 @@ def test_a_client_that_leaves_in_the_middle_stores_nothing_and_keeps_no_place(se
     server.account()
     for _ in range(12):
         half_an_upload(server).close()
-    server.until(lambda: server.figure("cxr_films_in_work") == 0)
-    assert not server.films
+    server.until(lambda: server.figure("cxr_images_in_work") == 0)
+    assert not server.images
     assert stored(server) == {}
     assert server.predict()[0] == 201
 
@@ -134,15 +134,15 @@ def test_a_client_that_leaves_while_it_waits_costs_the_model_nothing(server):
             server.ask(
                 "POST",
                 "/api/v1/predictions",
-                server.film(seed),
+                server.image(seed),
                 timeout=0.05,
                 Authorization=f"Bearer {server.token}",
                 **{"Content-Type": "image/png"},
             )
     first.join()
-    server.until(lambda: server.figure("cxr_films_in_work") == 0)
+    server.until(lambda: server.figure("cxr_images_in_work") == 0)
     assert server.calls == 1
-    assert len(server.films) == 1
+    assert len(server.images) == 1
 
 
 def test_files_over_the_allowed_size_are_refused_and_small_ones_go_on(server):
@@ -155,7 +155,7 @@ def test_files_over_the_allowed_size_are_refused_and_small_ones_go_on(server):
     status, said = server.predict(side=900)  # noise: about 800 kB as PNG
     assert status == 507
     assert "store" in said["detail"]
-    assert server.films == []
+    assert server.images == []
     assert stored(server) == {}
     assert not [path for path in (server.data / "films").rglob("*") if path.is_file()]
     assert server.predict(side=96)[0] == 201
@@ -178,7 +178,7 @@ def small_disk(server):
     subprocess.run(["umount", "-l", str(server.data)], check=True)
 
 
-def test_a_full_disk_refuses_films_and_loses_none(server, small_disk):
+def test_a_full_disk_refuses_images_and_loses_none(server, small_disk):
     server.settings |= {"CXR_SPARE_BYTES": "5000000"}
     server.start()
     server.account()
@@ -233,7 +233,7 @@ def test_the_database_goes_and_comes_back(server, postgres_of_its_own):
     status, headers, body = server.ask(
         "POST",
         "/api/v1/predictions",
-        server.film(2),
+        server.image(2),
         Authorization=f"Bearer {server.token}",
         **{"Content-Type": "image/png"},
     )
@@ -242,7 +242,7 @@ def test_the_database_goes_and_comes_back(server, postgres_of_its_own):
     assert b"database" in body
     assert server.get("/readyz")[0] == 503
     assert server.get("/healthz")[0] == 200
-    assert len(server.films) == 1
+    assert len(server.images) == 1
     postgres_of_its_own.start()
     server.until(lambda: server.get("/readyz")[0] == 200)
     assert server.predict(3)[0] == 201, "without a restart"

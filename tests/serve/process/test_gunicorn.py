@@ -18,7 +18,7 @@ def test_two_processes_share_accounts_limits_and_figures(server):
     statuses = [server.predict(seed)[0] for seed in range(8)]
     assert statuses == [201] * 5 + [429] * 3
     assert server.figure("cxr_predictions_total") == 5
-    assert len(server.films) == 5
+    assert len(server.images) == 5
     status, headers, body = server.ask(
         "POST",
         "/api/v1/predictions",
@@ -34,14 +34,14 @@ def test_two_processes_share_accounts_limits_and_figures(server):
     assert not list(server.root.glob("cxr-metrics-*")), "figures of an ended server stay nowhere"
 
 
-def test_the_log_is_json_and_names_neither_film_nor_token_nor_address(server):
+def test_the_log_is_json_and_names_neither_image_nor_token_nor_address(server):
     server.start()
     server.account()
     server.ask(
         "POST",
         "/api/v1/predictions?maps=Meier",
         b"--x\r\nContent-Disposition: form-data; "
-        b'name="file"; filename="Meier_Anna.png"\r\n\r\nno film\r\n--x--\r\n',
+        b'name="file"; filename="Meier_Anna.png"\r\n\r\nno image\r\n--x--\r\n',
         Authorization=f"Bearer {server.token}",
         **{"Content-Type": "multipart/form-data; boundary=x", "X-Request-ID": "from-outside-1"},
     )
@@ -84,11 +84,11 @@ def test_sigterm_answers_who_was_admitted(server):
     answers = []
     asking = threading.Thread(target=lambda: answers.append(server.predict()))
     asking.start()
-    server.until(lambda: server.figure("cxr_films_in_work") == 1)
+    server.until(lambda: server.figure("cxr_images_in_work") == 1)
     assert server.stop() == 0
     asking.join()
     assert answers[0][0] == 201
-    assert len(server.films) == 1
+    assert len(server.images) == 1
 
 
 def test_beyond_the_places_503_comes_at_once(server):
@@ -106,7 +106,7 @@ def test_beyond_the_places_503_comes_at_once(server):
     for thread in threads:
         thread.start()
         time.sleep(0.05)
-    assert server.get("/healthz")[0] == 200, "health answers while films wait"
+    assert server.get("/healthz")[0] == 200, "health answers while images wait"
     for thread in threads:
         thread.join()
     assert sorted(status for status, _ in answers) == [201, 201, 503, 503, 503, 503]

@@ -1,12 +1,13 @@
-"""The bounded queue in front of the model: one model per process, one batch at a time.
+"""The bounded queue in front of the model, the one place that admits: one model per process.
 
-A film takes a place before anything is done with it and gives it back once it is answered and
+An image takes a place before anything is done with it and gives it back once it is answered and
 stored. Beyond ``length`` places the answer is "come back in so many seconds", so that waiting
-stays short and memory flat. Waiting films that ask for the same go to the model together.
+stays short and memory flat. Waiting images that ask for the same go to the model together.
 """
 
 import contextlib
 import math
+import socket
 import threading
 import time
 from collections import deque
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr.bundle.prediction import PredictorLike
 from cxr.imaging.read import DecodedImage
-from cxr.serve import monitoring as metrics
-from cxr.serve.live import Busy, LiveModel, PredictorLike
+from cxr.serve import monitoring
+from cxr.serve.settings import Settings
+from cxr.serve.watched_bundle import Busy, WatchedBundle
 
 LONGEST_RETRY_S = 30
 PACE_WEIGHT = 0.2
-"""Weight of the newest call in the running mean of seconds per film."""
+"""Weight of the newest call in the running mean of seconds per image."""
 
 
 class QueueFull(Busy):
@@ -35,7 +38,7 @@ class QueueFull(Busy):
 
 
 class DeadlinePassed(Busy):
-    """The film waited longer than allowed."""
+    """The image waited longer than allowed."""
 
     reason = "deadline"
 
@@ -48,9 +51,9 @@ class ClientGone(Busy):
 
 @dataclass
 class _Job:
-    """A film that waits for the model."""
+    """An image that waits for the model."""
 
-    film: DecodedImage | NDArray[np.uint8]
+    image: DecodedImage | NDArray[np.uint8]
     kind: tuple[float, bool]
     name: str
     alive: Callable[[], bool] | None
@@ -60,13 +63,13 @@ class _Job:
 class ModelQueue:
     """Places, the waiting line, and the thread that calls the model.
 
-    Threads start with the first film or with ``start``, in the process that serves.
+    Threads start with the first image or with ``start``, in the process that serves.
 
     Args:
         bundle: the bundle's folder.
         load: makes a predictor of it.
-        length: places: films in the process at once, from upload to answer.
-        batch: films given to the model in one call, at most.
+        length: places: images in the process at once, from upload to answer.
+        batch: images given to the model in one call, at most.
         deadline_s: longest time from joining the line to the answer.
         watch_s: how often the bundle's files are looked at.
         level: of the prediction sets that will be asked for; a bundle without it is refused.
@@ -83,25 +86,37 @@ class ModelQueue:
         watch_s: float = 5.0,
         level: float = 0.9,
     ) -> None:
-        self.model = LiveModel(bundle, load, level=level, watch_s=watch_s)
+        self.model = WatchedBundle(bundle, load, level=level, watch_s=watch_s)
         self.length = length
         self._batch, self.deadline_s = batch, deadline_s
-        self._line: deque[_Job] = deque()
+        self._waiting: deque[_Job] = deque()
         self._state = threading.Condition()
-        self._in_work, self._stopping = 0, False
+        self.in_work, self._stopping = 0, False
         self._pace_s = 0.2
         self._thread: threading.Thread | None = None
-        self._mine = threading.local()
+
+    @classmethod
+    def of(cls, settings: Settings, load: Callable[[Path], PredictorLike]) -> "ModelQueue":
+        """Return the queue that the settings describe; nothing is loaded, no thread starts yet."""
+        return cls(
+            settings.bundle,
+            load=load,
+            length=settings.queue_length,
+            batch=settings.batch,
+            deadline_s=settings.deadline_s,
+            watch_s=settings.watch_s,
+            level=settings.level,
+        )
 
     @property
     def predictor(self) -> PredictorLike:
         """Return the model that answers now, or raise ModelMissing with the reason."""
         return self.model.predictor
 
-    @property
-    def in_work(self) -> int:
-        """Return how many places are taken."""
-        return self._in_work
+    def loaded_predictor(self) -> PredictorLike:
+        """Return the model that answers now, or start loading it and wait where nobody has."""
+        self.start(wait_s=self.deadline_s)
+        return self.predictor
 
     def start(self, *, wait_s: float = 0.0) -> bool:
         """Start the threads, once; wait for the first load and return whether it is over."""
@@ -113,82 +128,75 @@ class ModelQueue:
         return self.model.wait(wait_s)
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Take no more films, answer those admitted, end the threads."""
+        """Take no more images, answer those admitted, end the threads."""
         with self._state:
             self._stopping = True
-            self._state.wait_for(lambda: self._in_work == 0, timeout_s)
+            self._state.wait_for(lambda: self.in_work == 0, timeout_s)
             self._state.notify_all()
         self.model.stop(1.0)
         if self._thread is not None:
             self._thread.join(1.0)
 
-    def room(self) -> QueueFull | None:
-        """Return why a film would be turned away now, or None; before its bytes are read."""
-        if not self._stopping and self._in_work < self.length:
-            return None
-        metrics.TURNED_AWAY.labels(QueueFull.reason).inc()
-        return QueueFull("all places are taken: come back in a moment", self._retry_after())
+    def check_room(self) -> None:
+        """Tell whether an image would be admitted now, before its bytes are read.
+
+        Raises:
+            QueueFull: no place is free, or the server is stopping.
+        """
+        if self._stopping or self.in_work >= self.length:
+            monitoring.TURNED_AWAY.labels(QueueFull.reason).inc()
+            raise QueueFull("all places are taken: come back in a moment", self._retry_after())
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places while a film is decoded, predicted and stored.
-
-        A thread that holds one already is given no second.
+        """Hold one of the places while an image is decoded, predicted and stored.
 
         Raises:
             QueueFull: none is free, or the server is stopping.
         """
-        if getattr(self._mine, "held", False):
-            yield
-            return
         with self._state:
-            if (full := self.room()) is not None:
-                raise full
-            self._in_work += 1
-        metrics.IN_WORK.inc()
-        self._mine.held = True
+            self.check_room()
+            self.in_work += 1
+        monitoring.IN_WORK.inc()
         try:
             yield
         finally:
-            self._mine.held = False
-            metrics.IN_WORK.dec()
+            monitoring.IN_WORK.dec()
             with self._state:
-                self._in_work -= 1
+                self.in_work -= 1
                 self._state.notify_all()
 
     def predict(
         self,
-        film: DecodedImage | NDArray[np.uint8],
+        image: DecodedImage | NDArray[np.uint8],
         *,
         level: float = 0.9,
         maps: bool = True,
-        name: str = "film",
+        name: str = "image",
         alive: Callable[[], bool] | None = None,
     ) -> tuple[Any, PredictorLike]:
         """Wait for the model's answer; hold a place meanwhile.
 
         Args:
-            film: as it was read, or (H, W) uint8.
+            image: as it was read, or (H, W) uint8.
             level: of the prediction set.
             maps: whether heat maps come along.
-            name: what errors call the film.
-            alive: whether somebody still waits; a film that nobody waits for is dropped
-                when its turn comes.
+            name: what errors call the image.
+            alive: whether somebody still waits; else the image is dropped when its turn comes.
 
         Returns:
             The Prediction and the model that made it.
 
         Raises:
-            InputError: the film cannot be read, or the level is not offered.
+            InputError: the image cannot be read, or the level is not offered.
             DeadlinePassed: it took longer than the deadline.
             ModelMissing: no usable bundle is loaded.
             ClientGone: ``alive`` said no.
         """
-        self.start(wait_s=self.deadline_s)
-        _ = self.predictor  # raises at once while there is none
-        job = _Job(film, (level, maps), name, alive)
+        self.loaded_predictor()  # raises at once while there is none
+        job = _Job(image, (level, maps), name, alive)
         with self._state:
-            self._line.append(job)
+            self._waiting.append(job)
             self._state.notify_all()
         try:
             answer: tuple[Any, PredictorLike] = job.answer.result(self.deadline_s)
@@ -200,7 +208,7 @@ class ModelQueue:
             ) from None
 
     def _retry_after(self) -> int:
-        seconds = math.ceil(self._pace_s * max(1, self._in_work))
+        seconds = math.ceil(self._pace_s * max(1, self.in_work))
         return min(LONGEST_RETRY_S, max(1, seconds))
 
     def _work(self) -> None:
@@ -208,18 +216,18 @@ class ModelQueue:
             self._answer(jobs)
 
     def _take(self) -> list[_Job]:
-        """Wait for films; return up to a batch that asks for the same, or none at the end."""
+        """Wait for images; return up to a batch that asks for the same, or none at the end."""
         with self._state:
             while True:
-                self._state.wait_for(lambda: self._line or (self._stopping and not self._in_work))
-                if not self._line:
+                self._state.wait_for(lambda: self._waiting or (self._stopping and not self.in_work))
+                if not self._waiting:
                     return []
                 jobs: list[_Job] = []
-                while self._line and len(jobs) < self._batch:
-                    if jobs and self._line[0].kind != jobs[0].kind:
+                while self._waiting and len(jobs) < self._batch:
+                    if jobs and self._waiting[0].kind != jobs[0].kind:
                         break
-                    job = self._line.popleft()
-                    if _wanted(job):
+                    job = self._waiting.popleft()
+                    if _is_awaited(job):
                         jobs.append(job)
                 if jobs:
                     return jobs
@@ -228,9 +236,9 @@ class ModelQueue:
         level, maps = jobs[0].kind
         began = time.monotonic()
         try:
-            films, names = [job.film for job in jobs], [job.name for job in jobs]
+            images, names = [job.image for job in jobs], [job.name for job in jobs]
             predictor = self.predictor
-            answers = predictor.predict_each(films, level=level, maps=maps, names=names)
+            answers = predictor.predict_each(images, level=level, maps=maps, names=names)
             for job, answer in zip(jobs, answers, strict=True):
                 if isinstance(answer, BaseException):
                     job.answer.set_exception(answer)
@@ -242,11 +250,11 @@ class ModelQueue:
                     job.answer.set_exception(error)
         took_s = time.monotonic() - began
         self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
-        metrics.MODEL_SECONDS.observe(took_s)
-        metrics.BATCH_FILMS.observe(len(jobs))
+        monitoring.MODEL_SECONDS.observe(took_s)
+        monitoring.BATCH_IMAGES.observe(len(jobs))
 
 
-def _wanted(job: _Job) -> bool:
+def _is_awaited(job: _Job) -> bool:
     """Return whether somebody still waits; tell the waiting thread where not."""
     if not job.answer.set_running_or_notify_cancel():
         return False
@@ -254,3 +262,23 @@ def _wanted(job: _Job) -> bool:
         job.answer.set_exception(ClientGone("the client has gone"))
         return False
     return True
+
+
+def client_watch(environ: dict[str, Any]) -> Callable[[], bool] | None:
+    """Return what tells whether the client still holds its connection, where one can know.
+
+    gunicorn hands its socket along: a read that finds the end means that nobody is there.
+    """
+    sock = environ.get("gunicorn.socket")
+    if not isinstance(sock, socket.socket):
+        return None
+
+    def alive() -> bool:
+        try:
+            return sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    return alive

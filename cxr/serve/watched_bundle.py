@@ -1,43 +1,29 @@
-"""The model that answers now, and how it is replaced while the server runs.
+"""The bundle that answers now, and how it is replaced while the server runs.
 
-The bundle is watched: a changed one is loaded and tried beside the old one, then swapped in;
+Its files are watched: a changed bundle is loaded and tried beside the old one, then swapped in;
 a bad one changes nothing but a line in the log.
 """
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from cxr.errors import InputError
-from cxr.serve import monitoring as metrics
+from cxr.bundle.prediction import PredictorLike
+from cxr.errors import InputError, reason_of
+from cxr.serve import monitoring
 
 log = logging.getLogger(__name__)
 
 TRIAL_SIDE_PX = 64
 
 
-class PredictorLike(Protocol):
-    """What the server needs of ``cxr.Predictor``."""
-
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    info: dict[str, Any]
-    fingerprint: str
-    note: str
-
-    def predict_each(
-        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
-    ) -> Iterator[Any]:
-        """Yield a Prediction, or the InputError of a bad film, for each."""
-
-
 class Busy(Exception):
-    """The film cannot be predicted now.
+    """The image cannot be predicted now.
 
     Attributes:
         retry_after_s: when to come back.
@@ -57,8 +43,15 @@ class ModelMissing(Busy):
     reason = "no_model"
 
 
-class LiveModel:
-    """A bundle, the predictor made of it, and the thread that watches it."""
+class WatchedBundle:
+    """A bundle, the predictor made of it, and the thread that watches it.
+
+    Args:
+        bundle: the folder.
+        load: makes a predictor of it.
+        level: of the prediction sets that will be asked for; a bundle without it is refused.
+        watch_s: how often the files are looked at.
+    """
 
     def __init__(
         self,
@@ -69,8 +62,7 @@ class LiveModel:
         watch_s: float = 5.0,
     ) -> None:
         self.bundle = bundle
-        self._level = level
-        self._load, self._watch_s = load, watch_s
+        self._level, self._load, self._watch_s = level, load, watch_s
         self._predictor: PredictorLike | None = None
         self._fault = "the model is being loaded"
         self._seen: tuple[Any, ...] = ()
@@ -112,11 +104,7 @@ class LiveModel:
         self._wake.set()
 
     def reload(self) -> bool:
-        """Load the bundle, try it, swap it in; a bad one changes nothing.
-
-        Returns:
-            Whether the new one answers now.
-        """
+        """Load the bundle, try it, swap it in; return whether the new one answers now."""
         with self._loading:
             self._seen = signature(self.bundle)
             try:
@@ -126,23 +114,21 @@ class LiveModel:
                 self._refuse(error)
                 return False
             before, self._predictor = self._predictor, fresh
-            metrics.RELOADS.labels("loaded").inc()
-            metrics.MODEL_LOADED.set(1)
-            fields = {
-                "fingerprint": fresh.fingerprint,
-                "before": getattr(before, "fingerprint", None),
-            }
+            monitoring.RELOADS.labels("loaded").inc()
+            monitoring.MODEL_LOADED.set(1)
+            former = getattr(before, "fingerprint", None)
+            fields = {"fingerprint": fresh.fingerprint, "before": former}
             log.info("bundle loaded", extra={"fields": fields})
             return True
 
     def _refuse(self, error: Exception) -> None:
-        said = " ".join(str(error).split())
+        detail = reason_of(error, 1000)
         # Nothing is known of an error that is not ours: its kind is all that users see.
-        known = isinstance(error, InputError)
-        self._fault = f"the bundle cannot be used: {said if known else type(error).__name__}"
-        metrics.RELOADS.labels("refused").inc()
+        reason = detail if isinstance(error, InputError) else type(error).__name__
+        self._fault = f"the bundle cannot be used: {reason}"
+        monitoring.RELOADS.labels("refused").inc()
         kept = getattr(self._predictor, "fingerprint", None)
-        fields = {"error": type(error).__name__, "detail": said, "kept": kept}
+        fields = {"error": type(error).__name__, "detail": detail, "kept": kept}
         log.error("bundle refused", extra={"fields": fields})
 
     def _watch(self) -> None:
@@ -154,18 +140,18 @@ class LiveModel:
         self._loaded.set()
         before = self._seen
         while not self._stopping:
-            asked = self._wake.wait(self._watch_s)
+            requested = self._wake.wait(self._watch_s)
             self._wake.clear()
             now = signature(self.bundle)
             settled, before = now == before, now
-            if not self._stopping and (asked or (settled and now != self._seen)):
+            if not self._stopping and (requested or (settled and now != self._seen)):
                 self.reload()
 
 
 def _try(predictor: PredictorLike, level: float) -> None:
-    """Predict one film, so that a bundle that loads but cannot answer is refused."""
-    film = np.linspace(0, 255, TRIAL_SIDE_PX**2).astype(np.uint8).reshape(TRIAL_SIDE_PX, -1)
-    for answer in predictor.predict_each([film], level=level, maps=True, names=["trial"]):
+    """Predict one image, so that a bundle that loads but cannot answer is refused."""
+    image = np.linspace(0, 255, TRIAL_SIDE_PX**2).astype(np.uint8).reshape(TRIAL_SIDE_PX, -1)
+    for answer in predictor.predict_each([image], level=level, maps=True, names=["trial"]):
         if isinstance(answer, BaseException):
             raise answer
         values = list(answer.probs.values())
@@ -175,9 +161,9 @@ def _try(predictor: PredictorLike, level: float) -> None:
 
 def signature(bundle: Path) -> tuple[Any, ...]:
     """Return what changes when a file of the bundle does: name, size, time, inode."""
-    found = []
+    states = []
     with contextlib.suppress(OSError):
         for path in sorted(bundle.iterdir()):
             state = path.stat()
-            found.append((path.name, state.st_size, state.st_mtime_ns, state.st_ino))
-    return tuple(found)
+            states.append((path.name, state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(states)

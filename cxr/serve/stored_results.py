@@ -1,0 +1,108 @@
+"""Results of whoever asks: found, drawn, deleted. Another user's does not exist."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from flask import g
+from PIL import Image
+from werkzeug.exceptions import NotFound
+
+from cxr.bundle.maps import OPACITY, captioned, overlay
+from cxr.files import current_keys
+from cxr.serve.phrases import percent
+from cxr.serve.serving import serving
+from cxr.serve.settings import RESEARCH_USE
+from cxr.serve.store.predictions import delete_all_predictions, delete_prediction, own_prediction
+from cxr.serve.store.rows import PredictionRow
+from cxr.serve.uploads import gray_map, png_bytes
+
+
+def own_row(prediction_id: str) -> PredictionRow:
+    """Return a result of whoever asks.
+
+    Raises:
+        NotFound: there is none, or it is another user's.
+    """
+    with serving().database.read() as session:
+        row = own_prediction(session, g.user_id, prediction_id)
+    if row is None:
+        raise NotFound
+    return row
+
+
+def forget(prediction_id: str) -> bool:
+    """Delete an own result, row first and then files; return whether there was one."""
+    here = serving()
+    with here.database.write() as session:
+        stem = delete_prediction(session, g.user_id, prediction_id)
+    if stem is not None:
+        here.images.remove(stem)
+    return stem is not None
+
+
+def forget_all() -> int:
+    """Delete the own history; return how many results went."""
+    here = serving()
+    with here.database.write() as session:
+        stems = delete_all_predictions(session, g.user_id)
+    for stem in stems:
+        here.images.remove(stem)
+    return len(stems)
+
+
+def expires_at(row: PredictionRow) -> datetime | None:
+    """Return when a result is deleted by itself, or None: never."""
+    days = serving().settings.retention_days
+    return row.created_at + timedelta(days=days) if days else None
+
+
+def overlay_png(
+    row: PredictionRow,
+    label: str | None = None,
+    member: str | None = None,
+    opacity: float = OPACITY,
+    *,
+    caption: bool = True,
+) -> bytes:
+    """Draw a stored image under one of its maps.
+
+    Args:
+        row: of the image.
+        label: class whose map is drawn; the predicted one by default.
+        member: whose map; the ensemble's by default.
+        opacity: 0 to 1.
+        caption: whether a strip below says what is shown.
+
+    Returns:
+        PNG at the image's own size, and a strip of words; a refused image without map and class.
+
+    Raises:
+        InputError: an unknown class or member.
+        FileNotFoundError: the files were deleted.
+    """
+    images = serving().images
+    pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
+    if row.refused:
+        lines = ["Refused: not like the images the model knows", RESEARCH_USE]
+        return png_bytes(captioned(pixels, lines))
+    if maps is None:
+        raise FileNotFoundError(row.stem)
+    label = label or row.label
+    grid = Image.fromarray(gray_map(maps, label, member)).resize(
+        (pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR
+    )
+    drawn = overlay(pixels, np.asarray(grid, np.float32) / np.float32(255), opacity)
+    if not caption:
+        return png_bytes(drawn)
+    lines = [
+        f"Predicted: {row.label} ({percent(row.result['probs'][row.label])})",
+        f"Colours: activation for {label}, {member or 'ensemble'}",
+    ]
+    return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
+
+
+def result_of(row: PredictionRow) -> dict[str, Any]:
+    """Return what was stored of a prediction, what version 0.1 stored under today's keys."""
+    values: dict[str, Any] = current_keys(row.result)
+    return values
