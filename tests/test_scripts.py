@@ -138,14 +138,14 @@ def test_prepare_needs_no_torch_and_ends_well(run, images):
 
 def test_missing_folder(run):
     line = run.here("prepare", *of_folder(Path("gone"))).line()
-    assert "data.root gone is no folder: give DATA_ROOT=PATH" in line
+    assert "data.root gone is no folder: give data.root=PATH" in line
     line = run.here("prepare", *of_manifest(Path("gone"))).line()
-    assert "make data DATA=cxr4" in line
+    assert "python scripts/download.py data=cxr4 data.root=" in line
     assert snapshot(run.folder) == {}
 
 
 def test_no_folder_at_all(run):
-    assert "give DATA_ROOT=PATH" in run.here("prepare", "data=folder").line()
+    assert "give data.root=PATH" in run.here("prepare", "data=folder").line()
 
 
 def test_empty_folder(run, tmp_path):
@@ -360,21 +360,24 @@ def test_cross_validation_that_cannot_be(run, tiny_run, override, said):
     ],
 )
 def test_leak_experiment_that_cannot_be(run, override, said):
-    assert said in run.here("leak", override).line()
+    assert said in run.here("leak", override).err.splitlines()[-1]
     assert snapshot(run.folder) == {}
 
 
 @pytest.mark.parametrize("name", ["ensemble", "evaluate", "explain", "export"])
 def test_stages_before_training(run, name):
     line = run.here(name, "run=first").line()
-    assert "there is no run outputs/phantom/first: train first with make train" in line
+    assert (
+        "there is no run outputs/phantom/first: train first with python scripts/train.py data=phantom run=first"
+        in line
+    )
     assert snapshot(run.folder) == {}
 
 
 def test_measuring_a_run_that_is_not_there(run, images):
     line = run.here("evaluate_on", *of_folder(images), "run=cxr4/first").line()
-    assert "there is no run cxr4/first under outputs: give RUN=data/run" in line
-    assert "none is trained yet: make train" in line
+    assert "there is no run cxr4/first under outputs: give run=DATA/RUN" in line
+    assert "none is trained yet: python scripts/train.py" in line
     assert snapshot(run.folder) == {}
 
 
@@ -382,7 +385,7 @@ def test_measuring_on_data_that_are_not_there(run, tiny_run):
     where = (f"output_root={tiny_run.output_root}", "run=phantom/tiny")
     before = snapshot(tiny_run.folder)
     line = run.here("evaluate_on", *of_folder(Path("gone")), *where).line()
-    assert "data.root gone is no folder: give DATA_ROOT=PATH" in line
+    assert "data.root gone is no folder: give data.root=PATH" in line
     assert snapshot(tiny_run.folder) == before
 
 
@@ -476,3 +479,49 @@ def test_full_disk_while_writing_results_keeps_the_old_ones(run, tiny_run, monke
     assert outcome.status == 2
     assert last.startswith("error: cannot write")
     assert snapshot(copy) == before
+
+
+def test_training_on_two_processes(run, tiny_run):
+    """Each takes half of every batch; the first alone writes, and the weights are common."""
+    outcome = run.apart(
+        "train",
+        *tiny(tiny_run, "run=two", "trainer.devices=2", "trainer.threads=1"),
+        *("trainer.batch_size=4", "trainer.max_epochs=1", "model.input_size=64"),
+    )
+    assert outcome.status == 0, outcome
+    assert outcome.err.count("kept epoch 1 of 1") == 1
+    member = tiny_run.output_root / "phantom" / "two" / "members" / "mobilenetv2"
+    steps = (member / "logs" / "curves.csv").read_text().splitlines()[1:]
+    images = json.loads((member / "member.json").read_text())["data"]["train_images"]
+    assert len(steps) == images // 8
+    shutil.rmtree(tiny_run.output_root / "phantom" / "two")
+
+
+def test_multirun_goes_on_when_a_job_fails_and_leaves_no_folder(run, tiny_run, images):
+    outcome = run.here(
+        "prepare", "-m", *of_manifest(images), "data.size=16,32", f"output_root={run.folder}/out"
+    )
+    assert outcome.status == 2
+    errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "32 to 2048" in errors[0]
+    assert "data.size=16" in errors[0]
+    assert errors[1] == "error: 1 job(s) failed, see above"
+    assert len(list(run.folder.glob("out/cxr4/prepared/*/prepared.json"))) == 1
+    assert [path.name for path in run.folder.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("data", "scripts/download.py"), ("leak", "python -m experiments.leak")]
+)
+def test_former_scripts_name_the_new(run, old, new):
+    outcome = run.here(old, "data.sise=3")
+    assert outcome.status == 2
+    said, error = outcome.err.splitlines()
+    assert said == f"scripts/{old}.py is now called {new}"
+    assert "sise" in error
+
+
+def test_only_the_public_sources_are_fetched(run):
+    assert "data=cxr4 is" in run.here("download", "data=seed", "data.root=x").line()
+    assert snapshot(run.folder) == {}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from cxr.errors import InputError
+from cxr.errors import InputError, command
 
 AUDIT_VERSION = 3
 """Raised when a test would give other numbers, or writes them in another way, so that results of
@@ -151,7 +151,7 @@ class AuditResult:
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"a result in audit.json is damaged ({error}): remove the file and audit again "
-                "(make audit)"
+                f"({command('audit')})"
             ) from None
 
 

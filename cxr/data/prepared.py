@@ -24,7 +24,7 @@ from cxr.data.splits import (
     published_split,
     whole_split,
 )
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 from cxr.files import (
     atomic_write,
     digest,
@@ -167,7 +167,7 @@ def open_prepared(folder: Path) -> Prepared:
         MissingInputError: none there.
         InputError: its files do not belong together.
     """
-    mend = "prepare the data again (make prepare)"
+    mend = f"prepare the data again ({command('prepare')})"
     info = read_json(folder / "prepared.json", mend=mend)
     try:
         table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)

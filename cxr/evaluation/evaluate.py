@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.intervals import CONFIDENCE
 from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, weighted_scores
 from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
@@ -66,7 +66,10 @@ def build_predictions(
 
 
 def read_predictions(
-    path: Path, labels: Sequence[str] = (), *, hint: str = "evaluate the run first (make evaluate)"
+    path: Path,
+    labels: Sequence[str] = (),
+    *,
+    hint: str = f"evaluate the run first ({command('evaluate')})",
 ) -> pd.DataFrame:
     """Read a predictions table, an evaluation's or a member's own.
 
@@ -217,7 +220,7 @@ def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f"the table lacks the columns {', '.join(missing)}: evaluate the run again "
-            "(make evaluate)"
+            f"({command('evaluate')})"
         )
 
 
@@ -243,7 +246,7 @@ def _probs_of(table: pd.DataFrame, name: str, labels: Sequence[str]) -> Floats:
     if not np.allclose(probs.sum(axis=1), 1, atol=1e-6):
         raise InputError(
             f"the probabilities of {name} do not sum to 1 in every row: the predictions table "
-            "is damaged; evaluate the run again (make evaluate)"
+            f"is damaged; evaluate the run again ({command('evaluate')})"
         )
     return probs
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cxr.errors import InputError
+from cxr.errors import InputError, command
 from cxr.labels import label_indices
 
 
@@ -44,7 +44,9 @@ def align_predictions(
             than the first member's.
     """
     if not tables:
-        raise InputError("no member's predictions are given: train a member first (make train)")
+        raise InputError(
+            f"no member's predictions are given: train a member first ({command('train')})"
+        )
     columns = [f"logit_{label}" for label in labels]
     kept = {name: _rows_of(table, columns, split, name) for name, table in tables.items()}
     first_name, first = next(iter(kept.items()))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 from cxr.files import atomic_write, read_json
 from cxr.imaging.preprocess import MemberInput
 
@@ -248,7 +248,7 @@ def load_member(folder: Path) -> Member:
         MissingInputError: no trained member there.
         InputError: weights and card do not belong together.
     """
-    mend = "train it first (make train)"
+    mend = f"train it first ({command('train')})"
     card = read_json(folder / CARD_FILE, mend=mend)
     spec = MemberSpec.from_dict(card)
     member = build_member(
@@ -361,8 +361,8 @@ def _from_hub(architecture: str) -> dict[str, Tensor]:
         reason = reason or " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(
             f"the pretrained weights of {architecture} cannot be had from the model hub "
-            f"({reason}): give a file or folder with model.pretrained=PATH (PRETRAINED=PATH "
-            "with make), or start from random weights with model.pretrained=none"
+            f"({reason}): give a file or folder with model.pretrained=PATH, "
+            "or start from random weights with model.pretrained=none"
         ) from None
     finally:
         constants.HF_HUB_OFFLINE = was_offline
@@ -399,6 +399,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing: train first (make train)") from None
+        raise MissingInputError(f"{path} is missing: train first ({command('train')})") from None
     except SafetensorError as error:
         raise InputError(f"{path} is no safetensors file ({error}): restore it") from None

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
 from scipy.special import softmax as _softmax
 
-from cxr.errors import InputError
+from cxr.errors import InputError, command
 from cxr.labels import check_labels
 
 EQUAL, WEIGHTED = "equal", "ensemble"
@@ -70,19 +70,19 @@ class Ensemble:
             if set(values) != set(self.members):
                 raise InputError(
                     f"the ensemble's {name} name {sorted(values)}, its members are "
-                    f"{sorted(self.members)}: fit the ensemble again (make ensemble)"
+                    f"{sorted(self.members)}: fit the ensemble again ({command('ensemble')})"
                 )
         weights = list(self.weights.values())
         temperatures = [*self.temperatures.values(), self.temperature, self.equal_temperature]
         if not all(0 < value < np.inf for value in temperatures):
             raise InputError(
                 f"the ensemble's temperatures are {temperatures}: finite values above 0 are "
-                "allowed; fit the ensemble again (make ensemble)"
+                f"allowed; fit the ensemble again ({command('ensemble')})"
             )
         if not all(value >= 0 for value in weights) or not np.isclose(sum(weights), 1, atol=1e-6):
             raise InputError(
                 f"the ensemble's weights are {weights}: values from 0 up, summing to 1, are "
-                "allowed; fit the ensemble again (make ensemble)"
+                f"allowed; fit the ensemble again ({command('ensemble')})"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +100,8 @@ class Ensemble:
         needed = [item.name for item in fields(cls) if item.default is MISSING]
         if missing := [key for key in needed if key not in values]:
             raise InputError(
-                f"ensemble.json lacks {', '.join(missing)}: fit the ensemble again (make ensemble)"
+                f"ensemble.json lacks {', '.join(missing)}: fit the ensemble again "
+                f"({command('ensemble')})"
             )
         found = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         return cls(**found | {key: tuple(found[key]) for key in ("labels", "members")})

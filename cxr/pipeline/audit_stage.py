@@ -19,7 +19,7 @@ from cxr.pipeline.run_folder import command, relative
 from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import RESEARCH_USE
 
-HINT = "remove it and audit again (make audit)"
+HINT = "remove it and audit again (python scripts/audit.py)"
 
 
 def audit_stage(config: AuditConfig) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _claim_fold(
         if before != fingerprint:
             raise InputError(
                 f"{fold} was made on other images or another split (fingerprint {before[:12]}, now "
-                f"{fingerprint[:12]}): give another RUN=name, or remove {fold.parent}"
+                f"{fingerprint[:12]}): give another run=NAME, or remove {fold.parent}"
             )
         return
     write_json(

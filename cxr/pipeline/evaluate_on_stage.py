@@ -11,7 +11,7 @@ import torch
 from cxr.console import images_bar, log, print_table
 from cxr.data.overlap import find_overlap
 from cxr.data.prepared import Prepared
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.tables import show_interval, summary_table
 from cxr.files import read_json
 from cxr.imaging.preprocess import PreprocessSpec
@@ -91,7 +91,7 @@ def _refuse_settings(config: EvaluateOnConfig, spec: PreprocessSpec) -> None:
 
 
 def _named_run(config: EvaluateOnConfig) -> RunConfig:
-    """Return which run is meant: RUN=data/run, or a run of the same data."""
+    """Return which run is meant: run=DATA/RUN, or a run of the same data."""
     data, slash, run = config.run.rpartition("/")
     found = RunConfig(data if slash else config.data.name, run, config.output_root)
     root = Path(config.output_root)
@@ -99,9 +99,10 @@ def _named_run(config: EvaluateOnConfig) -> RunConfig:
         known = sorted(
             path.parent.relative_to(root).as_posix() for path in root.glob("*/*/run.json")
         )
+        train = command("train")
         raise MissingInputError(
-            f"there is no run {found.data}/{run} under {root}: give RUN=data/run, one of "
-            f"{', '.join(known) or '(none is trained yet: make train)'}"
+            f"there is no run {found.data}/{run} under {root}: give run=DATA/RUN, one of "
+            f"{', '.join(known) or f'(none is trained yet: {train})'}"
         )
     return found
 

@@ -12,12 +12,12 @@ import pandas as pd
 
 from cxr.console import log
 from cxr.data.prepared import Prepared
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.evaluate import read_predictions
 from cxr.files import read_json
 from cxr.models.aligned_logits import AlignedLogits, align_predictions
 
-AGAIN = "cross-validate again (make cv) under this RUN"
+AGAIN = f"cross-validate again ({command('cv')}) under this run"
 
 
 def out_of_fold_predictions(
@@ -48,7 +48,7 @@ def out_of_fold_predictions(
     if missing := [name for name in members if name not in found["members"]]:
         raise InputError(
             f"{cv} lacks the member {missing[0]!r}, it has {', '.join(found['members'])}: "
-            "cross-validate it too (make cv MEMBERS=...), or name members="
+            f"cross-validate it too ({command('cv')} with model=NAME), or name members="
         )
     for name in members:
         _check_settings(folder, cv, name)
@@ -75,8 +75,8 @@ def _cross_validation(folder: Path) -> Path:
     )
     if not found:
         raise MissingInputError(
-            f"{folder} has no finished cross-validation to fit on: run make cv with the same DATA "
-            "and RUN first, or fit with fitted_on=validation"
+            f"{folder} has no finished cross-validation to fit on: first run "
+            f"{command('cv')} with the same data= and run=, or fit with fitted_on=validation"
         )
     return found[-1]
 

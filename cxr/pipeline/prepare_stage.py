@@ -14,7 +14,7 @@ from cxr.data.manifest import patients_unknown, read_manifest
 from cxr.data.phantom import write_phantom
 from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.pipeline.config import DataConfig, PrepareConfig
@@ -93,14 +93,15 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
         return read_manifest(root / "manifest.csv", labels=data.labels), root
     if not data.root:
         raise InputError(
-            f"data.root is empty and data={data.name} needs a folder: give DATA_ROOT=PATH"
+            f"data.root is empty and data={data.name} needs a folder: give data.root=PATH"
         )
     root = Path(data.root).expanduser()
     if not root.is_dir():
-        mend = "give DATA_ROOT=PATH"
+        hint = "give data.root=PATH"
         if data.name == "cxr4":
-            mend += ", or fetch the public sources with make data DATA=cxr4"
-        raise MissingInputError(f"data.root {root} is no folder: {mend}")
+            fetch = command("download", data="cxr4", **{"data.root": str(root)})
+            hint += f", or fetch the public sources with {fetch}"
+        raise MissingInputError(f"data.root {root} is no folder: {hint}")
     if data.kind == "manifest":
         return read_manifest(root / "manifest.csv", labels=data.labels), root
     return read_folder(root, split_names=data.split_folders or None), root
@@ -113,7 +114,7 @@ def _leave_out(manifest: pd.DataFrame, patterns: list[str]) -> tuple[pd.DataFram
     hit = hit.astype(bool)
     if hit.all():
         raise InputError(
-            f"data.exclude {patterns} leaves out all {len(manifest)} images: mend the patterns"
+            f"data.exclude {patterns} leaves out all {len(manifest)} images: correct the patterns"
         )
     return manifest[~hit].reset_index(drop=True), manifest["image"][hit].tolist()
 

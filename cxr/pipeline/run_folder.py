@@ -46,7 +46,7 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
         if before != fingerprint:
             raise InputError(
                 f"run {config.run!r} was made on another prepared set (fingerprint "
-                f"{before[:12]}, now {fingerprint[:12]}): give another RUN=name"
+                f"{before[:12]}, now {fingerprint[:12]}): give another run=NAME"
             )
         return folder
     write_json(
@@ -129,10 +129,12 @@ def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
     if missing := [name for name in names or [] if name not in found]:
         raise MissingInputError(
             f"member {missing[0]!r} is not trained in {folder}: trained are "
-            f"{', '.join(found) or 'none'}; train it (make train) or mend members="
+            f"{', '.join(found) or 'none'}; train it ({stage_command('train')}) or mend members="
         )
     if not found:
-        raise MissingInputError(f"{folder} has no trained member: train first (make train)")
+        raise MissingInputError(
+            f"{folder} has no trained member: train first ({stage_command('train')})"
+        )
     return list(names) if names else found
 
 

@@ -192,7 +192,7 @@ def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
         if has_work(folder):
             changed = _changed(before["settings"], values)
             raise InputError(
-                f"{folder} was trained with other settings ({changed}): give another RUN=name, "
+                f"{folder} was trained with other settings ({changed}): give another run=NAME, "
                 "or remove that folder to train it anew"
             )
     if folder.exists():

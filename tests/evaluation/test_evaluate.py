@@ -84,7 +84,7 @@ def test_predictions_read_back_bit_for_bit(predictions, tmp_path):
     path = tmp_path / "predictions.csv"
     predictions.to_csv(path, index=False)
     pd.testing.assert_frame_equal(read_predictions(path), predictions, check_dtype=False)
-    with pytest.raises(MissingInputError, match="make evaluate"):
+    with pytest.raises(MissingInputError, match=r"scripts/evaluate\.py"):
         read_predictions(tmp_path / "none.csv")
 
 

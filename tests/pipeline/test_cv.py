@@ -159,9 +159,9 @@ def test_only_what_is_missing_is_trained(copied, monkeypatch):
 
 
 def test_other_images_or_settings_are_refused(copied):
-    with pytest.raises(InputError, match=r"on other images or another split.*another RUN=name"):
+    with pytest.raises(InputError, match=r"on other images or another split.*another run=NAME"):
         run(copied, "one", "data.split_seed=1")
-    with pytest.raises(InputError, match=r"with other settings.*trainer\.lr.*RUN=name"):
+    with pytest.raises(InputError, match=r"with other settings.*trainer\.lr.*run=NAME"):
         run(copied, "one", "trainer.lr=0.01")
 
 
@@ -256,7 +256,7 @@ def test_another_cross_validation_is_refused_in_one_line(fittable):
     path = folder / "cv-2" / "cv.json"
     values = json.loads(path.read_text())
     for changed, message in (
-        ({"members": ["two"]}, r"lacks the member 'one'.*make cv"),
+        ({"members": ["two"]}, r"lacks the member 'one'.*scripts/cv.py"),
         ({"fingerprint": "0" * 64}, "of another prepared set"),
     ):
         path.write_text(json.dumps(values | changed))
@@ -264,7 +264,9 @@ def test_another_cross_validation_is_refused_in_one_line(fittable):
             fitted_on_cv(fittable, "members=[one]")
         assert "\n" not in str(error.value)
     path.unlink()
-    with pytest.raises(InputError, match="no finished cross-validation to fit on: run make cv"):
+    with pytest.raises(
+        InputError, match=r"no finished cross-validation to fit on: first run .*scripts/cv\.py"
+    ):
         fitted_on_cv(fittable)
     with pytest.raises(InputError, match="fitted_on is 'test': allowed are validation, cv"):
         fitted_on_cv(fittable, "fitted_on=test")

@@ -179,7 +179,7 @@ def test_classes_that_the_run_does_not_know(copied, tmp_path, caplog):
 def test_a_run_that_is_not_there(copied, run):
     message = refused(copied, *TINY, f"run={run}")
     assert "there is no run" in message
-    assert "RUN=data/run, one of phantom/tiny" in message
+    assert "run=DATA/RUN, one of phantom/tiny" in message
 
 
 def test_a_plain_name_is_a_run_of_the_same_data(copied):

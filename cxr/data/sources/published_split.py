@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, command
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ def find_tree(root: Path, marker: str, *, home_page: str) -> Path:
     """
     if not root.is_dir():
         raise MissingInputError(
-            f"there is no folder {root}: unpack the files of {home_page} there, or make data"
+            f"there is no folder {root}: unpack the files of {home_page} there, or run "
+            f"{command('download')}"
         )
     if (root / marker).exists():
         return root
