@@ -57,7 +57,7 @@ seed = 0
 import numpy as np
 
 from cxr.explain.map_plots import draw_examples, draw_maps
-from cxr.explain.selection import certainty, select_images
+from cxr.explain.selection import confidence, select_images
 from cxr.labels import label_indices
 from cxr.pipeline.config import RunConfig
 from cxr.pipeline.trained_run import TrainedRun
@@ -103,18 +103,18 @@ show(
 )
 
 # %% [markdown]
-# ## The most certain mistakes, and the images that hang in the balance
-# A certain mistake is where a map can teach most: is the maximum on something that no
+# ## The most confident mistakes, and the images that hang in the balance
+# A confident mistake is where a map can teach most: is the maximum on something that no
 # radiologist would look at?
 
 # %%
 show(
     select_images(run.predictions, right=False, order="most_confident", count=2),
-    "most certain mistakes",
+    "most confident mistakes",
 )
 
 # %%
-show(select_images(run.predictions, order="least_confident", count=2), "least certain")
+show(select_images(run.predictions, order="least_confident", count=2), "least confident")
 
 # %% [markdown]
 # ## One image, the case for every class
@@ -135,7 +135,7 @@ for place, name in enumerate(labels):
 draw_maps(
     run.images(image)[0],
     panels,
-    title=f"true class {truth}, certainty {certainty(run.predictions)[image[0]]:.2f}",
+    title=f"true class {truth}, confidence {confidence(run.predictions)[image[0]]:.2f}",
     note=run.note,
     lesion=lesion,
 )

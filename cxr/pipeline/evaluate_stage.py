@@ -74,9 +74,6 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         "patients_unknown": patients_unknown(run.prepared.table),
     }
     write_evaluation(run, predictions, metrics, out, config)
-    if own := metrics.get("published_test"):
-        title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
-        print_table(title, summary_table(own))
     log.info("%s. The test split was opened %d time(s) for this run.", INTERVALS, opened)
     if metrics["patients_unknown"]:
         log.warning("%s", metrics["patients_unknown"])
@@ -163,6 +160,9 @@ def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
         rows = class_table(metrics, columns=columns)
         rows = [row for row in rows if row["class"] not in metrics.get("absent", [])]
         print_table("Ensemble, each class against the rest", rows)
+    if own := metrics.get("published_test"):
+        title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
+        print_table(title, summary_table(own))
     if few := few_note(metrics["patients"]):
         log.info("%s", few)
     print_table(f"Calibration · {confidence['note']}", calibration_table(confidence))
