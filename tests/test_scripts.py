@@ -495,7 +495,7 @@ def test_training_on_two_processes(run, tiny_run):
     shutil.rmtree(tiny_run.output_root / "phantom" / "two")
 
 
-def test_multirun_goes_on_when_a_job_fails_and_leaves_no_folder(run, tiny_run, images):
+def test_multirun_goes_on_when_a_job_fails_and_leaves_no_folder(run, images):
     outcome = run.here(
         "prepare", "-m", *of_manifest(images), "data.size=16,32", f"output_root={run.folder}/out"
     )
