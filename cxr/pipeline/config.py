@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -373,7 +374,9 @@ def _end_job(error: Exception) -> None:
     _FAILED.append(error)
     job = " ".join(HydraConfig.get().overrides.task)
     line = _line_of(error)
-    log.error("error: %s (job %s)", line or repr(error), job, exc_info=None if line else error)
+    if not line:
+        traceback.print_exception(error)
+    sys.stderr.write(f"error: {line or repr(error)} (job {job})\n")
 
 
 def fail(error: BaseException) -> None:
