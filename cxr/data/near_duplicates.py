@@ -4,6 +4,7 @@ Chest images all look alike, so that hashes only propose pairs, and ``superposit
 N images, S side of their squares, P pairs.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -125,6 +126,8 @@ def _search_faiss(
     long on 200,000 hashes of images.
     """
     # Imported here: few sets are so large, and it starts threads of its own beside torch's.
+    # It says at length which of its builds it could not load.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     import faiss
 
     index = faiss.IndexBinaryFlat(HASH_BITS)
