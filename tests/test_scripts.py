@@ -382,7 +382,7 @@ def test_measuring_a_run_that_is_not_there(run, images):
 def test_measuring_on_data_that_are_not_there(run, tiny_run):
     where = (f"output_root={tiny_run.output_root}", "run=phantom/tiny")
     before = snapshot(tiny_run.folder)
-    line = run.here("evaluate_on", *of_folder(Path("gone")), *where).line()
+    line = run.here("evaluate_on", "data=folder", "data.root=gone", *where).line()
     assert "data.root gone is no folder: give data.root=PATH" in line
     assert snapshot(tiny_run.folder) == before
 

@@ -15,5 +15,6 @@ def test_published_part_is_shown(tiny_run, capsys):
         best_member=metrics["best_member"],
         classes=["normal", "bacterial", "viral"],
     )
-    stage._show(metrics | {"published_test": part})
+    confidence = read_json(out / "calibration.json", mend="")
+    stage._show(metrics | {"published_test": part}, confidence)
     assert f"normal, bacterial, viral alone, {part['n']} images" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cxr.audit.result import AUDIT_VERSION
+from cxr.errors import command
 from cxr.evaluation.metrics import OVERALL
 from cxr.evaluation.tables import show_interval
 from cxr.files import write_json
@@ -82,7 +83,7 @@ def test_report_shows_what_a_leak_is_worth(copied):
 def test_a_run_that_was_not_evaluated_has_a_card(copied):
     shutil.rmtree(copied.folder / "evaluation")
     card = card_of(TrainedRun(compose("report", copied.where())))
-    assert "not measured: run python scripts/evaluate.py data=phantom run=tiny" in card
+    assert f"not measured: run {command('evaluate', data='phantom', run='tiny')}" in card
     assert not (copied.folder / "evaluation").exists()
 
 

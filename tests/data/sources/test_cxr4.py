@@ -10,7 +10,7 @@ from cxr.data.manifest import manifest_table, read_manifest, write_manifest
 from cxr.data.sources.cxr4 import build_cxr4, get_cxr4
 from cxr.data.sources.download import SOURCES
 from cxr.errors import InputError, MissingInputError
-from cxr.pipeline.config import DownloadConfig
+from cxr.pipeline.config import compose
 from cxr.pipeline.download_stage import download_stage
 
 
@@ -62,7 +62,8 @@ def test_downloads_unpacks_and_writes_the_manifest(local_sources, site, tmp_path
 def test_make_data_fetches_from_a_local_server(local_sources, site, tmp_path, caplog):
     caplog.set_level("INFO")
     root = tmp_path / "cxr4"
-    manifest = download_stage(DownloadConfig(root=str(root)), sources=local_sources)
+    config = compose("download", [f"data.root={root}"])
+    manifest = download_stage(config, sources=local_sources)
     assert len(read_manifest(manifest)) == 11
     assert sorted(site.requests) == sorted(f"/{source.file_name}" for source in SOURCES)
     assert "kermany: 4 normal images" in caplog.text
@@ -71,7 +72,7 @@ def test_make_data_fetches_from_a_local_server(local_sources, site, tmp_path, ca
     (root / "downloads" / SOURCES[0].file_name).write_bytes(b"another")
     shutil.rmtree(root / "kermany")
     with pytest.raises(InputError, match=f"{SOURCES[0].file_name} of kermany has the SHA-256"):
-        download_stage(DownloadConfig(root=str(root)), sources=local_sources)
+        download_stage(config, sources=local_sources)
 
 
 def test_unreachable_sources_are_named_in_one_line(local_sources, site, tmp_path):
