@@ -211,12 +211,13 @@ def _class_head(label: str, value: Mapping[str, Any]) -> str:
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Say what referring the least certain images to a human gives, for the ensemble."""
+    """Say what referring the least confident images to a human gives, for the ensemble."""
     values = found["referral"][WEIGHTED]
     share = values["at_coverage"]["coverage"]
     sentences = [
-        f"when the ensemble answers the {share:.0%} of images that it is surest of and the rest "
-        f"goes to a human, it is right on {show_interval(values['at_coverage']['accuracy'])} of "
+        f"when the ensemble answers the {share:.0%} of images of which it is most confident and "
+        "the rest goes to a human, it is right on "
+        f"{show_interval(values['at_coverage']['accuracy'])} of "
         f"those answered (on all images: {show_interval(values['accuracy_all'])}); area under the "
         f"risk-coverage curve {show_interval(values['aurc'])}"
     ]

@@ -77,7 +77,7 @@ def draw_risk_coverage(predictions: pd.DataFrame, found: Mapping[str, Any]) -> F
         6.6,
         4.9,
         note=found["note"],
-        title=f"Error when the least certain of {found['n']} images go to a human",
+        title=f"Error when the least confident of {found['n']} images go to a human",
     )
     axes = figure.add_subplot()
     style_axes(
@@ -115,7 +115,7 @@ def draw_risk_coverage(predictions: pd.DataFrame, found: Mapping[str, Any]) -> F
         everyone, color=PALE, linewidth=1, linestyle=DASHES[1], label="referring images at random"
     )
     _mark_referral(axes, referral)
-    # The few surest images swing between extremes and would set the scale.
+    # The few most confident images swing between extremes and would set the scale.
     top = max(row["high"] for row in points if row["coverage"] >= 0.2)
     axes.set(xlim=(0, 1.01), ylim=(0, max(1.25 * top, 0.02)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

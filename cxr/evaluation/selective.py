@@ -1,4 +1,4 @@
-"""What is gained when the least certain images are referred to a human.
+"""What is gained when the least confident images are referred to a human.
 
 Certainty is the largest probability. N samples, L levels (distinct certainties), C coverages.
 """
@@ -21,7 +21,7 @@ NEAR = 20
 def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tuple[Floats, Floats]:
     """Return the risk at coverages, and its influences.
 
-    The risk of a coverage is the error among that share of images which is the most certain;
+    The risk of a coverage is the error among that share of images which is the most confident;
     of images of equal certainty at the border a part counts.
 
     Args:
@@ -55,8 +55,8 @@ def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tu
 def risk_area(certainty: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
     """Return the area under the risk-coverage curve, and its influences, (N,).
 
-    The area is the mean over images of the risk among all images at least as certain. An image
-    counts as itself, and in the risk of every image that is no more certain.
+    The area is the mean over images of the risk among all images at least as confident. An image
+    counts as itself, and in the risk of every image that is no more confident.
 
     Args:
         certainty: (N,) larger is surer.
@@ -111,7 +111,7 @@ def measure_selective(
         coverage: share of images that is answered.
 
     Returns:
-        ``aurc``; ``accuracy_all``; ``at_coverage`` (the most certain share of these very images:
+        ``aurc``; ``accuracy_all``; ``at_coverage`` (the most confident share of these very images:
         ``coverage``, ``accuracy``); ``at_threshold`` (``threshold``, the ``coverage`` that it
         gave, ``accuracy``, NaN where it answers no image); ``curve`` with ``coverage`` and
         ``risk`` of each point. All with intervals.

@@ -90,6 +90,8 @@ def gather(run: TrainedRun) -> Results:
     commands = {stage: run.command(stage) for stage in ("evaluate", "audit", "explain", "cv")}
     name = f"{run.info['data']}/{run.info['run']}"
     commands["evaluate_on"] = stage_command("evaluate_on", data="OTHER", run=name)
+    # What is handed on names no interpreter of this machine.
+    commands = {stage: f"python {words.split(' ', 1)[1]}" for stage, words in commands.items()}
     audit, key = run.read("audit/audit.json"), None
     if audit and run.evaluated:
         key = audit_key(run, audit["seed"], audit["resamples"])

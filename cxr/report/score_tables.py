@@ -81,7 +81,7 @@ def confidence_sections(results: Results, pictures: Pictures) -> Iterable[Sectio
     sentences = [f"{text[:1].upper()}{text[1:]}." for text in referral_sentences(found)]
     skipped = [f"Left out, {part}: {why}." for part, why in found["skipped"].items()]
     yield Section(
-        "When the least certain images go to a human",
+        "When the least confident images go to a human",
         (*sentences, *skipped, *pictures_at(pictures, "risk_coverage")),
     )
 
@@ -116,7 +116,7 @@ def mistakes_section(pictures: Pictures) -> Section | None:
     shown = pictures_at(pictures, "mistakes")
     return (
         Section(
-            "The mistakes of which it is surest",
+            "The most confident mistakes",
             (
                 "The wrongly named test images with the highest probability. The maps (Grad-CAM) "
                 "mark what speaks for the class that it named. One cannot read from a map why it "

@@ -117,7 +117,7 @@ def test_tables_and_sentences():
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
     assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
     whole, fixed = referral_sentences(found)
-    assert "80% of images that it is surest of" in whole
+    assert "80% of images of which it is most confident" in whole
     assert "fixed on validation" in fixed
 
 

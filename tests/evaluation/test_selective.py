@@ -5,7 +5,7 @@ from cxr.evaluation.selective import measure_selective, risk_area, risk_curve, r
 
 
 def slow_area(certainty, wrong):
-    """Average, over images, the error among the images at least as certain."""
+    """Average, over images, the error among the images at least as confident."""
     return np.mean([wrong[certainty >= value].mean() for value in certainty])
 
 
@@ -68,8 +68,8 @@ def test_referring_the_least_certain_helps():
     found = measure_selective(targets, probs, np.arange(300), threshold=0.6)
     right = probs.argmax(axis=1) == targets
     assert found["accuracy_all"]["value"] == pytest.approx(right.mean())
-    surest = np.argsort(-probs.max(axis=1))[:240]
-    assert found["at_coverage"]["accuracy"]["value"] == pytest.approx(right[surest].mean())
+    confident = np.argsort(-probs.max(axis=1))[:240]
+    assert found["at_coverage"]["accuracy"]["value"] == pytest.approx(right[confident].mean())
     kept = probs.max(axis=1) >= 0.6
     assert found["at_threshold"]["coverage"]["value"] == pytest.approx(kept.mean())
     assert found["at_threshold"]["accuracy"]["value"] == pytest.approx(right[kept].mean())
