@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,38 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise_if_unwritable(error, path)
         raise
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` once it is complete.
+
+    On an error the new one goes and what was at ``folder`` stays.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    fresh: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        former, inside = fresh / "former", fresh / "new"
+        inside.mkdir()
+        yield inside
+        if folder.exists():
+            folder.rename(former)
+        try:
+            inside.rename(folder)
+        except OSError:
+            if former.exists():
+                former.rename(folder)
+            raise
+    except OSError as error:
+        raise_if_unwritable(error, folder)
+        raise
+    finally:
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def raise_if_unwritable(error: OSError, path: Path) -> None:

@@ -18,6 +18,7 @@ from cxr.files import (
     environment,
     raise_if_unwritable,
     read_json,
+    replacing_folder,
     run_folder,
     write_csv,
     write_json,
@@ -165,3 +166,17 @@ def test_a_table_is_written_without_its_index_and_whole(tmp_path):
     write_csv(path, table, float_format="%.3g")
     assert path.read_text().endswith("0.333\n")
     assert [item.name for item in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "bundle"
+    with replacing_folder(folder) as fresh:
+        (fresh / "a").write_text("first")
+    with pytest.raises(RuntimeError), replacing_folder(folder) as fresh:
+        (fresh / "a").write_text("half")
+        raise RuntimeError
+    assert (folder / "a").read_text() == "first"
+    with replacing_folder(folder) as fresh:
+        (fresh / "b").write_text("second")
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

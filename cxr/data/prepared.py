@@ -4,9 +4,7 @@ N images kept, S side in pixels.
 """
 
 import contextlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -30,8 +28,8 @@ from cxr.files import (
     digest,
     digest_of,
     environment,
-    raise_if_unwritable,
     read_json,
+    replacing_folder,
     write_json,
 )
 from cxr.imaging.preprocess import Fit, PreprocessSpec
@@ -151,7 +149,7 @@ def prepare(
         opened = open_prepared(folder)
         if opened.info["inputs_digest"] == key:
             return opened
-    with _new_folder(folder) as fresh:
+    with replacing_folder(folder) as fresh:
         info = _write(manifest, root, fresh, settings, labels, workers, progress)
         info |= {"inputs_digest": key, "root": str(root.resolve())}
         info["dropped"]["excluded"] = list(excluded)
@@ -277,26 +275,6 @@ def _keep_pixels(folder: Path, squares: NDArray[np.uint8], keep: NDArray[np.int6
         kept[start : start + 1024] = squares[keep[start : start + 1024]]
     kept.flush()
     (folder / "all.npy").unlink()
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Fill a folder beside the wanted one and rename it when it is whole."""
-    fresh: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
-        fresh.chmod(0o755)
-        yield fresh
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-    except OSError as error:
-        raise_if_unwritable(error, folder)
-        raise
-    finally:
-        if fresh is not None:
-            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _inputs_digest(manifest: pd.DataFrame, root: Path, settings: PrepareSettings) -> str:

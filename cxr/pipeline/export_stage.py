@@ -1,9 +1,6 @@
 """Stage 6: the run as one folder to hand on, which must answer as the trained members do."""
 
-import contextlib
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import read_predictions
 from cxr.evaluation.tables import few_note
-from cxr.files import atomic_write, environment, raise_if_unwritable, read_json, write_json
+from cxr.files import atomic_write, environment, read_json, replacing_folder, write_json
 from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import ExportConfig
@@ -70,7 +67,7 @@ def export_stage(config: ExportConfig) -> Path:
     ensemble, uncertainty = run.ensemble, run.uncertainty
     metrics = read_metrics(folder, info["fingerprint"])
     bundle = folder / "bundle"
-    with _replacing(bundle) as fresh:
+    with replacing_folder(bundle) as fresh:
         members = {}
         for name in ensemble.members:
             _hand_on(folder, fresh, name, metrics)
@@ -93,27 +90,6 @@ def export_stage(config: ExportConfig) -> Path:
     log.info("exported %s, fingerprint %s", relative(bundle), written["fingerprint"][:12])
     log.info("%s", info["note"])
     return bundle
-
-
-@contextlib.contextmanager
-def _replacing(bundle: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``bundle`` once it is complete."""
-    fresh = Path(tempfile.mkdtemp(dir=bundle.parent, prefix=".exporting-"))
-    former = fresh.with_name(f"{fresh.name}-former")
-    try:
-        fresh.chmod(0o755)
-        yield fresh
-        if bundle.exists():
-            bundle.rename(former)
-        fresh.rename(bundle)
-    except OSError as error:
-        raise_if_unwritable(error, bundle)
-        raise
-    finally:
-        if former.exists() and not bundle.exists():
-            former.rename(bundle)
-        for path in (fresh, former):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_graph(

@@ -63,7 +63,7 @@ def test_the_bundle_carries_what_was_fitted_and_measured(exported_run, tiny_bund
         for key in ("coverage", "size", "per_class"):
             assert kinds[key] == measured[level]["per_class"][key]
     assert found["ood"]["limits"]
-    assert not list(exported_run.folder.glob(".exporting-*"))
+    assert not list(exported_run.folder.glob(".bundle.*"))
 
 
 def test_coverage_of_other_thresholds_or_of_none_is_not_handed_on(tmp_path):

@@ -141,7 +141,7 @@ def test_a_failed_gate_leaves_the_former_bundle(exported_run, monkeypatch):
     with pytest.raises(GateError, match="differ from PyTorch's"):
         stage.export_stage(compose("export", [*exported_run.where(), "threads=1"]))
     assert snapshot(exported_run.folder) == before
-    assert not list(exported_run.folder.glob(".exporting-*"))
+    assert not list(exported_run.folder.glob(".bundle.*"))
 
 
 def test_another_class_on_one_image_fails_and_names_it():

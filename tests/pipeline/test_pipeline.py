@@ -353,7 +353,7 @@ def test_export_refuses_weights_that_are_not_those_of_the_predictions(copied):
     message = refused(export_stage, compose("export", copied.where()))
     assert "do not give the validation logits stored at training" in message
     assert snapshot(copied.folder / "bundle") == before
-    assert not list(copied.folder.glob(".exporting-*"))
+    assert not list(copied.folder.glob(".bundle.*"))
 
 
 def test_preparing_again_reuses_images_and_squares(tiny_run, caplog):

@@ -1,8 +1,6 @@
 """Write a folder of synthetic images with its manifest: the phantom. H W pixels."""
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,7 +15,7 @@ from PIL import Image
 from cxr.data.phantom.render import render_patient
 from cxr.data.phantom.shortcut import SHORTCUTS, frame, plant
 from cxr.errors import InputError
-from cxr.files import digest_of, raise_if_unwritable
+from cxr.files import digest_of, replacing_folder
 from cxr.labels import CANONICAL
 
 PHANTOM_VERSION = 2
@@ -94,25 +92,12 @@ def write_phantom(
         InputError: the folder cannot be written, or holds anything but a phantom.
     """
     _check_replaceable(root)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
-    except OSError as error:
-        raise_if_unwritable(error, root)
-        raise
-    try:
+    with replacing_folder(root) as folder:
         rows: list[dict[str, Any]] = []
         for label in CANONICAL:
             for number in range(settings.patients_per_class):
-                rows += _write_patient(building, settings, label, number, on_image)
-        pd.DataFrame(rows).to_csv(building / "manifest.csv", index=False)
-        building.chmod(0o755)
-        _swap_in(building, root)
-    except BaseException as error:
-        shutil.rmtree(building, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise_if_unwritable(error, root)
-        raise
+                rows += _write_patient(folder, settings, label, number, on_image)
+        pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
 
 
 def _check_replaceable(root: Path) -> None:
@@ -132,21 +117,6 @@ def _check_replaceable(root: Path) -> None:
             f"{root} exists and holds something other than a phantom: "
             "name a new folder, or move that one away"
         )
-
-
-def _swap_in(building: Path, root: Path) -> None:
-    """Put the finished folder in place; the earlier one goes only after that."""
-    if not root.exists():
-        building.rename(root)
-        return
-    earlier = building.with_name(f"{building.name}.earlier")
-    root.rename(earlier)
-    try:
-        building.rename(root)
-    except BaseException:
-        earlier.rename(root)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _write_patient(
