@@ -76,6 +76,18 @@ def refresh_report(folder: Path) -> None:
         write_report(TrainedRun(RunConfig(folder.parent.name, folder.name, str(root))))
 
 
+def refresh_reports(root: Path) -> None:
+    """Write anew every report under an output folder, behind an experiment that all of them show.
+
+    A report that cannot be written now is named and stays as it is.
+    """
+    for page in sorted(root.glob(f"*/*/{REPORT}")):
+        try:
+            refresh_report(page.parent)
+        except InputError as error:
+            log.warning("the report of %s stays as it was: %s", relative(page.parent), error)
+
+
 def card_of(run: TrainedRun) -> str:
     """Return the model card of a run as it stands.
 
@@ -90,8 +102,6 @@ def gather(run: TrainedRun) -> Results:
     commands = {stage: run.command(stage) for stage in ("evaluate", "audit", "explain", "cv")}
     name = f"{run.info['data']}/{run.info['run']}"
     commands["evaluate_on"] = stage_command("evaluate_on", data="OTHER", run=name)
-    # What is handed on names no interpreter of this machine.
-    commands = {stage: f"python {words.split(' ', 1)[1]}" for stage, words in commands.items()}
     audit, key = run.read("audit/audit.json"), None
     if audit and run.evaluated:
         key = audit_key(run, audit["seed"], audit["resamples"])

@@ -1,5 +1,6 @@
 """All that a run's stages wrote, read once for the report and the cards."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,15 @@ STAGES = ("evaluate", "audit", "explain", "evaluate_on", "cv")
 
 def default_commands() -> dict[str, str]:
     """Return the command that makes each part, for a run that is not named."""
-    return {stage: command(stage) for stage in STAGES} | {"leak": command("experiments.leak")}
+    return portable({stage: command(stage) for stage in (*STAGES, "experiments.leak")})
+
+
+def portable(commands: Mapping[str, str]) -> dict[str, str]:
+    """Return commands that name no interpreter of this machine, since a report is handed on."""
+    return {
+        stage.rpartition(".")[2]: re.sub(r"^\S*python\S* ", "python ", words)
+        for stage, words in commands.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def read_results(
         InputError: a file is damaged.
     """
     run, ensemble = (_read(folder / name) for name in ("run.json", "ensemble.json"))
-    sieve = _Sieve(run, state, default_commands() | dict(commands or {}))
+    sieve = _Sieve(run, state, default_commands() | portable(commands or {}))
     evaluation = folder / "evaluation"
     metrics = _evaluation(sieve, evaluation)
     calibration = _read(evaluation / "calibration.json") if metrics else {}

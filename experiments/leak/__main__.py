@@ -20,6 +20,7 @@ from cxr.models.build import load_member
 from cxr.models.ensemble import softmax
 from cxr.pipeline.config import TrainConfig, script
 from cxr.pipeline.prepare_stage import prepare_stage
+from cxr.pipeline.report_stage import refresh_reports
 from cxr.pipeline.run_folder import note_of, relative
 from cxr.pipeline.train_stage import check_name, train_member
 from cxr.plotting import save_figure
@@ -99,6 +100,7 @@ def run_leak(config: LeakConfig) -> dict[str, Any]:
     save_figure(draw_leak(result, tested, trained), folder / "leak.png")
     show(result["shown"])
     log.info("results: %s", relative(folder))
+    refresh_reports(Path(config.output_root))
     return result
 
 

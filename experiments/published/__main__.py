@@ -8,6 +8,7 @@ from cxr.errors import InputError, command
 from cxr.evaluation.evaluate import read_predictions
 from cxr.files import read_json, write_json
 from cxr.pipeline.config import FinishedRunConfig, script
+from cxr.pipeline.report_stage import refresh_report
 from cxr.pipeline.run_folder import find_run, relative
 from experiments import show
 from experiments.published.compare import compare_published, differences, published_table
@@ -58,6 +59,7 @@ def run_published(config: PublishedConfig) -> dict[str, Any]:
     write_json(out / "published.json", result)
     show(shown)
     log.info("results: %s", relative(out / "published.json"))
+    refresh_report(folder)
     return result
 
 

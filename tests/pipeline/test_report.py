@@ -14,7 +14,7 @@ from cxr.evaluation.tables import show_interval
 from cxr.files import write_json
 from cxr.pipeline.config import compose
 from cxr.pipeline.explain_stage import explain_stage
-from cxr.pipeline.report_stage import card_of, refresh_report, write_report
+from cxr.pipeline.report_stage import card_of, refresh_report, refresh_reports, write_report
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC
 from cxr.pipeline.trained_run import TrainedRun
 
@@ -115,6 +115,22 @@ def test_the_report_follows_a_cross_validation(own_run):
     page = (own_run.folder / "report.html").read_text()
     assert "2-fold cross-validation" not in page
     assert "measured on other images" in page
+
+
+def test_all_reports_follow_the_leak_experiment(own_run, caplog):
+    table = {"title": "By the way of splitting", "columns": ["split"], "rows": [["by image"]]}
+    shown = {"title": "What a leak is worth", "sentences": ["A sentence of its own."]}
+    leak = {"note": "synthetic", "shown": shown | {"table": table}}
+    root = own_run.folder.parents[1]
+    write_json(root / "phantom" / "leak" / "leak.json", leak)
+    (root / "phantom" / "broken").mkdir()
+    (root / "phantom" / "broken" / "report.html").write_text("kept")
+    for name in ("run.json", "ensemble.json"):
+        (root / "phantom" / "broken" / name).write_text("{")
+    refresh_reports(root)
+    assert "A sentence of its own." in (own_run.folder / "report.html").read_text()
+    assert (root / "phantom" / "broken" / "report.html").read_text() == "kept"
+    assert "stays as it was" in caplog.text
 
 
 def test_a_folder_that_holds_no_run_gets_no_report(tmp_path):

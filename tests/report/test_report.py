@@ -13,7 +13,6 @@ import pytest
 
 from cxr.audit.baseline_inputs import BORDER, THUMBNAIL
 from cxr.audit.result import AUDIT_VERSION, AuditResult, AuditTable, Column, Statistic
-from cxr.errors import command
 from cxr.evaluation.confidence import measure_confidence
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.evaluation.tables import show_interval
@@ -36,7 +35,7 @@ MADE = {
     "git_commit": "abc",
     "versions": {"numpy": "2.0"},
 }
-EVALUATE = command("evaluate")
+EVALUATE = "python scripts/evaluate.py"
 PNG = b"\x89PNG\r\n\x1a\n not really"
 
 
