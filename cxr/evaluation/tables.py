@@ -115,7 +115,7 @@ def few_note(patients: Mapping[str, int]) -> str:
         return ""
     return (
         f"{FEW_MARK} fewer than {FEW_PATIENTS} patients ({', '.join(few)}): a single patient moves "
-        "such a figure by 2 points or more, so read its interval, not its value."
+        "such a value by 2 points or more, so read its interval first."
     )
 
 

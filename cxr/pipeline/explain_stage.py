@@ -168,7 +168,7 @@ def _show(values: dict[str, Any], run: TrainedRun, out: Path) -> None:
         )
     else:
         log.info("no pointing game: %s", values["pointing_skipped"])
-    log.info("figures: %s", relative(out / "figures"))
+    log.info("plots: %s", relative(out / "figures"))
 
 
 def _percent(share: dict[str, Any]) -> str:

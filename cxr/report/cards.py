@@ -77,7 +77,7 @@ def model_card(results: Results) -> str:
         "wrong first on patients who differ from its images, and says so with a high probability. "
         "Read the audit above before you read the accuracy.",
         "",
-        "## How to get these figures again",
+        "## How to get these values again",
         *_made_lines(results),
     ]
     return "\n".join(lines).rstrip() + "\n"

@@ -89,7 +89,7 @@ def limits(results: Results) -> list[str]:
     if results.synthetic:
         found.append(
             "Trained on a synthetic phantom: it has never seen a real image, and its "
-            "figures say nothing about patients."
+            "values say nothing about patients."
         )
     found += own_sources(results.table)
     if unknown := patients_unknown(results.table):
@@ -97,7 +97,7 @@ def limits(results: Results) -> list[str]:
     if crossing := results.prepared["disjoint"]["crossing_groups"]:
         found.append(
             f"{crossing:,} patients or groups lie on both sides of the split, so the "
-            "figures are not those of unseen patients."
+            "values are not those of unseen patients."
         )
     for name, other in results.elsewhere.items():
         score = percent(other["models"][WEIGHTED]["accuracy"])

@@ -48,7 +48,7 @@ def _audit(results: Results, pictures: Pictures) -> Section | None:
         "Shortcut audit",
         (
             audit["headline"],
-            "Clear: nothing found. Suspicious: more than chance explains. Shortcut: the figure "
+            "Clear: nothing found. Suspicious: more than chance explains. Shortcut: the value "
             "cannot be had from the disease alone. Skipped: not done, with the reason.",
             *tests,
         ),
