@@ -34,7 +34,7 @@ Scores = dict[str, np.ndarray]
 
 def measure(folder: Path, deals: int, folds: int, seed: int) -> tuple[Scores, np.ndarray]:
     """Return each way's log loss and whether it is right, (2, deals, N), and the groups (N,)."""
-    info = read_json(folder / "run.json", mend="train first")
+    info = read_json(folder / "run.json", hint="train first")
     prepared = open_prepared(folder / info["prepared"])
     aligned = validation_predictions(folder, trained_members(folder), prepared.labels)
     groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)].to_numpy(str)

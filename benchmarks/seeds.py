@@ -110,7 +110,7 @@ def read(runs: Sequence[Path], name: str) -> list[dict[str, Any]]:
     if have and len(have) < len(runs):
         lacking = next(run for run in runs if not (run / name).is_file())
         raise InputError(f"{lacking} lacks {name}: finish it as the other runs were")
-    return [read_json(path, mend="evaluate the run again") for path in have]
+    return [read_json(path, hint="evaluate the run again") for path in have]
 
 
 def main() -> None:

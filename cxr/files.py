@@ -157,19 +157,19 @@ def current_keys(values: Any) -> Any:
     return [current_keys(value) for value in values] if isinstance(values, list) else values
 
 
-def read_json(path: Path, *, mend: str) -> Any:
+def read_json(path: Path, *, hint: str) -> Any:
     """Read a JSON file that an earlier stage wrote.
 
     Raises:
-        MissingInputError: it is not there; ``mend`` says what to do.
+        MissingInputError: it is not there; ``hint`` says what to do.
         InputError: it is not JSON.
     """
     try:
         return current_keys(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing: {mend}") from None
+        raise MissingInputError(f"{path} is missing: {hint}") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}): {mend}") from None
+        raise InputError(f"{path} is damaged ({error}): {hint}") from None
 
 
 def digest(*parts: bytes | str) -> str:

@@ -52,7 +52,7 @@ def label_indices(values: Iterable[str], labels: Sequence[str]) -> list[int]:
         if value not in position:
             raise InputError(
                 f"unknown label {value!r} in row {row}: allowed are {', '.join(labels)}; "
-                "mend the row or name the label in data.labels"
+                "correct the row or name the label in data.labels"
             )
         indices.append(position[value])
     return indices

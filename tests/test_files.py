@@ -104,7 +104,7 @@ def test_json_takes_numpy_paths_and_undefined_numbers(tmp_path):
         7: "seven",
     }
     write_json(tmp_path / "x.json", values)
-    assert read_json(tmp_path / "x.json", mend="") == {
+    assert read_json(tmp_path / "x.json", hint="") == {
         "nan": None,
         "inf": None,
         "array": [0, 1],
@@ -122,10 +122,10 @@ def test_json_array_with_nan_becomes_null(tmp_path):
 def test_missing_and_damaged_json_say_the_mend(tmp_path):
     path = tmp_path / "x.json"
     with pytest.raises(MissingInputError, match="is missing: cook it"):
-        read_json(path, mend="cook it")
+        read_json(path, hint="cook it")
     path.write_text('{"half": ')
     with pytest.raises(InputError, match=r"is damaged .*: cook it"):
-        read_json(path, mend="cook it")
+        read_json(path, hint="cook it")
 
 
 def test_digest_tells_parts_apart():

@@ -28,6 +28,6 @@ def test_indices_are_positions_among_the_labels():
 
 
 def test_unknown_label_is_named_with_its_row():
-    with pytest.raises(InputError, match=r"'flu' in row 1: allowed are a, b; mend") as caught:
+    with pytest.raises(InputError, match=r"'flu' in row 1: allowed are a, b; correct") as caught:
         label_indices(["a", "flu"], ["a", "b"])
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_notebook_runs_on_the_phantom(tiny_run, monkeypatch):
-    # Jupyter's own packages warn about each other, which is not ours to mend.
+    # Jupyter's own packages warn about each other, which is not ours to correct.
     jupytext = pytest.importorskip("jupytext")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -144,7 +144,7 @@ class AuditContext:
         path = self.folder / f"features-{name}.npy"
         card = path.with_suffix(".json")
         source = {"key": self.key, "rows": digest(np.ascontiguousarray(rows).tobytes())}
-        if path.exists() and card.exists() and read_json(card, mend=f"remove {card}") == source:
+        if path.exists() and card.exists() and read_json(card, hint=f"remove {card}") == source:
             stored: NDArray[np.float32] = np.load(path)
             return stored
         with self.progress(f"features, {name}", len(rows)) as done:

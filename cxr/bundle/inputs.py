@@ -91,7 +91,7 @@ def _paths(source: str) -> Iterator[Path]:
             matched = True
             yield Path(match)
     if not matched:
-        raise MissingInputError(f"nothing matches the pattern {source}: mend it")
+        raise MissingInputError(f"nothing matches the pattern {source}: correct it")
 
 
 def _in_folder(folder: Path) -> Iterator[ImageFile]:

@@ -170,14 +170,14 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
             f"{path} is empty: a header with {' and '.join(REQUIRED)} is needed"
         ) from None
     except csv.Error as error:
-        raise InputError(f"{path} is not a CSV file ({error}): mend it") from None
+        raise InputError(f"{path} is not a CSV file ({error}): correct it") from None
     if len(set(header)) != len(header):
         raise InputError(f"{path} names a column twice: {', '.join(header)}; rename one")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise InputError(
                 f"row {number} of {path} has {len(row)} values, the header {len(header)}: "
-                "mend the row; a value with a comma needs quotes"
+                "correct the row; a value with a comma needs quotes"
             )
     return header, rows
 
@@ -189,7 +189,8 @@ def _check_values(
         if value not in allowed if allowed is not None else not value:
             names = ", ".join(item or "(empty)" for item in allowed) if allowed else "a class name"
             raise InputError(
-                f"unknown {column} {value!r} in row {row} of {name}: allowed: {names}; mend the row"
+                f"unknown {column} {value!r} in row {row} of {name}: allowed: {names}; "
+                "correct the row"
             )
 
 
@@ -211,7 +212,7 @@ class _Inside:
             return ""
         path = posixpath.normpath(value) if value else "."
         if path == "." or "\0" in path:
-            raise InputError(f"{where} is {value!r}: a path of a file is needed; mend the row")
+            raise InputError(f"{where} is {value!r}: a path of a file is needed; correct the row")
         if path.startswith("/") or PureWindowsPath(path).is_absolute():
             raise InputError(
                 f"{where} is {value!r}, an absolute path: write it relative to {self._folder}"

@@ -165,19 +165,19 @@ def open_prepared(folder: Path) -> Prepared:
         MissingInputError: none there.
         InputError: its files do not belong together.
     """
-    mend = f"prepare the data again ({command('prepare')})"
-    info = read_json(folder / "prepared.json", mend=mend)
+    hint = f"prepare the data again ({command('prepare')})"
+    info = read_json(folder / "prepared.json", hint=hint)
     try:
         table = pd.read_csv(folder / "table.csv", dtype=str, keep_default_na=False)
         pixels = np.load(folder / "pixels.npy", mmap_mode="r")
     except FileNotFoundError as error:
-        raise MissingInputError(f"{error.filename} is missing: {mend}") from None
+        raise MissingInputError(f"{error.filename} is missing: {hint}") from None
     except ValueError as error:
-        raise InputError(f"{folder} is damaged ({error}): remove it and {mend}") from None
+        raise InputError(f"{folder} is damaged ({error}): remove it and {hint}") from None
     if len(table) != len(pixels) or len(table) != info["counts"]["kept"]:
         raise InputError(
             f"{folder} is damaged: {len(table)} rows, {len(pixels)} images, "
-            f"{info['counts']['kept']} stated; remove it and {mend}"
+            f"{info['counts']['kept']} stated; remove it and {hint}"
         )
     return Prepared(folder, table, pixels, info)
 
@@ -191,7 +191,7 @@ def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) ->
         raise InputError(
             f"unknown label {label!r} of {root / image} (images with it: {count}): allowed are "
             f"{', '.join(labels)}; rename or move away the folder {label!r} (with a manifest: "
-            "mend its rows), or name the label in data.labels"
+            "correct its rows), or name the label in data.labels"
         )
 
 
@@ -230,7 +230,7 @@ def _write(
     if missing := [label for label in labels if not (table["label"] == label).any()]:
         raise InputError(
             f"no image of class {', '.join(missing)} is left after dropping copies and "
-            f"unreadable files, of {len(manifest)} rows: add images or mend data.labels"
+            f"unreadable files, of {len(manifest)} rows: add images or correct data.labels"
         )
     table["split"] = SPLITTERS[split_kind](
         table, fractions=settings.fractions, seed=settings.split_seed

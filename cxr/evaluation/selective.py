@@ -18,14 +18,16 @@ NEAR = 20
 """A twentieth of the images to either side tells the error at the border of an answered share."""
 
 
-def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tuple[Floats, Floats]:
+def risks_at(
+    confidence: ArrayLike, wrong: ArrayLike, coverages: ArrayLike
+) -> tuple[Floats, Floats]:
     """Return the risk at coverages, and its influences.
 
     The risk of a coverage is the error among that share of images which is the most confident;
-    of images of equal certainty at the border a part counts.
+    of images of equal confidence at the border a part counts.
 
     Args:
-        certainty: (N,) larger is surer.
+        confidence: (N,) larger is more confident.
         wrong: (N,) bool.
         coverages: (C,) above 0, at most 1.
 
@@ -35,9 +37,9 @@ def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tu
 
     Source: Geifman, El-Yaniv 2017 (selective risk).
     """
-    surety, errors = np.asarray(certainty, np.float64), np.asarray(wrong, np.float64)
-    images, ordered = len(surety), np.sort(-surety)
-    before, until = (np.searchsorted(ordered, -surety, side=side) for side in ("left", "right"))
+    scores, errors = np.asarray(confidence, np.float64), np.asarray(wrong, np.float64)
+    images, ordered = len(scores), np.sort(-scores)
+    before, until = (np.searchsorted(ordered, -scores, side=side) for side in ("left", "right"))
     risks, influences = [], []
     for coverage in np.asarray(coverages, np.float64):
         wanted = coverage * images
@@ -52,43 +54,43 @@ def risks_at(certainty: ArrayLike, wrong: ArrayLike, coverages: ArrayLike) -> tu
     return np.array(risks), np.array(influences)
 
 
-def risk_area(certainty: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
+def risk_area(confidence: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
     """Return the area under the risk-coverage curve, and its influences, (N,).
 
     The area is the mean over images of the risk among all images at least as confident. An image
     counts as itself, and in the risk of every image that is no more confident.
 
     Args:
-        certainty: (N,) larger is surer.
+        confidence: (N,) larger is more confident.
         wrong: (N,) bool.
 
     Source: Geifman, Uziel, El-Yaniv 2019.
     """
-    surety, errors = np.asarray(certainty, np.float64), np.asarray(wrong, np.float64)
-    order = np.argsort(surety, kind="stable")
-    rising = surety[order]
-    first, last = (np.searchsorted(rising, surety, side=side) for side in ("left", "right"))
-    above = len(surety) - first
+    scores, errors = np.asarray(confidence, np.float64), np.asarray(wrong, np.float64)
+    order = np.argsort(scores, kind="stable")
+    rising = scores[order]
+    first, last = (np.searchsorted(rising, scores, side=side) for side in ("left", "right"))
+    above = len(scores) - first
     risk = (errors.sum() - np.concatenate([[0], np.cumsum(errors[order])])[first]) / above
     area = float(risk.mean())
     share, lost = (np.cumsum(part[order])[last - 1] for part in (1 / above, risk / above))
-    return area, (risk - area + errors * share - lost) / len(surety)
+    return area, (risk - area + errors * share - lost) / len(scores)
 
 
-def risk_curve(certainty: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
-    """Return coverage and risk at every distinct certainty, for drawing.
+def risk_curve(confidence: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
+    """Return coverage and risk at every distinct confidence, for drawing.
 
     Args:
-        certainty: (N,).
+        confidence: (N,).
         wrong: (N,) bool.
 
     Returns:
         (L,) coverages, rising to 1, and (L,) risks.
     """
-    surety = np.asarray(certainty, np.float64)
-    steps = np.arange(1, len(surety) + 1)
-    order = np.argsort(-surety, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(surety[order])), len(order) - 1)
+    scores = np.asarray(confidence, np.float64)
+    steps = np.arange(1, len(scores) + 1)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
     risk = np.cumsum(np.asarray(wrong, np.float64)[order]) / steps
     return steps[ends] / len(steps), risk[ends]
 
@@ -117,10 +119,10 @@ def measure_selective(
         ``risk`` of each point. All with intervals.
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
-    surety, wrong = probs.max(axis=1), probs.argmax(axis=1) != targets
+    scores, wrong = probs.max(axis=1), probs.argmax(axis=1) != targets
     names = np.asarray(groups)
-    area, by_image = risk_area(surety, wrong)
-    risks, parts = risks_at(surety, wrong, [*COVERAGES, coverage])
+    area, by_image = risk_area(scores, wrong)
+    risks, parts = risks_at(scores, wrong, [*COVERAGES, coverage])
     points = [
         cluster_interval(float(risk), part, names, scale="logit")
         for risk, part in zip(risks, parts, strict=True)

@@ -80,7 +80,7 @@ def read_raster(
             return _upright(gray, image.getexif().get(0x0112, 1)), notes, _colour(image)
     except FileNotFoundError:
         raise MissingInputError(
-            f"no image at {shown}: mend the manifest's path, or restore the file"
+            f"no image at {shown}: correct the manifest's path, or restore the file"
         ) from None
     except UnidentifiedImageError:
         raise ImageError(

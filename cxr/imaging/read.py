@@ -134,7 +134,7 @@ def _shown(source: Path | bytes, name: str | None) -> str:
 def _check_file(path: Path, shown: str) -> None:
     if not path.exists():
         raise MissingInputError(
-            f"no image at {shown}: mend the manifest's path, or restore the file"
+            f"no image at {shown}: correct the manifest's path, or restore the file"
         )
     # A pipe or a device would be waited for without end.
     if not path.is_file():
@@ -155,7 +155,7 @@ def _head(source: Path | bytes) -> bytes:
             return file.read(DICOM_HEAD_BYTES)
     except OSError as error:
         raise ImageError(
-            f"{source} cannot be opened ({error.strerror}): mend its permissions"
+            f"{source} cannot be opened ({error.strerror}): correct its permissions"
         ) from None
 
 

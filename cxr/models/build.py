@@ -141,7 +141,7 @@ def build_member(
         raise InputError(
             f"unknown model {architecture!r}: allowed are timm's names"
             + (f", for instance {', '.join(close)}" if close else "")
-            + "; mend model.architecture"
+            + "; correct model.architecture"
         )
     # Only Inception has an auxiliary head, and only it knows the argument.
     extra: dict[str, Any] = {"aux_logits": False} if architecture == "inception_v3" else {}
@@ -248,8 +248,8 @@ def load_member(folder: Path) -> Member:
         MissingInputError: no trained member there.
         InputError: weights and card do not belong together.
     """
-    mend = f"train it first ({command('train')})"
-    card = read_json(folder / CARD_FILE, mend=mend)
+    hint = f"train it first ({command('train')})"
+    card = read_json(folder / CARD_FILE, hint=hint)
     spec = MemberSpec.from_dict(card)
     member = build_member(
         spec.architecture,

@@ -2,12 +2,12 @@
 
 linear: q = sum_m w_m p_m, logarithmic: q = prod_m p_m^w_m / Z, with p_m = softmax(z_m / T_m) and
 w on the simplex; then p = softmax(log q / T), T being fitted last. A linear pool of calibrated
-members is under-confident, which only a temperature behind the pool can mend. M members,
+members is under-confident, which only a temperature behind the pool can correct. M members,
 N samples, K classes.
 
 Source: Genest & Zidek 1986, Combining Probability Distributions (both pools); Ranjan & Gneiting
 2010, Combining Probability Forecasts, and Gneiting & Ranjan 2013, Combining Predictive
-Distributions (a linear pool of calibrated forecasts is not calibrated, and is mended behind it).
+Distributions (a linear pool of calibrated forecasts is not calibrated, and is corrected behind it).
 """
 
 from collections.abc import Mapping, Sequence

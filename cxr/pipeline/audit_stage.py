@@ -75,7 +75,7 @@ def _earlier(path: Path, key: str) -> tuple[dict[str, AuditResult], dict[str, fl
     """Return the results and times of an earlier audit of the same run; none of another."""
     if not path.exists():
         return {}, {}
-    before = read_json(path, mend=HINT)
+    before = read_json(path, hint=HINT)
     if before.get("version") != AUDIT_VERSION:
         log.info("audit.json is of an earlier version of the audit: every test is done anew")
         return {}, {}
@@ -109,7 +109,7 @@ def _write(
     }
     write_json(path, values)
     # As it is read, so that a kept audit and a fresh one give the same.
-    written: dict[str, Any] = read_json(path, mend=HINT)
+    written: dict[str, Any] = read_json(path, hint=HINT)
     return written
 
 

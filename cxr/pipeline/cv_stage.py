@@ -153,10 +153,10 @@ def _fold_result(
         weight_prior=config.weight_prior,
     )
     validation = score_validation(aligned.logits, aligned.targets, ensemble)
-    cards = {name: read_json(fold / "members" / name / "member.json", mend=AGAIN) for name in names}
+    cards = {name: read_json(fold / "members" / name / "member.json", hint=AGAIN) for name in names}
     key = digest_of([ensemble.to_dict(), cards])
     path, table = fold / "ensemble.json", fold / "predictions.csv"
-    done = path.exists() and table.exists() and read_json(path, mend=AGAIN).get("key") == key
+    done = path.exists() and table.exists() and read_json(path, hint=AGAIN).get("key") == key
     if not done:
         rows = rows_of(fold_images.table["split"].tolist(), "test")
         members = {name: load_member(fold / "members" / name) for name in names}

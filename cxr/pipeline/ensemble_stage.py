@@ -38,7 +38,7 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
     names = trained_members(folder, config.members)
     labels = tuple(info["labels"])
     for name in names:
-        card = read_json(folder / "members" / name / "member.json", mend="train it again")
+        card = read_json(folder / "members" / name / "member.json", hint="train it again")
         if card["data"]["fingerprint"] != info["fingerprint"]:
             raise InputError(
                 f"member {name!r} was trained on another prepared set than this run: remove "

@@ -183,7 +183,7 @@ def _own_test(run: TrainedRun) -> dict[str, Any] | None:
 
 def _warn_of_other(path: Path, measured: Prepared, name: str) -> None:
     if path.exists():
-        before = read_json(path, mend="remove it")["measured_on"]["fingerprint"]
+        before = read_json(path, hint="remove it")["measured_on"]["fingerprint"]
         if before != measured.info["fingerprint"]:
             log.warning(
                 "the results on other images called %s are replaced; data.name=NAME keeps both",

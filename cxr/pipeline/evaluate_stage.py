@@ -189,7 +189,7 @@ def _classes_with_published_test(
 
 def _count_opening(path: Path, fingerprint: str) -> int:
     """Record that the test split is opened, and return how often it was, this time included."""
-    openings = read_json(path, mend="restore it") if path.exists() else []
+    openings = read_json(path, hint="restore it") if path.exists() else []
     now = environment()
     opening = {key: now[key] for key in ("time_utc", "command", "git_commit")}
     openings.append(opening | {"fingerprint": fingerprint})

@@ -173,7 +173,7 @@ def _hand_on(folder: Path, fresh: Path, name: str, metrics: dict[str, Any] | Non
     source, target = folder / "members" / name, fresh / "members" / name
     target.mkdir(parents=True)
     shutil.copyfile(source / WEIGHTS_FILE, target / WEIGHTS_FILE)
-    card = read_json(source / CARD_FILE, mend="train the member again")
+    card = read_json(source / CARD_FILE, hint="train the member again")
     test = metrics["models"].get(name) if metrics else None
     write_json(target / CARD_FILE, card | {"test": test or NOT_EVALUATED})
 

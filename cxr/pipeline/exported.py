@@ -67,7 +67,7 @@ def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     path = folder / "evaluation" / "metrics.json"
     if not path.exists():
         return None
-    metrics: dict[str, Any] = read_json(path, mend="evaluate again (scripts/evaluate.py)")
+    metrics: dict[str, Any] = read_json(path, hint="evaluate again (scripts/evaluate.py)")
     return metrics if metrics.get("fingerprint", fingerprint) == fingerprint else None
 
 
@@ -84,7 +84,7 @@ def read_set_coverage(folder: Path, uncertainty: dict[str, Any]) -> dict[str, An
     path = folder / "evaluation" / "calibration.json"
     if not path.exists():
         return NOT_EVALUATED
-    levels = read_json(path, mend="evaluate again (scripts/evaluate.py)")["prediction_sets"]
+    levels = read_json(path, hint="evaluate again (scripts/evaluate.py)")["prediction_sets"]
     served = {
         name: level["per_class"] for name, level in uncertainty["conformal"]["levels"].items()
     }

@@ -39,7 +39,7 @@ def out_of_fold_predictions(
         InputError: that was of other images, members or settings, or test leaves no image.
     """
     cv = _cross_validation(folder)
-    found = read_json(cv / "cv.json", mend=AGAIN)
+    found = read_json(cv / "cv.json", hint=AGAIN)
     if found["fingerprint"] != prepared.info["fingerprint"]:
         raise InputError(
             f"{cv} is of another prepared set than the run (fingerprint "
@@ -84,7 +84,7 @@ def _cross_validation(folder: Path) -> Path:
 def _check_settings(folder: Path, cv: Path, name: str) -> None:
     """Refuse folds that trained a member with another network or trainer than the run."""
     own, fold = (
-        read_json(root / "members" / name / "settings.json", mend=AGAIN)["settings"]
+        read_json(root / "members" / name / "settings.json", hint=AGAIN)["settings"]
         for root in (folder, cv / "fold-1")
     )
     for part in ("model", "trainer"):

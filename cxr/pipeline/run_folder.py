@@ -28,7 +28,7 @@ def fingerprint_of(folder: Path, path: Path) -> str | None:
     """
     if not path.exists() or not any(map(has_work, folder.glob("members/*"))):
         return None
-    return str(read_json(path, mend=f"remove {folder}")["fingerprint"])
+    return str(read_json(path, hint=f"remove {folder}")["fingerprint"])
 
 
 def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
@@ -89,7 +89,7 @@ def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
         others = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
         known = f" (runs there: {', '.join(others)})" if others else ""
         raise MissingInputError(f"there is no run {folder}{known}: train first with {train}")
-    info = read_json(folder / "run.json", mend=train)
+    info = read_json(folder / "run.json", hint=train)
     check_data_settings(config, info)
     return folder, info, open_prepared(folder / info["prepared"])
 
@@ -129,7 +129,7 @@ def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
     if missing := [name for name in names or [] if name not in found]:
         raise MissingInputError(
             f"member {missing[0]!r} is not trained in {folder}: trained are "
-            f"{', '.join(found) or 'none'}; train it ({stage_command('train')}) or mend members="
+            f"{', '.join(found) or 'none'}; train it ({stage_command('train')}) or correct members="
         )
     if not found:
         raise MissingInputError(
@@ -150,7 +150,7 @@ def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
         raise MissingInputError(
             f"{path} is missing: fit the ensemble first with {command('ensemble', config)}"
         )
-    found: dict[str, Any] = read_json(path, mend=command("ensemble", config))
+    found: dict[str, Any] = read_json(path, hint=command("ensemble", config))
     return found
 
 

@@ -43,7 +43,7 @@ def train_stage(config: TrainConfig) -> Path:
         The member's folder.
 
     Raises:
-        InputError: anything the user can mend; nothing stored is lost.
+        InputError: anything the user can correct; nothing stored is lost.
     """
     check_name(config)
     prepared = prepare_stage(config)
@@ -79,7 +79,7 @@ def train_member(
         The member's folder.
 
     Raises:
-        InputError: anything the user can mend; nothing stored is lost.
+        InputError: anything the user can correct; nothing stored is lost.
     """
     name = config.model.name
     folder = run / "members" / name
@@ -185,10 +185,10 @@ def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
     }
     digest, path = digest_of(values), folder / "settings.json"
     if path.exists():
-        before = read_json(path, mend=f"remove {folder}")
+        before = read_json(path, hint=f"remove {folder}")
         if before["digest"] == digest:
             return digest
-        # A start that failed before its first checkpoint is free to be mended.
+        # A start that failed before its first checkpoint is free to be corrected.
         if has_work(folder):
             changed = _changed(before["settings"], values)
             raise InputError(

@@ -103,7 +103,7 @@ class TrainedRun:
         path, fit = self.folder / FILE, self.command("ensemble")
         if not path.exists():
             raise InputError(f"the run has no {FILE}: fit it ({fit})")
-        values: dict[str, Any] = read_json(path, mend=f"fit it again ({fit})")
+        values: dict[str, Any] = read_json(path, hint=f"fit it again ({fit})")
         if values.get("ensemble") != digest_of(self.ensemble.to_dict()):
             raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({fit})")
         if "patients" not in values:
@@ -173,7 +173,7 @@ class TrainedRun:
         path = self.folder / name
         if not path.exists():
             return None
-        values: dict[str, Any] = read_json(path, mend="remove it and run its stage again")
+        values: dict[str, Any] = read_json(path, hint="remove it and run its stage again")
         return values
 
     def command(self, stage: str) -> str:

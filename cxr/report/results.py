@@ -254,7 +254,7 @@ def _of_other_thresholds(values: Mapping[str, Any], uncertainty: Mapping[str, An
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a JSON file's content, empty where there is none."""
-    values: dict[str, Any] = read_json(path, mend="remove it") if path.exists() else {}
+    values: dict[str, Any] = read_json(path, hint="remove it") if path.exists() else {}
     return values
 
 

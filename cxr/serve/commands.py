@@ -33,7 +33,7 @@ def init_app(app: Flask) -> None:
 
 
 def mendable(command: Command) -> Command:
-    """Show what a user can mend as one line and exit with 2."""
+    """Show what a user can correct as one line and exit with 2."""
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> None:

@@ -173,7 +173,7 @@ def _circumstances(
     training = {
         name: read_json(
             folder / name / "members" / config.model.name / "member.json",
-            mend="give the same command again",
+            hint="give the same command again",
         )["training"]
         for name in sets
     }

@@ -30,7 +30,7 @@ def run_published(config: PublishedConfig) -> dict[str, Any]:
     """
     folder, info, prepared = find_run(config)
     out, again = folder / "evaluation", command("evaluate", data=info["data"], run=info["run"])
-    metrics = read_json(out / "metrics.json", mend=f"first give {again}")
+    metrics = read_json(out / "metrics.json", hint=f"first give {again}")
     part = metrics.get("published_test")
     table = read_predictions(out / "predictions.csv")
     result = part and compare_published(

@@ -114,14 +114,14 @@ def test_debiased_error_agrees_with_draws():
 
 def test_debiased_error_is_nearer_to_the_truth():
     rng = np.random.default_rng(4)
-    plain, mended = [], []
+    plain, corrected = [], []
     for _ in range(100):
         probs, targets = drawn(rng, 500)
         found = bin_gaps(*events(targets, probs)[0], once(500), bins=15)
         plain.append(found.error[0])
-        mended.append(found.debiased[0])
+        corrected.append(found.debiased[0])
     # The truth is 0.
-    assert 0 <= np.mean(mended) < 0.7 * np.mean(plain)
+    assert 0 <= np.mean(corrected) < 0.7 * np.mean(plain)
 
 
 def test_equal_values_share_a_bin():

@@ -191,7 +191,7 @@ def test_absent_class_is_nan_named_and_null_in_the_file(tmp_path, caplog):
     assert "auroc of ensemble for viral" in metrics["undefined"]
     assert "undefined (NaN)" in caplog.text
     write_json(tmp_path / "metrics.json", metrics)
-    again = read_json(tmp_path / "metrics.json", mend="")
+    again = read_json(tmp_path / "metrics.json", hint="")
     assert again["models"]["ensemble"]["per_class"]["viral"]["auroc"]["value"] is None
     assert class_table(again)[3]["AUROC"] == "n/a"
     assert class_table(again) == class_table(metrics)

@@ -144,6 +144,6 @@ def test_paired_test_keeps_its_size_where_images_of_a_patient_agree():
     )
     assert covered >= 0.93
     assert ours <= 0.06
-    assert mcnemars > 0.1, "the simulation must show what is mended"
+    assert mcnemars > 0.1, "the simulation must show what is corrected"
     one, two, _ = draw_pair(rng, 80, 0.8, 0.97, 0.5)
     assert one.mean() > two.mean()

@@ -107,7 +107,7 @@ def test_building_leaves_batch_norms_untouched():
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("mobilnetv2_100", r"unknown model 'mobilnetv2_100'.*mend model.architecture"),
+        ("mobilnetv2_100", r"unknown model 'mobilnetv2_100'.*correct model.architecture"),
         ("mobilenetv9", r"unknown model 'mobilenetv9'.*for instance .*mobilenet"),
         ("mobilenetv3_small_050", r"mobilenetv3_small_050 does not end in a feature map"),
         ("vit_tiny_patch16_224", r"vit_tiny_patch16_224 does not end in a feature map"),

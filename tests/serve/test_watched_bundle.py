@@ -75,8 +75,8 @@ def test_a_bad_bundle_changes_nothing_until_it_is_mended(live, bundle, text, cap
     assert live.predictor.fingerprint == "one"
     refusals = [record for record in caplog.records if record.message == "bundle refused"]
     assert len(refusals) == 1, "a bad bundle is tried once, not at every look"
-    (bundle / "bundle.json").write_text("mended")
-    wait_for(live, "mended")
+    (bundle / "bundle.json").write_text("corrected")
+    wait_for(live, "corrected")
 
 
 def test_asked_to_it_loads_again_what_did_not_change(bundle):

@@ -157,7 +157,7 @@ def _check_and_record(source: Source, target: Path, url: str | None) -> None:
     record = target.with_name(f"{target.name}.sha256.json")
     first: dict[str, str] = {}
     if record.is_file():
-        first = read_json(record, mend="remove it and give the same command again")
+        first = read_json(record, hint="remove it and give the same command again")
     seen_first = first.get("sha256", sha256)
     expected = source.sha256 or (seen_first if source.pinned else sha256)
     if sha256 != expected:

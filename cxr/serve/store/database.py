@@ -62,7 +62,7 @@ class Database:
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise InputError(
                 f"the database's address cannot be used ({type(error).__name__}): allowed are "
-                "sqlite:///PATH and postgresql://USER:PASSWORD@HOST/NAME; mend CXR_DATABASE_URL"
+                "sqlite:///PATH and postgresql://USER:PASSWORD@HOST/NAME; correct CXR_DATABASE_URL"
             ) from None
         self._writer = self.engine
         if self.is_sqlite:
@@ -107,7 +107,7 @@ class Database:
                 if time.monotonic() >= end:
                     raise InputError(
                         f"the database does not answer ({type(error.orig).__name__}): start it, "
-                        "or mend CXR_DATABASE_URL or CXR_DATA_FOLDER"
+                        "or correct CXR_DATABASE_URL or CXR_DATA_FOLDER"
                     ) from None
                 log.warning("the database does not answer yet")
                 time.sleep(min(1.0, max(0.05, end - time.monotonic())))
@@ -159,7 +159,7 @@ def _make_folder(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the database's folder {path.parent} cannot be used ({error.strerror}): mend "
+            f"the database's folder {path.parent} cannot be used ({error.strerror}): correct "
             "CXR_DATABASE_URL or CXR_DATA_FOLDER"
         ) from None
 
