@@ -1,12 +1,18 @@
 """The published Kermany test images: our figures beside those that others report."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.evaluation.evaluate import build_predictions, evaluate
+from cxr.errors import InputError
+from cxr.evaluation.evaluate import build_predictions, evaluate, read_predictions
+from cxr.files import read_json, write_csv, write_json
 from cxr.labels import CANONICAL
 from cxr.models.ensemble import Ensemble
+from cxr.pipeline.config import compose
+from experiments.published.__main__ import PublishedConfig, run_published
 from experiments.published.compare import CLASSES, compare_published, differences, published_table
 
 MEMBERS = ("a",)
@@ -112,3 +118,29 @@ def test_differences_give_their_counts():
         "614 are dropped",
     ):
         assert words in told
+
+
+def test_a_run_on_other_images_is_refused(own_run):
+    config = compose("published", own_run.where(), PublishedConfig)
+    with pytest.raises(InputError, match=r"test split of run .* is not the published one"):
+        run_published(config)
+
+
+def test_a_run_is_compared_from_its_files(own_run):
+    out = own_run.folder / "evaluation"
+    metrics = read_json(out / "metrics.json", hint="")
+    table = read_predictions(out / "predictions.csv").assign(source="kermany")
+    write_csv(out / "predictions.csv", table)
+    part = evaluate(
+        table,
+        labels=metrics["labels"],
+        members=metrics["members"],
+        best_member=metrics["best_member"],
+        classes=list(CLASSES),
+    )
+    write_json(out / "metrics.json", metrics | {"published_test": part})
+    result = run_published(compose("published", own_run.where(), PublishedConfig))
+    written = read_json(out / "published.json", hint="")
+    assert written["published"] == json.loads(json.dumps(result["published"]))
+    assert written["fingerprint"] == metrics["fingerprint"]
+    assert written["shown"]["table"]["rows"]
