@@ -71,7 +71,7 @@ def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Toke
         )
     )
     row = session.execute(query).one_or_none()
-    return None if row is None else (row[0], row[1])
+    return row and (row[0], row[1])
 
 
 def is_touch_due(token: Token, now: datetime) -> bool:
@@ -89,13 +89,13 @@ def touch_token(session: Session, token_id: int, now: datetime) -> None:
 def list_tokens(session: Session, user_id: int) -> Sequence[Token]:
     """Return an account's tokens, newest first."""
     query = select(Token).where(Token.user_id == user_id).order_by(Token.id.desc())
-    return session.execute(query).scalars().all()
+    return session.scalars(query).all()
 
 
 def revoke_token(session: Session, user_id: int, token_id: int) -> bool:
     """Delete an account's own token; return whether there was one."""
-    mine = delete(Token).where(Token.id == token_id, Token.user_id == user_id).returning(Token.id)
-    return session.execute(mine).scalar_one_or_none() is not None
+    mine = delete(Token).where(Token.id == token_id, Token.user_id == user_id)
+    return session.scalar(mine.returning(Token.id)) is not None
 
 
 def revoke_tokens(session: Session, user_id: int) -> None:

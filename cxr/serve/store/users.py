@@ -3,12 +3,11 @@
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cxr.errors import InputError
 from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Usage, User
@@ -75,8 +74,7 @@ def add_user(
 
 def find_user(session: Session, name: str) -> User | None:
     """Return the account of a name, in any case of letters, or None."""
-    query = select(User).where(User.name == name.strip().lower())
-    return session.execute(query).scalar_one_or_none()
+    return session.scalar(select(User).where(User.name == name.strip().lower()))
 
 
 def need_user(session: Session, name: str) -> User:
@@ -93,8 +91,7 @@ def need_user(session: Session, name: str) -> User:
 
 def set_password(session: Session, user_id: int, password_hash: str) -> None:
     """Change the password's hash and end every session of the account."""
-    user = session.get_one(User, user_id)
-    user.password_hash = password_hash
+    session.get_one(User, user_id).password_hash = password_hash
     end_sessions(session, user_id)
 
 
@@ -112,8 +109,8 @@ def begin_session(session: Session, user: User, now: datetime) -> str:
         The secret for the cookie; only its digest is stored.
     """
     secret = secrets.token_urlsafe(32)
-    row = LoginSession(digest=digest_secret(secret), user_id=user.id, created_at=now, seen_at=now)
-    session.add(row)
+    digest = digest_secret(secret)
+    session.add(LoginSession(digest=digest, user_id=user.id, created_at=now, seen_at=now))
     session.get_one(User, user.id).login_at = now
     return secret
 
@@ -170,27 +167,16 @@ def drop_old_sessions(session: Session, before: datetime) -> None:
     session.execute(delete(LoginSession).where(LoginSession.created_at < before))
 
 
-def list_users(session: Session) -> Sequence[User]:
-    """Return the accounts by name."""
-    return session.execute(select(User).order_by(User.name)).scalars().all()
-
-
 def list_usage(session: Session, now: datetime) -> list[UserUsage]:
     """Return the accounts by name with how much they use."""
-    month = (now - timedelta(days=30)).date()
-    totals = {
-        row[0]: (int(row[1]), int(row[2]))
-        for row in session.execute(
-            select(Usage.user_id, func.sum(Usage.films), func.sum(Usage.refused)).group_by(
-                Usage.user_id
-            )
-        )
-    }
-    recent = select(Usage.user_id, func.sum(Usage.films)).where(Usage.day >= month)
-    lately = {row[0]: int(row[1]) for row in session.execute(recent.group_by(Usage.user_id))}
-    counts = select(PredictionRow.user_id, func.count()).group_by(PredictionRow.user_id)
-    kept = {row[0]: int(row[1]) for row in session.execute(counts)}
-    return [
-        UserUsage(user, *totals.get(user.id, (0, 0)), lately.get(user.id, 0), kept.get(user.id, 0))
-        for user in list_users(session)
-    ]
+    recently = Usage.day >= (now - timedelta(days=30)).date()
+    kept = select(func.count()).where(PredictionRow.user_id == User.id).scalar_subquery()
+    sums = (_sum(Usage.films), _sum(Usage.refused), _sum(Usage.films, recently))
+    rows = session.execute(select(User, *sums, kept).order_by(User.name))
+    return [UserUsage(row[0], *map(int, row[1:])) for row in rows]
+
+
+def _sum(column: InstrumentedAttribute[int], *rules: ColumnElement[bool]) -> ScalarSelect[int]:
+    """Return a column of the usage, added up for each user of the query around it."""
+    total = select(func.coalesce(func.sum(column), 0))
+    return total.where(Usage.user_id == User.id, *rules).scalar_subquery()
