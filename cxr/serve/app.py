@@ -13,11 +13,11 @@ from cxr.serve import (
     api,
     auth,
     commands,
-    error_pages,
     health,
     logs,
     model_page,
     pages,
+    problems,
     result_pages,
     security,
 )
@@ -96,5 +96,5 @@ def _add_parts(app: Flask) -> None:
         csrf.exempt(blueprint)
     for part in (auth, pages, result_pages, model_page):
         app.register_blueprint(part.blueprint)
-    error_pages.init_app(app)
+    problems.init_app(app)
     commands.init_app(app)

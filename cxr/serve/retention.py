@@ -7,7 +7,7 @@ from datetime import timedelta
 from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
-from cxr.serve.serving import serving, utc_now
+from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store.counters import count_hit, drop_expired
 from cxr.serve.store.predictions import delete_older, known_stems
 from cxr.serve.store.users import drop_old_sessions
@@ -35,12 +35,7 @@ def tidy() -> tuple[int, int]:
             old = delete_older(store, now - timedelta(days=here.settings.retention_days))
     for stem in old:
         here.images.remove(stem)
-
-    def known(stems: list[str]) -> set[str]:
-        with here.database.read() as store:
-            return known_stems(store, stems)
-
-    orphans = here.images.tidy(known)
+    orphans = here.images.tidy(lambda stems: read(known_stems, stems))
     if old:
         log.info("deleted %d results older than %d days", len(old), here.settings.retention_days)
     return len(old), orphans
@@ -53,9 +48,7 @@ def tidy_sometimes() -> None:
         return
     current_app.extensions[LOOKED] = present
     try:
-        with serving().database.write() as store:
-            due = count_hit(store, "tidy", limit=1, window_s=EVERY_S, now=utc_now()).allowed
-        if due:
+        if write(count_hit, "tidy", limit=1, window_s=EVERY_S, now=utc_now()).allowed:
             tidy()
     except (SQLAlchemyError, OSError):
         log.exception("tidying failed; it is tried again in an hour")

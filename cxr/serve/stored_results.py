@@ -1,7 +1,6 @@
 """Results of whoever asks: found, drawn, deleted. Another user's does not exist."""
 
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
 from flask import g
@@ -9,9 +8,8 @@ from PIL import Image
 from werkzeug.exceptions import NotFound
 
 from cxr.bundle.maps import OPACITY, captioned, overlay
-from cxr.files import current_keys
 from cxr.serve.phrases import percent
-from cxr.serve.serving import serving
+from cxr.serve.serving import read, serving, write
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.predictions import delete_all_predictions, delete_prediction, own_prediction
 from cxr.serve.store.rows import PredictionRow
@@ -24,30 +22,29 @@ def own_row(prediction_id: str) -> PredictionRow:
     Raises:
         NotFound: there is none, or it is another user's.
     """
-    with serving().database.read() as session:
-        row = own_prediction(session, g.user_id, prediction_id)
+    row = read(own_prediction, g.user_id, prediction_id)
     if row is None:
         raise NotFound
     return row
 
 
-def forget(prediction_id: str) -> bool:
-    """Delete an own result, row first and then files; return whether there was one."""
-    here = serving()
-    with here.database.write() as session:
-        stem = delete_prediction(session, g.user_id, prediction_id)
-    if stem is not None:
-        here.images.remove(stem)
-    return stem is not None
+def forget(prediction_id: str) -> None:
+    """Delete an own result, row first and then files.
+
+    Raises:
+        NotFound: there is none, or it is another user's.
+    """
+    stem = write(delete_prediction, g.user_id, prediction_id)
+    if stem is None:
+        raise NotFound
+    serving().images.remove(stem)
 
 
 def forget_all() -> int:
     """Delete the own history; return how many results went."""
-    here = serving()
-    with here.database.write() as session:
-        stems = delete_all_predictions(session, g.user_id)
+    stems = write(delete_all_predictions, g.user_id)
     for stem in stems:
-        here.images.remove(stem)
+        serving().images.remove(stem)
     return len(stems)
 
 
@@ -79,15 +76,18 @@ def overlay_png(
 
     Raises:
         InputError: an unknown class or member.
-        FileNotFoundError: the files were deleted.
+        NotFound: the files were deleted.
     """
     images = serving().images
-    pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
+    try:
+        pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
+    except FileNotFoundError:
+        raise NotFound from None
     if row.refused:
         lines = ["Refused: not like the images the model knows", RESEARCH_USE]
         return png_bytes(captioned(pixels, lines))
     if maps is None:
-        raise FileNotFoundError(row.stem)
+        raise NotFound
     label = label or row.label
     grid = Image.fromarray(gray_map(maps, label, member)).resize(
         (pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR
@@ -100,9 +100,3 @@ def overlay_png(
         f"Colours: activation for {label}, {member or 'ensemble'}",
     ]
     return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
-
-
-def result_of(row: PredictionRow) -> dict[str, Any]:
-    """Return what was stored of a prediction, what version 0.1 stored under today's keys."""
-    values: dict[str, Any] = current_keys(row.result)
-    return values
