@@ -4,7 +4,7 @@ import base64
 import logging
 from typing import Any
 
-from flask import Flask, Response, g, request, url_for
+from flask import Response, g, request, url_for
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from sqlalchemy.exc import DBAPIError
@@ -13,7 +13,7 @@ from werkzeug.exceptions import Unauthorized, UnsupportedMediaType
 from cxr.bundle.maps import ENSEMBLE
 from cxr.errors import InputError
 from cxr.files import current_keys
-from cxr.serve.openapi import image_body, problems_of, register
+from cxr.serve.openapi import image_body, problems_of
 from cxr.serve.prediction_service import FAILURES, predict_and_store, status_of, uploaded_files
 from cxr.serve.problems import problem
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
@@ -46,11 +46,6 @@ INTENDED_USE = (
 blueprint = Blueprint(
     "api", __name__, url_prefix="/api/v1", description="Images and what the model says of them"
 )
-
-
-def init_app(app: Flask) -> None:
-    """Add the REST service and its description."""
-    register(app, blueprint)
 
 
 @blueprint.before_request

@@ -1,4 +1,4 @@
-"""Pages of one's own images: upload, history, deleting. The result's page is ``results``."""
+"""Pages of one's own images: upload, history, deleting; and of the model."""
 
 import contextlib
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage
 
+from cxr.bundle.format import set_coverage
+from cxr.reliability.conformal import thresholds_of
 from cxr.serve.login import current_user, go_to, wants_json
 from cxr.serve.phrases import percent, sentence
 from cxr.serve.prediction_service import (
@@ -39,6 +41,7 @@ from cxr.serve.store.predictions import (
 )
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.stored_results import forget, forget_all, own_row
+from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)
 
@@ -134,6 +137,28 @@ def delete_all() -> ResponseReturnValue:
     count = forget_all()
     words = "result is" if count == 1 else "results are"
     return go_to("pages.history", f"{count} {words} deleted.")
+
+
+@blueprint.get("/model")
+def model() -> ResponseReturnValue:
+    """Show what answers here, what it was measured on, what it is not for."""
+    try:
+        predictor = serving().queue.loaded_predictor()
+    except Busy as error:
+        return render_template("model.html", fault=str(error), info=None), 503
+    info, level = predictor.info, serving().settings.level
+    test = info.get("test")
+    thresholds = thresholds_of(info["uncertainty"], level) if "uncertainty" in info else ()
+    return render_template(
+        "model.html",
+        info=info,
+        predictor=predictor,
+        test=test,
+        metrics=test.get("ensemble") if isinstance(test, dict) else None,
+        thresholds=dict(zip(info["labels"], thresholds, strict=False)),
+        shares=set_coverage(info, level),
+        level=level,
+    )
 
 
 def _predict(file: FileStorage) -> PredictionRow | Failure:

@@ -101,7 +101,6 @@ def problem(
         **members,
     }
     response = Response(status=status, mimetype=MEDIA_TYPE)
-    response.headers["Cache-Control"] = "no-store"
     response.headers.update(dict(headers or {}))
     if retry_after_s is not None:
         body["retry_after_s"] = retry_after_s
