@@ -25,7 +25,7 @@ from cxr.serve.store.counters import count_hit
 from cxr.serve.store.predictions import clean_file_name, new_id, save_prediction
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.uploads import StorageError
-from cxr.serve.watched_bundle import Busy
+from cxr.serve.watched_bundle import Busy, RetryError
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +39,8 @@ class TooLargeError(InputError):
     """The file has more bytes than allowed."""
 
 
-class RateLimitedError(Exception):
-    """The user has had as many images predicted as a minute allows.
-
-    Attributes:
-        retry_after_s: seconds until one more is allowed.
-    """
-
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+class RateLimitedError(RetryError):
+    """The user has had as many images predicted as a minute allows."""
 
 
 STATUSES = {
@@ -69,16 +61,13 @@ def status_of(error: Exception) -> tuple[int, int | None]:
 
 
 def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> PredictionRow:
-    """Predict an uploaded image and add it to its user's history.
+    """Predict an uploaded file and add it to its user's history; return the stored row.
 
     Args:
         data: the file.
         name: what the user calls it; never trusted, kept for the user's own eyes.
         user_id: whose it is.
         origin: ``page`` or ``api``.
-
-    Returns:
-        The row, stored.
 
     Raises:
         TooLargeError: too many bytes.
@@ -117,12 +106,7 @@ def uploaded_files() -> list[FileStorage]:
 
 
 def check_size(size: int, allowed: int) -> None:
-    """Check the number of bytes.
-
-    Raises:
-        TooLargeError: more than allowed.
-        InputError: none at all.
-    """
+    """Raise TooLargeError for more bytes than allowed, InputError for none at all."""
     if size == 0:
         raise InputError("the file is empty: choose another one")
     if size > allowed:
