@@ -26,17 +26,10 @@ class Rate:
 
 
 def count_hit(session: Session, key: str, *, limit: int, window_s: int, now: datetime) -> Rate:
-    """Count something and say whether it is within its limit.
+    """Count something, such as ``predict:7``, and say whether it is within its limit.
 
     The last window's count fades linearly while the present one grows, so that a limit cannot
     be used twice around a border. What is refused is not counted.
-
-    Args:
-        session: a writing one.
-        key: what is counted, such as ``predict:7``; stored as a digest.
-        limit: most in any window.
-        window_s: length of the window in seconds.
-        now: the present, with its time zone.
     """
     windows, position = divmod(now.timestamp(), window_s)
     name, slot = _name(key), int(windows)

@@ -16,19 +16,16 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the history.
-
-    Attributes:
-        rows: newest first.
-        total: rows on all pages.
-        number: of this page, from 1.
-        pages: how many there are, at least 1.
-    """
+    """A page of the history."""
 
     rows: Sequence[PredictionRow]
+    """Newest first."""
     total: int
+    """Rows on all pages."""
     number: int
+    """Of this page, from 1."""
     pages: int
+    """How many there are, at least 1."""
 
 
 def new_id() -> str:

@@ -20,14 +20,7 @@ MOST_TOKENS = 20
 def create_token(
     session: Session, user_id: int, name: str, *, now: datetime, days: int | None = None
 ) -> tuple[str, Token]:
-    """Make a token.
-
-    Args:
-        session: a writing one.
-        user_id: whose.
-        name: what the user calls it.
-        now: the present.
-        days: how long it lasts; for ever by default.
+    """Make a token that lasts some days, or for ever.
 
     Returns:
         The token itself, never to be seen again, and its row.
@@ -81,8 +74,7 @@ def is_touch_due(token: Token, now: datetime) -> bool:
 
 def touch_token(session: Session, token_id: int, now: datetime) -> None:
     """Write down that a token is in use."""
-    token = session.get(Token, token_id)
-    if token is not None:
+    if token := session.get(Token, token_id):
         token.used_at = now
 
 

@@ -31,10 +31,7 @@ class UserUsage:
 
 
 def digest_secret(secret: str) -> str:
-    """Return what is stored of a random secret of 256 bits: its SHA-256.
-
-    A slow hash is for what people choose; nobody guesses 256 random bits.
-    """
+    """Return what is stored of a random secret: its SHA-256; nobody guesses 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -78,11 +75,7 @@ def find_user(session: Session, name: str) -> User | None:
 
 
 def need_user(session: Session, name: str) -> User:
-    """Return the account of a name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the account of a name, or raise InputError: there is none."""
     user = find_user(session, name)
     if user is None:
         raise InputError(f"there is no account {name[:80]!r}: see the command users list")
@@ -103,11 +96,7 @@ def set_disabled(session: Session, user_id: int, disabled: bool) -> None:
 
 
 def begin_session(session: Session, user: User, now: datetime) -> str:
-    """Sign a user in.
-
-    Returns:
-        The secret for the cookie; only its digest is stored.
-    """
+    """Sign a user in; return the secret for the cookie, of which the digest alone is stored."""
     secret = secrets.token_urlsafe(32)
     digest = digest_secret(secret)
     session.add(LoginSession(digest=digest, user_id=user.id, created_at=now, seen_at=now))
@@ -118,14 +107,7 @@ def begin_session(session: Session, user: User, now: datetime) -> str:
 def session_user(
     session: Session, secret: str, *, now: datetime, lifetime: timedelta, idle: timedelta
 ) -> tuple[User, bool] | None:
-    """Return who is signed in.
-
-    Args:
-        session: a reading one is enough.
-        secret: what the cookie holds.
-        now: the present.
-        lifetime: how long a session lasts at most.
-        idle: how long it lasts without a request.
+    """Return who is signed in by what a cookie holds, for a lifetime or until idle for too long.
 
     Returns:
         The account and whether ``touch_session`` is due, or None: unknown, ended, expired or
@@ -147,8 +129,7 @@ def session_user(
 
 def touch_session(session: Session, secret: str, now: datetime) -> None:
     """Write down that a session is in use."""
-    row = session.get(LoginSession, digest_secret(secret))
-    if row is not None:
+    if row := session.get(LoginSession, digest_secret(secret)):
         row.seen_at = now
 
 
