@@ -5,12 +5,12 @@
 """
 
 import hmac
-import ipaddress
 
 from flask import Blueprint, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from cxr.serve import monitoring
+from cxr.serve.security import is_loopback
 from cxr.serve.serving import serving
 from cxr.serve.watched_bundle import ModelMissing
 
@@ -59,10 +59,7 @@ def _may_read(token: str) -> bool:
         return hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
     if {"X-Forwarded-For", "Forwarded", "X-Real-Ip"} & set(request.headers.keys()):
         return False
-    try:
-        return ipaddress.ip_address(request.remote_addr or "").is_loopback
-    except ValueError:
-        return False
+    return is_loopback(request.remote_addr or "")
 
 
 def _answer(code: int, **members: object) -> Response:

@@ -43,7 +43,7 @@ class RateLimitedError(RetryError):
     """The user has had as many images predicted as a minute allows."""
 
 
-STATUSES = {
+STATUSES: dict[type[Exception], int] = {
     TooLargeError: 413,
     InputError: 422,
     RateLimitedError: 429,
