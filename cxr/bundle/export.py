@@ -24,8 +24,6 @@ OPSET = 18
 """Read by onnxruntime since 1.14 and by every OpenVINO that can be installed today."""
 LARGEST_BATCH = 4096
 """Bound that the tracer wants on the batch; the graph itself has none."""
-
-
 GRID_SHARE = 4
 """The ensemble's map has a cell for so many pixels of the prepared square: finer than any
 member's own map, and next to no work."""
@@ -49,11 +47,6 @@ class BundleGraph(nn.Module):
         self.pool, self.temperature = ensemble.pool, ensemble.temperature
         self.grid_px = grid_of(size_px)
         self.eval()
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of what ``forward`` returns."""
-        return output_names(self.names)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return everything that a bundle answers.
@@ -113,14 +106,7 @@ def output_names(members: tuple[str, ...]) -> list[str]:
 
 
 def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> None:
-    """Write a graph as one ONNX file with a dynamic batch.
-
-    Args:
-        graph: in inference mode.
-        path: ``.onnx``, written or replaced.
-        size_px: S.
-        note: stands in the file's own description.
-    """
+    """Write a graph in inference mode as one ONNX file with a dynamic batch and a note in it."""
     # Two images: a batch of 1 would be taken for a constant.
     images = torch.zeros(2, 1, size_px, size_px, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
@@ -133,7 +119,7 @@ def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> N
             opset_version=OPSET,
             external_data=False,
             input_names=[INPUT],
-            output_names=graph.outputs,
+            output_names=output_names(graph.names),
             dynamic_shapes=({0: batch},),
             verbose=False,
         )
@@ -161,9 +147,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             # Deprecations inside the exporter's own code are nothing a user could correct.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
+            for kind in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
