@@ -21,7 +21,7 @@ from cxr.serve.serving import read, serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
+from cxr.serve.store.users import is_touch_due, token_user, touch_token
 from cxr.serve.stored_results import forget, overlay_png, own_row
 from cxr.serve.uploads import gray_map, png_bytes
 

@@ -22,8 +22,14 @@ from cxr.serve.security import loses_cookie
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store.counters import Rate
 from cxr.serve.store.rows import User
-from cxr.serve.store.tokens import create_token, list_tokens, revoke_token
-from cxr.serve.store.users import find_user, list_usage, set_password
+from cxr.serve.store.users import (
+    create_token,
+    find_user,
+    list_tokens,
+    list_usage,
+    revoke_token,
+    set_password,
+)
 
 blueprint = Blueprint("auth", __name__)
 

@@ -10,12 +10,12 @@ from flask.cli import AppGroup, with_appcontext
 
 from cxr.errors import InputError
 from cxr.serve.passwords import check_password, hash_password, make_password
-from cxr.serve.retention import tidy
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store import users as accounts
 from cxr.serve.store.move import copy_rows, open_source
 from cxr.serve.store.rows import ROLES
-from cxr.serve.store.tokens import create_token, list_tokens, revoke_token, revoke_tokens
+from cxr.serve.store.users import create_token, list_tokens, revoke_token, revoke_tokens
+from cxr.serve.stored_results import tidy
 
 
 class Group(AppGroup):

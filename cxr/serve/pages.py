@@ -31,7 +31,6 @@ from cxr.serve.prediction_service import (
     status_of,
     uploaded_files,
 )
-from cxr.serve.retention import tidy_sometimes
 from cxr.serve.serving import read, serving
 from cxr.serve.store.predictions import (
     clean_file_name,
@@ -40,7 +39,7 @@ from cxr.serve.store.predictions import (
     own_predictions,
 )
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import forget, forget_all, own_row
+from cxr.serve.stored_results import forget, forget_all, own_row, tidy_sometimes
 from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)

@@ -47,7 +47,7 @@ def tenths(value: float) -> str:
 
 def interval(entry: Mapping[str, Any]) -> str:
     """Return a metric with its interval; what is undefined is said to be."""
-    values = [entry.get(key) for key in ("value", "low", "high")]
+    values: list[Any] = [entry.get(key) for key in ("value", "low", "high")]
     if any(value is None or value != value for value in values):
         return "undefined"
     return "{:.3f} ({:.3f} to {:.3f})".format(*values)

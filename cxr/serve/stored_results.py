@@ -1,19 +1,40 @@
-"""Results of whoever asks: found, drawn, deleted. Another user's does not exist."""
+"""Stored results: found, drawn, deleted by whoever asks; and tidied, for retention has an end.
 
+Another user's result does not exist.
+"""
+
+import logging
+import time
 from datetime import datetime, timedelta
 
 import numpy as np
-from flask import g
+from flask import current_app, g
 from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import NotFound
 
 from cxr.bundle.maps import OPACITY, captioned, overlay
 from cxr.serve.phrases import percent
-from cxr.serve.serving import read, serving, write
+from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
-from cxr.serve.store.predictions import delete_all_predictions, delete_prediction, own_prediction
+from cxr.serve.store.counters import count_hit, drop_expired
+from cxr.serve.store.predictions import (
+    delete_all_predictions,
+    delete_older,
+    delete_prediction,
+    known_stems,
+    own_prediction,
+)
 from cxr.serve.store.rows import PredictionRow
+from cxr.serve.store.users import drop_old_sessions
 from cxr.serve.uploads import gray_map, png_bytes
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 3600
+LOOK_EVERY_S = 60.0
+"""A process asks the database at most this often whether tidying is due."""
+LOOKED = "cxr_tidy_looked"
 
 
 def own_row(prediction_id: str) -> PredictionRow:
@@ -100,3 +121,37 @@ def overlay_png(
         f"Colours: activation for {label}, {member or 'ensemble'}",
     ]
     return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
+
+
+def tidy() -> tuple[int, int]:
+    """Delete what is over.
+
+    Returns:
+        Results older than the retention, and folders without a row.
+    """
+    here, now = serving(), utc_now()
+    old: list[str] = []
+    with here.database.write() as store:
+        drop_expired(store, now)
+        drop_old_sessions(store, now - timedelta(hours=here.settings.session_hours))
+        if here.settings.retention_days:
+            old = delete_older(store, now - timedelta(days=here.settings.retention_days))
+    for stem in old:
+        here.images.remove(stem)
+    orphans = here.images.tidy(lambda stems: read(known_stems, stems))
+    if old:
+        log.info("deleted %d results older than %d days", len(old), here.settings.retention_days)
+    return len(old), orphans
+
+
+def tidy_sometimes() -> None:
+    """Tidy where an hour has passed; of all processes and threads one does it."""
+    present = time.monotonic()
+    if present - current_app.extensions.get(LOOKED, -LOOK_EVERY_S) < LOOK_EVERY_S:
+        return
+    current_app.extensions[LOOKED] = present
+    try:
+        if write(count_hit, "tidy", limit=1, window_s=EVERY_S, now=utc_now()).allowed:
+            tidy()
+    except (SQLAlchemyError, OSError):
+        log.exception("tidying failed; it is tried again in an hour")

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from cxr.errors import InputError
 from cxr.serve.settings import Settings
-from cxr.serve.store import counters, predictions, tokens, users
+from cxr.serve.store import counters, predictions, users
 from cxr.serve.store.database import Database, Dialect
 from cxr.serve.store.rows import Base, PredictionRow, Token, Usage, User
 
@@ -271,18 +271,18 @@ def test_token_limits(database):
     with database.write() as session:
         for name in ("", "x" * 65, "a\x00b"):
             with pytest.raises(InputError, match="name"):
-                tokens.create_token(session, ann, name, now=NOW)
-        for number in range(tokens.MOST_TOKENS):
-            tokens.create_token(session, ann, str(number), now=NOW)
+                users.create_token(session, ann, name, now=NOW)
+        for number in range(users.MOST_TOKENS):
+            users.create_token(session, ann, str(number), now=NOW)
         with pytest.raises(InputError, match="revoke one"):
-            tokens.create_token(session, ann, "more", now=NOW)
+            users.create_token(session, ann, "more", now=NOW)
 
 
 def test_deleting_a_user_takes_everything_of_theirs(database):
     ann = add(database)
     with database.write() as session:
         predictions.save_prediction(session, row(ann))
-        tokens.create_token(session, ann, "t", now=NOW)
+        users.create_token(session, ann, "t", now=NOW)
         users.begin_session(session, session.get_one(User, ann), NOW)
         session.execute(sa.delete(User).where(User.id == ann))
     with database.read() as session:

@@ -1,20 +1,25 @@
-"""Accounts and who is signed in."""
+"""Accounts, who is signed in, and API tokens: shown once, stored as a digest."""
 
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cxr.errors import InputError
-from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Usage, User
+from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Token, Usage, User
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]*")
 SEEN_EVERY = timedelta(seconds=60)
-"""A session's last use is written at most this often."""
+"""The last use of a session or a token is written at most this often."""
+PREFIX = "cxr_"
+"""Begins every token, so that scanners for leaked secrets can know one."""
+MOST_TOKENS = 20
+"""Tokens that one account may have."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,84 @@ def end_sessions(session: Session, user_id: int) -> None:
 def drop_old_sessions(session: Session, before: datetime) -> None:
     """Delete sessions that began before a moment."""
     session.execute(delete(LoginSession).where(LoginSession.created_at < before))
+
+
+def create_token(
+    session: Session, user_id: int, name: str, *, now: datetime, days: int | None = None
+) -> tuple[str, Token]:
+    """Make a token that lasts some days, or for ever.
+
+    Returns:
+        The token itself, never to be seen again, and its row.
+
+    Raises:
+        InputError: an empty or too long name, too many tokens, or no positive number of days.
+    """
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= NAME_CHARS or not name.isprintable():
+        raise InputError(
+            f"a token's name has {len(name)} characters: 1 to {NAME_CHARS} printable are allowed"
+        )
+    if days is not None and not 1 <= days <= 3660:
+        raise InputError(f"a token cannot last {days} days: allowed are 1 to 3660")
+    if len(list_tokens(session, user_id)) >= MOST_TOKENS:
+        raise InputError(f"the account has {MOST_TOKENS} tokens, the most: revoke one first")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    expires = None if days is None else now + timedelta(days=days)
+    token = Token(
+        user_id=user_id,
+        name=name,
+        digest=digest_secret(secret),
+        hint=secret[:10],
+        created_at=now,
+        expires_at=expires,
+    )
+    session.add(token)
+    session.flush()
+    return secret, token
+
+
+def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Token] | None:
+    """Return whose token this is and its row, or None: unknown, expired or account disabled."""
+    query = (
+        select(User, Token)
+        .join(Token, Token.user_id == User.id)
+        .where(
+            Token.digest == digest_secret(secret),
+            User.disabled.is_(False),
+            or_(Token.expires_at.is_(None), Token.expires_at > now),
+        )
+    )
+    row = session.execute(query).one_or_none()
+    return row and (row[0], row[1])
+
+
+def is_touch_due(token: Token, now: datetime) -> bool:
+    """Whether ``touch_token`` is due; not at every request, for it writes."""
+    return token.used_at is None or now - token.used_at > SEEN_EVERY
+
+
+def touch_token(session: Session, token_id: int, now: datetime) -> None:
+    """Write down that a token is in use."""
+    if token := session.get(Token, token_id):
+        token.used_at = now
+
+
+def list_tokens(session: Session, user_id: int) -> Sequence[Token]:
+    """Return an account's tokens, newest first."""
+    query = select(Token).where(Token.user_id == user_id).order_by(Token.id.desc())
+    return session.scalars(query).all()
+
+
+def revoke_token(session: Session, user_id: int, token_id: int) -> bool:
+    """Delete an account's own token; return whether there was one."""
+    mine = delete(Token).where(Token.id == token_id, Token.user_id == user_id)
+    return session.scalar(mine.returning(Token.id)) is not None
+
+
+def revoke_tokens(session: Session, user_id: int) -> None:
+    """Delete every token of an account."""
+    session.execute(delete(Token).where(Token.user_id == user_id))
 
 
 def list_usage(session: Session, now: datetime) -> list[UserUsage]:
