@@ -114,7 +114,7 @@ def _two_classes(both: pd.DataFrame, labels: list[str], model: str) -> dict[str,
 def measure_adults(
     predictions: pd.DataFrame, table: pd.DataFrame, *, synthetic: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return ``adults``, the figures of the ensemble, where there are real adults of class normal."""
+    """Return ``adults``, the ensemble's figures, where the images show real normal adults."""
     found = adult_covid(predictions, table)
     return {"adults": {WEIGHTED: found}} if found["normal"] and not synthetic else {}
 
