@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from cxr.data.sources.published_split import IGNORED
 from cxr.errors import InputError
 from cxr.files import leaves_folder, raise_if_unwritable
 
+IGNORED = ("__MACOSX", ".DS_Store")
+"""What archives made on a Mac hold beside the tree."""
 Progress = Callable[[str, int, int | None], None]
 """Called with what is worked on, the bytes done and all bytes (None while unknown)."""
 

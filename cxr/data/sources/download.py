@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pooch
+import requests
 
-from cxr.data.sources import cohen, hannover, kermany
 from cxr.data.sources.archive import Progress
 from cxr.errors import InputError, MissingInputError
 from cxr.files import raise_if_unwritable, read_json, write_json
@@ -20,16 +20,18 @@ TIMEOUT_S = (15, 60)
 """To connect, and between two pieces."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A public source of images.
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A ZIP archive that anyone may fetch.
 
     Attributes:
-        name: short name; the folder into which its tree goes has the same.
-        urls: addresses of the archive, tried in this order.
+        name: short name; the folder into which it is unpacked has the same.
+        urls: addresses, tried in this order; one of GitHub's release service stands for the
+            first ZIP archive of that release.
         file_name: what the archive is called on disk.
         home_page: where a person finds it.
-        license: what the user accepts by using it, one line.
+        license: under which terms it comes.
+        credit: whose it is.
         sha256: digest of the archive, None where the publisher names none.
         pinned: the publisher never changes it, so another digest than the one seen first is
             refused; of others a new digest is said.
@@ -40,43 +42,13 @@ class Source:
     file_name: str
     home_page: str
     license: str
+    credit: str = ""
     sha256: str | None = None
     pinned: bool = False
 
 
-SOURCES = (
-    Source(
-        "kermany",
-        (
-            "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
-            "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded",
-        ),
-        "ChestXRay2017.zip",
-        kermany.HOME_PAGE,
-        "CC BY 4.0 (Kermany, Zhang, Goldbaum 2018): name the authors",
-        pinned=True,
-    ),
-    Source(
-        "cohen",
-        (f"{cohen.HOME_PAGE}/archive/refs/heads/master.zip",),
-        "covid-chestxray-dataset-master.zip",
-        cohen.HOME_PAGE,
-        "per image, in the manifest: CC BY, CC BY-NC-SA and others, many non-commercial; "
-        "the metadata CC BY-NC-SA 4.0 (Cohen et al. 2020)",
-    ),
-    Source(
-        "hannover",
-        (f"{hannover.HOME_PAGE}/archive/refs/heads/master.zip",),
-        "covid-19-image-repository-master.zip",
-        hannover.HOME_PAGE,
-        "CC BY 3.0 (Hannover Medical School, Winther et al. 2020): name the authors",
-    ),
-)
-"""What ``cxr4`` is made of."""
-
-
-def fetch(source: Source, folder: Path, *, on_progress: Progress | None = None) -> Path:
-    """Download a source's archive, or accept the one that lies there.
+def fetch(source: Archive, folder: Path, *, on_progress: Progress | None = None) -> Path:
+    """Download an archive, or accept the one that lies there.
 
     Beside the archive ``<file>.sha256.json`` records address, digest, size and time. A download
     that is interrupted begins anew.
@@ -137,7 +109,7 @@ class _Progress:
         pass
 
 
-def _download(source: Source, url: str, target: Path, on_progress: Progress | None) -> None:
+def _download(source: Archive, url: str, target: Path, on_progress: Progress | None) -> None:
     """Let pooch put the archive in place, whole or not at all."""
     # pooch writes to the screen at level INFO; the caller shows progress and the record.
     pooch.get_logger().setLevel(logging.WARNING)
@@ -147,10 +119,25 @@ def _download(source: Source, url: str, target: Path, on_progress: Progress | No
         chunk_size=CHUNK_BYTES,
         timeout=TIMEOUT_S,
     )
-    pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=downloader)
+    pooch.retrieve(
+        _asset(url), None, fname=target.name, path=target.parent, downloader=downloader
+    )
 
 
-def _check_and_record(source: Source, target: Path, url: str | None) -> None:
+def _asset(url: str) -> str:
+    """Look up a release's ZIP archive, whose name the release's address does not tell."""
+    if "/releases/tags/" not in url:
+        return url
+    answer = requests.get(url, timeout=TIMEOUT_S)
+    answer.raise_for_status()
+    assets = [asset["browser_download_url"] for asset in answer.json().get("assets", [])]
+    archives = [asset for asset in assets if asset.endswith(".zip")]
+    if not archives:
+        raise requests.RequestException("the release has no ZIP archive")
+    return str(archives[0])
+
+
+def _check_and_record(source: Archive, target: Path, url: str | None) -> None:
     """Compare the digest with the publisher's or the first one seen, and write it down."""
     with target.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
