@@ -119,9 +119,7 @@ def _download(source: Archive, url: str, target: Path, on_progress: Progress | N
         chunk_size=CHUNK_BYTES,
         timeout=TIMEOUT_S,
     )
-    pooch.retrieve(
-        _asset(url), None, fname=target.name, path=target.parent, downloader=downloader
-    )
+    pooch.retrieve(_asset(url), None, fname=target.name, path=target.parent, downloader=downloader)
 
 
 def _asset(url: str) -> str:

@@ -38,7 +38,7 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
     """Draw a mask for every image of a manifest that is annotated.
 
     An annotation belongs to the image with its file name, whatever the ending, if their aspect
-    ratios agree.
+    ratios agree; of Hannover's images a square one is of the middle.
 
     Args:
         table: a manifest.
@@ -46,7 +46,7 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
         annotations: folder of Darwin JSON files, at any depth.
 
     Returns:
-        The manifest with ``mask``: one-bit PNG files of the annotation's size, lung white. How
+        The manifest with ``mask``: one-bit PNG files of the annotation's scale, lung white. How
         many images have one, by source, is logged.
 
     Raises:
@@ -68,12 +68,16 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
         if row is None or masks[row] or not lungs:
             continue
         image = root / table.at[row, "image"]
-        if not _same_shape(image, size):
+        source = table.at[row, "source"]
+        canvas = _canvas(image, size, cropped=source == "hannover")
+        if canvas is None:
             continue
-        masks[row] = f"masks/{table.at[row, 'source']}/{image.stem}.png"
+        masks[row] = f"masks/{source}/{image.stem}.png"
         if not (root / masks[row]).is_file():
+            whole = Image.new("1", canvas)
+            whole.paste(draw(lungs, size), ((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2))
             with atomic_write(root / masks[row]) as file:
-                draw(lungs, size).save(file, format="PNG")
+                whole.save(file, format="PNG")
     masked = table.assign(mask=pd.Series(masks, dtype="str"))
     for source, values in masked["mask"].ne("").groupby(masked["source"]):
         log.info("%s: %d of %d images have a lung mask", source, values.sum(), len(values))
@@ -104,10 +108,18 @@ def _paths(annotation: dict[str, Any]) -> Iterator[list[tuple[float, float]]]:
         yield [(float(point["x"]), float(point["y"])) for point in path]
 
 
-def _same_shape(image: Path, size: tuple[int, int]) -> bool:
+def _canvas(image: Path, size: tuple[int, int], *, cropped: bool) -> tuple[int, int] | None:
+    """Return the whole image's size in the annotation's pixels, None for another image.
+
+    Hannover's images were annotated on Cohen's copies, which are their central squares.
+    """
     try:
         with Image.open(image) as file:
-            width, height = file.size
+            aspect = file.width / file.height
     except (UnidentifiedImageError, OSError):
-        return False
-    return abs(width / height * size[1] / size[0] - 1) <= TOLERANCE
+        return None
+    if abs(aspect * size[1] / size[0] - 1) <= TOLERANCE:
+        return size
+    if cropped and size[0] == size[1]:
+        return round(size[0] * max(1, aspect)), round(size[1] * max(1, 1 / aspect))
+    return None

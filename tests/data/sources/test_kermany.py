@@ -76,7 +76,7 @@ def test_missing_part_of_the_tree(tmp_path, part, trees):
 
 
 def test_missing_tree(tmp_path):
-    with pytest.raises(MissingInputError, match="no train in .*mendeley"):
+    with pytest.raises(MissingInputError, match=r"no train in .*mendeley"):
         read_source(KERMANY, tmp_path)
     with pytest.raises(MissingInputError, match="no folder"):
         read_source(KERMANY, tmp_path / "gone")

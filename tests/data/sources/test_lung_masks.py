@@ -35,12 +35,12 @@ def annotate(folder, name, annotations, size=(10, 10)):
     path.write_text(json.dumps({"image": image, "annotations": annotations}))
 
 
-def table_of(root, *names, size=(10, 10)):
+def table_of(root, *names, size=(10, 10), source="cohen"):
     rows = []
     for name in names:
         (root / "one").mkdir(exist_ok=True)
         Image.new("L", size).save(root / "one" / name)
-        rows.append({"image": f"one/{name}", "label": "covid", "source": "cohen"})
+        rows.append({"image": f"one/{name}", "label": "covid", "source": source})
     return manifest_table(rows)
 
 
@@ -81,6 +81,16 @@ def test_scaled_images_keep_their_mask_and_others_get_none(tmp_path):
     for size, expected in (((81, 40), True), ((10, 10), False)):
         masked = draw_masks(table_of(tmp_path, "a.jpg", size=size), tmp_path, tmp_path / "v7")
         assert masked["mask"].ne("").tolist() == [expected]
+
+
+@pytest.mark.parametrize("size", [(24, 20), (20, 24)])
+def test_hannovers_masks_are_of_the_central_square(tmp_path, size):
+    annotate(tmp_path / "v7", "a.jpg", LUNGS)
+    table = table_of(tmp_path, "a.png", size=size, source="hannover")
+    mask = drawn(tmp_path, draw_masks(table, tmp_path, tmp_path / "v7")["mask"].iloc[0])
+    border = ((0, 0), (1, 1)) if size[0] > size[1] else ((1, 1), (0, 0))
+    assert (mask == np.pad(INSIDE, border)).all()
+    assert draw_masks(table.assign(source="cohen"), tmp_path, tmp_path / "v7")["mask"].eq("").all()
 
 
 def test_file_that_is_no_annotation(tmp_path):
