@@ -30,6 +30,7 @@ LUNG_MASKS = Archive(
     credit="V7 Labs and CloudFactory 2020: name the authors",
     pinned=True,
 )
+Shape = list[list[tuple[float, float]]]
 TOLERANCE = 0.02
 """How much an annotation's aspect ratio may differ from its image's; some were scaled."""
 
@@ -52,39 +53,31 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
     Raises:
         InputError: a file that is no Darwin JSON.
     """
-    rows = {Path(image).stem.lower(): row for row, image in table["image"].items()}
-    masks = dict.fromkeys(table.index, "")
+    images, sources = table["image"].tolist(), table["source"].tolist()
+    rows = {Path(image).stem.lower(): row for row, image in enumerate(images)}
+    masks = [""] * len(table)
     for path in sorted(annotations.rglob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-            row = rows.get(Path(content["image"]["original_filename"]).stem.lower())
-            size = (int(content["image"]["width"]), int(content["image"]["height"]))
-            lungs = [list(_paths(a)) for a in content["annotations"] if a["name"] == "Lung"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is no Darwin annotation ({type(error).__name__}: {error}): remove "
-                f"{annotations} and fetch it again from {LUNG_MASKS.home_page}"
-            ) from None
+        name, size, lungs = _read(path)
+        row = rows.get(Path(name).stem.lower())
         if row is None or masks[row] or not lungs:
             continue
-        image = root / table.at[row, "image"]
-        source = table.at[row, "source"]
-        canvas = _canvas(image, size, cropped=source == "hannover")
+        image = root / images[row]
+        canvas = _canvas(image, size, cropped=sources[row] == "hannover")
         if canvas is None:
             continue
-        masks[row] = f"masks/{source}/{image.stem}.png"
+        masks[row] = f"masks/{sources[row]}/{image.stem}.png"
         if not (root / masks[row]).is_file():
             whole = Image.new("1", canvas)
             whole.paste(draw(lungs, size), ((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2))
             with atomic_write(root / masks[row]) as file:
                 whole.save(file, format="PNG")
-    masked = table.assign(mask=pd.Series(masks, dtype="str"))
+    masked = table.assign(mask=pd.Series(masks, index=table.index, dtype="str"))
     for source, values in masked["mask"].ne("").groupby(masked["source"]):
         log.info("%s: %d of %d images have a lung mask", source, values.sum(), len(values))
     return masked
 
 
-def draw(shapes: list[list[list[tuple[float, float]]]], size: tuple[int, int]) -> Image.Image:
+def draw(shapes: list[Shape], size: tuple[int, int]) -> Image.Image:
     """Fill shapes, each one or more closed paths of (x, y) in pixels, the later ones holes.
 
     Returns:
@@ -99,6 +92,20 @@ def draw(shapes: list[list[list[tuple[float, float]]]], size: tuple[int, int]) -
             shape = ImageChops.logical_xor(shape, inside)
         mask = ImageChops.logical_or(mask, shape)
     return mask
+
+
+def _read(path: Path) -> tuple[str, tuple[int, int], list[Shape]]:
+    """Read an image's name, its size and its lungs."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        image = content["image"]
+        lungs = [list(_paths(a)) for a in content["annotations"] if a["name"] == "Lung"]
+        return image["original_filename"], (int(image["width"]), int(image["height"])), lungs
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no Darwin annotation ({type(error).__name__}: {error}): remove "
+            f"{path.parent} and fetch it again from {LUNG_MASKS.home_page}"
+        ) from None
 
 
 def _paths(annotation: dict[str, Any]) -> Iterator[list[tuple[float, float]]]:
