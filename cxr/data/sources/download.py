@@ -1,6 +1,5 @@
 """Download the archives of public sources through pooch, and say what to fetch by hand."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -137,12 +136,10 @@ def _asset(url: str) -> str:
 
 def _check_and_record(source: Archive, target: Path, url: str | None) -> None:
     """Compare the digest with the publisher's or the first one seen, and write it down."""
-    with target.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = pooch.file_hash(str(target))
     record = target.with_name(f"{target.name}.sha256.json")
-    first: dict[str, str] = {}
-    if record.is_file():
-        first = read_json(record, hint="remove it and give the same command again")
+    hint = "remove it and give the same command again"
+    first = read_json(record, hint=hint) if record.is_file() else {}
     seen_first = first.get("sha256", sha256)
     expected = source.sha256 or (seen_first if source.pinned else sha256)
     if sha256 != expected:

@@ -21,28 +21,14 @@ _PNEUMONIA = re.compile(r"(?P<patient>person\d+)_(?P<cause>bacteria|virus)_\d+(_
 _NORMAL = re.compile(r"(?P<series>(NORMAL\d+-)?IM)-(?P<number>\d+)(-\d+)+")
 
 
-def parse_name(name: str, *, normal: bool, where: Path) -> tuple[str, str]:
-    """Read label and patient from a file name.
-
-    Args:
-        name: such as ``person12_bacteria_46.jpeg`` or ``NORMAL2-IM-1427-0001.jpeg``.
-        normal: whether it lies in ``NORMAL``.
-        where: its folder, for the error.
-
-    Returns:
-        Label, and patient id such as ``person12``, ``IM-115`` or ``NORMAL2-IM-1427``. A
-        ``personN`` is one patient, whatever the label beside the number.
-
-    Raises:
-        InputError: the name has another form.
-    """
-    stem = name.rsplit(".", 1)[0]
-    match = (_NORMAL if normal else _PNEUMONIA).fullmatch(stem)
+def _parse(path: Path, *, normal: bool) -> tuple[str, str]:
+    """Read label and patient from a name; a ``personN`` is one, whatever label is beside it."""
+    match = (_NORMAL if normal else _PNEUMONIA).fullmatch(path.stem)
     if match is None:
         example = "IM-0115-0001.jpeg" if normal else "person12_bacteria_46.jpeg"
         raise InputError(
-            f"no label and patient in the name {name} in {where}: names are like {example}; "
-            f"restore the name of {HOME_PAGE}, or read the images as a folder per label"
+            f"no label and patient in the name {path.name} in {path.parent}: names are like "
+            f"{example}; restore the name of {HOME_PAGE}, or read the images as a folder per label"
         )
     if normal:
         return "normal", f"{match['series']}-{int(match['number'])}"
@@ -67,7 +53,7 @@ def _rows(tree: Path) -> Iterator[Row]:
                     f"unpack {HOME_PAGE} there"
                 )
             for path in images:
-                label, patient = parse_name(path.name, normal=name == "NORMAL", where=folder)
+                label, patient = _parse(path, normal=name == "NORMAL")
                 yield {
                     "image": f"{split}/{name}/{path.name}",
                     "label": label,

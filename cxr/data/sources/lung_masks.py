@@ -68,7 +68,9 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
         masks[row] = f"masks/{sources[row]}/{image.stem}.png"
         if not (root / masks[row]).is_file():
             whole = Image.new("1", canvas)
-            whole.paste(draw(lungs, size), ((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2))
+            whole.paste(
+                _draw(lungs, size), ((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2)
+            )
             with atomic_write(root / masks[row]) as file:
                 whole.save(file, format="PNG")
     masked = table.assign(mask=pd.Series(masks, index=table.index, dtype="str"))
@@ -77,12 +79,8 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
     return masked
 
 
-def draw(shapes: list[Shape], size: tuple[int, int]) -> Image.Image:
-    """Fill shapes, each one or more closed paths of (x, y) in pixels, the later ones holes.
-
-    Returns:
-        One-bit image of this (width, height), inside white.
-    """
+def _draw(shapes: list[Shape], size: tuple[int, int]) -> Image.Image:
+    """Fill shapes of one or more closed paths of (x, y), the later ones holes."""
     mask = Image.new("1", size)
     for paths in shapes:
         shape = Image.new("1", size)

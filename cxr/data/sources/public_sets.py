@@ -6,8 +6,8 @@ normal adults, and one hospital (covidgr) that has both normal and covid.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +47,12 @@ class Part:
     def archives(self) -> tuple[Archive, ...]:
         """Return all that is fetched for it."""
         return (*self.sources, *([self.masks] if self.masks else []))
+
+    def without(self, names: Container[str]) -> "Part":
+        """Return it without the sources of these names."""
+        masks = None if self.masks and self.masks.name in names else self.masks
+        sources = tuple(source for source in self.sources if source.name not in names)
+        return replace(self, sources=sources, masks=masks)
 
 
 _CXR4 = Part((KERMANY, HANNOVER, COHEN), masks=LUNG_MASKS)
@@ -88,7 +94,7 @@ def get_set(
     *,
     on_progress: Progress | None = None,
     sets: Sets = SETS,
-    without: Iterable[str] = (),
+    without: Container[str] = (),
 ) -> dict[Path, pd.DataFrame]:
     """Download what is missing, unpack it, and write a ``manifest.csv`` for each part.
 
@@ -111,32 +117,34 @@ def get_set(
             to fetch by hand and where to put it.
         InputError: an archive or a tree cannot be used.
     """
-    parts = {root / folder: _without(part, set(without)) for folder, part in sets[name].items()}
+    parts = {root / folder: part.without(without) for folder, part in sets[name].items()}
     downloads = next(iter(parts)) / DOWNLOADS
-    unreachable = []
+    unreachable: list[str] = []
+    given = {folder: _is_given(folder, part) for folder, part in parts.items()}
     for folder, part in parts.items():
-        for archive in () if _is_given(folder, part) else part.archives():
+        for archive in () if given[folder] else part.archives():
             tree = folder / archive.name
             if tree.is_dir() and any(tree.iterdir()):
                 continue
             try:
-                file = fetch(archive, downloads, on_progress=on_progress)
+                unpack(
+                    fetch(archive, downloads, on_progress=on_progress),
+                    tree,
+                    on_progress=on_progress,
+                )
             except MissingInputError as error:
                 # The others are fetched all the same, so that one line can name all that is left.
                 if archive is part.masks:
                     log.warning("going on without lung masks: %s", error)
                 else:
                     unreachable.append(str(error))
-                continue
-            unpack(file, tree, on_progress=on_progress)
     if unreachable:
         raise MissingInputError(" | ".join(unreachable))
     tables = {}
     for folder, part in parts.items():
         manifest = folder / "manifest.csv"
-        if _is_given(folder, part):
-            labels = None if part.adults else CANONICAL
-            tables[manifest] = read_manifest(manifest, labels=labels)
+        if given[folder]:
+            tables[manifest] = read_manifest(manifest, labels=None if part.adults else CANONICAL)
         else:
             tables[manifest] = build_part(part, folder)
             write_manifest(tables[manifest], manifest)
@@ -146,9 +154,3 @@ def get_set(
 def _is_given(folder: Path, part: Part) -> bool:
     trees = any((folder / source.name).is_dir() for source in part.sources)
     return (folder / "manifest.csv").is_file() and not trees
-
-
-def _without(part: Part, names: set[str]) -> Part:
-    kept = tuple(source for source in part.sources if source.name not in names)
-    masks = None if part.masks and part.masks.name in names else part.masks
-    return Part(kept, masks, part.adults)

@@ -55,7 +55,7 @@ def read_source(source: Source, root: Path) -> pd.DataFrame:
         MissingInputError: no such tree, or none of its images.
         InputError: several trees, or one that cannot be read.
     """
-    tree = find_tree(root, source.marker, home_page=source.home_page)
+    tree = _find_tree(root, source.marker, home_page=source.home_page)
     rows: dict[str, Row] = {}
     left_out = Counter[str]()
     for row in source.rows(tree):
@@ -80,21 +80,8 @@ def read_source(source: Source, root: Path) -> pd.DataFrame:
     return check_manifest(manifest_table(present), root, name=f"the rows of {tree}")
 
 
-def find_tree(root: Path, marker: str, *, home_page: str) -> Path:
-    """Find the folder of a published tree.
-
-    Args:
-        root: the tree's own folder, or one that holds it as an archive unpacks it.
-        marker: file or folder by which the tree is known.
-        home_page: where the tree is published, for the error.
-
-    Returns:
-        The folder nearest to ``root``, at most ``DEPTH`` below it, that holds ``marker``.
-
-    Raises:
-        MissingInputError: no such folder, or none with the marker.
-        InputError: several folders with the marker, equally near.
-    """
+def _find_tree(root: Path, marker: str, *, home_page: str) -> Path:
+    """Return the folder nearest to ``root``, at most ``DEPTH`` below it, that holds ``marker``."""
     if not root.is_dir():
         raise MissingInputError(
             f"there is no folder {root}: unpack the files of {home_page} there, or run "

@@ -6,14 +6,13 @@ paths as in ``datasets.py`` of version 1.5.7.
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cxr.data.manifest import check_manifest, manifest_table, write_manifest
 from cxr.errors import InputError
@@ -46,28 +45,14 @@ LABELS = {
 """Pathology to label, the first that an image has; an empty one leaves the image out."""
 
 
-class XrvDataset(Protocol):
-    """A loader of ``torchxrayvision.datasets``."""
-
-    imgpath: str
-    pathologies: list[str]
-    labels: NDArray[np.float32]
-    """(N, P): 1 has the pathology, 0 has it not, NaN unknown."""
-    csv: pd.DataFrame
-
-
 def write_xrv_manifest(
-    dataset: XrvDataset,
-    *,
-    source: str,
-    license: str,
-    labels: Mapping[str, str] = LABELS,
-    rest: str = "",
+    dataset: Any, *, source: str, license: str, labels: Mapping[str, str] = LABELS, rest: str = ""
 ) -> Path:
     """Write ``manifest.csv`` into the folder of a loader's images.
 
     Args:
-        dataset: a loader, such as ``torchxrayvision.datasets.NIH_Dataset(imgpath=FOLDER)``.
+        dataset: a loader, such as ``torchxrayvision.datasets.NIH_Dataset(imgpath=FOLDER)``; its
+            ``labels`` are 1 where an image has a pathology, 0 where not, NaN where unknown.
         source: name of the hospital or set, the same in all its manifests.
         license: terms of the images, which torchxrayvision does not say.
         labels: pathology to label, the first that an image has.
@@ -91,25 +76,16 @@ def write_xrv_manifest(
     rows = []
     for values, marks in zip(dataset.csv.to_dict("records"), dataset.labels, strict=True):
         label = _label(dict(zip(dataset.pathologies, marks, strict=True)), labels, rest)
-        text = {str(name): _text(value) for name, value in values.items()}
-        image = IMAGES[kind].format_map({**text, "extension": extension})
-        image = image.removeprefix("CheXpert-v1.0-small/").removeprefix("CheXpert-v1.0/")
+        text = {"extension": extension, **{name: _text(value) for name, value in values.items()}}
+        image = re.sub("^CheXpert-v1.0(-small)?/", "", IMAGES[kind].format_map(text))
         if not label or not (root / image).is_file():
             left_out["no image there" if label else "no label"] += 1
             continue
-        patient = text.get("patientid")
-        rows.append(
-            {
-                "image": image,
-                "label": label,
-                "patient_id": f"{source}-{patient}" if patient else "",
-                "source": source,
-                "view": text.get("view", ""),
-                "sex": "M" if values.get("sex_male") else "F" if values.get("sex_female") else "",
-                "age": text.get("age_years", ""),
-                "license": license,
-            }
-        )
+        row = {"image": image, "label": label, "source": source, "license": license}
+        row |= {"view": text.get("view", ""), "age": text.get("age_years", "")}
+        row["patient_id"] = f"{source}-{text['patientid']}" if text.get("patientid") else ""
+        row["sex"] = "M" if values.get("sex_male") else "F" if values.get("sex_female") else ""
+        rows.append(row)
     log.info("%s: %d images; left out: %s", kind, len(rows), dict(left_out))
     if not rows:
         raise InputError(
