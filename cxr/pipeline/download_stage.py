@@ -42,10 +42,11 @@ def download_stage(config: DownloadConfig, *, sets: Sets = SETS) -> list[Path]:
         )
     root = Path(data.root)
     archives = {a.name: a for part in sets[data.name].values() for a in part.archives()}
-    unknown = sorted(set(config.without) - set(archives))
-    if unknown:
+    wrong = sorted(set(config.without) - set(archives))
+    if wrong or not set(archives) - set(config.without) - {"lung_masks"}:
         raise InputError(
-            f"without={unknown[0]} is no source of {data.name}: it has {', '.join(archives)}"
+            f"without={wrong[0] if wrong else list(config.without)} cannot be left out of "
+            f"{data.name}: it has {', '.join(archives)}, and needs one source of images"
         )
     for one in (a for name, a in archives.items() if name not in config.without):
         log.info(

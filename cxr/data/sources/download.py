@@ -21,29 +21,16 @@ TIMEOUT_S = (15, 60)
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A ZIP archive that anyone may fetch.
+    """A ZIP archive that anyone may fetch."""
 
-    Attributes:
-        name: short name; the folder into which it is unpacked has the same.
-        urls: addresses, tried in this order; one of GitHub's release service stands for the
-            first ZIP archive of that release.
-        file_name: what the archive is called on disk.
-        home_page: where a person finds it.
-        license: under which terms it comes.
-        credit: whose it is.
-        sha256: digest of the archive, None where the publisher names none.
-        pinned: the publisher never changes it, so another digest than the one seen first is
-            refused; of others a new digest is said.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    file_name: str
-    home_page: str
+    name: str  # of the folder into which it is unpacked, too
+    urls: tuple[str, ...]  # tried in order; a release of GitHub's service: its first ZIP archive
+    file_name: str  # on disk
+    home_page: str  # where a person finds it
     license: str
-    credit: str = ""
-    sha256: str | None = None
-    pinned: bool = False
+    credit: str = ""  # whose it is
+    sha256: str | None = None  # where the publisher names it
+    pinned: bool = False  # never changes: another digest than the first is refused, else said
 
 
 def fetch(source: Archive, folder: Path, *, on_progress: Progress | None = None) -> Path:

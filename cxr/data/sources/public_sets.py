@@ -32,17 +32,11 @@ ADULT_YEARS = 18
 
 @dataclass(frozen=True)
 class Part:
-    """A folder with a manifest.
+    """A folder with a manifest."""
 
-    Attributes:
-        sources: what it is made of, in the order of the manifest.
-        masks: annotations of its images' lungs; the part is whole without them.
-        adults: leave out who is known to be younger.
-    """
-
-    sources: tuple[Source, ...]
-    masks: Archive | None = None
-    adults: bool = False
+    sources: tuple[Source, ...]  # in the order of the manifest
+    masks: Archive | None = None  # outlines of its images' lungs; the part is whole without them
+    adults: bool = False  # leave out who is known to be younger
 
     def archives(self) -> tuple[Archive, ...]:
         """Return all that is fetched for it."""
@@ -119,25 +113,12 @@ def get_set(
     """
     parts = {root / folder: part.without(without) for folder, part in sets[name].items()}
     downloads = next(iter(parts)) / DOWNLOADS
-    unreachable: list[str] = []
     given = {folder: _is_given(folder, part) for folder, part in parts.items()}
+    # The others are fetched all the same, so that one line can name all that is left.
+    unreachable: list[str] = []
     for folder, part in parts.items():
-        for archive in () if given[folder] else part.archives():
-            tree = folder / archive.name
-            if tree.is_dir() and any(tree.iterdir()):
-                continue
-            try:
-                unpack(
-                    fetch(archive, downloads, on_progress=on_progress),
-                    tree,
-                    on_progress=on_progress,
-                )
-            except MissingInputError as error:
-                # The others are fetched all the same, so that one line can name all that is left.
-                if archive is part.masks:
-                    log.warning("going on without lung masks: %s", error)
-                else:
-                    unreachable.append(str(error))
+        if not given[folder]:
+            unreachable += _fetch_part(part, folder, downloads, on_progress)
     if unreachable:
         raise MissingInputError(" | ".join(unreachable))
     tables = {}
@@ -145,7 +126,7 @@ def get_set(
         manifest = folder / "manifest.csv"
         if given[folder]:
             tables[manifest] = read_manifest(manifest, labels=None if part.adults else CANONICAL)
-        else:
+        elif part.sources:
             tables[manifest] = build_part(part, folder)
             write_manifest(tables[manifest], manifest)
     return tables
@@ -154,3 +135,24 @@ def get_set(
 def _is_given(folder: Path, part: Part) -> bool:
     trees = any((folder / source.name).is_dir() for source in part.sources)
     return (folder / "manifest.csv").is_file() and not trees
+
+
+def _fetch_part(
+    part: Part, folder: Path, downloads: Path, on_progress: Progress | None
+) -> list[str]:
+    """Fetch and unpack what is not there; return what could not be fetched."""
+    unreachable = []
+    for archive in part.archives() if part.sources else ():
+        tree = folder / archive.name
+        if tree.is_dir() and any(tree.iterdir()):
+            continue
+        try:
+            file = fetch(archive, downloads, on_progress=on_progress)
+        except MissingInputError as error:
+            if archive is part.masks:
+                log.warning("going on without lung masks: %s", error)
+            else:
+                unreachable.append(str(error))
+        else:
+            unpack(file, tree, on_progress=on_progress)
+    return unreachable

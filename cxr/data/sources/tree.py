@@ -28,15 +28,10 @@ DEPTH = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Archive):
-    """A public source of images.
+    """A public source of images."""
 
-    Attributes:
-        marker: file or folder by which its tree is known.
-        rows: lists the tree's images; a text instead of a row says why one is left out.
-    """
-
-    marker: str
-    rows: Callable[[Path], Iterable[Row | str]]
+    marker: str  # file or folder by which its tree is known
+    rows: Callable[[Path], Iterable[Row | str]]  # of a tree; a text says why one is left out
 
 
 def read_source(source: Source, root: Path) -> pd.DataFrame:
@@ -76,8 +71,9 @@ def read_source(source: Source, root: Path) -> pd.DataFrame:
     if absent:
         text = "%s: %d of %d images left out, not there, the first %s"
         log.warning(text, root, len(absent), len(rows), absent[0])
-    present = [row for image, row in rows.items() if image not in set(absent)]
-    return check_manifest(manifest_table(present), root, name=f"the rows of {tree}")
+    for image in absent:
+        del rows[image]
+    return check_manifest(manifest_table(rows.values()), root, name=f"the rows of {tree}")
 
 
 def _find_tree(root: Path, marker: str, *, home_page: str) -> Path:

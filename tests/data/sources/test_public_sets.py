@@ -159,9 +159,21 @@ def test_a_source_may_be_left_out(local, site, tmp_path):
     config = compose("download", [f"data.root={tmp_path}", "without=[cohen,lung_masks]"])
     (manifest,) = download_stage(config, sets=local)
     assert set(read_manifest(manifest)["source"]) == {"kermany", "hannover"}
-    config = compose("download", [f"data.root={tmp_path}", "without=[shenzen]"])
-    with pytest.raises(InputError, match="without=shenzen is no source of cxr4: it has kermany"):
+
+
+@pytest.mark.parametrize("without", ["shenzen", "kermany,hannover,cohen"])
+def test_what_cannot_be_left_out_is_said(local, site, tmp_path, without):
+    config = compose("download", [f"data.root={tmp_path}", f"without=[{without}]"])
+    with pytest.raises(InputError, match=r"cannot be left out of cxr4: it has kermany, hannover"):
         download_stage(config, sets=local)
+    assert not site.requests
+
+
+def test_a_part_without_sources_is_passed_over(local, tmp_path):
+    tables = get_set(
+        "cxr4plus", tmp_path, sets=local, without=["montgomery", "shenzhen", "covidgr", "cohen"]
+    )
+    assert list(tables) == [tmp_path / "cxr4" / "manifest.csv"]
 
 
 def test_unreachable_sources_are_named_in_one_line(local, site, tmp_path, caplog):
