@@ -14,6 +14,13 @@ from torch.nn import functional
 from cxr.training.trainer_settings import Augmentation
 
 BLUR_TAPS = 5
+SEED_STRIDE = 0x9E3779B9
+"""Between the first draws of two seeds: 2**32 by the golden ratio (Knuth, TAOCP 3, 6.4)."""
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Return the generator of one step's draws; of a seed only torch's 32 lower bits count."""
+    return torch.Generator().manual_seed((seed * SEED_STRIDE + step) % 2**32)
 
 
 def augment(

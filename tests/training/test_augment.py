@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cxr.training.augment import augment
+from cxr.training.augment import augment, step_generator
 from cxr.training.trainer_settings import Augmentation
 
 OFF = Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
@@ -149,3 +149,12 @@ def test_batch_is_not_changed_in_place():
     before = pixels.clone()
     run(pixels, Augmentation(horizontal_flip=0.5))
     assert torch.equal(pixels, before)
+
+
+def test_every_seed_and_every_step_draws_its_own():
+    draws = {
+        float(torch.rand(1, generator=step_generator(seed, step)))
+        for seed in range(4)
+        for step in range(50)
+    }
+    assert len(draws) == 200
