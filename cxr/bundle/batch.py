@@ -201,6 +201,7 @@ def _answers(
     predictor: PredictorLike, images: Sequence[ImageFile], level: float, maps: bool
 ) -> Iterator[Any]:
     """Yield a prediction or an error for each image, whatever one of them does."""
+    stated = [image.original for image in images]
     try:
         yield from list(
             predictor.predict_each(
@@ -208,6 +209,7 @@ def _answers(
                 names=[image.name for image in images],
                 level=level,
                 maps=maps,
+                **({"originals": stated} if any(stated) else {}),
             )
         )
         return

@@ -88,6 +88,13 @@ class PredictionSchema(Schema):
     ood_score = fields.Float(
         allow_none=True, metadata=_about("How far the image is from those the model knows.")
     )
+    lungs = fields.Dict(
+        allow_none=True,
+        metadata=_about(
+            "What was found of them: count (0 to 2), score (0 to 1) and box (top, left, bottom, "
+            "right as shares); null where the model does not look for lungs."
+        ),
+    )
     warnings = fields.List(fields.String(), metadata=_about("What was odd about the file."))
     width_px = fields.Integer(metadata=_about("Of the image."))
     height_px = fields.Integer(metadata=_about("Of the image."))
