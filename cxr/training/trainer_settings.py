@@ -35,8 +35,6 @@ class Augmentation:
     """Share of the side, to either side, both axes."""
     scale: float = 0.1
     """Relative, both ways (0.1 means 0.9 to 1.1)."""
-    crop_scale: float = 0.0
-    """Smallest share of the area that a random crop shows; 0: no crops."""
     brightness: float = 0.1
     """Added, on the scale 0 to 1, both ways."""
     contrast: float = 0.2
@@ -49,6 +47,8 @@ class Augmentation:
     """Largest standard deviation of a Gaussian blur, in pixels."""
     horizontal_flip: float = 0.0
     """Chance of a mirror image; off, since it did not help (docs/experiments.md)."""
+    crop_scale: float = 0.0
+    """Smallest share of the area that a random crop shows; 0: no crops."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.crop_scale <= 1:
