@@ -157,8 +157,8 @@ class Predictor:
             InputError: a level that was not fitted.
         """
         thresholds = thresholds_of(self.info["uncertainty"], level)
-        named, stated = (chain(given or (), repeat(None)) for given in (names, originals))
-        each = zip(images, named, stated, strict=False)
+        named = chain(names or (), repeat(None))
+        each = zip(images, named, chain(originals or (), repeat(None)), strict=False)
         while batch := list(islice(each, BATCH)):
             read = [prepare_input(*one) for one in batch]
             good = [image for image in read if isinstance(image, ReadImage)]

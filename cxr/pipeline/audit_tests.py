@@ -25,6 +25,7 @@ from cxr.data.prepared import Prepared
 from cxr.errors import MissingInputError
 from cxr.explain.pointing import read_masks
 from cxr.files import digest, digest_of
+from cxr.labels import partly_known
 from cxr.lungs.find import finder_digest
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import AuditConfig
@@ -41,6 +42,7 @@ TESTS: dict[str, Callable[[AuditContext], AuditResult]] = {
     "subgroups": audit_subgroups,
 }
 
+NEED_MASKS = {"lungs", "attention", "framing"}
 MASKED_SHARE = 0.9
 """Of the images must have a mask in the manifest for the audit to use those."""
 
@@ -60,17 +62,26 @@ def audit_context(run: TrainedRun, config: AuditConfig) -> AuditContext:
             f"{run.folder} was not evaluated, and the audit sets the model's test predictions "
             f"beside its own: first give {run.command('evaluate')}"
         )
-    prepared, labels = run.prepared, run.labels
-    has_mask, read, outlined_by = _lung_masks(prepared, config.tests or list(TESTS))
+    prepared, labels, table = run.prepared, run.labels, run.prepared.table
+    used = ~partly_known(table["label"]) & (table["split"] != "").to_numpy(bool)
+    pixels, rows, predictions = run.prepared.pixels, run.rows, run.predictions
+    if not used.all():
+        log.info("%d images with a label set, or of no split, are left out", (~used).sum())
+        # A copy in memory: every test sees images whose class is known, and no others.
+        table, pixels = table[used].reset_index(drop=True), pixels[used]
+        predictions = predictions[used[rows]]
+        rows = (np.cumsum(used) - 1)[rows[used[rows]]]
+    kept = np.flatnonzero(used)
+    has_mask, read, outlined_by = _lung_masks(prepared, kept, config.tests or list(TESTS))
     probs = {
-        name: run.predictions[[f"prob_{name}_{label}" for label in labels]].to_numpy(float)
+        name: predictions[[f"prob_{name}_{label}" for label in labels]].to_numpy(float)
         for name in (*run.ensemble.members, WEIGHTED)
     }
     return AuditContext(
-        table=prepared.table,
-        pixels=prepared.pixels,
+        table=table,
+        pixels=pixels,
         labels=labels,
-        test_rows=run.rows,
+        test_rows=rows,
         members=run.members,
         ensemble=run.ensemble,
         probs=probs,
@@ -78,7 +89,7 @@ def audit_context(run: TrainedRun, config: AuditConfig) -> AuditContext:
         read_masks=read,
         outlined_by=outlined_by,
         root=Path(prepared.info["root"]),
-        square_of=prepared.square_of,
+        square_of=lambda row, image: prepared.square_of(int(kept[row]), image),
         folder=run.folder / "audit",
         note=run.note,
         seed=config.seed,
@@ -90,28 +101,29 @@ def audit_context(run: TrainedRun, config: AuditConfig) -> AuditContext:
 
 
 def _lung_masks(
-    prepared: Prepared, tests: Sequence[str]
+    prepared: Prepared, kept: Rows, tests: Sequence[str]
 ) -> tuple[NDArray[np.bool_], Callable[[Rows], Masks], str]:
-    """Return which images' lungs are outlined, what reads the masks, and what outlined them.
+    """Return which kept images' lungs are outlined, what reads the masks, and what outlined them.
 
     The manifest's masks are taken where nearly all images have one, else the finder's for every
     image: were some outlined by people and others not, the outline's style would tell the source.
     """
-    table, root = prepared.table, Path(prepared.info["root"])
+    table, root = prepared.table.iloc[kept], Path(prepared.info["root"])
     names = table["mask"].tolist() if "mask" in table else [""] * len(table)
     if any(names) and not (root / next(filter(None, names))).is_file():
         log.warning("the lung masks are not at %s any more: the finder's take their place", root)
         names = [""] * len(table)
     has_mask = np.array([bool(name) for name in names], np.bool_)
+    from_manifest = partial(_manifest_masks, prepared, kept, names)
     if has_mask.mean() >= MASKED_SHARE:
-        return has_mask, partial(_manifest_masks, prepared, names), ""
+        return has_mask, from_manifest, ""
     finder = prepared.spec.finder or finder_digest()
     outlined_by = f"the lungs were outlined by the lung finder ({finder[:8]}), not by people"
-    if not {"lungs", "attention"} & set(tests):
-        return np.zeros(len(table), bool), partial(_manifest_masks, prepared, names), outlined_by
+    if not NEED_MASKS & set(tests):
+        return has_mask & False, from_manifest, outlined_by
     found: list[NDArray[np.uint8]] = []
     with images_bar("find the lungs", len(table)) as done, ThreadPoolExecutor() as pool:
-        for mask in pool.map(prepared.lung_mask, range(len(table))):
+        for mask in pool.map(prepared.lung_mask, kept.tolist()):
             found.append(np.packbits(mask))
             done()
     bits = np.stack(found)
@@ -124,8 +136,8 @@ def _lung_masks(
     return np.asarray(bits.any(axis=1)), read, outlined_by
 
 
-def _manifest_masks(prepared: Prepared, names: Sequence[str], rows: Rows) -> Masks:
-    placements = [prepared.placement(int(row)) for row in rows]
+def _manifest_masks(prepared: Prepared, kept: Rows, names: Sequence[str], rows: Rows) -> Masks:
+    placements = [prepared.placement(int(row)) for row in kept[rows]]
     root = Path(prepared.info["root"])
     return read_masks(root, [names[row] for row in rows], prepared.spec, placements)
 

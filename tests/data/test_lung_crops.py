@@ -1,4 +1,4 @@
-"""A prepared set that shows the lungs: the same pixels as the predictor's, and what it remembers."""
+"""A prepared set that shows the lungs: the predictor's own pixels, and what it remembers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr.data.manifest import manifest_table
+from cxr.data.manifest import manifest_table, read_manifest
 from cxr.data.phantom import PhantomSettings, write_phantom
-from cxr.data.manifest import read_manifest
-from cxr.data.prepared import PrepareSettings, Prepared, prepare
+from cxr.data.prepared import Prepared, PrepareSettings, prepare
 from cxr.errors import InputError
 from cxr.imaging.preprocess import PreprocessSpec, original_shape
 from cxr.imaging.read import read_gray
