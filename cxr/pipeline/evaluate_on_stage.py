@@ -1,6 +1,7 @@
 """A trained run measured on another data set, also one that has only some of the classes."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.adults import measure_adults
 from cxr.evaluation.tables import show_interval, summary_table
 from cxr.files import read_json
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import NAMED, PreprocessSpec
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import EvaluateOnConfig, RunConfig, given_data_settings
 from cxr.pipeline.evaluate_stage import measure_run, write_evaluation
@@ -44,7 +45,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     run = TrainedRun(_named_run(config))
     _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
-    spec = PreprocessSpec(**run.prepared.info["preprocess"])
+    spec = run.prepared.spec
     _refuse_settings(config, spec)
     measured, unknown = prepare_whole(config, spec, run.labels)
     seen, tested = _overlap(measured, run.prepared)
@@ -82,8 +83,8 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
 
 def _refuse_settings(config: EvaluateOnConfig, spec: PreprocessSpec) -> None:
     """Refuse what the command line says of preparing the images, which follows the run."""
-    allowed = {"size": spec.size_px, "fit": spec.fit, "split": "whole"}
-    for key in ("size", "fit", "labels", "split", "fractions", "split_seed"):
+    allowed = {**asdict(spec), "size": spec.size_px, "split": "whole"}
+    for key in ("size", *NAMED, "lungs_margin", "labels", "split", "fractions", "split_seed"):
         value = getattr(config.data, key)
         if key in given_data_settings(config) and value != allowed.get(key):
             raise InputError(

@@ -46,7 +46,7 @@ def prepare_whole(
     """Prepare every image of a data set as test, for a run that was trained on other data.
 
     Args:
-        config: which data; its size, fit, split and labels do not count.
+        config: which data; its size, fit, lungs, split and labels do not count.
         spec: how the run's own images were prepared.
         labels: the run's classes.
 
@@ -57,8 +57,13 @@ def prepare_whole(
     Raises:
         InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
     """
-    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit)
-    data = replace(data, split="whole", leave_out=[])
+    same = {key: getattr(spec, key) for key in ("fit", "lungs", "lungs_margin", "lungs_fallback")}
+    data = replace(config.data, labels=None, size=spec.size_px, split="whole", leave_out=[], **same)
+    if data.spec != spec:
+        raise InputError(
+            f"the run was trained with the lung finder {spec.finder[:8]}, installed is "
+            f"{data.spec.finder[:8]}: train it again, or install the cxr of its training"
+        )
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
     manifest, excluded = _leave_out(manifest, data.exclude)
@@ -159,6 +164,9 @@ def _report(prepared: Prepared) -> None:
         disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )
+    if lungs := prepared.info.get("lungs"):
+        fallback = ", ".join(f"{label} {count}" for label, count in lungs["fallback"].items())
+        log.info("fewer than two lungs found, so shown by data.lungs_fallback: %s", fallback)
     if prepared.info["settings"]["near_duplicates"] and not prepared.reused:
         log.info("copies: %s", describe_limits(counts["rows"]))
     if unknown := patients_unknown(prepared.table):
