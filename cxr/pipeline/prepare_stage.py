@@ -17,7 +17,7 @@ from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
 from cxr.imaging.preprocess import PreprocessSpec
-from cxr.pipeline.config import DataConfig, PrepareConfig
+from cxr.pipeline.config import DataConfig, PrepareConfig, given_data_settings
 
 KINDS = ("phantom", "manifest", "folder")
 
@@ -54,8 +54,10 @@ def prepare_whole(
         out of each class that the run does not know.
 
     Raises:
-        InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
+        InputError: a setting of preparation that is not the run's, no image of a class that the
+            run knows, and see cxr.data.prepared.prepare.
     """
+    _refuse_settings(config, spec)
     data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit, split="whole")
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
@@ -74,6 +76,18 @@ def prepare_whole(
     )
     _report(prepared)
     return prepared, dict(unknown)
+
+
+def _refuse_settings(config: PrepareConfig, spec: PreprocessSpec) -> None:
+    """Refuse what the command line says of preparing the images, which follows the run."""
+    allowed = {"size": spec.size_px, "fit": spec.fit, "split": "whole"}
+    for key in ("size", "fit", "labels", "split", "fractions", "split_seed"):
+        value = getattr(config.data, key)
+        if key in given_data_settings(config) and value != allowed.get(key):
+            raise InputError(
+                f"data.{key} is {value!r}: the images are prepared as the run's own were, "
+                "and all of them are used; leave it out"
+            )
 
 
 def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
