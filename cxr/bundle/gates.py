@@ -44,7 +44,7 @@ def check_outputs(
     Args:
         runtime: the exported graph.
         members: as trained, on the processor, in inference mode.
-        ensemble: temperatures and weights.
+        ensemble: of these members.
         pixels: (N, S, S) real images, at least one.
         rng: draws the random pixels.
 
@@ -77,9 +77,8 @@ def check_outputs(
                         f"pixels at a batch of {batch}; {allowed:.1g} is allowed. The former "
                         "bundle stays; try another version of torch or onnxscript"
                     )
-                entry = worst[name]
-                entry["largest_difference"] = max(entry["largest_difference"], gap)
-                entry["pytorch_rounding"] = max(entry["pytorch_rounding"], roundings[name])
+                here = {"largest_difference": gap, "pytorch_rounding": roundings[name]}
+                worst[name] = {key: max(here[key], worst[name][key]) for key in here}
     for name, entry in worst.items():
         if entry["largest_difference"] > limits[name]:
             log.warning(
