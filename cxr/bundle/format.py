@@ -17,8 +17,8 @@ from cxr.imaging.preprocess import LUNGS_FILE, PreprocessSpec
 FORMAT = 3
 """Number of this layout; raised when a reader of an older number would misread it: one of 1
 serves one threshold of prediction sets for all classes, where the cards speak of those per
-class; one of 2 does not crop to the lungs. All are read, and served per class; a bundle that
-shows whole images is still written as 2."""
+class; one of 2 does not crop to the lungs, and passes over the temperature of a recalibration. All
+are read, and served per class; a bundle that shows whole images is still written as 2."""
 INFO_FILE = "bundle.json"
 OOD_FILE = "ood.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -154,8 +154,22 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("test", _tests(info["test"])),
         ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
         ("exported", str(info["environment"]["time_utc"])),
+        *_recalibrated(info),
         ("note", info["note"]),
     ]
+
+
+def _recalibrated(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    part = info.get("recalibration")
+    return [("recalibrated", recalibration_words(part))] if part else []
+
+
+def recalibration_words(part: Mapping[str, Any]) -> str:
+    """Say what a bundle's confidence was fitted anew on, and on which bundle it rests."""
+    return (
+        f"on {part['images']} images of {part['patients']} patients of {part['data']}, "
+        f"{part['time_utc'][:10]}, from the bundle {part['parent'][:12]}"
+    )
 
 
 def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:

@@ -194,6 +194,20 @@ class ExportConfig(FinishedRunConfig):
 
 
 @dataclass
+class RecalibrateConfig(PrepareConfig):
+    """scripts/recalibrate.py; data are the local images, run is DATA/RUN, or its name alone."""
+
+    bundle: str | None = None
+    """Folder of the bundle; null takes the run's own."""
+    seed: int = 0
+    """Of how patients are dealt to measure the coverage."""
+    dealings: int = 200
+    """How often they are dealt."""
+    threads: int = 0
+    """Processor threads; 0 takes every processor."""
+
+
+@dataclass
 class LungsConfig(PrepareConfig):
     """scripts/lungs.py."""
 
@@ -228,6 +242,7 @@ SCHEMAS: dict[str, type] = {
     "explain": ExplainConfig,
     "report": ReportConfig,
     "export": ExportConfig,
+    "recalibrate": RecalibrateConfig,
     "download": DownloadConfig,
     "lungs": LungsConfig,
 }
