@@ -157,7 +157,7 @@ class AuditConfig(PassConfig, FinishedRunConfig):
     """scripts/audit.py."""
 
     tests: list[str] | None = None
-    """Which tests, by name; null takes all eight."""
+    """Which tests, by name; null takes all nine."""
     force: bool = False
     """Do the tests again that an earlier audit of the same run has done."""
     resamples: int = 1000
