@@ -27,7 +27,6 @@ from cxr.audit.result import (
 from cxr.evaluation.intervals import auroc_influences, auroc_interval, cluster_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
-from cxr.lungs.find import find_lungs
 
 TEST = AuditTest(
     "framing",
@@ -51,9 +50,6 @@ SHIFT = 0.10
 """AUROC by which train and test differ at least, lower end. A disease keeps what it does to the
 lungs from one part to the next, so where the box tells a pair of classes and this differs, it is
 not the disease alone that tells."""
-COVERED = 0.5
-"""Share of each class's images with a mask from which the masks are taken. Masks and the finder
-outline differently, so one of them outlines all images, else that difference would tell a class."""
 NAMED = 4
 """Comparisons in the sentence."""
 PENALTY = (1e-3,)
@@ -117,40 +113,21 @@ class Comparison:
         return f"{self.name} {list_words(ours)} ({name} alone {list_words(theirs)})"
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes around the lungs as the network gets the image.
-
-    Attributes:
-        sides: (N, 4) top, left, bottom, right, shares of the image; NaN where there is none.
-        origin: who outlined the lungs, in words.
-    """
-
-    sides: Floats
-    origin: str
-
-    def measures(self) -> Floats:
-        """Return (N, 5), see ``MEASURES``."""
-        top, left, bottom, right = self.sides.T
-        tall, wide = np.log(bottom - top), np.log(right - left)
-        middles = (left + right) / 2, (top + bottom) / 2
-        return np.column_stack([*middles, tall, wide, tall - wide])
-
-
-def audit_framing(context: AuditContext, *, boxes: Boxes | None = None) -> AuditResult:
+def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> AuditResult:
     """Tell classes by the lungs' box alone, in train by folds, in val and test by train's model.
 
     Args:
         context: see ``AuditContext``.
-        boxes: of all images; by default those of the masks, or of the finder.
+        boxes: (N, 4) top, left, bottom, right as shares of the image as the network gets it, NaN
+            where no lungs are known; by default those of the masks.
 
     Returns:
         The verdict of the worst comparison, by ``SUSPICIOUS`` and ``SHORTCUT`` in train or test
         where its p is below ``ALPHA``; ``shortcut`` too where the AUROC of a pair shifts by
         ``SHIFT``. Classes and parts with few images or patients are not judged.
     """
-    boxes = boxes or lung_boxes(context)
-    known = np.isfinite(boxes.sides).all(axis=1)
+    boxes = lung_boxes(context) if boxes is None else boxes
+    known = np.isfinite(boxes).all(axis=1)
     split, labels = context.column("split"), context.labels
     rows = {part: np.flatnonzero((split == part) & known) for part in PARTS}
     place, groups = context.targets, context.groups
@@ -159,7 +136,7 @@ def audit_framing(context: AuditContext, *, boxes: Boxes | None = None) -> Audit
         lacking = thin or ["fewer than two classes have train images with lungs"]
         return TEST.skipped("; ".join(lacking))
     rows = {part: own[np.isin(place[own], enough)] for part, own in rows.items()}
-    measures = boxes.measures()
+    measures = box_measures(boxes)
     probs = _probs(context, measures[:, :4], rows, enough)
     compared, statistics = [], []
     rest = [(k, [j for j in enough if j != k]) for k in enough]
@@ -176,25 +153,21 @@ def audit_framing(context: AuditContext, *, boxes: Boxes | None = None) -> Audit
     flat = iter(adjusted_p(np.concatenate(statistics, axis=1)).tolist())
     for comparison in compared:
         comparison.p = {part: next(flat) for part in comparison.p}
-    return _judge(compared, boxes.origin, int((~known).sum()), thin)
+    return _judge(compared, int((~known).sum()), thin)
 
 
-def lung_boxes(context: AuditContext) -> Boxes:
-    """Return the boxes of the manifest's masks, or the finder's where these leave out too many."""
-    rows = np.arange(len(context.table))
-    masked = context.has_mask if context.has_mask is not None else np.zeros(len(rows), bool)
-    shares = [masked[context.targets == k].mean() for k in np.unique(context.targets)]
-    sides = np.full((len(rows), 4), np.nan)
-    by_masks = min(shares, default=0) >= COVERED
+def lung_boxes(context: AuditContext) -> Floats:
+    """Return top, left, bottom and right (N, 4) of the lungs, shares; NaN where none are known."""
+    rows = np.flatnonzero(
+        np.zeros(len(context.table)) if context.has_mask is None else context.has_mask
+    )
+    sides = np.full((len(context.table), 4), np.nan)
     with context.progress("framing: boxes around the lungs", len(rows)) as done:
-        for part in chunks(rows[masked] if by_masks else rows):
-            if by_masks:
-                sides[part] = mask_boxes(context.read_masks(part))
-            for row in part:
-                if not by_masks and (box := find_lungs(np.asarray(context.pixels[row])).box):
-                    sides[row] = box
+        for part in chunks(rows):
+            sides[part] = mask_boxes(context.read_masks(part))
+            for _ in part:
                 done()
-    return Boxes(sides, "the manifest's lung masks" if by_masks else "the lung finder")
+    return sides
 
 
 def mask_boxes(masks: Masks) -> Floats:
@@ -206,6 +179,13 @@ def mask_boxes(masks: Masks) -> Floats:
     (top, bottom), (left, right) = ends
     empty = ~np.asarray(masks.any(axis=(1, 2)))[:, None]
     return np.where(empty, np.nan, np.column_stack([top, left, bottom, right]))
+
+
+def box_measures(boxes: Floats) -> Floats:
+    """Return (N, 5), see ``MEASURES``, of boxes (N, 4)."""
+    top, left, bottom, right = boxes.T
+    tall, wide = np.log(bottom - top), np.log(right - left)
+    return np.column_stack([(left + right) / 2, (top + bottom) / 2, tall, wide, tall - wide])
 
 
 def _probs(
@@ -273,9 +253,7 @@ def _best_measure(
     comparison.measure = (name, values)
 
 
-def _judge(
-    compared: Sequence[Comparison], origin: str, without: int, thin: list[str]
-) -> AuditResult:
+def _judge(compared: Sequence[Comparison], without: int, thin: list[str]) -> AuditResult:
     verdict = worst(comparison.verdict for comparison in compared)
     worse = [comparison for comparison in compared if comparison.verdict == verdict]
     worse.sort(key=lambda comparison: -max(map(comparison.low, comparison.p), default=-np.inf))
@@ -285,7 +263,7 @@ def _judge(
     if short := [name for comparison in compared for name in comparison.short]:
         reasons.append(f"too few images to judge {list_words(short)}")
     if without:
-        reasons.append(f"{without} images without lungs by {origin} take no part")
+        reasons.append(f"{without} images without outlined lungs take no part")
     start = {
         "shortcut": "Where the lungs lie and how large they are tells the class",
         "suspicious": "Where the lungs lie and how large they are tells something of the class",
@@ -295,7 +273,7 @@ def _judge(
     told = worse[: 1 if verdict == "clear" else NAMED]
     moved = [comparison.name for comparison in compared if comparison.moved]
     sentence = (
-        f"{start}. AUROC of a linear model on the box alone, by {origin} (0.50 is guessing): "
+        f"{start}. AUROC of a linear model on the box alone (0.50 is guessing): "
         f"{list_words([comparison.words for comparison in told])}."
     )
     if moved:
@@ -315,16 +293,15 @@ def _judge(
             chance=0.5,
         ),
         values={
-            "lungs": origin,
             "auroc": {comparison.name: comparison.auroc for comparison in compared},
             "shift": {part.name: part.shift for part in compared if part.shift},
         },
-        tables=[_table(compared, origin)],
+        tables=[_table(compared)],
         reason="; ".join(reasons),
     )
 
 
-def _table(compared: Sequence[Comparison], origin: str) -> AuditTable:
+def _table(compared: Sequence[Comparison]) -> AuditTable:
     rows: list[tuple[Cell, ...]] = []
     for comparison in compared:
         aurocs = (comparison.auroc[part] for part in PARTS)
@@ -339,5 +316,5 @@ def _table(compared: Sequence[Comparison], origin: str) -> AuditTable:
         Column("measure", "best measure by itself"),
         *(Column(f"measure_{part}", f"its AUROC in {part}", "number", 2) for part in PARTS),
     )
-    title = f"What the lungs' box alone tells, by {origin}; train out of fold"
+    title = "What the lungs' box alone tells; train out of fold"
     return AuditTable("boxes", title, columns, tuple(rows))
