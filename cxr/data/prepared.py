@@ -6,6 +6,7 @@ N images kept, S side in pixels.
 import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,8 +19,10 @@ from cxr.data.groups import group_images
 from cxr.data.splits import (
     check_disjoint,
     check_fractions,
+    in_sources,
     patient_split,
     published_split,
+    source_split,
     whole_split,
 )
 from cxr.errors import InputError, MissingInputError, command
@@ -33,11 +36,14 @@ from cxr.files import (
     write_json,
 )
 from cxr.imaging.preprocess import Fit, PreprocessSpec
-from cxr.labels import check_labels, label_indices, order_labels
+from cxr.labels import check_labels, label_fault, label_memberships, order_labels, partly_known
 
 VERSION = 1
 """Raised when the same settings would give other images."""
+UNSURE = -1
+"""Target of an image whose label is a set of classes."""
 SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
+"""The splits that the table alone decides; source needs the sources to leave out."""
 
 
 @dataclass
@@ -51,7 +57,10 @@ class PrepareSettings:
     fit: str = "stretch"
     """stretch or letterbox."""
     split: str = "patient"
-    """patient (disjoint by group), published (the source's own test split), or whole (all test)."""
+    """patient (disjoint by group), published (the source's own test split), source (leave_out is
+    test, the rest is split by patient), or whole (all test)."""
+    leave_out: list[str] = field(default_factory=list)
+    """For split=source: the sources that are test."""
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.1, 0.2])
     """Shares of train, val and test."""
     split_seed: int = 0
@@ -64,13 +73,23 @@ class PrepareSettings:
     """Said wherever a number or a plot of this data appears."""
 
     def __post_init__(self) -> None:
-        allowed = {"fit": get_args(Fit), "split": tuple(SPLITTERS), "on_error": ("stop", "skip")}
+        allowed = {
+            "fit": get_args(Fit),
+            "split": (*SPLITTERS, "source"),
+            "on_error": ("stop", "skip"),
+        }
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
                     f"data.{key} is {getattr(self, key)!r}: allowed are {', '.join(values)}"
                 )
         check_fractions(self.fractions)
+        if (self.split == "source") != bool(self.leave_out):
+            raise InputError(
+                f"data.split is {self.split!r} and data.leave_out {self.leave_out}: split=source "
+                "needs the sources that are test, and no other split has any; give both, such as "
+                "data.split=source data.leave_out=[nih]"
+            )
 
     @property
     def spec(self) -> PreprocessSpec:
@@ -103,8 +122,14 @@ class Prepared:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """(N,) class index of every image."""
-        return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
+        """(N,) class index of every image, ``UNSURE`` of a label set."""
+        members = self.memberships
+        return np.where(members.sum(axis=1) == 1, members.argmax(axis=1), UNSURE)
+
+    @property
+    def memberships(self) -> NDArray[np.bool_]:
+        """(N, K) which classes every image may be of."""
+        return label_memberships(self.table["label"].tolist(), self.labels)
 
 
 def prepare(
@@ -184,15 +209,13 @@ def open_prepared(folder: Path) -> Prepared:
 
 def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) -> None:
     """Refuse a label that is not allowed, by the image: a set of folders has no rows."""
-    unknown = manifest[~manifest["label"].isin(labels)]
-    if len(unknown):
-        image, label = unknown[["image", "label"]].iloc[0]
-        count = int((unknown["label"] == label).sum())
-        raise InputError(
-            f"unknown label {label!r} of {root / image} (images with it: {count}): allowed are "
-            f"{', '.join(labels)}; rename or move away the folder {label!r} (with a manifest: "
-            "correct its rows), or name the label in data.labels"
-        )
+    for label, images in manifest.groupby("label", sort=False)["image"]:
+        if fault := label_fault(str(label), labels):
+            raise InputError(
+                f"unknown label {label!r} of {root / images.iloc[0]} (images with it: "
+                f"{len(images)}): {fault}; rename or move away the folder {label!r} (with a "
+                "manifest: correct its rows), or name the label in data.labels"
+            )
 
 
 def _write(
@@ -215,10 +238,11 @@ def _write(
         progress=progress,
     )
     split_kind = settings.split
-    # With a published test split its own images stay, and their copies leave the train part.
-    order = np.where(
-        (table["published_split"] == "test") & (split_kind == "published"), 0, 1
-    ).astype(np.int64)
+    # With a test split given its own images stay, and their copies leave the train part.
+    tested = in_sources(table, settings.leave_out)
+    if split_kind == "published":
+        tested = table["published_split"].to_numpy(object) == "test"
+    order = np.where(tested, 0, 1).astype(np.int64)
     show = progress or no_progress
     with show("look for copies", len(table)) as done:
         found = group_images(
@@ -227,14 +251,15 @@ def _write(
     table["group"] = found.group
     keep = np.flatnonzero(found.keep)
     table = table.iloc[keep].reset_index(drop=True)
-    if missing := [label for label in labels if not (table["label"] == label).any()]:
+    # Where nothing is trained a class may occur in label sets alone.
+    occurring = order_labels(table["label"]) if split_kind == "whole" else set(table["label"])
+    if missing := [label for label in labels if label not in occurring]:
         raise InputError(
             f"no image of class {', '.join(missing)} is left after dropping copies and "
             f"unreadable files, of {len(manifest)} rows: add images or correct data.labels"
         )
-    table["split"] = SPLITTERS[split_kind](
-        table, fractions=settings.fractions, seed=settings.split_seed
-    )
+    splitter = SPLITTERS.get(split_kind, partial(source_split, leave_out=settings.leave_out))
+    table["split"] = splitter(table, fractions=settings.fractions, seed=settings.split_seed)
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, squares, keep)
     with atomic_write(folder / "table.csv") as file:
@@ -243,7 +268,8 @@ def _write(
         *sorted(table["sha256"] + table["label"] + table["split"]),
         digest_of(_settings_values(settings)),
     )
-    counts = pd.crosstab(table["label"], table["split"]).reindex(labels)
+    rows = [*labels, *sorted(set(table["label"][partly_known(table["label"])]))]
+    counts = pd.crosstab(table["label"], table["split"]).reindex(rows)
     return {
         "version": VERSION,
         "fingerprint": fingerprint,
@@ -259,7 +285,7 @@ def _write(
             "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
             "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
             "dropped_unreadable": len(unreadable),
-            "images": {label: counts.loc[label].to_dict() for label in labels},
+            "images": {label: counts.loc[label].to_dict() for label in rows},
             "patients_or_groups": int(table["group"].nunique()),
         },
         "disjoint": proof,
@@ -297,4 +323,4 @@ def _settings_values(settings: PrepareSettings) -> dict[str, Any]:
         "spec": asdict(settings.spec),
         "seed": settings.split_seed,
         "version": VERSION,
-    }
+    } | ({"leave_out": sorted(settings.leave_out)} if settings.leave_out else {})

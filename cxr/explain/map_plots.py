@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cxr.labels import in_label
 from cxr.models.ensemble import WEIGHTED
 from cxr.plotting import INK, new_figure
 
@@ -48,7 +49,7 @@ class Example:
     @property
     def right(self) -> bool:
         """Whether the ensemble predicted the true class."""
-        return self.label == self.prediction
+        return bool(in_label([self.prediction], [self.label])[0])
 
 
 def heat_map() -> ListedColormap:

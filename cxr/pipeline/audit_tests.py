@@ -24,6 +24,7 @@ from cxr.errors import MissingInputError
 from cxr.explain.pointing import read_masks
 from cxr.files import digest, digest_of
 from cxr.imaging.preprocess import PreprocessSpec
+from cxr.labels import partly_known
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import AuditConfig
 from cxr.pipeline.trained_run import PREDICTIONS, TrainedRun
@@ -57,20 +58,28 @@ def audit_context(run: TrainedRun, config: AuditConfig) -> AuditContext:
             f"beside its own: first give {run.command('evaluate')}"
         )
     table, info, labels = run.prepared.table, run.prepared.info, run.labels
+    used = ~partly_known(table["label"]) & (table["split"] != "").to_numpy(bool)
+    pixels, rows, predictions = run.prepared.pixels, run.rows, run.predictions
+    if not used.all():
+        log.info("%d images with a label set, or of no split, are left out", (~used).sum())
+        # A copy in memory: every test sees images whose class is known, and no others.
+        table, pixels = table[used].reset_index(drop=True), pixels[used]
+        predictions = predictions[used[rows]]
+        rows = (np.cumsum(used) - 1)[rows[used[rows]]]
     root, spec = Path(info["root"]), PreprocessSpec(**info["preprocess"])
     masks = table["mask"].tolist() if "mask" in table else [""] * len(table)
     if any(masks) and not (root / next(filter(None, masks))).is_file():
         log.warning("the lung masks are not at %s any more: what needs them is skipped", root)
         masks = [""] * len(table)
     probs = {
-        name: run.predictions[[f"prob_{name}_{label}" for label in labels]].to_numpy(float)
+        name: predictions[[f"prob_{name}_{label}" for label in labels]].to_numpy(float)
         for name in (*run.ensemble.members, WEIGHTED)
     }
     return AuditContext(
         table=table,
-        pixels=run.prepared.pixels,
+        pixels=pixels,
         labels=labels,
-        test_rows=run.rows,
+        test_rows=rows,
         members=run.members,
         ensemble=run.ensemble,
         probs=probs,

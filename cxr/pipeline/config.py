@@ -40,6 +40,8 @@ class DataConfig(PrepareSettings):
     """phantom, manifest (a manifest.csv under root), or folder (a folder per label)."""
     root: str | None = None
     """Folder of the data; the phantom makes its own."""
+    parts: list[str] = field(default_factory=list)
+    """For kind=manifest: folders below the root with a manifest.csv each, read as one."""
     split_folders: dict[str, str] = field(default_factory=dict)
     """For kind=folder: which folder is which published split, {train: train, val: test}."""
     exclude: list[str] = field(default_factory=list)
@@ -99,6 +101,10 @@ class CrossValidateConfig(PoolSettings, TrainConfig):
     """Into how many parts the images are dealt; each is the test split once."""
     members: list[str] | None = None
     """Which members the ensemble of a fold has; null takes the one that is trained."""
+    split: str = "patient"
+    """patient (folds of like size), or source (each source left out in turn)."""
+    sources: list[str] | None = None
+    """For split=source: which; null takes all whose classes the others have too."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from cxr.console import images_bar, log, print_table
 from cxr.data.overlap import find_overlap
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError, MissingInputError, command
+from cxr.evaluation.adults import measure_adults
 from cxr.evaluation.tables import show_interval, summary_table
 from cxr.files import read_json
 from cxr.imaging.preprocess import PreprocessSpec
@@ -60,6 +61,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     note = f"{run.info['data']}/{run.info['run']} on {config.data.name} · {RESEARCH}"
     note = f"{SYNTHETIC} · {note}" if synthetic else note
     metrics = _measure(run, predictions, note=note, seed=config.seed)
+    metrics |= measure_adults(predictions, measured.table, synthetic=synthetic)
     metrics |= {
         "run": {key: run.info[key] for key in ("data", "run", "fingerprint")},
         "measured_on": {

@@ -10,13 +10,14 @@ import pandas as pd
 
 from cxr.console import images_bar, log
 from cxr.data.groups import describe_limits
-from cxr.data.manifest import patients_unknown, read_manifest
+from cxr.data.manifest import join_manifests, patients_unknown, read_manifest
 from cxr.data.phantom import write_phantom
 from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
 from cxr.imaging.preprocess import PreprocessSpec
+from cxr.labels import label_fault, order_labels
 from cxr.pipeline.config import DataConfig, PrepareConfig
 
 KINDS = ("phantom", "manifest", "folder")
@@ -56,19 +57,21 @@ def prepare_whole(
     Raises:
         InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
     """
-    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit, split="whole")
+    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit)
+    data = replace(data, split="whole", leave_out=[])
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
     manifest, excluded = _leave_out(manifest, data.exclude)
-    unknown = Counter(manifest["label"][~manifest["label"].isin(list(labels))].tolist())
-    manifest = manifest[manifest["label"].isin(list(labels))].reset_index(drop=True)
+    known = manifest["label"].map(lambda label: not label_fault(label, labels)).astype(bool)
+    unknown = Counter(manifest["label"][~known].tolist())
+    manifest = manifest[known].reset_index(drop=True)
     if manifest.empty:
         raise InputError(
             f"no image of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
             f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
         )
-    found = [label for label in labels if (manifest["label"] == label).any()]
-    data = replace(data, labels=found)
+    occurring = order_labels(manifest["label"])
+    data = replace(data, labels=[label for label in labels if label in occurring])
     prepared = prepare(
         manifest, root, parent, data, excluded=excluded, workers=data.workers, progress=images_bar
     )
@@ -98,10 +101,12 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
     root = Path(data.root).expanduser()
     if not root.is_dir():
         hint = "give data.root=PATH"
-        if data.name == "cxr4":
-            fetch = command("download", data="cxr4", **{"data.root": str(root)})
+        if data.name in ("cxr4", "cxr4plus"):
+            fetch = command("download", data=data.name, **{"data.root": str(root)})
             hint += f", or fetch the public sources with {fetch}"
         raise MissingInputError(f"data.root {root} is no folder: {hint}")
+    if data.kind == "manifest" and data.parts:
+        return join_manifests(root, data.parts, labels=data.labels), root
     if data.kind == "manifest":
         return read_manifest(root / "manifest.csv", labels=data.labels), root
     return read_folder(root, split_names=data.split_folders or None), root

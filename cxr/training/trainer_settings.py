@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from cxr.errors import InputError
 
 NAMED = {
-    "imbalance": ("none", "loss", "sampler"),
+    "imbalance": ("none", "loss", "sampler", "class_source"),
     "monitor": ("balanced_accuracy", "nll", "last"),
     "precision": ("auto", "32", "bf16"),
 }
@@ -72,7 +72,9 @@ class TrainerSettings:
     label_smoothing: float = 0.05
     """Share of a target spread over all classes."""
     imbalance: str = "none"
-    """none, loss (class-balanced weights) or sampler (class-balanced draws); neither helped."""
+    """none, loss (class-balanced weights), sampler (class-balanced draws; neither helped), or
+    class_source (each class alike, and in it each source, so that a source tells least of the
+    class)."""
     ema_decay: float = 0.99
     """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
     monitor: str = "last"
