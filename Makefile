@@ -1,5 +1,5 @@
 # make help lists the targets. Variables:
-#   DATA=phantom|cxr4|seed|folder   DATA_ROOT=PATH   RUN=name   PRETRAINED=hub|none|PATH
+#   DATA=phantom|cxr4|cxr4plus|seed|folder   DATA_ROOT=PATH   RUN=name   PRETRAINED=hub|none|PATH
 #   MEMBERS="mobilenetv2 inceptionv3"   ARGS="any=override"   PYTHON=python3
 #   ENSEMBLE="pool=linear weight_prior=0" for the ensemble that make train fits
 DATA ?= phantom
@@ -15,6 +15,7 @@ APP_DATA ?= outputs/app
 PORT ?= 5000
 NAME ?=
 FOLDS ?= 5
+SPLIT ?=
 VENV ?= .venv
 
 PY := $(VENV)/bin/python
@@ -30,7 +31,7 @@ WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo '  DATA=phantom|cxr4|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
+	@echo '  DATA=phantom|cxr4|cxr4plus|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
 	@echo '  python scripts/X.py data=D run=R key=value in a message is make X DATA=D RUN=R ARGS="key=value" here'
 
 # The stamp is newer than the two files while what they ask for is installed.
@@ -80,9 +81,9 @@ evaluate_on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=
 audit: $(VENV)/.train ## the shortcut tests, each with a verdict
 	@$(PY) scripts/audit.py $(WHICH) $(ARGS)
 
-cv: $(VENV)/.train ## cross-validate by patient: make cv FOLDS=5; goes on where it was
+cv: $(VENV)/.train ## cross-validate: FOLDS=5 by patient, SPLIT=source leaves each source out; goes on
 	@set -e; for member in $(MEMBERS); do \
-	  $(PY) scripts/cv.py $(WHICH) $(ROOT) folds=$(FOLDS) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
+	  $(PY) scripts/cv.py $(WHICH) $(ROOT) $(if $(SPLIT),split=$(SPLIT),folds=$(FOLDS)) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
 
 # Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
 DATA_leak := seed

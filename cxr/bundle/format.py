@@ -36,9 +36,6 @@ class BundleError(InputError):
 def read_info(folder: Path) -> dict[str, Any]:
     """Read a bundle's ``bundle.json`` and check it against itself.
 
-    Args:
-        folder: the bundle.
-
     Raises:
         MissingInputError: no such folder, or no ``bundle.json`` in it.
         BundleError: it is damaged, of a newer format, lacks a key, or was changed.
@@ -67,12 +64,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
-    """Check that files of a bundle are there and have the bytes that were exported.
-
-    Args:
-        folder: the bundle.
-        info: of ``read_info``.
-        names: which files; all by default.
+    """Check that files of a bundle, by default all, are there as they were exported.
 
     Raises:
         MissingInputError: a file is missing.
@@ -101,22 +93,19 @@ def file_digest(path: Path) -> str:
 
 
 def write_info(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete ``bundle.json`` with format, digests and fingerprint, and write it last.
+    """Complete ``bundle.json`` with format, digests and fingerprint; return what was written.
 
     Args:
         folder: holds every other file of the bundle.
         values: everything else that ``bundle.json`` carries.
-
-    Returns:
-        What was written.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {
-        path.relative_to(folder).as_posix(): dict(
-            sha256=file_digest(path), bytes=path.stat().st_size
-        )
-        for path in paths
-        if path.name != INFO_FILE
+        path.relative_to(folder).as_posix(): {
+            "sha256": file_digest(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != INFO_FILE
     }
     info: dict[str, Any] = {"format": FORMAT, **values, "files": files}
     info["fingerprint"] = fingerprint_of(info)
@@ -130,13 +119,7 @@ def fingerprint_of(info: Mapping[str, Any]) -> str:
 
 
 def describe(bundle: Path | str) -> str:
-    """Check a bundle and describe it.
-
-    Args:
-        bundle: its folder.
-
-    Returns:
-        Lines ``name  value``, without a line feed at the end.
+    """Check a bundle's folder and describe it in lines ``name  value``.
 
     Raises:
         InputError: no bundle, or one that was changed or is of a newer format.
@@ -174,10 +157,6 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:
     """Return how often sets of a level held the true class on test, by class.
-
-    Args:
-        info: content of ``bundle.json``.
-        level: of the prediction sets.
 
     Returns:
         Label to ``value``, ``low``, ``high``, ``images``, ``patients``; empty where it was not
@@ -218,7 +197,3 @@ def _tests(test: Any) -> str:
 def _limits(entry: Mapping[str, Any]) -> str:
     limits = (entry["low"], entry["high"])
     return " to ".join("undefined" if limit is None else f"{limit:.3f}" for limit in limits)
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": file_digest(path), "bytes": path.stat().st_size}

@@ -5,7 +5,7 @@ B batch, N images, M members, K classes, S side of prepared pixels.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def check_outputs(
     Args:
         runtime: the exported graph.
         members: as trained, on the processor, in inference mode.
-        ensemble: temperatures and weights.
+        ensemble: of these members.
         pixels: (N, S, S) real images, at least one.
         rng: draws the random pixels.
 
@@ -77,9 +77,8 @@ def check_outputs(
                         f"pixels at a batch of {batch}; {allowed:.1g} is allowed. The former "
                         "bundle stays; try another version of torch or onnxscript"
                     )
-                entry = worst[name]
-                entry["largest_difference"] = max(entry["largest_difference"], gap)
-                entry["pytorch_rounding"] = max(entry["pytorch_rounding"], roundings[name])
+                here = {"largest_difference": gap, "pytorch_rounding": roundings[name]}
+                worst[name] = {key: max(here[key], worst[name][key]) for key in here}
     for name, entry in worst.items():
         if entry["largest_difference"] > limits[name]:
             log.warning(
@@ -167,26 +166,15 @@ def run_images(
     batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> Arrays:
-    """Return outputs of many images.
+    """Return a graph's outputs for the rows (N,), at least one, of pixels (P, S, S) uint8.
 
-    Args:
-        runtime: a graph.
-        pixels: (P, S, S) uint8.
-        rows: (N,) which of them, at least one.
-        outputs: names.
-        batch_size: images at once.
-        on_image: called once an image.
+    ``on_image`` is called once an image.
     """
     parts = []
-    for images in _batches(pixels, rows, batch_size):
-        parts.append(runtime.run(images, outputs))
-        for _ in range(len(images) if on_image else 0):
-            on_image()  # type: ignore[misc]
-    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
-
-
-def _batches(
-    pixels: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int
-) -> Iterator[NDArray[np.uint8]]:
     for start in range(0, len(rows), batch_size):
-        yield np.asarray(pixels[rows[start : start + batch_size]])[:, None]
+        images = np.asarray(pixels[rows[start : start + batch_size]])[:, None]
+        parts.append(runtime.run(images, outputs))
+        if on_image is not None:
+            for _ in images:
+                on_image()
+    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}

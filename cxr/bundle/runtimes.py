@@ -30,12 +30,7 @@ class Runtime(Protocol):
 
 
 def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> Runtime:
-    """Load a graph.
-
-    Args:
-        path: of the ONNX file.
-        runtime: onnxruntime or openvino.
-        threads: processor threads of one prediction; 0 takes every processor allowed to us.
+    """Load the graph of an ONNX file; with 0 threads it takes every processor allowed to us.
 
     Raises:
         InputError: the runtime is unknown or not installed, or threads is negative.

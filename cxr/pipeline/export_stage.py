@@ -98,7 +98,7 @@ def _write_graph(
     """Write ``model.onnx`` and compare its outputs with PyTorch's."""
     path, side = fresh / MODEL_FILE, int(prepared.pixels.shape[-1])
     graph = BundleGraph(members, ensemble, side)
-    export_onnx(graph, path, size_px=side, note=note)
+    export_onnx(graph, path, size_px=side, note=note, outputs=graph.outputs)
     rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_IMAGES]
     worst = check_outputs(
         open_runtime(path),

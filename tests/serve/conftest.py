@@ -31,8 +31,7 @@ from cxr.serve.passwords import hash_password
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
 from cxr.serve.store.database import Database
-from cxr.serve.store.tokens import create_token
-from cxr.serve.store.users import add_user
+from cxr.serve.store.users import add_user, create_token
 
 PASSWORD = "four words in a row"
 DARK_IS_NO_IMAGE = 8
