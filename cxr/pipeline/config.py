@@ -164,7 +164,7 @@ class AuditConfig(PassConfig, FinishedRunConfig):
     """scripts/audit.py."""
 
     tests: list[str] | None = None
-    """Which tests, by name; null takes all eight."""
+    """Which tests, by name; null takes all nine."""
     force: bool = False
     """Do the tests again that an earlier audit of the same run has done."""
     resamples: int = 1000
@@ -262,7 +262,7 @@ ConfigT = TypeVar("ConfigT")
 
 
 def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
-    """Compose a script's configuration without running it, for tests and notebooks.
+    """Compose a script's configuration without running it: for tests, notebooks, experiments.
 
     Args:
         name: root file in configs/, without its ending.
@@ -273,11 +273,18 @@ def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
         The dataclass.
     """
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
 
     _register(name, schema or SCHEMAS[name])
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = current_overrides(overrides)
-        return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
+    # A script that composes the stages it runs is in Hydra's hands itself.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            overrides = current_overrides(overrides)
+            return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def given_data_settings(config: RunConfig) -> list[str]:
