@@ -27,7 +27,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv lungs experiment explain export app account notebook test test-long lint format clean
+.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv lungs experiment mitigate explain export recalibrate app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -91,16 +91,23 @@ lungs: $(VENV)/.train ## train the lung finder on a data set's masks, and measur
 # Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
 DATA_leak := seed
 DATA_published := cxr4
-experiment: $(VENV)/.train ## leak, published: make experiment NAME=leak DATA_ROOT=PATH
-	@test -n '$(DATA_$(NAME))' || { echo 'error: NAME=$(NAME) is no experiment: NAME=leak and NAME=published are' >&2; exit 2; }
+DATA_mitigation := cxr4plus
+experiment: $(VENV)/.train ## leak, published, mitigation: make experiment NAME=leak DATA_ROOT=PATH
+	@test -n '$(DATA_$(NAME))' || { echo 'error: NAME=$(NAME) is no experiment: leak, published and mitigation are' >&2; exit 2; }
 	@$(PY) -m experiments.$(NAME) data=$(if $(filter file,$(origin DATA)),$(DATA_$(NAME)),$(DATA)) \
 	  run=$(if $(filter file,$(origin RUN)),$(NAME),$(RUN)) $(ROOT) $(WEIGHTS) $(ARGS)
+
+mitigate: ## what takes shortcuts away, before and after: make mitigate DATA=cxr4plus DATA_ROOT=PATH
+	@$(MAKE) --no-print-directory experiment NAME=mitigation
 
 explain: $(VENV)/.train ## Grad-CAM figures
 	@$(PY) scripts/explain.py $(WHICH) $(ARGS)
 
 export: $(VENV)/.train ## the model as one folder: graph, weights, card, thresholds
 	@$(PY) scripts/export.py $(WHICH) $(ARGS)
+
+recalibrate: $(VENV)/.train ## fit a bundle's confidence to local images: DATA=folder DATA_ROOT=… RUN=data/run
+	@$(PY) scripts/recalibrate.py $(WHICH) $(ROOT) $(ARGS)
 
 app: $(VENV)/.serve ## serve the bundle on 127.0.0.1 (exports it first where there is none)
 	@test -f '$(BUNDLE)/bundle.json' || $(MAKE) --no-print-directory export

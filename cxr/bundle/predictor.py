@@ -23,6 +23,7 @@ from cxr.reliability.conformal import (
     prediction_sets,
     refer,
     referral_threshold,
+    tempered,
     thresholds_of,
 )
 from cxr.reliability.ood import OodReference, Refusal
@@ -75,6 +76,8 @@ class Predictor:
         self._finder = folder / LUNGS_FILE
         if self._spec.lungs != "none":
             check_files(folder, self.info, [LUNGS_FILE])
+        # A bundle that was recalibrated on local images has one more temperature.
+        self._temperature = float(self.info.get("recalibration", {}).get("temperature", 1))
         self._referral = referral_threshold(self.info["uncertainty"])
         # Too few training images give no reference; bundle.json then says so.
         self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
@@ -175,7 +178,7 @@ class Predictor:
         outputs += [f"map_{name}" for name in self.members] if maps else []
         outputs += [f"features_{name}" for name in self.members] if self._ood else []
         arrays = self._runtime.run(squares, outputs)
-        probs = np.asarray(arrays["probs"], np.float64)
+        probs = tempered(arrays["probs"], self._temperature)
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
         checks = self._checks(images, squares, arrays)

@@ -23,7 +23,10 @@ CHILDREN = ("kermany",)
 """Sources of children aged one to five (Kermany 2018); every other source shows adults where no age
 is given, as data/README.md says of each."""
 PNEUMONIA = {"bacterial", "viral"}
-SHARES = ("normal_called_covid", "normal_found", "covid_found", "pneumonia_called_covid")
+SHARES = (
+    *("normal_called_covid", "normal_found", "covid_found"),
+    *("pneumonia_called_covid", "pneumonia_called_normal"),
+)
 """Shares of images, the decision being between all classes."""
 NAMES = {
     "balanced_accuracy": "balanced accuracy",
@@ -33,6 +36,7 @@ NAMES = {
     "normal_found": "normal called normal",
     "covid_found": "covid called covid",
     "pneumonia_called_covid": "other pneumonia called covid",
+    "pneumonia_called_normal": "called normal",
 }
 """Each figure and its head in tables."""
 
@@ -82,6 +86,7 @@ def adult_covid(
         "normal_found": (normal, named == "normal"),
         "covid_found": (covid, named == "covid"),
         "pneumonia_called_covid": (ill, named == "covid"),
+        "pneumonia_called_normal": (ill, named == "normal"),
     }
     found: dict[str, Any] = {
         "normal": int(normal.sum()),

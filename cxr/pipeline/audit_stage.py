@@ -1,4 +1,4 @@
-"""Stage 7: the shortcut audit, eight tests with a verdict each, kept as they are done."""
+"""Stage 7: the shortcut audit, nine tests with a verdict each, kept as they are done."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The eight tests of the audit, and the context in which they see an evaluated run."""
+"""The nine tests of the audit, and the context in which they see an evaluated run."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cxr.audit.attention import audit_attention
 from cxr.audit.baselines import audit_baselines
 from cxr.audit.context import AuditContext, Masks, Rows
+from cxr.audit.framing import audit_framing
 from cxr.audit.leakage import audit_leak
 from cxr.audit.map_faithfulness import audit_faithfulness
 from cxr.audit.occlusion import audit_lungs
@@ -40,6 +41,7 @@ TESTS: dict[str, Callable[[AuditContext], AuditResult]] = {
     "robustness": audit_robustness,
     "faithfulness": audit_faithfulness,
     "subgroups": audit_subgroups,
+    "framing": audit_framing,
 }
 
 NEED_MASKS = {"lungs", "attention", "framing"}

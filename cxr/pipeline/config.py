@@ -164,7 +164,7 @@ class AuditConfig(PassConfig, FinishedRunConfig):
     """scripts/audit.py."""
 
     tests: list[str] | None = None
-    """Which tests, by name; null takes all eight."""
+    """Which tests, by name; null takes all nine."""
     force: bool = False
     """Do the tests again that an earlier audit of the same run has done."""
     resamples: int = 1000
@@ -191,6 +191,20 @@ class ExportConfig(FinishedRunConfig):
     """Processor threads; 0 leaves it to torch and onnxruntime."""
     int8: bool | None = None
     """Gone: the 8-bit variant of version 0.1; whoever sets it is told so."""
+
+
+@dataclass
+class RecalibrateConfig(PrepareConfig):
+    """scripts/recalibrate.py; data are the local images, run is DATA/RUN, or its name alone."""
+
+    bundle: str | None = None
+    """Folder of the bundle; null takes the run's own."""
+    seed: int = 0
+    """Of how patients are dealt to measure the coverage."""
+    dealings: int = 200
+    """How often they are dealt."""
+    threads: int = 0
+    """Processor threads; 0 takes every processor."""
 
 
 @dataclass
@@ -228,6 +242,7 @@ SCHEMAS: dict[str, type] = {
     "explain": ExplainConfig,
     "report": ReportConfig,
     "export": ExportConfig,
+    "recalibrate": RecalibrateConfig,
     "download": DownloadConfig,
     "lungs": LungsConfig,
 }
@@ -247,7 +262,7 @@ ConfigT = TypeVar("ConfigT")
 
 
 def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
-    """Compose a script's configuration without running it, for tests and notebooks.
+    """Compose a script's configuration without running it: for tests, notebooks, experiments.
 
     Args:
         name: root file in configs/, without its ending.
@@ -258,11 +273,18 @@ def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
         The dataclass.
     """
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
 
     _register(name, schema or SCHEMAS[name])
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        overrides = current_overrides(overrides)
-        return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
+    # A script that composes the stages it runs is in Hydra's hands itself.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            overrides = current_overrides(overrides)
+            return _to_dataclass(hydra.compose(name, overrides=overrides), overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def given_data_settings(config: RunConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +16,9 @@ from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import NAMED, PreprocessSpec
 from cxr.labels import label_fault, order_labels
-from cxr.pipeline.config import DataConfig, PrepareConfig
+from cxr.pipeline.config import DataConfig, PrepareConfig, given_data_settings
 
 KINDS = ("phantom", "manifest", "folder")
 
@@ -55,8 +55,10 @@ def prepare_whole(
         out of each class that the run does not know.
 
     Raises:
-        InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
+        InputError: a setting of preparation that is not the run's, no image of a class that the
+            run knows, and see cxr.data.prepared.prepare.
     """
+    _refuse_settings(config, spec)
     same = {key: getattr(spec, key) for key in ("fit", "lungs", "lungs_margin", "lungs_fallback")}
     data = replace(config.data, labels=None, size=spec.size_px, split="whole", leave_out=[], **same)
     if data.spec != spec:
@@ -82,6 +84,18 @@ def prepare_whole(
     )
     _report(prepared)
     return prepared, dict(unknown)
+
+
+def _refuse_settings(config: PrepareConfig, spec: PreprocessSpec) -> None:
+    """Refuse what the command line says of preparing the images, which follows the run."""
+    allowed = {**asdict(spec), "size": spec.size_px, "split": "whole"}
+    for key in ("size", *NAMED, "lungs_margin", "labels", "split", "fractions", "split_seed"):
+        value = getattr(config.data, key)
+        if key in given_data_settings(config) and value != allowed.get(key):
+            raise InputError(
+                f"data.{key} is {value!r}: the images are prepared as the run's own were, "
+                "and all of them are used; leave it out"
+            )
 
 
 def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
