@@ -145,7 +145,7 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", info["data"]["fingerprint"]),
         ("classes", ", ".join(info["labels"])),
         ("members", ", ".join(weights)),
-        ("input", PreprocessSpec(**preprocess).describe()),
+        ("input", f"{preprocess['size_px']} px, {PreprocessSpec(**preprocess).how()}"),
         *[
             (f"sets {name}", _sets(info, float(name)))
             for name in info["uncertainty"]["conformal"]["levels"]

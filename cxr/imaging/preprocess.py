@@ -62,13 +62,12 @@ class PreprocessSpec:
         values = asdict(self)
         return values if self.lungs != "none" else {key: values[key] for key in ("size_px", "fit")}
 
-    def describe(self) -> str:
-        """Say it in a few words."""
-        words = f"{self.size_px} px, {self.fit}"
+    def how(self) -> str:
+        """Say in a few words how the square is filled."""
         if self.lungs == "none":
-            return words
+            return self.fit
         verb = "cropped to" if self.lungs == "crop" else "nothing but"
-        return f"{words}, {verb} the lungs and {self.lungs_margin:.0%} around them"
+        return f"{self.fit}, {verb} the lungs and {self.lungs_margin:.0%} around them"
 
 
 NAMED = {"fit": Fit, "lungs": LungUse, "lungs_fallback": Fallback}
