@@ -26,7 +26,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv experiment explain export app account notebook test test-long lint format clean
+.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv lungs experiment explain export app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ audit: $(VENV)/.train ## the shortcut tests, each with a verdict
 cv: $(VENV)/.train ## cross-validate by patient: make cv FOLDS=5; goes on where it was
 	@set -e; for member in $(MEMBERS); do \
 	  $(PY) scripts/cv.py $(WHICH) $(ROOT) folds=$(FOLDS) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
+
+lungs: $(VENV)/.train ## train the lung finder on a data set's masks, and measure it
+	@$(PY) scripts/lungs.py $(WHICH) $(ROOT) $(if $(PRETRAINED),finder.pretrained=$(PRETRAINED)) $(ARGS)
 
 # Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
 DATA_leak := seed

@@ -195,8 +195,8 @@ class LungsConfig(PrepareConfig):
     """How it is trained."""
     seed: int = 0
     """Of the decoder, the order of images, the augmentation and what is drawn without lungs."""
-    leave_out: str | None = None
-    """A source to train without and to measure on; null measures on held-out patients."""
+    leave_out: list[str] = field(default_factory=list)
+    """Sources to train without, and to measure on as a whole."""
     negatives: str | None = None
     """Folder of images that show no chest, to measure on."""
     install: bool = False

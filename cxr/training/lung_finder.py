@@ -11,6 +11,7 @@ import lightning.pytorch as lightning
 import segmentation_models_pytorch as smp
 import torch
 from lightning.pytorch import LightningModule
+from segmentation_models_pytorch.base import SegmentationHead
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 ENCODER = "mobilenetv2_100"
 STAGES = 5
 """Of the encoder's seven; the last two hold two thirds of its weights and see no more detail."""
-DECODER = (64, 32, 16, 8)
-"""Channels from stride 8 to stride 1."""
+DECODER = (64, 32, 16)
+"""Channels at strides 8, 4 and 2; logits are then enlarged, since a block at stride 1 would take
+as long as all others and outlines are smooth."""
 LOG_EVERY = 100
 """Steps."""
 
@@ -44,10 +46,12 @@ class LungNetwork(nn.Module):
         self.unet = smp.Unet(
             f"tu-{ENCODER}",
             encoder_weights=None,
-            encoder_depth=len(DECODER),
-            decoder_channels=DECODER,
+            encoder_depth=len(DECODER) + 1,
+            decoder_channels=(*DECODER, 1),
             aux_params={"classes": 1},
         )
+        self.unet.decoder.blocks = self.unet.decoder.blocks[: len(DECODER)]
+        self.unet.segmentation_head = SegmentationHead(DECODER[-1], 1, upsampling=2)
         encoder = self.unet.encoder.model
         encoder.blocks = encoder.blocks[:STAGES]
         if pretrained != "none":
