@@ -137,7 +137,7 @@ def test_an_experiment_has_its_data_and_run_unless_said_otherwise(venv):
 def test_an_experiment_that_is_not_there(venv, words):
     status, calls, said = make(venv, "experiment", *words)
     assert (status, calls) == (2, [])
-    assert "NAME=leak and NAME=published are" in said
+    assert "leak, published and mitigation are" in said
 
 
 def test_prepare_and_download(venv):

@@ -27,8 +27,6 @@ FEWEST_HALVED = 64
 """Values of a tensor from which storing it as float16 saves more than its cast takes."""
 LARGEST_BATCH = 4096
 """Bound that the tracer wants on the batch; the graph itself has none."""
-
-
 GRID_SHARE = 4
 """The ensemble's map has a cell for so many pixels of the prepared square: finer than any
 member's own map, and next to no work."""
@@ -118,10 +116,10 @@ def output_names(members: tuple[str, ...]) -> list[str]:
 def export_onnx(
     graph: nn.Module, path: Path, *, size_px: int, note: str, outputs: Sequence[str]
 ) -> None:
-    """Write a graph as one ONNX file with a dynamic batch.
+    """Write a graph of (B, 1, S, S) uint8 pixels, in inference mode, as one ONNX file.
 
     Args:
-        graph: in inference mode; takes (B, 1, S, S) uint8 pixels.
+        graph: its batch stays dynamic.
         path: ``.onnx``, written or replaced.
         size_px: S.
         note: stands in the file's own description.
@@ -187,9 +185,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             # Deprecations inside the exporter's own code are nothing a user could correct.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
+            for kind in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

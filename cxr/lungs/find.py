@@ -67,7 +67,9 @@ def find_lungs(image: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Lungs:
         InputError: the shipped network was changed, or is none.
     """
     grid = to_grid(image)
-    probs, scores = _session(finder).run(OUTPUTS, {INPUT: grid[None, None]})
+    probs, scores = _session(finder, finder.stat().st_mtime_ns if finder != FINDER_FILE else 0).run(
+        OUTPUTS, {INPUT: grid[None, None]}
+    )
     parts = [part for part in components(probs[0] >= 0.5) if part.mean() >= LEAST_SHARE]
     mask = np.any(parts, axis=0) if parts else np.zeros((GRID_PX, GRID_PX), bool)
     count = 2 if len(parts) == 1 and _touch(mask) else min(len(parts), 2)
@@ -98,8 +100,8 @@ def finder_digest(finder: Path = FINDER_FILE) -> str:
 
 
 @cache
-def _session(finder: Path) -> Any:
-    """Open a network once; the shipped one only if it is what its digest says."""
+def _session(finder: Path, _changed_ns: int) -> Any:
+    """Open a network once, again after a change; the shipped one must be what its digest says."""
     digest = finder_digest(finder)
     if finder == FINDER_FILE:
         stated = _stated_digest(finder.with_suffix(".json"))

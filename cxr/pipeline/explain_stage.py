@@ -8,6 +8,7 @@ import torch
 
 from cxr.console import log, print_table
 from cxr.errors import InputError
+from cxr.evaluation.evaluate import fully_known
 from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import few_note, show_patients
 from cxr.explain.library import check_method, layer_cells
@@ -70,7 +71,7 @@ def _draw(run: TrainedRun, config: ExplainConfig, folder: Path) -> list[dict[str
     """Write a plot per class and return which images stand in it."""
     rng = np.random.default_rng(config.seed)
     listed: list[dict[str, Any]] = []
-    for label in dict.fromkeys(run.predictions["label"]):
+    for label in dict.fromkeys(fully_known(run.predictions)["label"]):
         chosen = np.concatenate(
             [
                 select_images(

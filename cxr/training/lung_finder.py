@@ -18,7 +18,7 @@ from torch.nn import functional
 from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import build_member, load_pretrained
-from cxr.training.augment import augment
+from cxr.training.augment import augment, step_generator
 from cxr.training.callbacks import moving_average
 from cxr.training.lung_settings import LungSettings
 from cxr.training.trainer import quiet, reuse_freed_memory
@@ -105,7 +105,7 @@ class LungModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch: Dice and cross-entropy of the lungs, and of the pair."""
         step = self.trainer.global_step
-        generator = torch.Generator().manual_seed((self._seed << 32) + step)
+        generator = step_generator(self._seed, step)
         images, masks = distort(batch["pixels"][:, 0], self.settings, generator=generator)
         lung, pair = self.network(images.contiguous(memory_format=torch.channels_last))
         cross = functional.binary_cross_entropy_with_logits

@@ -21,7 +21,7 @@ from cxr.models.ensemble import Ensemble, softmax
 from cxr.serve import create_app
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
-from cxr.serve.store.tokens import create_token
+from cxr.serve.store.users import create_token
 
 LABELS = ("normal", "covid", "viral")
 LEVEL = 0.9
