@@ -69,7 +69,7 @@ def run_mitigation(config: MitigationConfig) -> dict[str, Any]:
         The content of ``mitigation.json``.
 
     Raises:
-        InputError: no such configuration, or none was given.
+        InputError: no such configuration, none was given, or each failed.
     """
     names = config.only or list(config.configurations)
     unknown = [name for name in names if name not in config.configurations]
@@ -91,6 +91,8 @@ def run_mitigation(config: MitigationConfig) -> dict[str, Any]:
             found[name] = {"error": reason_of(error, 400)}
             log.warning("%s failed: %s", name, found[name]["error"])
         result = _write(folder, {key: found[key] for key in config.configurations if key in found})
+    if not result["shown"]["table"]["rows"]:
+        raise InputError(f"no configuration could be measured: {result['shown']['sentences'][0]}")
     show(result["shown"])
     log.info("results: %s", relative(folder))
     return result
@@ -178,7 +180,8 @@ def _write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     }
     write_json(folder / "mitigation.json", result)
     (folder / "mitigation.md").write_text(markdown(table, sentences))
-    return read_json(folder / "mitigation.json", hint="remove it")
+    written: dict[str, Any] = read_json(folder / "mitigation.json", hint="remove it")
+    return written
 
 
 @script("mitigation", MitigationConfig)
