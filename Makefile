@@ -27,7 +27,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv experiment mitigate explain export app account notebook test test-long lint format clean
+.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv lungs experiment mitigate explain export recalibrate app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ cv: $(VENV)/.train ## cross-validate: FOLDS=5 by patient, SPLIT=source leaves ea
 	@set -e; for member in $(MEMBERS); do \
 	  $(PY) scripts/cv.py $(WHICH) $(ROOT) $(if $(SPLIT),split=$(SPLIT),folds=$(FOLDS)) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
 
+lungs: $(VENV)/.train ## train the lung finder on a data set's masks, and measure it
+	@$(PY) scripts/lungs.py $(WHICH) $(ROOT) $(if $(PRETRAINED),finder.pretrained=$(PRETRAINED)) $(ARGS)
+
 # Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
 DATA_leak := seed
 DATA_published := cxr4
@@ -102,6 +105,9 @@ explain: $(VENV)/.train ## Grad-CAM figures
 
 export: $(VENV)/.train ## the model as one folder: graph, weights, card, thresholds
 	@$(PY) scripts/export.py $(WHICH) $(ARGS)
+
+recalibrate: $(VENV)/.train ## fit a bundle's confidence to local images: DATA=folder DATA_ROOT=… RUN=data/run
+	@$(PY) scripts/recalibrate.py $(WHICH) $(ROOT) $(ARGS)
 
 app: $(VENV)/.serve ## serve the bundle on 127.0.0.1 (exports it first where there is none)
 	@test -f '$(BUNDLE)/bundle.json' || $(MAKE) --no-print-directory export

@@ -102,6 +102,12 @@ def test_evaluate_on_names_other_data_and_the_run(venv):
     ]
 
 
+def test_the_lung_finder_is_trained_from_weights_of_its_own(venv):
+    assert make(venv, "lungs", "DATA=cxr4", "PRETRAINED=w", "ARGS=seed=1")[1] == [
+        "python scripts/lungs.py data=cxr4 run=default finder.pretrained=w seed=1"
+    ]
+
+
 def test_cross_validation_trains_each_member_and_names_all(venv):
     assert make(venv, "cv", "FOLDS=3", "DATA=cxr4", "DATA_ROOT=x", "PRETRAINED=w")[1] == [
         "python scripts/cv.py data=cxr4 run=default data.root=x folds=3 "

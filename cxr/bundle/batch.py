@@ -182,9 +182,13 @@ def _answers(
     predictor: PredictorLike, images: Sequence[ImageFile], level: float, maps: bool
 ) -> Iterator[Any]:
     """Yield a prediction or an error for each image, whatever one of them does."""
+    stated = [image.original for image in images]
     try:
         paths, names = [image.path for image in images], [image.name for image in images]
-        yield from list(predictor.predict_each(paths, names=names, level=level, maps=maps))
+        options = {"originals": stated} if any(stated) else {}
+        yield from list(
+            predictor.predict_each(paths, names=names, level=level, maps=maps, **options)
+        )
         return
     except InputError:
         raise

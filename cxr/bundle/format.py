@@ -12,11 +12,13 @@ from typing import Any
 
 from cxr.errors import InputError, MissingInputError, reason_of
 from cxr.files import current_keys, digest_of, leaves_folder, write_json
+from cxr.imaging.preprocess import LUNGS_FILE, PreprocessSpec
 
-FORMAT = 2
+FORMAT = 3
 """Number of this layout; raised when a reader of an older number would misread it: one of 1
 serves one threshold of prediction sets for all classes, where the cards speak of those per
-class. Layouts 1 and 2 are read, and served per class."""
+class; one of 2 neither crops to the lungs nor has the temperature of a recalibration, and a bundle
+without both is still written so. All are read, and served per class."""
 INFO_FILE = "bundle.json"
 OOD_FILE = "ood.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -107,7 +109,8 @@ def write_info(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != INFO_FILE
     }
-    info: dict[str, Any] = {"format": FORMAT, **values, "files": files}
+    number = FORMAT if LUNGS_FILE in files or "recalibration" in values else 2
+    info: dict[str, Any] = {"format": number, **values, "files": files}
     info["fingerprint"] = fingerprint_of(info)
     write_json(folder / INFO_FILE, info)
     return read_info(folder)
@@ -142,7 +145,7 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", info["data"]["fingerprint"]),
         ("classes", ", ".join(info["labels"])),
         ("members", ", ".join(weights)),
-        ("input", f"{preprocess['size_px']} px, {preprocess['fit']}"),
+        ("input", f"{preprocess['size_px']} px, {PreprocessSpec(**preprocess).how()}"),
         *[
             (f"sets {name}", _sets(info, float(name)))
             for name in info["uncertainty"]["conformal"]["levels"]
@@ -151,8 +154,22 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("test", _tests(info["test"])),
         ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
         ("exported", str(info["environment"]["time_utc"])),
+        *_recalibrated(info),
         ("note", info["note"]),
     ]
+
+
+def _recalibrated(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    part = info.get("recalibration")
+    return [("recalibrated", recalibration_words(part))] if part else []
+
+
+def recalibration_words(part: Mapping[str, Any]) -> str:
+    """Say what a bundle's confidence was fitted anew on, and on which bundle it rests."""
+    return (
+        f"on {part['images']} images of {part['patients']} patients of {part['data']}, "
+        f"{part['time_utc'][:10]}, from the bundle {part['parent'][:12]}"
+    )
 
 
 def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ B batch, N images, M members, K classes, S side of prepared pixels.
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.compare import PROBS_LIMIT, GateError, largest_gap
 from cxr.bundle.export import grid_of
-from cxr.bundle.runtimes import Arrays, Runtime
+from cxr.bundle.runtimes import Runtime
 from cxr.explain.gradcam import closed_form_cam, ensemble_cam
 from cxr.models.build import Member
 from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
@@ -155,26 +155,3 @@ def _ensemble_gap(
         cells = {name: maps[:, place] for name, maps in zip(ensemble.members, own, strict=True)}
         gaps.append(largest_gap(together[:, place], ensemble_cam(cells, ensemble.weights, side)))
     return max(gaps)
-
-
-def run_images(
-    runtime: Runtime,
-    pixels: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    outputs: Sequence[str],
-    *,
-    batch_size: int = 16,
-    on_image: Callable[[], None] | None = None,
-) -> Arrays:
-    """Return a graph's outputs for the rows (N,), at least one, of pixels (P, S, S) uint8.
-
-    ``on_image`` is called once an image.
-    """
-    parts = []
-    for start in range(0, len(rows), batch_size):
-        images = np.asarray(pixels[rows[start : start + batch_size]])[:, None]
-        parts.append(runtime.run(images, outputs))
-        if on_image is not None:
-            for _ in images:
-                on_image()
-    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}

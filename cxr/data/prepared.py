@@ -4,8 +4,9 @@ N images kept, S side in pixels.
 """
 
 import contextlib
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.data.decode import ShowProgress, allocate, decode_images, no_progress
+from cxr.data.decode import (
+    LUNG_COLUMNS,
+    Decoded,
+    ShowProgress,
+    allocate,
+    decode_images,
+    no_progress,
+)
 from cxr.data.groups import group_images
 from cxr.data.splits import (
     check_disjoint,
@@ -35,11 +43,23 @@ from cxr.files import (
     replacing_folder,
     write_json,
 )
-from cxr.imaging.preprocess import Fit, PreprocessSpec
+from cxr.imaging.preprocess import (
+    LUNGS_FILE,
+    NAMED,
+    Placement,
+    PreprocessSpec,
+    original_shape,
+    place,
+    to_square,
+)
 from cxr.labels import check_labels, label_fault, label_memberships, order_labels, partly_known
+from cxr.lungs.crop import shown_box, to_model_input
+from cxr.lungs.find import FINDER_FILE, Lungs, find_lungs, finder_digest
 
 VERSION = 1
 """Raised when the same settings would give other images."""
+MASKS_FILE = "lungs.npy"
+"""Masks of the lungs that were found, (N, bytes), bits of (G, G)."""
 UNSURE = -1
 """Target of an image whose label is a set of classes."""
 SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
@@ -56,6 +76,13 @@ class PrepareSettings:
     """Side of the prepared square in pixels."""
     fit: str = "stretch"
     """stretch or letterbox."""
+    lungs: str = "none"
+    """none (the whole image), crop (the box of both lungs, from the original pixels), or mask (that
+    box, black outside the lungs and what lies between them)."""
+    lungs_margin: float = 0.06
+    """Added to each side of the lungs' box, a share of its height or width."""
+    lungs_fallback: str = "whole"
+    """What is shown where fewer than two lungs are found: whole image, or a fixed centre box."""
     split: str = "patient"
     """patient (disjoint by group), published (the source's own test split), source (leave_out is
     test, the rest is split by patient), or whole (all test)."""
@@ -73,11 +100,8 @@ class PrepareSettings:
     """Said wherever a number or a plot of this data appears."""
 
     def __post_init__(self) -> None:
-        allowed = {
-            "fit": get_args(Fit),
-            "split": (*SPLITTERS, "source"),
-            "on_error": ("stop", "skip"),
-        }
+        allowed = {key: get_args(kind) for key, kind in NAMED.items()}
+        allowed |= {"split": (*SPLITTERS, "source"), "on_error": ("stop", "skip")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
@@ -94,7 +118,9 @@ class PrepareSettings:
     @property
     def spec(self) -> PreprocessSpec:
         """How an image becomes a square."""
-        return PreprocessSpec(self.size, self.fit)  # type: ignore[arg-type]
+        finder = "" if self.lungs == "none" else finder_digest()
+        how = (self.fit, self.lungs, self.lungs_margin, self.lungs_fallback)
+        return PreprocessSpec(self.size, *how, finder)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,47 @@ class Prepared:
     def memberships(self) -> NDArray[np.bool_]:
         """(N, K) which classes every image may be of."""
         return label_memberships(self.table["label"].tolist(), self.labels)
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How an image became a square."""
+        return PreprocessSpec(**self.info["preprocess"])
+
+    def lungs(self, row: int) -> Lungs | None:
+        """Return the lungs that were found in an image; None where none were looked for."""
+        if self.spec.lungs == "none":
+            return None
+        count, score, *box = self.table[list(LUNG_COLUMNS)].iloc[row].tolist()
+        bits = np.unpackbits(np.load(self.folder / MASKS_FILE, mmap_mode="r")[row])
+        side = int(np.sqrt(len(bits)))
+        mask = bits.reshape(side, side).astype(np.bool_)
+        sides = tuple(map(float, box)) if box[0] else None
+        return Lungs(mask, sides, float(score), int(count))  # type: ignore[arg-type]
+
+    def placement(self, row: int) -> Placement | None:
+        """Return where a square shows its image; None for a whole image."""
+        lungs, shape = self.lungs(row), self._original(row)
+        return place(shape, self.spec, shown_box(lungs, self.spec)) if lungs and shape else None
+
+    def square_of(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the (S, S) square of a row's image (H, W), as it was prepared."""
+        lungs, shape = self.lungs(row), self._original(row)
+        return to_model_input(image, self.spec, original=shape, lungs=lungs).pixels
+
+    def lung_mask(self, row: int) -> NDArray[np.bool_]:
+        """Return the (S, S) lungs that the finder sees; empty where it sees fewer than two.
+
+        It looked at the original where the preparation asked for it, else it looks at the square.
+        """
+        lungs = self.lungs(row) or find_lungs(np.asarray(self.pixels[row]))
+        white = np.where(lungs.mask & (lungs.count >= 2), 255, 0).astype(np.uint8)
+        placement = self.placement(row) or Placement()
+        return np.asarray(to_square(white, self.spec, placement) > 127)
+
+    def _original(self, row: int) -> tuple[int, int] | None:
+        """Return (height, width) of the original, which a whole image does not need."""
+        sizes = self.table.iloc[row].to_dict()
+        return None if self.spec.lungs == "none" else original_shape(sizes, sizes["image"])
 
 
 def prepare(
@@ -169,7 +236,8 @@ def prepare(
     _check_known(manifest, root, labels)
     key = _inputs_digest(manifest, root, settings)
     spec = settings.spec
-    folder = parent / f"{settings.split}-{spec.size_px}px-{key[:8]}"
+    lungs = "" if spec.lungs == "none" else f"-{spec.lungs}"
+    folder = parent / f"{settings.split}-{spec.size_px}px{lungs}-{key[:8]}"
     if (folder / "prepared.json").exists():
         opened = open_prepared(folder)
         if opened.info["inputs_digest"] == key:
@@ -228,7 +296,7 @@ def _write(
     progress: ShowProgress | None,
 ) -> dict[str, Any]:
     """Write table and pixels into a folder and return what ``prepared.json`` says."""
-    table, squares, unreadable = decode_images(
+    decoded = decode_images(
         manifest,
         root,
         folder,
@@ -237,7 +305,7 @@ def _write(
         workers=workers,
         progress=progress,
     )
-    split_kind = settings.split
+    table, split_kind = decoded.table, settings.split
     # With a test split given its own images stay, and their copies leave the train part.
     tested = in_sources(table, settings.leave_out)
     if split_kind == "published":
@@ -246,7 +314,7 @@ def _write(
     show = progress or no_progress
     with show("look for copies", len(table)) as done:
         found = group_images(
-            table, squares, near=settings.near_duplicates, keep_order=order, on_progress=done
+            table, decoded.whole, near=settings.near_duplicates, keep_order=order, on_progress=done
         )
     table["group"] = found.group
     keep = np.flatnonzero(found.keep)
@@ -261,7 +329,7 @@ def _write(
     splitter = SPLITTERS.get(split_kind, partial(source_split, leave_out=settings.leave_out))
     table["split"] = splitter(table, fractions=settings.fractions, seed=settings.split_seed)
     proof = check_disjoint(table, forced=split_kind == "published")
-    _keep_pixels(folder, squares, keep)
+    _keep_pixels(folder, decoded, keep)
     with atomic_write(folder / "table.csv") as file:
         file.write(table.to_csv(index=False, lineterminator="\n").encode())
     fingerprint = digest(
@@ -276,7 +344,7 @@ def _write(
         "labels": list(labels),
         "synthetic": settings.synthetic,
         "settings": _settings_values(settings),
-        "preprocess": asdict(settings.spec),
+        "preprocess": settings.spec.to_dict(),
         "counts": {
             "rows": len(manifest),
             "kept": len(table),
@@ -284,23 +352,40 @@ def _write(
             "dropped_identical": sum(c["kind"] == "identical" for c in found.copies),
             "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
             "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
-            "dropped_unreadable": len(unreadable),
+            "dropped_unreadable": len(decoded.unreadable),
             "images": {label: counts.loc[label].to_dict() for label in rows},
             "patients_or_groups": int(table["group"].nunique()),
         },
         "disjoint": proof,
-        "dropped": {"copies": found.copies, "conflicts": found.conflicts, "unreadable": unreadable},
+        "dropped": {
+            "copies": found.copies,
+            "conflicts": found.conflicts,
+            "unreadable": decoded.unreadable,
+        },
         "environment": environment(),
-    }
+    } | _lung_info(table, labels)
 
 
-def _keep_pixels(folder: Path, squares: NDArray[np.uint8], keep: NDArray[np.int64]) -> None:
-    """Write the kept images as ``pixels.npy`` and let the working copy go."""
-    kept = allocate(folder / "pixels.npy", (len(keep), *squares.shape[1:]))
+def _lung_info(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return what ``prepared.json`` says of the lungs; nothing where none were looked for."""
+    if "lungs_count" not in table:
+        return {}
+    fewer = table["label"][table["lungs_count"].astype(int) < 2].value_counts()
+    fallback = {label: int(fewer.get(label, 0)) for label in labels}
+    return {"lungs": {"columns": LUNG_COLUMNS, "fallback": fallback}}
+
+
+def _keep_pixels(folder: Path, decoded: Decoded, keep: NDArray[np.int64]) -> None:
+    """Write the kept images as ``pixels.npy``, what was found in them, and drop working copies."""
+    kept = allocate(folder / "pixels.npy", (len(keep), *decoded.shown.shape[1:]))
     for start in range(0, len(keep), 1024):
-        kept[start : start + 1024] = squares[keep[start : start + 1024]]
+        kept[start : start + 1024] = decoded.shown[keep[start : start + 1024]]
     kept.flush()
-    (folder / "all.npy").unlink()
+    for name in ("all.npy", "shown.npy"):
+        (folder / name).unlink(missing_ok=True)
+    if decoded.masks is not None:
+        np.save(folder / MASKS_FILE, decoded.masks[keep])
+        shutil.copyfile(FINDER_FILE, folder / LUNGS_FILE)
 
 
 def _inputs_digest(manifest: pd.DataFrame, root: Path, settings: PrepareSettings) -> str:
@@ -320,7 +405,7 @@ def _settings_values(settings: PrepareSettings) -> dict[str, Any]:
     return {
         **{name: getattr(settings, name) for name in names},
         "labels": settings.labels or None,
-        "spec": asdict(settings.spec),
+        "spec": settings.spec.to_dict(),
         "seed": settings.split_seed,
         "version": VERSION,
     } | ({"leave_out": sorted(settings.leave_out)} if settings.leave_out else {})

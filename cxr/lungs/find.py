@@ -67,7 +67,9 @@ def find_lungs(image: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Lungs:
         InputError: the shipped network was changed, or is none.
     """
     grid = to_grid(image)
-    probs, scores = _session(finder).run(OUTPUTS, {INPUT: grid[None, None]})
+    probs, scores = _session(finder, finder.stat().st_mtime_ns if finder != FINDER_FILE else 0).run(
+        OUTPUTS, {INPUT: grid[None, None]}
+    )
     parts = [part for part in components(probs[0] >= 0.5) if part.mean() >= LEAST_SHARE]
     mask = np.any(parts, axis=0) if parts else np.zeros((GRID_PX, GRID_PX), bool)
     count = 2 if len(parts) == 1 and _touch(mask) else min(len(parts), 2)
@@ -75,9 +77,12 @@ def find_lungs(image: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Lungs:
 
 
 def to_grid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Stretch (H, W) pixels over the (G, G) grid with Pillow's antialiased bilinear filter."""
-    side = (GRID_PX, GRID_PX)
-    return np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BILINEAR))
+    """Stretch (H, W) pixels over the (G, G) grid with Pillow's antialiased bilinear filter.
+
+    Large images are first averaged down to at least twice the grid, which is four times faster.
+    """
+    side, filter_ = (GRID_PX, GRID_PX), Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize(side, filter_, reducing_gap=2.0))
 
 
 def finder_digest(finder: Path = FINDER_FILE) -> str:
@@ -95,8 +100,8 @@ def finder_digest(finder: Path = FINDER_FILE) -> str:
 
 
 @cache
-def _session(finder: Path) -> Any:
-    """Open a network once; the shipped one only if it is what its digest says."""
+def _session(finder: Path, _changed_ns: int) -> Any:
+    """Open a network once, again after a change; the shipped one must be what its digest says."""
     digest = finder_digest(finder)
     if finder == FINDER_FILE:
         stated = _stated_digest(finder.with_suffix(".json"))

@@ -194,6 +194,20 @@ class ExportConfig(FinishedRunConfig):
 
 
 @dataclass
+class RecalibrateConfig(PrepareConfig):
+    """scripts/recalibrate.py; data are the local images, run is DATA/RUN, or its name alone."""
+
+    bundle: str | None = None
+    """Folder of the bundle; null takes the run's own."""
+    seed: int = 0
+    """Of how patients are dealt to measure the coverage."""
+    dealings: int = 200
+    """How often they are dealt."""
+    threads: int = 0
+    """Processor threads; 0 takes every processor."""
+
+
+@dataclass
 class LungsConfig(PrepareConfig):
     """scripts/lungs.py."""
 
@@ -201,8 +215,8 @@ class LungsConfig(PrepareConfig):
     """How it is trained."""
     seed: int = 0
     """Of the decoder, the order of images, the augmentation and what is drawn without lungs."""
-    leave_out: str | None = None
-    """A source to train without and to measure on; null measures on held-out patients."""
+    leave_out: list[str] = field(default_factory=list)
+    """Sources to train without, and to measure on as a whole."""
     negatives: str | None = None
     """Folder of images that show no chest, to measure on."""
     install: bool = False
@@ -228,6 +242,7 @@ SCHEMAS: dict[str, type] = {
     "explain": ExplainConfig,
     "report": ReportConfig,
     "export": ExportConfig,
+    "recalibrate": RecalibrateConfig,
     "download": DownloadConfig,
     "lungs": LungsConfig,
 }

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.compare import check_classes, check_metrics, tie_slack
 from cxr.bundle.format import MODEL_FILE
-from cxr.bundle.gates import run_images
-from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
+from cxr.bundle.runtimes import Arrays, Runtime, open_runtime, run_images
 from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
 from cxr.evaluation.evaluate import evaluate, fully_known, read_predictions

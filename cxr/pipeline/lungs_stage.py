@@ -73,7 +73,7 @@ def lungs_stage(config: LungsConfig) -> dict[str, Any]:
     network = LungNetwork(config.finder.pretrained)
     fit_lungs(network, _batches(chests, config), config.finder, seed=config.seed)
     _calibrate(network, chests, seed=config.seed)
-    name = f"lungs-without-{config.leave_out}" if config.leave_out else "lungs"
+    name = "-".join(["lungs", *(f"without-{source}" for source in config.leave_out)])
     out = run_folder(Path(config.output_root), config.data.name, config.run) / name
     with replacing_folder(out) as fresh:
         _export(network, fresh / FINDER_FILE.name)
@@ -103,7 +103,7 @@ def lungs_stage(config: LungsConfig) -> dict[str, Any]:
     return facts
 
 
-def _chests(prepared: Prepared, leave_out: str | None) -> Chests:
+def _chests(prepared: Prepared, leave_out: list[str]) -> Chests:
     table = prepared.table
     names = table["mask"].tolist() if "mask" in table else []
     rows = np.flatnonzero([bool(name) for name in names])
@@ -112,10 +112,9 @@ def _chests(prepared: Prepared, leave_out: str | None) -> Chests:
             f"no image of {prepared.folder} has a lung mask: the manifest's column mask names them"
         )
     source, split = table["source"].to_numpy()[rows], table["split"].to_numpy()[rows]
-    if leave_out and leave_out not in source:
-        raise InputError(
-            f"leave_out is {leave_out!r}: sources with masks are {', '.join(sorted(set(source)))}"
-        )
+    if unknown := sorted(set(leave_out) - set(source)):
+        known = ", ".join(sorted(set(source)))
+        raise InputError(f"leave_out names {unknown[0]!r}: sources with masks are {known}")
     spec = PreprocessSpec(**prepared.info["preprocess"])
     masks = read_masks(Path(prepared.info["root"]), [names[row] for row in rows], spec)
     grid = np.empty((len(rows), 2, GRID_PX, GRID_PX), np.uint8)
@@ -124,9 +123,7 @@ def _chests(prepared: Prepared, leave_out: str | None) -> Chests:
             grid[place, 0] = to_grid(np.asarray(prepared.pixels[row]))
             grid[place, 1] = to_grid(np.asarray(masks[place] * 255, np.uint8))
             done()
-    if leave_out:
-        # What is left is all trained on, but for what the score is calibrated on.
-        split = np.where(source == leave_out, "test", np.where(split == "val", "val", "train"))
+    split = np.where(np.isin(source, leave_out), "test", split)
     return Chests(prepared, rows, masks, grid, np.asarray(split, object))
 
 

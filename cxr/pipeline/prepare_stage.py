@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +16,9 @@ from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import NAMED, PreprocessSpec
 from cxr.labels import label_fault, order_labels
-from cxr.pipeline.config import DataConfig, PrepareConfig
+from cxr.pipeline.config import DataConfig, PrepareConfig, given_data_settings
 
 KINDS = ("phantom", "manifest", "folder")
 
@@ -46,7 +46,7 @@ def prepare_whole(
     """Prepare every image of a data set as test, for a run that was trained on other data.
 
     Args:
-        config: which data; its size, fit, split and labels do not count.
+        config: which data; its size, fit, lungs, split and labels do not count.
         spec: how the run's own images were prepared.
         labels: the run's classes.
 
@@ -55,10 +55,17 @@ def prepare_whole(
         out of each class that the run does not know.
 
     Raises:
-        InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
+        InputError: a setting of preparation that is not the run's, no image of a class that the
+            run knows, and see cxr.data.prepared.prepare.
     """
-    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit)
-    data = replace(data, split="whole", leave_out=[])
+    _refuse_settings(config, spec)
+    same = {key: getattr(spec, key) for key in ("fit", "lungs", "lungs_margin", "lungs_fallback")}
+    data = replace(config.data, labels=None, size=spec.size_px, split="whole", leave_out=[], **same)
+    if data.spec != spec:
+        raise InputError(
+            f"the run was trained with the lung finder {spec.finder[:8]}, installed is "
+            f"{data.spec.finder[:8]}: train it again, or install the cxr of its training"
+        )
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
     manifest, excluded = _leave_out(manifest, data.exclude)
@@ -77,6 +84,18 @@ def prepare_whole(
     )
     _report(prepared)
     return prepared, dict(unknown)
+
+
+def _refuse_settings(config: PrepareConfig, spec: PreprocessSpec) -> None:
+    """Refuse what the command line says of preparing the images, which follows the run."""
+    allowed = {**asdict(spec), "size": spec.size_px, "split": "whole"}
+    for key in ("size", *NAMED, "lungs_margin", "labels", "split", "fractions", "split_seed"):
+        value = getattr(config.data, key)
+        if key in given_data_settings(config) and value != allowed.get(key):
+            raise InputError(
+                f"data.{key} is {value!r}: the images are prepared as the run's own were, "
+                "and all of them are used; leave it out"
+            )
 
 
 def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
@@ -159,6 +178,9 @@ def _report(prepared: Prepared) -> None:
         disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )
+    if lungs := prepared.info.get("lungs"):
+        fallback = ", ".join(f"{label} {count}" for label, count in lungs["fallback"].items())
+        log.info("fewer than two lungs found, so shown by data.lungs_fallback: %s", fallback)
     if prepared.info["settings"]["near_duplicates"] and not prepared.reused:
         log.info("copies: %s", describe_limits(counts["rows"]))
     if unknown := patients_unknown(prepared.table):

@@ -75,6 +75,13 @@ class PredictionSchema(Schema):
     )
     refer = _truth("A human should decide: the model is not sure enough.", allow_none=True)
     ood_score = _number("How far the image is from those the model knows.", allow_none=True)
+    lungs = fields.Dict(
+        allow_none=True,
+        metadata={
+            "description": "What was found of them: count (0 to 2), score (0 to 1) and box (top, "
+            "left, bottom, right as shares); null where the model does not look for lungs."
+        },
+    )
     warnings = _texts("What was odd about the file.")
     width_px = _count("Of the image.")
     height_px = _count("Of the image.")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.bundle.maps import HeatMaps
-from cxr.imaging.preprocess import Fit, PreprocessSpec
+from cxr.imaging.preprocess import Placement, PreprocessSpec, place
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +170,7 @@ def _maps_bytes(maps: HeatMaps) -> bytes:
         "names": np.array(names),
         "weights": np.array([maps.weights[name] for name in names]),
         "shape": np.array(maps.image.shape),
-        "size_px": np.array(maps.spec.size_px),
-        "fit": np.array(maps.spec.fit),
+        "placement": np.array([maps.placement.source, maps.placement.target]),
     }
     arrays |= {f"cells_{place}": maps.members[name] for place, name in enumerate(names)}
     np.savez(stream, **arrays)
@@ -184,12 +183,17 @@ def _read_maps(archive: Mapping[str, NDArray[Any]]) -> HeatMaps:
     height, width = (int(side) for side in archive["shape"])
     scale = min(1.0, MAP_SIDE_PX / max(height, width))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if "placement" in archive:
+        placement = Placement(*(tuple(box) for box in archive["placement"].tolist()))
+    else:  # as version 0.1 stored it
+        spec = PreprocessSpec(int(archive["size_px"]), cast(Any, str(archive["fit"])))
+        placement = place((height, width), spec)
     return HeatMaps(
         classes=tuple(str(name) for name in archive["classes"]),
         members={name: archive[f"cells_{place}"] for place, name in enumerate(names)},
         weights=dict(zip(names, map(float, archive["weights"]), strict=True)),
         image=np.zeros(shape, np.uint8),
-        spec=PreprocessSpec(int(archive["size_px"]), cast(Fit, str(archive["fit"]))),
+        placement=placement,
     )
 
 

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import Member
-from cxr.training.augment import augment
+from cxr.training.augment import augment, step_generator
 from cxr.training.trainer_settings import TrainerSettings
 
 
@@ -89,8 +89,8 @@ class MemberModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, on augmented radiographs."""
         step = self.trainer.global_step
-        draw = (self._seed << 32) + step * self.trainer.world_size + self.trainer.global_rank
-        generator = torch.Generator().manual_seed(draw)
+        draw = step * self.trainer.world_size + self.trainer.global_rank
+        generator = step_generator(self._seed, draw)
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         radiographs = augment(
             batch["pixels"],

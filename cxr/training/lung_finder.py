@@ -11,13 +11,14 @@ import lightning.pytorch as lightning
 import segmentation_models_pytorch as smp
 import torch
 from lightning.pytorch import LightningModule
+from segmentation_models_pytorch.base import SegmentationHead
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import build_member, load_pretrained
-from cxr.training.augment import augment
+from cxr.training.augment import augment, step_generator
 from cxr.training.callbacks import moving_average
 from cxr.training.lung_settings import LungSettings
 from cxr.training.trainer import quiet, reuse_freed_memory
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 ENCODER = "mobilenetv2_100"
 STAGES = 5
 """Of the encoder's seven; the last two hold two thirds of its weights and see no more detail."""
-DECODER = (64, 32, 16, 8)
-"""Channels from stride 8 to stride 1."""
+DECODER = (64, 32, 16)
+"""Channels at strides 8, 4 and 2; logits are then enlarged, since a block at stride 1 would take
+as long as all others and outlines are smooth."""
 LOG_EVERY = 100
 """Steps."""
 
@@ -44,10 +46,12 @@ class LungNetwork(nn.Module):
         self.unet = smp.Unet(
             f"tu-{ENCODER}",
             encoder_weights=None,
-            encoder_depth=len(DECODER),
-            decoder_channels=DECODER,
+            encoder_depth=len(DECODER) + 1,
+            decoder_channels=(*DECODER, 1),
             aux_params={"classes": 1},
         )
+        self.unet.decoder.blocks = self.unet.decoder.blocks[: len(DECODER)]
+        self.unet.segmentation_head = SegmentationHead(DECODER[-1], 1, upsampling=2)
         encoder = self.unet.encoder.model
         encoder.blocks = encoder.blocks[:STAGES]
         if pretrained != "none":
@@ -101,7 +105,7 @@ class LungModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch: Dice and cross-entropy of the lungs, and of the pair."""
         step = self.trainer.global_step
-        generator = torch.Generator().manual_seed((self._seed << 32) + step)
+        generator = step_generator(self._seed, step)
         images, masks = distort(batch["pixels"][:, 0], self.settings, generator=generator)
         lung, pair = self.network(images.contiguous(memory_format=torch.channels_last))
         cross = functional.binary_cross_entropy_with_logits

@@ -16,21 +16,21 @@ class LungSettings:
 
     pretrained: str = "hub"
     """Weights of the encoder: hub (timm's own), none, a safetensors file or a folder of them."""
-    images: int = 60_000
+    images: int = 24_000
     """Augmented images that training sees in all; its length."""
     batch_size: int = 32
     """Images per step."""
-    lr: float = 2e-3
+    lr: float = 3e-3
     """Peak rate of a one-cycle schedule."""
     weight_decay: float = 0.01
     """AdamW's."""
-    ema_decay: float = 0.995
+    ema_decay: float = 0.99
     """Decay of the weights' moving average, which is what is kept."""
     negatives: float = 0.2
     """Share of the images that show no pair of lungs."""
     pair_weight: float = 0.3
     """Of the loss that teaches the score, beside that of the mask."""
-    zoom: float = 0.45
+    zoom: float = 0.4
     """Largest change of height and of width, each by itself, in natural logarithm."""
     shift: float = 0.15
     """Largest shift on either axis, as a share of the side."""

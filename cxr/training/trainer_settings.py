@@ -47,6 +47,12 @@ class Augmentation:
     """Largest standard deviation of a Gaussian blur, in pixels."""
     horizontal_flip: float = 0.0
     """Chance of a mirror image; off, since it did not help (docs/experiments.md)."""
+    crop_scale: float = 0.0
+    """Smallest share of the area that a random crop shows; 0: no crops."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crop_scale <= 1:
+            raise InputError(f"trainer.augment.crop_scale is {self.crop_scale}: allowed are 0 to 1")
 
 
 @dataclass

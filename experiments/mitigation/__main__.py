@@ -14,7 +14,6 @@ from cxr.data.splits import lost_classes
 from cxr.errors import InputError, reason_of
 from cxr.evaluation.evaluate import build_predictions, read_predictions
 from cxr.files import digest_of, environment, read_json, run_folder, write_csv, write_json
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.pipeline.audit_stage import audit_stage
 from cxr.pipeline.config import RunConfig, TrainConfig, compose, script
 from cxr.pipeline.cv_stage import cv_stage
@@ -161,9 +160,8 @@ def _leave_out(
 
 def _outside(child: TrainConfig, parts: list[str], run: TrainedRun) -> Prepared:
     """Prepare the parts of the data that a configuration does not learn from, as its own were."""
-    spec = PreprocessSpec(**run.prepared.info["preprocess"])
     other = replace(child, data=replace(child.data, parts=parts))
-    return prepare_whole(other, spec, run.labels)[0]
+    return prepare_whole(other, run.prepared.spec, run.labels)[0]
 
 
 def _key(word: str) -> str:

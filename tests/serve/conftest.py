@@ -23,7 +23,6 @@ from werkzeug.test import TestResponse
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.predictor import Prediction
 from cxr.errors import InputError
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.imaging.read import DecodedImage, read_image
 from cxr.labels import CANONICAL
 from cxr.serve import create_app
@@ -105,7 +104,7 @@ class FakePredictor:
         blobs = [np.exp(-((rows - 2 - k) ** 2 + (columns - 1 - k) ** 2) / 3) for k in range(4)]
         grid = np.stack(blobs).astype(np.float32)
         members = {"mobilenetv2": grid, "inceptionv3": grid[:, ::-1].copy()}
-        return HeatMaps(self.labels, members, self.info["weights"], image, PreprocessSpec())
+        return HeatMaps(self.labels, members, self.info["weights"], image)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ cost as much as one. H W pixels; every map is (H, W) float32.
 import numpy as np
 
 from cxr.data.phantom.chest import RIBS, Chest
-from cxr.data.phantom.lungs import Field, ball
+from cxr.data.phantom.lung_shapes import Field, ball
 from cxr.data.phantom.phantom_image import Pose, View
 from cxr.data.phantom.vessels import Floats
 

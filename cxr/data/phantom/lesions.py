@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.phantom.chest import Chest
-from cxr.data.phantom.lungs import Field, Mask, sample_noise
+from cxr.data.phantom.lung_shapes import Field, Mask, sample_noise
 from cxr.data.phantom.phantom_image import Pose
 from cxr.data.phantom.vessels import Floats, blur, splat
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cxr.data.phantom.bones import skeleton
 from cxr.data.phantom.chest import Chest, draw_chest
 from cxr.data.phantom.lesions import Lesion, draw_lesion, opacity
-from cxr.data.phantom.lungs import Field, Mask, ball, hollow, lay_out, soft_tissue
+from cxr.data.phantom.lung_shapes import Field, Mask, ball, hollow, lay_out, soft_tissue
 from cxr.data.phantom.phantom_image import Pose, View, draw_pose, expose, finish
 from cxr.data.phantom.vessels import Floats, blur, splat
 from cxr.labels import CANONICAL
