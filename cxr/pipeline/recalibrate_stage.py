@@ -25,7 +25,7 @@ from cxr.errors import InputError
 from cxr.evaluation.tables import show_interval
 from cxr.files import atomic_write, environment, read_json, replacing_folder, run_folder
 from cxr.imaging.preprocess import PreprocessSpec
-from cxr.labels import label_indices
+from cxr.labels import label_indices, partly_known
 from cxr.pipeline.config import RecalibrateConfig
 from cxr.pipeline.prepare_stage import prepare_whole
 from cxr.pipeline.run_folder import data_name, named_run, relative
@@ -58,6 +58,8 @@ def recalibrate_stage(config: RecalibrateConfig) -> Path:
         )
     local, _ = prepare_whole(config, PreprocessSpec(**info["preprocess"]), info["labels"])
     rows = _unseen(local, trained)
+    # What is known in part has no place among the classes.
+    rows = rows[~partly_known(local.table["label"].iloc[rows])]
     if len(rows) < LEAST:
         raise InputError(
             f"data={config.data.name} has {len(rows)} labelled images that the run did not learn "
