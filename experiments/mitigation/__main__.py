@@ -160,7 +160,7 @@ def _leave_out(
 
 def _outside(child: TrainConfig, parts: list[str], run: TrainedRun) -> Prepared:
     """Prepare the parts of the data that a configuration does not learn from, as its own were."""
-    other = replace(child, data=replace(child.data, parts=parts))
+    other = replace(child, data=replace(child.data, parts=parts), overrides=[])
     return prepare_whole(other, run.prepared.spec, run.labels)[0]
 
 
