@@ -115,7 +115,7 @@ def _configuration(config: MitigationConfig, name: str, before: dict[str, Any]) 
             "key": key,
             "overrides": config.configurations[name],
             "note": note_of(run.prepared),
-            "patient": {"accuracy": accuracy(_validation(run), run.labels)},
+            "patient": {"accuracy": accuracy(_at_home(config, run), run.labels)},
             "left_out": _leave_out(config, child, words, run),
         }
     if config.audit and "audit" not in done:
@@ -125,10 +125,16 @@ def _configuration(config: MitigationConfig, name: str, before: dict[str, Any]) 
     return done
 
 
-def _validation(run: TrainedRun) -> pd.DataFrame:
-    """Return the predictions table of validation, also where test was opened."""
+def _at_home(config: MitigationConfig, run: TrainedRun) -> pd.DataFrame:
+    """Return the predictions of validation, also where test was opened.
+
+    Only images of the first part of the data, which every configuration learns from, so that they
+    compare.
+    """
     rows = run.prepared.table.set_index("image", drop=False).loc[list(run.validation.images)]
-    return build_predictions(rows.reset_index(drop=True), run.validation.logits, run.ensemble)
+    table = build_predictions(rows.reset_index(drop=True), run.validation.logits, run.ensemble)
+    home = "".join(f"{part}/" for part in config.data.parts[:1])
+    return table[table["image"].str.startswith(home)]
 
 
 def _leave_out(
