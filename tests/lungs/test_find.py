@@ -152,7 +152,7 @@ def test_lungs_are_counted(boxes, count, monkeypatch):
         def run(self, outputs, inputs):
             return probs[None], np.array([0.9], np.float32)
 
-    monkeypatch.setattr(find, "_session", lambda finder: Session())
+    monkeypatch.setattr(find, "_session", lambda finder, _changed=0: Session())
     lungs = find_lungs(np.zeros((50, 50), np.uint8))
     assert lungs.count == count
     assert lungs.score == (pytest.approx(0.9) if count else 0.0)
