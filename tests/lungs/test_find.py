@@ -100,6 +100,11 @@ def test_a_file_that_is_no_network_is_named(tmp_path):
         find_lungs(np.zeros((50, 50), np.uint8), tmp_path / "own.onnx")
 
 
+def test_another_network_that_is_missing_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"own\.onnx is missing"):
+        find_lungs(np.zeros((50, 50), np.uint8), tmp_path / "own.onnx")
+
+
 def test_neither_torch_nor_scipy_comes_along():
     code = (
         "import sys, numpy as np; from cxr.lungs import find_lungs; "
