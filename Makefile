@@ -1,5 +1,5 @@
 # make help lists the targets. Variables:
-#   DATA=phantom|cxr4|seed|folder   DATA_ROOT=PATH   RUN=name   PRETRAINED=hub|none|PATH
+#   DATA=phantom|cxr4|cxr4plus|seed|folder   DATA_ROOT=PATH   RUN=name   PRETRAINED=hub|none|PATH
 #   MEMBERS="mobilenetv2 inceptionv3"   ARGS="any=override"   PYTHON=python3
 #   ENSEMBLE="pool=linear weight_prior=0" for the ensemble that make train fits
 DATA ?= phantom
@@ -15,6 +15,7 @@ APP_DATA ?= outputs/app
 PORT ?= 5000
 NAME ?=
 FOLDS ?= 5
+SPLIT ?=
 VENV ?= .venv
 
 PY := $(VENV)/bin/python
@@ -26,11 +27,11 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv experiment explain export app account notebook test test-long lint format clean
+.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv lungs experiment mitigate explain export recalibrate app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo '  DATA=phantom|cxr4|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
+	@echo '  DATA=phantom|cxr4|cxr4plus|seed|folder DATA_ROOT=PATH RUN=name PRETRAINED=hub|none|PATH ARGS="overrides"'
 	@echo '  python scripts/X.py data=D run=R key=value in a message is make X DATA=D RUN=R ARGS="key=value" here'
 
 # The stamp is newer than the two files while what they ask for is installed.
@@ -80,23 +81,33 @@ evaluate_on: $(VENV)/.train ## measure a run on other data: DATA=… [DATA_ROOT=
 audit: $(VENV)/.train ## the shortcut tests, each with a verdict
 	@$(PY) scripts/audit.py $(WHICH) $(ARGS)
 
-cv: $(VENV)/.train ## cross-validate by patient: make cv FOLDS=5; goes on where it was
+cv: $(VENV)/.train ## cross-validate: FOLDS=5 by patient, SPLIT=source leaves each source out; goes on
 	@set -e; for member in $(MEMBERS); do \
-	  $(PY) scripts/cv.py $(WHICH) $(ROOT) folds=$(FOLDS) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
+	  $(PY) scripts/cv.py $(WHICH) $(ROOT) $(if $(SPLIT),split=$(SPLIT),folds=$(FOLDS)) 'members=$(LIST)' model=$$member $(WEIGHTS) $(ARGS); done
+
+lungs: $(VENV)/.train ## train the lung finder on a data set's masks, and measure it
+	@$(PY) scripts/lungs.py $(WHICH) $(ROOT) $(if $(PRETRAINED),finder.pretrained=$(PRETRAINED)) $(ARGS)
 
 # Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
 DATA_leak := seed
 DATA_published := cxr4
-experiment: $(VENV)/.train ## leak, published: make experiment NAME=leak DATA_ROOT=PATH
-	@test -n '$(DATA_$(NAME))' || { echo 'error: NAME=$(NAME) is no experiment: NAME=leak and NAME=published are' >&2; exit 2; }
+DATA_mitigation := cxr4plus
+experiment: $(VENV)/.train ## leak, published, mitigation: make experiment NAME=leak DATA_ROOT=PATH
+	@test -n '$(DATA_$(NAME))' || { echo 'error: NAME=$(NAME) is no experiment: leak, published and mitigation are' >&2; exit 2; }
 	@$(PY) -m experiments.$(NAME) data=$(if $(filter file,$(origin DATA)),$(DATA_$(NAME)),$(DATA)) \
 	  run=$(if $(filter file,$(origin RUN)),$(NAME),$(RUN)) $(ROOT) $(WEIGHTS) $(ARGS)
+
+mitigate: ## what takes shortcuts away, before and after: make mitigate DATA=cxr4plus DATA_ROOT=PATH
+	@$(MAKE) --no-print-directory experiment NAME=mitigation
 
 explain: $(VENV)/.train ## Grad-CAM figures
 	@$(PY) scripts/explain.py $(WHICH) $(ARGS)
 
 export: $(VENV)/.train ## the model as one folder: graph, weights, card, thresholds
 	@$(PY) scripts/export.py $(WHICH) $(ARGS)
+
+recalibrate: $(VENV)/.train ## fit a bundle's confidence to local images: DATA=folder DATA_ROOT=… RUN=data/run
+	@$(PY) scripts/recalibrate.py $(WHICH) $(ROOT) $(ARGS)
 
 app: $(VENV)/.serve ## serve the bundle on 127.0.0.1 (exports it first where there is none)
 	@test -f '$(BUNDLE)/bundle.json' || $(MAKE) --no-print-directory export

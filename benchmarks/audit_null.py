@@ -29,6 +29,7 @@ from cxr.audit.attention import audit_attention
 from cxr.audit.baseline_inputs import FILE, SIZE, Inputs, read_inputs, thumbnails
 from cxr.audit.baselines import audit_baselines
 from cxr.audit.context import AuditContext
+from cxr.audit.framing import audit_framing
 from cxr.audit.leakage import audit_leak
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.map_faithfulness import audit_faithfulness
@@ -105,6 +106,7 @@ TESTS: dict[str, Callable[[AuditContext], AuditResult]] = {
     "robustness": partial(audit_robustness, count=60),
     "faithfulness": partial(audit_faithfulness, methods=("closed_form",), count=32),
     "subgroups": subgroups,
+    "framing": audit_framing,
 }
 
 

@@ -102,6 +102,12 @@ def test_evaluate_on_names_other_data_and_the_run(venv):
     ]
 
 
+def test_the_lung_finder_is_trained_from_weights_of_its_own(venv):
+    assert make(venv, "lungs", "DATA=cxr4", "PRETRAINED=w", "ARGS=seed=1")[1] == [
+        "python scripts/lungs.py data=cxr4 run=default finder.pretrained=w seed=1"
+    ]
+
+
 def test_cross_validation_trains_each_member_and_names_all(venv):
     assert make(venv, "cv", "FOLDS=3", "DATA=cxr4", "DATA_ROOT=x", "PRETRAINED=w")[1] == [
         "python scripts/cv.py data=cxr4 run=default data.root=x folds=3 "
@@ -131,7 +137,7 @@ def test_an_experiment_has_its_data_and_run_unless_said_otherwise(venv):
 def test_an_experiment_that_is_not_there(venv, words):
     status, calls, said = make(venv, "experiment", *words)
     assert (status, calls) == (2, [])
-    assert "NAME=leak and NAME=published are" in said
+    assert "leak, published and mitigation are" in said
 
 
 def test_prepare_and_download(venv):

@@ -204,6 +204,7 @@ def _reason(
     if coarse:
         reasons.append(f"the maps' cells are too coarse to judge {list_words(coarse)}")
     reasons += [f"{without} test images without a mask take no part"] if without else []
+    reasons += [context.outlined_by] if context.outlined_by else []
     return "; ".join(reasons)
 
 

@@ -18,7 +18,6 @@ from cxr.audit.result import AuditResult
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.evaluation.bootstrap import interval, resample_weights
 from cxr.files import atomic_write, digest, read_json, write_json
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import label_indices
 from cxr.models.build import Member
 from cxr.models.ensemble import Ensemble, all_probs
@@ -50,8 +49,10 @@ class AuditContext:
         has_mask: (N,) whether the image's lungs are outlined; None where no image's are.
         read_masks: from rows to their (n, S, S) lung masks. A function, since the masks of a
             large set do not fit in memory.
+        outlined_by: empty where people outlined the lungs, else what did, as a sentence says it.
         root: folder of the original images.
-        spec: how they were prepared; None where the originals are not at hand.
+        square_of: from a row and its original (H, W) to the (S, S) square that it was prepared
+            to; None where the originals are not at hand.
         folder: receives plots and features; none are written without it.
         note: what the images are.
         seed: of every draw.
@@ -72,8 +73,9 @@ class AuditContext:
     probs: Mapping[str, Floats]
     has_mask: Masks | None = None
     read_masks: Callable[[Rows], Masks] = lambda rows: np.empty((len(rows), 0, 0), bool)
+    outlined_by: str = ""
     root: Path = Path()
-    spec: PreprocessSpec | None = None
+    square_of: Callable[[int, Pixels], Pixels] | None = None
     folder: Path | None = None
     note: str = ""
     seed: int = 0

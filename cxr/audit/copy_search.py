@@ -6,7 +6,7 @@ laying one image on the other decides. N images, S side of prepared pixels, P pa
 """
 
 import concurrent.futures
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from cxr.data.registration import alike_pairs, describe
 from cxr.data.superposition import confirm_pairs
 from cxr.errors import InputError
 from cxr.files import digest
-from cxr.imaging.preprocess import PreprocessSpec, to_square
 from cxr.imaging.read import read_gray
 
 EXTRA_BITS = 2
@@ -98,7 +97,7 @@ def read_files(
     root: Path,
     names: Sequence[str],
     pixels: NDArray[np.uint8],
-    spec: PreprocessSpec,
+    square_of: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]],
     *,
     progress: ShowProgress = no_progress,
 ) -> FileCheck | None:
@@ -108,7 +107,7 @@ def read_files(
         root: folder of the images.
         names: (N,) paths below it.
         pixels: (N, S, S) uint8, what ``prepare`` made of them.
-        spec: how.
+        square_of: how: from a row and its original (H, W) to (S, S).
         progress: see ``ShowProgress``.
 
     Returns:
@@ -123,7 +122,7 @@ def read_files(
         except InputError:
             return "", False
         key = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
-        return key, bool(np.array_equal(to_square(image, spec), pixels[row]))
+        return key, bool(np.array_equal(square_of(row, image), pixels[row]))
 
     digests, differing = [], []
     pool = concurrent.futures.ThreadPoolExecutor(WORKERS)

@@ -72,9 +72,9 @@ def audit_leak(context: AuditContext) -> AuditResult:
     """
     split, names, progress = context.column("split"), context.column("image"), context.progress
     files = None
-    if context.spec is not None:
+    if context.square_of is not None:
         files = read_files(
-            context.root, names.tolist(), context.pixels, context.spec, progress=progress
+            context.root, names.tolist(), context.pixels, context.square_of, progress=progress
         )
     digests = files.digests if files else None
     copies = find_leaks(context.pixels, split, digests=digests, progress=progress)

@@ -1,12 +1,13 @@
-"""Is any of many groups lower than the rest? Permutation of attributes between patients.
+"""Is any of many comparisons more than chance? Permutation of attributes between patients.
 
 N images of one class whose attribute is known, P patients, R permutations, J comparisons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 BLOCK_VALUES = 1 << 20
@@ -24,10 +25,6 @@ def permuted_gaps(
 ) -> Floats:
     """Return by how many standard errors each group lies below the rest, seen and permuted.
 
-    A patient's values move together to another patient. Where that one has more images they
-    begin again, where fewer the last are left out, from a place drawn at random; an attribute
-    that every patient has only one of (sex) is permuted exactly.
-
     Args:
         right: (N,) whether the image is classified rightly.
         values: (N,) of the attribute, all known.
@@ -41,13 +38,38 @@ def permuted_gaps(
     """
     order = np.argsort(groups, kind="stable")
     hits, values = right[order].astype(np.float64), values[order]
-    _, starts, patient, sizes = np.unique(
-        groups[order], return_index=True, return_inverse=True, return_counts=True
-    )
-    place = np.arange(len(hits)) - starts[patient]
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     likeness = _likeness(hits, starts, sizes)
-    blocks = []
-    rows = max(1, BLOCK_VALUES // len(hits))
+    blocks = [
+        np.stack(
+            [_below(values[places] == value, hits, starts, likeness) for value in compared], axis=1
+        )
+        for places in permuted_places(sizes, rng=rng, permutations=permutations)
+    ]
+    return np.concatenate(blocks)
+
+
+def permuted_places(
+    sizes: NDArray[np.int64], *, rng: np.random.Generator, permutations: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield, in blocks, which image's value each image has when patients exchange theirs.
+
+    A patient's values move together to another patient. Where that one has more images they
+    begin again, where fewer the last are left out, from a place drawn at random; an attribute
+    that every patient has only one of (sex) is permuted exactly.
+
+    Args:
+        sizes: (P,) images of each patient; they lie side by side, N in all.
+        rng: of the permutations.
+        permutations: R.
+
+    Yields:
+        (rows, N), R + 1 rows in all; in the first each image keeps its own.
+    """
+    starts, total = np.cumsum(sizes) - sizes, int(sizes.sum())
+    patient = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(total) - starts[patient]
+    rows = max(1, BLOCK_VALUES // total)
     for start in range(0, permutations + 1, rows):
         count = min(rows, permutations + 1 - start)
         donors = rng.permuted(np.tile(np.arange(len(sizes)), (count, 1)), axis=1)
@@ -55,13 +77,41 @@ def permuted_gaps(
         if start == 0:
             donors[0], shift[0] = np.arange(len(sizes)), 0
         donor = donors[:, patient]
-        labels = values[starts[donor] + (place + shift[:, patient]) % sizes[donor]]
-        blocks.append(
-            np.stack(
-                [_below(labels == value, hits, starts, likeness) for value in compared], axis=1
-            )
-        )
-    return np.concatenate(blocks)
+        yield starts[donor] + (place + shift[:, patient]) % sizes[donor]
+
+
+def permuted_aurocs(
+    positive: NDArray[np.bool_],
+    scores: Floats,
+    groups: NDArray[np.str_],
+    *,
+    rng: np.random.Generator,
+    permutations: int,
+) -> Floats:
+    """Return by how many standard errors an AUROC lies above 0.5, seen and permuted.
+
+    Args:
+        positive: (N,) which images are of the class; patients exchange this.
+        scores: (N,) higher speaks for positive.
+        groups: (N,) patient or group names.
+        rng: of the permutations.
+        permutations: R.
+
+    Returns:
+        (R + 1, 1), the observed first; 0 where one side has no image. The error is that of N
+        images by chance: Mann, Whitney 1947, Ann. Math. Stat. 18:50-60.
+    """
+    order = np.argsort(groups, kind="stable")
+    ranks, sizes = rankdata(scores[order]), np.unique(groups, return_counts=True)[1]
+    above = []
+    for places in permuted_places(sizes, rng=rng, permutations=permutations):
+        inside = positive[order][places]
+        count = inside.sum(axis=1)
+        pairs = np.maximum(count * (len(scores) - count), 1)
+        gap = (inside @ ranks - count * (count + 1) / 2) / pairs - 0.5
+        gap[(count == 0) | (count == len(scores))] = 0
+        above.append(gap / np.sqrt((len(scores) + 1) / (12 * pairs)))
+    return np.concatenate(above)[:, None]
 
 
 def _likeness(right: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> float:

@@ -145,6 +145,7 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
     )
     without = len(context.test_rows) - len(occluded.every)
     reasons = thin + ([f"{without} test images without a mask take no part"] if without else [])
+    reasons += [context.outlined_by] if context.outlined_by else []
     metric = (
         f"share of what the box alone leaves open of {labels[first]} against the rest, box black, "
         f"{best[first]}"

@@ -16,11 +16,15 @@ POPULATIONS = {
     "kermany": "children aged one to five, one hospital in Guangzhou",
     "hannover": "covid patients of Hannover Medical School",
     "cohen": "images out of publications from many hospitals, mostly adults",
+    "montgomery": "adults of a county's tuberculosis control, without tuberculosis",
+    "shenzhen": "adults of one hospital in Shenzhen, without tuberculosis",
+    "covidgr": "patients of one hospital in Granada, tested for covid",
 }
 """What the public sources say of themselves where their tables do not.
 
 Source: Kermany et al. 2018, Cell 172; Winther et al. 2020, figshare 12275009; Cohen et al.
-2020, arXiv:2006.11988.
+2020, arXiv:2006.11988; Jaeger et al. 2014, doi:10.3978/j.issn.2223-4292.2014.11.20; Tabik et al.
+2020, arXiv:2006.01409.
 """
 UNKNOWN = "unknown"
 

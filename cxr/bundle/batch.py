@@ -39,15 +39,7 @@ Row = dict[str, str]
 
 @dataclass
 class Summary:
-    """What a run did.
-
-    Attributes:
-        predicted: images that got a prediction.
-        refused: images that an out-of-distribution test refused.
-        failed: files that could not be read.
-        skipped: images that an earlier run had done.
-        seconds: the run took.
-    """
+    """What a run did: images by outcome, those that an earlier run had done, and its time."""
 
     predicted: int = 0
     refused: int = 0
@@ -71,13 +63,7 @@ class Summary:
 
 
 def column_types(labels: Sequence[str], members: Sequence[str], *, maps: bool) -> dict[str, str]:
-    """Return the columns of the table in order, each with ``number``, ``truth`` or ``text``.
-
-    Args:
-        labels: the K classes.
-        members: names of the members.
-        maps: whether overlays are written.
-    """
+    """Return the columns of the table in order, each with ``number``, ``truth`` or ``text``."""
     probs = [f"prob_{label}" for label in labels]
     probs += [f"prob_{member}_{label}" for member in members for label in labels]
     outcome = ("set", "refer", "ood_score", "refused", "reason", "warning", "error")
@@ -97,7 +83,7 @@ def predict_images(
     maps: Path | None = None,
     runtime: str = "onnxruntime float32",
     workers: int = WORKERS,
-    on_image: Callable[[], None] | None = None,
+    on_image: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Append a row per image to a table; images that it holds already are left out.
 
@@ -135,8 +121,7 @@ def predict_images(
             results.append(constant | row for row in rows)
             for row in rows:
                 _count(summary, row)
-                if on_image:
-                    on_image()
+                on_image()
 
         waiting: deque[Future[list[Row]]] = deque()
         pool = ThreadPoolExecutor(max(1, workers))
@@ -154,17 +139,13 @@ def predict_images(
 
 
 def _not_done(
-    images: Iterable[ImageFile],
-    results: Results,
-    summary: Summary,
-    on_image: Callable[[], None] | None,
+    images: Iterable[ImageFile], results: Results, summary: Summary, on_image: Callable[[], None]
 ) -> Iterator[tuple[ImageFile, int]]:
     for image in images:
         key = image.key()
         if results.has(key):
             summary.skipped += 1
-            if on_image:
-                on_image()
+            on_image()
         else:
             yield image, key
 
@@ -201,14 +182,12 @@ def _answers(
     predictor: PredictorLike, images: Sequence[ImageFile], level: float, maps: bool
 ) -> Iterator[Any]:
     """Yield a prediction or an error for each image, whatever one of them does."""
+    stated = [image.original for image in images]
     try:
+        paths, names = [image.path for image in images], [image.name for image in images]
+        options = {"originals": stated} if any(stated) else {}
         yield from list(
-            predictor.predict_each(
-                [image.path for image in images],
-                names=[image.name for image in images],
-                level=level,
-                maps=maps,
-            )
+            predictor.predict_each(paths, names=names, level=level, maps=maps, **options)
         )
         return
     except InputError:
@@ -253,9 +232,8 @@ def _row(image: ImageFile, answer: Any, maps: Path | None) -> Row:
 
 def overlay_path(folder: Path, name: str) -> Path:
     """Return where an image's overlay lies: the image's own path below ``folder``, and ``.png``."""
-    parts = [
-        part.replace(":", "_") for part in PurePosixPath(name).parts if part not in ("/", "..")
-    ]
+    parts = [part.replace(":", "_") for part in PurePosixPath(name).parts]
+    parts = [part for part in parts if part not in ("/", "..")]
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
 
 

@@ -42,9 +42,8 @@ def check_classes(
         split: val or test.
 
     Returns:
-        ``images``, ``largest_difference`` of a probability, and ``ties``: images whose two most
-        probable classes PyTorch holds to be equal within twice the limit, where no order is
-        right.
+        ``images``, ``largest_difference`` of a probability, and ``ties``: images on which no
+        order of the two most probable classes is right.
 
     Raises:
         GateError: another class, which the message names with its image.
@@ -68,12 +67,9 @@ def check_metrics(
     trained: Mapping[str, Mapping[str, Any]],
     slack: Mapping[str, Mapping[str, float]],
 ) -> float:
-    """Compare metrics recomputed through the graph with those of ``scripts/evaluate.py``.
+    """Compare each model's metrics through the graph with those of ``scripts/evaluate.py``.
 
-    Args:
-        exported: per model each metric's value.
-        trained: the same of metrics.json; None or NaN where a metric is undefined.
-        slack: what ties explain, of ``tie_slack``; none where a metric is not named.
+    An undefined metric is None or NaN; ``slack`` is that of ``tie_slack``.
 
     Returns:
         The largest difference of the metrics that no tie leaves open.
@@ -104,16 +100,9 @@ def tie_slack(
 ) -> dict[str, float]:
     """Return how far metrics may move when equal probabilities are told apart at random.
 
-    Probabilities within twice the limit count as equal. With many images hardly any are; with
-    sixteen, one swapped pair moves an AUROC by percents.
-
-    Args:
-        probs: (N, K) of PyTorch.
-        targets: (N,) class positions.
-        labels: K names.
-
-    Returns:
-        Metric to slack: infinite for what counts classes where two classes tie on an image.
+    Probabilities (N, K) of PyTorch within twice the limit count as equal. With many images hardly
+    any are; with sixteen, one swapped pair moves an AUROC by percents. What counts classes has
+    infinite slack where two classes tie on an image.
     """
     slack: dict[str, float] = {}
     each = []

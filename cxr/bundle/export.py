@@ -8,9 +8,10 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,10 @@ from cxr.models.ensemble import LOGARITHMIC, Ensemble
 
 OPSET = 18
 """Read by onnxruntime since 1.14 and by every OpenVINO that can be installed today."""
+FEWEST_HALVED = 64
+"""Values of a tensor from which storing it as float16 saves more than its cast takes."""
 LARGEST_BATCH = 4096
 """Bound that the tracer wants on the batch; the graph itself has none."""
-
-
 GRID_SHARE = 4
 """The ensemble's map has a cell for so many pixels of the prepared square: finer than any
 member's own map, and next to no work."""
@@ -112,14 +113,17 @@ def output_names(members: tuple[str, ...]) -> list[str]:
     return ["probs", "member_probs", "map_ensemble", *own]
 
 
-def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> None:
-    """Write a graph as one ONNX file with a dynamic batch.
+def export_onnx(
+    graph: nn.Module, path: Path, *, size_px: int, note: str, outputs: Sequence[str]
+) -> None:
+    """Write a graph of (B, 1, S, S) uint8 pixels, in inference mode, as one ONNX file.
 
     Args:
-        graph: in inference mode.
+        graph: its batch stays dynamic.
         path: ``.onnx``, written or replaced.
         size_px: S.
         note: stands in the file's own description.
+        outputs: names of what it returns.
     """
     # Two images: a batch of 1 would be taken for a constant.
     images = torch.zeros(2, 1, size_px, size_px, dtype=torch.uint8)
@@ -133,7 +137,7 @@ def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> N
             opset_version=OPSET,
             external_data=False,
             input_names=[INPUT],
-            output_names=graph.outputs,
+            output_names=list(outputs),
             dynamic_shapes=({0: batch},),
             verbose=False,
         )
@@ -151,6 +155,26 @@ def export_onnx(graph: BundleGraph, path: Path, *, size_px: int, note: str) -> N
     onnx.save(model, path)
 
 
+def store_as_float16(path: Path) -> None:
+    """Halve a graph's file: weights are kept as float16 and cast to float32 as it is loaded.
+
+    Weights that float16 holds exactly compute the same bits as before.
+    """
+    model = onnx.load(path)
+    casts = []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size >= FEWEST_HALVED:
+            stored = f"{tensor.name}_float16"
+            casts.append(onnx.helper.make_node("Cast", [stored], [tensor.name], to=1))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's chatter to itself; the gates judge what it wrote."""
@@ -161,9 +185,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             # Deprecations inside the exporter's own code are nothing a user could correct.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", UserWarning)
+            for kind in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -12,11 +12,13 @@ from typing import Any
 
 from cxr.errors import InputError, MissingInputError, reason_of
 from cxr.files import current_keys, digest_of, leaves_folder, write_json
+from cxr.imaging.preprocess import LUNGS_FILE, PreprocessSpec
 
-FORMAT = 2
+FORMAT = 3
 """Number of this layout; raised when a reader of an older number would misread it: one of 1
 serves one threshold of prediction sets for all classes, where the cards speak of those per
-class. Layouts 1 and 2 are read, and served per class."""
+class; one of 2 neither crops to the lungs nor has the temperature of a recalibration, and a bundle
+without both is still written so. All are read, and served per class."""
 INFO_FILE = "bundle.json"
 OOD_FILE = "ood.npz"
 CARD_FILE = "MODEL_CARD.md"
@@ -35,9 +37,6 @@ class BundleError(InputError):
 
 def read_info(folder: Path) -> dict[str, Any]:
     """Read a bundle's ``bundle.json`` and check it against itself.
-
-    Args:
-        folder: the bundle.
 
     Raises:
         MissingInputError: no such folder, or no ``bundle.json`` in it.
@@ -67,12 +66,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | None = None) -> None:
-    """Check that files of a bundle are there and have the bytes that were exported.
-
-    Args:
-        folder: the bundle.
-        info: of ``read_info``.
-        names: which files; all by default.
+    """Check that files of a bundle, by default all, are there as they were exported.
 
     Raises:
         MissingInputError: a file is missing.
@@ -101,24 +95,22 @@ def file_digest(path: Path) -> str:
 
 
 def write_info(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete ``bundle.json`` with format, digests and fingerprint, and write it last.
+    """Complete ``bundle.json`` with format, digests and fingerprint; return what was written.
 
     Args:
         folder: holds every other file of the bundle.
         values: everything else that ``bundle.json`` carries.
-
-    Returns:
-        What was written.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {
-        path.relative_to(folder).as_posix(): dict(
-            sha256=file_digest(path), bytes=path.stat().st_size
-        )
-        for path in paths
-        if path.name != INFO_FILE
+        path.relative_to(folder).as_posix(): {
+            "sha256": file_digest(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != INFO_FILE
     }
-    info: dict[str, Any] = {"format": FORMAT, **values, "files": files}
+    number = FORMAT if LUNGS_FILE in files or "recalibration" in values else 2
+    info: dict[str, Any] = {"format": number, **values, "files": files}
     info["fingerprint"] = fingerprint_of(info)
     write_json(folder / INFO_FILE, info)
     return read_info(folder)
@@ -130,13 +122,7 @@ def fingerprint_of(info: Mapping[str, Any]) -> str:
 
 
 def describe(bundle: Path | str) -> str:
-    """Check a bundle and describe it.
-
-    Args:
-        bundle: its folder.
-
-    Returns:
-        Lines ``name  value``, without a line feed at the end.
+    """Check a bundle's folder and describe it in lines ``name  value``.
 
     Raises:
         InputError: no bundle, or one that was changed or is of a newer format.
@@ -159,7 +145,7 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", info["data"]["fingerprint"]),
         ("classes", ", ".join(info["labels"])),
         ("members", ", ".join(weights)),
-        ("input", f"{preprocess['size_px']} px, {preprocess['fit']}"),
+        ("input", f"{preprocess['size_px']} px, {PreprocessSpec(**preprocess).how()}"),
         *[
             (f"sets {name}", _sets(info, float(name)))
             for name in info["uncertainty"]["conformal"]["levels"]
@@ -168,16 +154,26 @@ def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("test", _tests(info["test"])),
         ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
         ("exported", str(info["environment"]["time_utc"])),
+        *_recalibrated(info),
         ("note", info["note"]),
     ]
 
 
+def _recalibrated(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    part = info.get("recalibration")
+    return [("recalibrated", recalibration_words(part))] if part else []
+
+
+def recalibration_words(part: Mapping[str, Any]) -> str:
+    """Say what a bundle's confidence was fitted anew on, and on which bundle it rests."""
+    return (
+        f"on {part['images']} images of {part['patients']} patients of {part['data']}, "
+        f"{part['time_utc'][:10]}, from the bundle {part['parent'][:12]}"
+    )
+
+
 def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:
     """Return how often sets of a level held the true class on test, by class.
-
-    Args:
-        info: content of ``bundle.json``.
-        level: of the prediction sets.
 
     Returns:
         Label to ``value``, ``low``, ``high``, ``images``, ``patients``; empty where it was not
@@ -218,7 +214,3 @@ def _tests(test: Any) -> str:
 def _limits(entry: Mapping[str, Any]) -> str:
     limits = (entry["low"], entry["high"])
     return " to ".join("undefined" if limit is None else f"{limit:.3f}" for limit in limits)
-
-
-def _entry(path: Path) -> dict[str, Any]:
-    return {"sha256": file_digest(path), "bytes": path.stat().st_size}

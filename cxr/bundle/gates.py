@@ -5,7 +5,7 @@ B batch, N images, M members, K classes, S side of prepared pixels.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.compare import PROBS_LIMIT, GateError, largest_gap
 from cxr.bundle.export import grid_of
-from cxr.bundle.runtimes import Arrays, Runtime
+from cxr.bundle.runtimes import Runtime
 from cxr.explain.gradcam import closed_form_cam, ensemble_cam
 from cxr.models.build import Member
 from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
@@ -44,7 +44,7 @@ def check_outputs(
     Args:
         runtime: the exported graph.
         members: as trained, on the processor, in inference mode.
-        ensemble: temperatures and weights.
+        ensemble: of these members.
         pixels: (N, S, S) real images, at least one.
         rng: draws the random pixels.
 
@@ -77,9 +77,8 @@ def check_outputs(
                         f"pixels at a batch of {batch}; {allowed:.1g} is allowed. The former "
                         "bundle stays; try another version of torch or onnxscript"
                     )
-                entry = worst[name]
-                entry["largest_difference"] = max(entry["largest_difference"], gap)
-                entry["pytorch_rounding"] = max(entry["pytorch_rounding"], roundings[name])
+                here = {"largest_difference": gap, "pytorch_rounding": roundings[name]}
+                worst[name] = {key: max(here[key], worst[name][key]) for key in here}
     for name, entry in worst.items():
         if entry["largest_difference"] > limits[name]:
             log.warning(
@@ -156,37 +155,3 @@ def _ensemble_gap(
         cells = {name: maps[:, place] for name, maps in zip(ensemble.members, own, strict=True)}
         gaps.append(largest_gap(together[:, place], ensemble_cam(cells, ensemble.weights, side)))
     return max(gaps)
-
-
-def run_images(
-    runtime: Runtime,
-    pixels: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    outputs: Sequence[str],
-    *,
-    batch_size: int = 16,
-    on_image: Callable[[], None] | None = None,
-) -> Arrays:
-    """Return outputs of many images.
-
-    Args:
-        runtime: a graph.
-        pixels: (P, S, S) uint8.
-        rows: (N,) which of them, at least one.
-        outputs: names.
-        batch_size: images at once.
-        on_image: called once an image.
-    """
-    parts = []
-    for images in _batches(pixels, rows, batch_size):
-        parts.append(runtime.run(images, outputs))
-        for _ in range(len(images) if on_image else 0):
-            on_image()  # type: ignore[misc]
-    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
-
-
-def _batches(
-    pixels: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int
-) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(rows), batch_size):
-        yield np.asarray(pixels[rows[start : start + batch_size]])[:, None]

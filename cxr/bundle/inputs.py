@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cxr.errors import InputError, MissingInputError
 from cxr.files import leaves_folder
+from cxr.imaging.preprocess import original_shape
 from cxr.imaging.read import is_image_file
 
 
@@ -24,11 +25,13 @@ class ImageFile:
         path: where it is.
         name: what the results call it: the path as it was given, with slashes.
         error: why it cannot be used, known before it is opened; empty where nothing is known.
+        original: (H, W) of its original, where a manifest states it.
     """
 
     path: Path
     name: str
     error: str = ""
+    original: tuple[int, int] | None = None
 
     def key(self) -> int:
         """Return 64 bits of the file's place, size and time of change.
@@ -52,7 +55,8 @@ def find_images(sources: Sequence[str]) -> Iterator[ImageFile]:
         sources: files of any name; folders, searched to any depth for JPEG, PNG, TIFF and
             DICOM (by ending, or where there is none by content); patterns with ``*``, ``?``
             or ``[``, in which ``**`` goes to any depth; CSV files with a column ``image``,
-            paths relative to their own folder. What lies in a folder that was named before
+            paths relative to their own folder, beside it ``width`` and ``height`` of the
+            originals. What lies in a folder that was named before
             is not taken again.
 
     Raises:
@@ -113,10 +117,17 @@ def _in_manifest(path: Path) -> Iterator[ImageFile]:
                     "name the column of the images' paths so"
                 )
             for row in rows:
-                name = row["image"] or ""
-                if not name or leaves_folder(name):
-                    yield ImageFile(path, name, f"{name!r} is no path inside the folder of {path}")
-                else:
-                    yield ImageFile(path.parent / name, (path.parent / name).as_posix())
+                yield _of_row(path, row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as CSV in UTF-8 ({error})") from None
+
+
+def _of_row(manifest: Path, row: dict[str, str]) -> ImageFile:
+    name = row["image"] or ""
+    if not name or leaves_folder(name):
+        return ImageFile(manifest, name, f"{name!r} is no path inside the folder of {manifest}")
+    place = manifest.parent / name
+    try:
+        return ImageFile(place, place.as_posix(), original=original_shape(row, name))
+    except InputError as error:
+        return ImageFile(place, place.as_posix(), str(error))

@@ -5,14 +5,14 @@ K classes, h w last feature layer of a member, H W pixels of the image as read.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cxr.errors import InputError
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import Placement
 
 ENSEMBLE = "ensemble"
 OPACITY = 0.5
@@ -43,14 +43,14 @@ class HeatMaps:
         members: per member (K, h, w) float32, 0 and above, in units of the logit.
         weights: per member, summing to 1.
         image: (H, W) uint8, as read.
-        spec: how the image became the prepared square.
+        placement: where the prepared square shows the image.
     """
 
     classes: tuple[str, ...]
     members: Mapping[str, Floats]
     weights: Mapping[str, float]
     image: NDArray[np.uint8]
-    spec: PreprocessSpec
+    placement: Placement = field(default_factory=Placement)
 
     def of(self, label: str, member: str | None = None) -> Floats:
         """Return a map at the image's own size.
@@ -82,7 +82,7 @@ class HeatMaps:
         peak = float(cells.max())
         if peak <= 0:
             return np.zeros(self.image.shape, np.float32)
-        return enlarge(cells / np.float32(peak), self.image.shape, self.spec)
+        return enlarge(cells / np.float32(peak), self.image.shape, self.placement)
 
     def overlay(
         self, label: str, member: str | None = None, opacity: float = OPACITY
@@ -103,28 +103,21 @@ class HeatMaps:
         return overlay(self.image, self.of(label, member), opacity)
 
 
-def enlarge(cells: Floats, shape: tuple[int, int], spec: PreprocessSpec) -> Floats:
-    """Enlarge a map bilinearly to the image's own size, undoing stretch or letterbox.
+def enlarge(cells: Floats, shape: tuple[int, ...], placement: Placement) -> Floats:
+    """Enlarge a map bilinearly to the image's own size, undoing crop, stretch and letterbox.
 
     Args:
         cells: (h, w) over the prepared square.
         shape: H, W of the image.
-        spec: how the image became the square.
+        placement: where the square shows the image.
 
     Returns:
-        (H, W) float32; as torch's interpolate with ``align_corners=False`` where the whole
-        square is the image.
+        (H, W) float32, 0 where the square does not show the image; as torch's interpolate with
+        ``align_corners=False`` where the whole square is the whole image.
     """
-    side = spec.size_px
-    extents = (side, side)
-    if spec.fit == "letterbox":
-        # As to_square rounds them.
-        scale = side / max(shape)
-        extents = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
+    source, target = placement.source, placement.target
     rows, columns = (
-        _interpolation(
-            length, cells.shape[axis], extents[axis] / side, (side - extents[axis]) // 2 / side
-        )
+        _interpolation(length, cells.shape[axis], source[axis::2], target[axis::2])
         for axis, length in enumerate(shape)
     )
     return np.asarray(rows @ cells @ columns.T, np.float32)
@@ -188,9 +181,13 @@ def captioned(pixels: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uin
     return np.asarray(sheet)
 
 
-def _interpolation(n_out: int, n_in: int, extent: float, start: float) -> Floats:
-    """Return the (n_out, n_in) matrix that samples n_in cells from start on, over extent."""
-    places = (start + (np.arange(n_out) + 0.5) / n_out * extent) * n_in - 0.5
+def _interpolation(
+    n_out: int, n_in: int, source: tuple[float, ...], target: tuple[float, ...]
+) -> Floats:
+    """Return the (n_out, n_in) matrix that samples n_in cells over target for what is in source."""
+    (first, last), (start, end) = source, target
+    inside = (np.arange(n_out) + 0.5) / n_out
+    places = (start + (inside - first) / (last - first) * (end - start)) * n_in - 0.5
     places = places.clip(0, n_in - 1)
     low = np.minimum(places.astype(np.int64), max(0, n_in - 2))
     share = (places - low).astype(np.float32)
@@ -198,4 +195,5 @@ def _interpolation(n_out: int, n_in: int, extent: float, start: float) -> Floats
     rows = np.arange(n_out)
     matrix[rows, low] = 1 - share
     matrix[rows, np.minimum(low + 1, n_in - 1)] += share
+    matrix[(inside < first) | (inside > last)] = 0
     return matrix

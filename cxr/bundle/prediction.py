@@ -5,7 +5,7 @@ H W pixels of an image as read.
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cxr.bundle.maps import HeatMaps
 from cxr.errors import InputError
 from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, DecodedImage, eight_bits, read_image
+from cxr.lungs.find import Lungs
 
 Image = Path | str | bytes | NDArray[Any] | DecodedImage
 """A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_image`` returned."""
@@ -40,6 +41,7 @@ class Prediction:
         name: what the image is called.
         note: what the bundle says about itself; to be shown with the prediction.
         warnings: what was odd about the file.
+        lungs: what was found of them; None where the bundle does not look for them.
     """
 
     label: str
@@ -56,6 +58,7 @@ class Prediction:
     name: str
     note: str
     warnings: tuple[str, ...] = ()
+    lungs: Lungs | None = None
 
     @property
     def film(self) -> NDArray[np.uint8]:
@@ -65,6 +68,7 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without pixels; an undefined score is None."""
+        lungs = self.lungs
         return {
             "name": self.name,
             "label": self.label,
@@ -76,6 +80,7 @@ class Prediction:
             "ood_score": self.ood_score if np.isfinite(self.ood_score) else None,
             "refused": self.refused,
             "refusals": list(self.refusals),
+            "lungs": lungs and {"count": lungs.count, "score": lungs.score, "box": lungs.box},
             "warnings": list(self.warnings),
             "note": self.note,
         }
@@ -104,6 +109,7 @@ class ReadImage:
     name: str
     warnings: tuple[str, ...] = ()
     colour: float | None = None
+    original: tuple[int, int] | None = None
 
 
 def is_single(images: Any) -> bool:
@@ -113,13 +119,21 @@ def is_single(images: Any) -> bool:
     )
 
 
-def prepare_input(image: Any, name: str | None) -> ReadImage | InputError:
+def prepare_input(
+    image: Any, name: str | None, original: tuple[int, int] | None = None
+) -> ReadImage | InputError:
     """Read an image, or return what is wrong with it.
 
     Args:
         image: a path, bytes, or gray pixels.
         name: what results and errors call it; a path is called by itself by default.
+        original: (H, W) of its original, where that is known.
     """
+    read = _read(image, name)
+    return replace(read, original=original) if isinstance(read, ReadImage) else read
+
+
+def _read(image: Any, name: str | None) -> ReadImage | InputError:
     try:
         if isinstance(image, str | Path):
             shown = name or str(image)

@@ -4,7 +4,7 @@ B batch, M members, K classes, H W pixels of an image as read, S side of the pre
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -16,12 +16,14 @@ from cxr.bundle.maps import HeatMaps
 from cxr.bundle.prediction import Image, Prediction, ReadImage, is_single, prepare_input
 from cxr.bundle.runtimes import Arrays, open_runtime
 from cxr.errors import InputError
-from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import LUNGS_FILE, PreprocessSpec
+from cxr.lungs.crop import ModelInput, to_model_input
 from cxr.reliability.conformal import (
     Threshold,
     prediction_sets,
     refer,
     referral_threshold,
+    tempered,
     thresholds_of,
 )
 from cxr.reliability.ood import OodReference, Refusal
@@ -71,6 +73,11 @@ class Predictor:
         self.fingerprint: str = self.info["fingerprint"]
         self.note: str = self.info["note"]
         self._spec = PreprocessSpec(**self.info["preprocess"])
+        self._finder = folder / LUNGS_FILE
+        if self._spec.lungs != "none":
+            check_files(folder, self.info, [LUNGS_FILE])
+        # A bundle that was recalibrated on local images has one more temperature.
+        self._temperature = float(self.info.get("recalibration", {}).get("temperature", 1))
         self._referral = referral_threshold(self.info["uncertainty"])
         # Too few training images give no reference; bundle.json then says so.
         self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
@@ -132,6 +139,7 @@ class Predictor:
         level: float = 0.9,
         maps: bool = False,
         names: Iterable[str] | None = None,
+        originals: Iterable[tuple[int, int] | None] | None = None,
     ) -> Iterator[Prediction | InputError]:
         """Predict images one after the other; a bad one yields its error and stops nothing.
 
@@ -142,6 +150,8 @@ class Predictor:
             level: coverage of the prediction sets.
             maps: whether to offer heat maps.
             names: what each image is called.
+            originals: (H, W) of each image's original, where the file was stretched; its own
+                by default. Counts where images are cropped to their lungs and letterboxed.
 
         Yields:
             A prediction, or the error of an image that cannot be read, in order.
@@ -150,10 +160,10 @@ class Predictor:
             InputError: a level that was not fitted.
         """
         thresholds = thresholds_of(self.info["uncertainty"], level)
-        called = iter(names) if names is not None else None
-        todo = iter(images)
-        while batch := list(islice(todo, BATCH)):
-            read = [prepare_input(one, next(called, None) if called else None) for one in batch]
+        named = chain(names or (), repeat(None))
+        each = zip(images, named, chain(originals or (), repeat(None)), strict=False)
+        while batch := list(islice(each, BATCH)):
+            read = [prepare_input(*one) for one in batch]
             good = [image for image in read if isinstance(image, ReadImage)]
             answers = iter(self._predict(good, level, thresholds, maps) if good else [])
             for image in read:
@@ -162,12 +172,13 @@ class Predictor:
     def _predict(
         self, images: Sequence[ReadImage], level: float, thresholds: Sequence[Threshold], maps: bool
     ) -> list[Prediction]:
-        squares = np.stack([to_square(image.pixels, self._spec) for image in images])[:, None]
+        inputs = [self._input(image) for image in images]
+        squares = np.stack([each.pixels for each in inputs])[:, None]
         outputs = ["probs", "member_probs"]
         outputs += [f"map_{name}" for name in self.members] if maps else []
         outputs += [f"features_{name}" for name in self.members] if self._ood else []
         arrays = self._runtime.run(squares, outputs)
-        probs = np.asarray(arrays["probs"], np.float64)
+        probs = tempered(arrays["probs"], self._temperature)
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
         checks = self._checks(images, squares, arrays)
@@ -188,10 +199,11 @@ class Predictor:
                 refused=bool(checks[row][1]),
                 refusals=tuple(refusal.sentence for refusal in checks[row][1]),
                 image=image.pixels,
-                maps=self._maps(image, arrays, row) if maps else None,
+                maps=self._maps(image, inputs[row], arrays, row) if maps else None,
                 name=image.name,
                 note=self.note,
                 warnings=image.warnings,
+                lungs=inputs[row].lungs,
             )
             for row, image in enumerate(images)
         ]
@@ -208,9 +220,16 @@ class Predictor:
     def _named(self, values: NDArray[Any]) -> dict[str, float]:
         return dict(zip(self.labels, map(float, values), strict=True))
 
-    def _maps(self, image: ReadImage, arrays: Arrays, row: int) -> HeatMaps:
+    def _input(self, image: ReadImage) -> ModelInput:
+        """Return what the graph sees of an image, as ``prepare`` makes it."""
+        return to_model_input(
+            image.pixels, self._spec, original=image.original, finder=self._finder
+        )
+
+    def _maps(self, image: ReadImage, shown: ModelInput, arrays: Arrays, row: int) -> HeatMaps:
         members = {name: np.array(arrays[f"map_{name}"][row]) for name in self.members}
-        return HeatMaps(self.labels, members, self.info["weights"], image.pixels, self._spec)
+        weights = self.info["weights"]
+        return HeatMaps(self.labels, members, weights, image.pixels, shown.placement)
 
 
 def refuse_variant(variant: str) -> None:

@@ -10,9 +10,9 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,14 +74,7 @@ class Results:
         return place < len(self.done) and int(self.done[place]) == key
 
     def append(self, rows: Iterable[Mapping[str, str]]) -> None:
-        """Add rows, whole.
-
-        Args:
-            rows: column to text; what is not named is empty.
-
-        Raises:
-            InputError: the disk is full.
-        """
+        """Add rows of column to text, whole; raise InputError where the disk is full."""
         self._write([row.get(name, "") for name in self.columns] for row in rows)
 
     def _write(self, rows: Iterable[Sequence[str]]) -> None:
@@ -147,18 +140,13 @@ def _one_line(cell: str) -> str:
 
 def _cut_half_row(file: IO[bytes]) -> None:
     """Cut what follows the last line's end: a row that a stop left half written."""
-    end = file.seek(0, os.SEEK_END)
-    place = end
-    while place:
+    last, place = -1, file.seek(0, os.SEEK_END)
+    while place and last < 0:
         start = max(0, place - 65536)
         file.seek(start)
         last = file.read(place - start).rfind(b"\n")
-        if last >= 0:
-            place = start + last + 1
-            break
         place = start
-    if place < end:
-        file.truncate(place)
+    file.truncate(place + last + 1)
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
@@ -179,11 +167,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
 
 
 def check_parquet() -> None:
-    """Check that Parquet can be written, before hours of work.
-
-    Raises:
-        InputError: pyarrow is not installed.
-    """
+    """Raise InputError where pyarrow is not installed, before hours of work."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
@@ -209,12 +193,8 @@ def write_parquet(table: Path, target: Path, types: Mapping[str, str]) -> None:
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet
 
-    known: dict[str, Any] = {
-        "number": pyarrow.float64(),
-        "truth": pyarrow.bool_(),
-        "text": pyarrow.string(),
-    }
-    schema = pyarrow.schema([(name, known[kind]) for name, kind in types.items()])
+    kinds = {"number": pyarrow.float64(), "truth": pyarrow.bool_(), "text": pyarrow.string()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in types.items()])
     options = arrow_csv.ConvertOptions(
         column_types=schema,
         null_values=[""],
@@ -225,11 +205,10 @@ def write_parquet(table: Path, target: Path, types: Mapping[str, str]) -> None:
     reader = arrow_csv.open_csv(
         table, read_options=arrow_csv.ReadOptions(use_threads=False), convert_options=options
     )
-    with atomic_write(target) as file, parquet.ParquetWriter(file, schema) as writer:
-        for batch in _batches(reader):
+    with (
+        contextlib.closing(reader),
+        atomic_write(target) as file,
+        parquet.ParquetWriter(file, schema) as writer,
+    ):
+        for batch in reader:
             writer.write_batch(batch)
-
-
-def _batches(reader: Any) -> Iterator[Any]:
-    with contextlib.closing(reader):
-        yield from reader

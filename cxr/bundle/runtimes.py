@@ -5,7 +5,7 @@ B batch, S side of the prepared square.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,12 +30,7 @@ class Runtime(Protocol):
 
 
 def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> Runtime:
-    """Load a graph.
-
-    Args:
-        path: of the ONNX file.
-        runtime: onnxruntime or openvino.
-        threads: processor threads of one prediction; 0 takes every processor allowed to us.
+    """Load the graph of an ONNX file; with 0 threads it takes every processor allowed to us.
 
     Raises:
         InputError: the runtime is unknown or not installed, or threads is negative.
@@ -47,6 +42,34 @@ def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) 
         raise InputError(f"threads is {threads}: allowed are 0 (every processor) and above")
     kind = _OpenVino if runtime == "openvino" else _OnnxRuntime
     return kind(path, threads or _processors())
+
+
+def run_images(
+    runtime: Runtime,
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    outputs: Sequence[str],
+    *,
+    batch_size: int = 16,
+    on_image: Callable[[], None] | None = None,
+) -> Arrays:
+    """Return outputs of many images.
+
+    Args:
+        runtime: a graph.
+        pixels: (P, S, S) uint8.
+        rows: (N,) which of them, at least one.
+        outputs: names.
+        batch_size: images at once.
+        on_image: called once an image.
+    """
+    parts = []
+    for start in range(0, len(rows), batch_size):
+        images = np.asarray(pixels[rows[start : start + batch_size]])[:, None]
+        parts.append(runtime.run(images, outputs))
+        for _ in range(len(images) if on_image else 0):
+            on_image()  # type: ignore[misc]
+    return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
 
 class _OnnxRuntime:

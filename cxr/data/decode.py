@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,39 @@ from numpy.typing import NDArray
 
 from cxr.errors import InputError, MissingInputError
 from cxr.files import digest
-from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import WHOLE, PreprocessSpec, original_shape, to_square
 from cxr.imaging.read import ImageError, read_gray
+from cxr.lungs.crop import to_model_input
+from cxr.lungs.find import Lungs
 
 ShowProgress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[], None]]]
 """From (description, total) to a context that yields a function which counts one."""
+LUNG_COLUMNS = {
+    "lungs_count": "integer",
+    "lungs_score": "number",
+    **dict.fromkeys(("lungs_top", "lungs_left", "lungs_bottom", "lungs_right"), "number"),
+}
+"""What the table says of the lungs, and of which type; the box is empty where none was found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Images that could be read.
+
+    Attributes:
+        table: N rows of the manifest with ``sha256`` of the pixels at their own size, ``width``
+            and ``height`` filled in, and ``LUNG_COLUMNS`` where lungs were looked for.
+        whole: (N, S, S) uint8, whole images, in which copies are looked for.
+        shown: (N, S, S) uint8, what a model sees; ``whole`` itself without lungs.
+        masks: (N, bytes) uint8, the lungs' (G, G) masks as bits; None without lungs.
+        unreadable: the other rows, as ``image`` and ``reason``.
+    """
+
+    table: pd.DataFrame
+    whole: NDArray[np.uint8]
+    shown: NDArray[np.uint8]
+    masks: NDArray[np.uint8] | None
+    unreadable: list[dict[str, str]]
 
 
 def decode_images(
@@ -29,38 +58,40 @@ def decode_images(
     skip_errors: bool = False,
     workers: int = 0,
     progress: ShowProgress | None = None,
-) -> tuple[pd.DataFrame, NDArray[np.uint8], list[dict[str, str]]]:
+) -> Decoded:
     """Decode every image once, in threads (Pillow releases the interpreter while it decodes).
 
     Args:
         manifest: N rows; paths relative to ``root``.
         root: folder of the images.
-        folder: receives ``all.npy``, the working copy.
-        spec: side and fit.
+        folder: receives ``all.npy`` and with lungs ``shown.npy``, the working copies.
+        spec: side, fit, lungs.
         skip_errors: list images that cannot be read instead of stopping at the first.
         workers: threads; 0 takes one a processor.
         progress: see ``ShowProgress``.
 
-    Returns:
-        The rows that could be read with ``sha256`` of their pixels at their own size and
-        ``width`` and ``height`` filled in; their (N, S, S) uint8 squares; and the others as
-        ``image`` and ``reason``.
-
     Raises:
         InputError: an image that cannot be read, or none that can.
     """
-    side = spec.size_px
-    squares = allocate(folder / "all.npy", (len(manifest), side, side))
+    shape = (len(manifest), spec.size_px, spec.size_px)
+    whole = allocate(folder / "all.npy", shape)
+    shown = whole if spec.lungs == "none" else allocate(folder / "shown.npy", shape)
     shas: list[str] = [""] * len(manifest)
     sizes: list[tuple[int, int]] = [(0, 0)] * len(manifest)
+    lungs: list[Lungs | None] = [None] * len(manifest)
     unreadable: list[dict[str, str]] = []
     images = manifest["image"].tolist()
+    stated = manifest[["image", "width", "height"]].to_dict("records")
 
     def one(row: int) -> None:
         image = read_gray(root / images[row], name=images[row])
-        shas[row] = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
         sizes[row] = image.shape
-        squares[row] = to_square(image, spec)
+        whole[row] = to_square(image, spec)
+        if spec.lungs != "none":
+            original = original_shape(stated[row], images[row])
+            made = to_model_input(image, spec, original=original)
+            shown[row], lungs[row] = made.pixels, made.lungs
+        shas[row] = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
 
     show = progress or no_progress
     count = workers or os.cpu_count() or 1
@@ -86,9 +117,23 @@ def decode_images(
     readable = np.flatnonzero([bool(sha) for sha in shas])
     if not len(readable):
         raise InputError(f"none of the {len(images)} images under {root} could be read")
-    if len(readable) < len(images):
-        return table.iloc[readable].reset_index(drop=True), squares[readable], unreadable
-    return table, squares, unreadable
+    masks = None
+    if spec.lungs != "none":
+        seen = [lungs[row] for row in readable]
+        masks = np.stack([np.packbits(each.mask) for each in seen if each])
+        columns = pd.DataFrame([_lung_values(each) for each in seen if each], index=readable)
+        table = table.join(columns)
+    if len(readable) == len(images):
+        return Decoded(table, whole, shown, masks, unreadable)
+    table = table.iloc[readable].reset_index(drop=True)
+    return Decoded(table, whole[readable], shown[readable], masks, unreadable)
+
+
+def _lung_values(lungs: Lungs) -> dict[str, str]:
+    """Return ``LUNG_COLUMNS`` as texts that give the same numbers again."""
+    box = [""] * len(WHOLE) if lungs.box is None else [repr(float(share)) for share in lungs.box]
+    texts = (str(lungs.count), repr(float(lungs.score)), *box)
+    return dict(zip(LUNG_COLUMNS, texts, strict=True))
 
 
 def no_progress(_text: str, _total: int) -> contextlib.nullcontext[Callable[[], None]]:

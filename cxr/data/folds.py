@@ -13,6 +13,7 @@ from cxr.data.prepared import Prepared
 from cxr.data.splits import assign_groups
 from cxr.errors import InputError
 from cxr.files import digest
+from cxr.labels import partly_known
 
 
 def check_folds(folds: int) -> None:
@@ -41,7 +42,7 @@ def deal_folds(table: pd.DataFrame, *, folds: int, seed: int) -> NDArray[np.int6
             one and for the others to have two, for train and validation.
     """
     check_folds(folds)
-    counts = table.groupby("label")["group"].nunique()
+    counts = table[~partly_known(table["label"])].groupby("label")["group"].nunique()
     label, groups = str(counts.idxmin()), int(counts.min())
     # Two folds leave half of a label's groups for train and validation.
     if groups < max(folds, 4 if folds == 2 else 3):

@@ -1,8 +1,8 @@
 """Batches from a prepared set. The only module of this folder that imports torch.
 
-B batch, S side in pixels. Batches are gathered straight from the memory map, so there are no
-worker processes to start, and all randomness comes from (seed, epoch), so a batch is known by
-its number alone and an interrupted epoch can go on in its middle.
+B batch, S side in pixels, K classes. Batches are gathered straight from the memory map, so there
+are no worker processes to start, and all randomness comes from (seed, epoch), so a batch is known
+by its number alone and an interrupted epoch can go on in its middle.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Imbalance = Literal["none", "loss", "sampler"]
+Imbalance = Literal["none", "loss", "sampler", "class_source"]
 
 
 class Batch(TypedDict):
     """One batch.
 
-    ``pixels`` (B, 1, S, S) uint8, ``target`` (B,) int64, ``row`` (B,) int64 into the table.
+    ``pixels`` (B, 1, S, S) uint8, ``target`` (B,) int64 or, where labels are sets, (B, K) bool,
+    ``row`` (B,) int64 into the table.
     """
 
     pixels: Tensor
@@ -77,7 +78,7 @@ class BatchLoader:
 
     Args:
         pixels: (N, S, S) uint8, usually a memory map.
-        targets: (N,) class index of every row of the table.
+        targets: (N,) class index of every row of the table, or (N, K) which it may be of.
         sampler: which rows, in which order.
         batch_size: B, per process.
         shard: (rank, world size), settable; every process sees its share of each global batch.
@@ -90,7 +91,7 @@ class BatchLoader:
     def __init__(
         self,
         pixels: NDArray[np.uint8],
-        targets: NDArray[np.int64],
+        targets: NDArray[np.int64] | NDArray[np.bool_],
         sampler: EpochSampler | FixedOrder,
         *,
         batch_size: int,
@@ -137,13 +138,45 @@ class BatchLoader:
         self._start = int(state["batches_done"]) % max(1, len(self))
 
 
-def balancing_weights(targets: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+def balancing_weights(memberships: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the (K,) weight of each class that makes all classes count alike.
 
-    n / (K n_k), the weights that scikit-learn calls balanced; their mean over images is 1.
+    n / (K n_k), the weights that scikit-learn calls balanced; their mean over images is 1. An
+    image whose label is a set counts in parts for each of its classes.
+
+    Args:
+        memberships: (N, K) which classes every image may be of.
     """
-    counts = np.bincount(targets, minlength=classes)
-    return len(targets) / (classes * np.maximum(counts, 1))
+    counts = class_shares(memberships).sum(axis=0)
+    return np.asarray(len(memberships) / (memberships.shape[1] * np.maximum(counts, 1)))
+
+
+def class_shares(memberships: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return each image's (N, K) membership in equal parts that sum to 1."""
+    return np.asarray(memberships / memberships.sum(axis=1, keepdims=True))
+
+
+def source_weights(
+    memberships: NDArray[np.bool_], sources: NDArray[np.object_]
+) -> NDArray[np.float64]:
+    """Return the (N,) chances with which class and source tell least of each other.
+
+    Every class is drawn alike, and within it every source that has it. The chance of a class and
+    a source is then a product of both wherever the data have such an image, so that what ties a
+    source to a class is only what the data lack.
+
+    Args:
+        memberships: (N, K) which classes every image may be of; a set counts in parts.
+        sources: (N,) names; "" is one of them.
+
+    Source: quasi-independence of an incomplete table, Goodman 1968, J. Am. Stat. Assoc. 63:1091.
+    """
+    shares = class_shares(memberships)
+    names, places = np.unique(sources.astype(str), return_inverse=True)
+    cells = np.zeros((len(names), shares.shape[1]))
+    np.add.at(cells, places, shares)
+    having = np.maximum((cells > 0).sum(axis=0), 1)
+    return np.asarray((shares / (np.maximum(cells, 1e-300) * having)[places]).sum(axis=1))
 
 
 def rows_of(split: Sequence[str], name: str) -> NDArray[np.int64]:

@@ -8,13 +8,14 @@ import io
 import logging
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
 from cxr.errors import InputError, MissingInputError
 from cxr.files import atomic_write
+from cxr.labels import SET_MARK, label_fault, order_labels
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +57,9 @@ def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.Data
 
     Raises:
         MissingInputError: no such file or folder.
-        InputError: not a CSV, empty, a required column missing, an unknown label, an image
-            named twice, a path that is absolute or leaves the folder (by ``..`` or a
-            link), or an unknown ``published_split``.
+        InputError: not a CSV, empty, a required column missing, an unknown label or one in a
+            label set (``bacterial|viral``), an image named twice, a path that is absolute or
+            leaves the folder (by ``..`` or a link), or an unknown ``published_split``.
     """
     header, rows = _read_rows(path)
     for name in REQUIRED:
@@ -74,6 +75,42 @@ def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.Data
         log.warning("%s: columns left out, unknown here: %s", path, ", ".join(unknown))
     table = manifest_table(dict(zip(header, row, strict=True)) for row in rows)
     return check_manifest(table, path.parent, labels=labels, name=str(path))
+
+
+def join_manifests(
+    root: Path, parts: Sequence[str], *, labels: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read the manifests of several folders as one.
+
+    Patient ids are put behind their source, so that equal ids of two sources are two patients; a
+    row that names no source has its part's name.
+
+    Args:
+        root: folder that the joined manifest's paths are relative to.
+        parts: folders below it with a ``manifest.csv`` each.
+        labels: class names that are allowed; any non-empty name by default.
+
+    Raises:
+        MissingInputError: a part without a manifest.
+        InputError: see ``read_manifest``, or a part named twice.
+    """
+    tables = []
+    for part in parts:
+        if not (root / part / "manifest.csv").is_file():
+            raise MissingInputError(
+                f"data.parts names {part!r}, but {root / part} holds no manifest.csv: correct "
+                "data.root, fetch the part, or leave it out of data.parts"
+            )
+        table = read_manifest(root / part / "manifest.csv", labels=labels)
+        for column in PATH_COLUMNS:
+            table[column] = [value and posixpath.join(part, value) for value in table[column]]
+        table["source"] = table["source"].where(table["source"] != "", part)
+        known = table["patient_id"] != ""
+        named = table["source"] + ":" + table["patient_id"]
+        table["patient_id"] = table["patient_id"].where(~known, named)
+        tables.append(table)
+    joined = pd.concat(tables, ignore_index=True)
+    return check_manifest(joined, root, labels=labels, name=f"data.parts {list(parts)}")
 
 
 def write_manifest(table: pd.DataFrame, path: Path) -> None:
@@ -110,11 +147,16 @@ def check_manifest(
         name: what errors call the table.
 
     Returns:
-        The table with its paths in their shortest form (``a/./b`` becomes ``a/b``).
+        The table with its paths in their shortest form (``a/./b`` becomes ``a/b``) and the classes
+        of a label set in the project's order.
     """
-    _check_values(table["label"], labels, column="label", name=name)
-    _check_values(table["published_split"], ("", *SPLITS), column="published_split", name=name)
+    for column, fault_of in (
+        ("label", lambda value: label_fault(value, labels)),
+        ("published_split", _split_fault),
+    ):
+        _check_values(table[column], fault_of, column=column, name=name)
     checked = table.copy()
+    checked["label"] = [SET_MARK.join(order_labels([label])) for label in table["label"]]
     inside = _Inside(folder)
     for column in PATH_COLUMNS:
         required = column in REQUIRED
@@ -182,15 +224,17 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def _split_fault(value: str) -> str:
+    return "" if value in ("", *SPLITS) else f"allowed are (empty), {', '.join(SPLITS)}"
+
+
 def _check_values(
-    values: Iterable[str], allowed: Sequence[str] | None, *, column: str, name: str
+    values: Iterable[str], fault_of: Callable[[str], str], *, column: str, name: str
 ) -> None:
     for row, value in enumerate(values, start=1):
-        if value not in allowed if allowed is not None else not value:
-            names = ", ".join(item or "(empty)" for item in allowed) if allowed else "a class name"
+        if fault := fault_of(value):
             raise InputError(
-                f"unknown {column} {value!r} in row {row} of {name}: allowed: {names}; "
-                "correct the row"
+                f"unknown {column} {value!r} in row {row} of {name}: {fault}; correct the row"
             )
 
 

@@ -20,19 +20,12 @@ BLOCK_PAIRS = 4096
 
 @dataclass(frozen=True)
 class Overlap:
-    """Images that both sets hold.
+    """Images that both sets hold."""
 
-    Attributes:
-        row: (Q,) row of the new set.
-        known: (Q,) row of the known set.
-        identical: (Q,) whether the decoded pixels are equal.
-        correlation: (Q,) of fine detail, 1 for identical images.
-    """
-
-    row: NDArray[np.int64]
-    known: NDArray[np.int64]
-    identical: NDArray[np.bool_]
-    correlation: NDArray[np.float64]
+    row: NDArray[np.int64]  # (Q,) row of the new set
+    known: NDArray[np.int64]  # (Q,) row of the known set
+    identical: NDArray[np.bool_]  # (Q,) whether the decoded pixels are equal
+    correlation: NDArray[np.float64]  # (Q,) of fine detail, 1 for identical images
 
 
 def find_overlap(

@@ -4,8 +4,10 @@ N images kept, S side in pixels.
 """
 
 import contextlib
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,13 +15,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.data.decode import ShowProgress, allocate, decode_images, no_progress
+from cxr.data.decode import (
+    LUNG_COLUMNS,
+    Decoded,
+    ShowProgress,
+    allocate,
+    decode_images,
+    no_progress,
+)
 from cxr.data.groups import group_images
 from cxr.data.splits import (
     check_disjoint,
     check_fractions,
+    in_sources,
     patient_split,
     published_split,
+    source_split,
     whole_split,
 )
 from cxr.errors import InputError, MissingInputError, command
@@ -32,12 +43,27 @@ from cxr.files import (
     replacing_folder,
     write_json,
 )
-from cxr.imaging.preprocess import Fit, PreprocessSpec
-from cxr.labels import check_labels, label_indices, order_labels
+from cxr.imaging.preprocess import (
+    LUNGS_FILE,
+    NAMED,
+    Placement,
+    PreprocessSpec,
+    original_shape,
+    place,
+    to_square,
+)
+from cxr.labels import check_labels, label_fault, label_memberships, order_labels, partly_known
+from cxr.lungs.crop import shown_box, to_model_input
+from cxr.lungs.find import FINDER_FILE, Lungs, find_lungs, finder_digest
 
 VERSION = 1
 """Raised when the same settings would give other images."""
+MASKS_FILE = "lungs.npy"
+"""Masks of the lungs that were found, (N, bytes), bits of (G, G)."""
+UNSURE = -1
+"""Target of an image whose label is a set of classes."""
 SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
+"""The splits that the table alone decides; source needs the sources to leave out."""
 
 
 @dataclass
@@ -50,8 +76,18 @@ class PrepareSettings:
     """Side of the prepared square in pixels."""
     fit: str = "stretch"
     """stretch or letterbox."""
+    lungs: str = "none"
+    """none (the whole image), crop (the box of both lungs, from the original pixels), or mask (that
+    box, black outside the lungs and what lies between them)."""
+    lungs_margin: float = 0.06
+    """Added to each side of the lungs' box, a share of its height or width."""
+    lungs_fallback: str = "whole"
+    """What is shown where fewer than two lungs are found: whole image, or a fixed centre box."""
     split: str = "patient"
-    """patient (disjoint by group), published (the source's own test split), or whole (all test)."""
+    """patient (disjoint by group), published (the source's own test split), source (leave_out is
+    test, the rest is split by patient), or whole (all test)."""
+    leave_out: list[str] = field(default_factory=list)
+    """For split=source: the sources that are test."""
     fractions: list[float] = field(default_factory=lambda: [0.7, 0.1, 0.2])
     """Shares of train, val and test."""
     split_seed: int = 0
@@ -64,18 +100,27 @@ class PrepareSettings:
     """Said wherever a number or a plot of this data appears."""
 
     def __post_init__(self) -> None:
-        allowed = {"fit": get_args(Fit), "split": tuple(SPLITTERS), "on_error": ("stop", "skip")}
+        allowed = {key: get_args(kind) for key, kind in NAMED.items()}
+        allowed |= {"split": (*SPLITTERS, "source"), "on_error": ("stop", "skip")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
                     f"data.{key} is {getattr(self, key)!r}: allowed are {', '.join(values)}"
                 )
         check_fractions(self.fractions)
+        if (self.split == "source") != bool(self.leave_out):
+            raise InputError(
+                f"data.split is {self.split!r} and data.leave_out {self.leave_out}: split=source "
+                "needs the sources that are test, and no other split has any; give both, such as "
+                "data.split=source data.leave_out=[nih]"
+            )
 
     @property
     def spec(self) -> PreprocessSpec:
         """How an image becomes a square."""
-        return PreprocessSpec(self.size, self.fit)  # type: ignore[arg-type]
+        finder = "" if self.lungs == "none" else finder_digest()
+        how = (self.fit, self.lungs, self.lungs_margin, self.lungs_fallback)
+        return PreprocessSpec(self.size, *how, finder)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -103,8 +148,55 @@ class Prepared:
 
     @property
     def targets(self) -> NDArray[np.int64]:
-        """(N,) class index of every image."""
-        return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
+        """(N,) class index of every image, ``UNSURE`` of a label set."""
+        members = self.memberships
+        return np.where(members.sum(axis=1) == 1, members.argmax(axis=1), UNSURE)
+
+    @property
+    def memberships(self) -> NDArray[np.bool_]:
+        """(N, K) which classes every image may be of."""
+        return label_memberships(self.table["label"].tolist(), self.labels)
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How an image became a square."""
+        return PreprocessSpec(**self.info["preprocess"])
+
+    def lungs(self, row: int) -> Lungs | None:
+        """Return the lungs that were found in an image; None where none were looked for."""
+        if self.spec.lungs == "none":
+            return None
+        count, score, *box = self.table[list(LUNG_COLUMNS)].iloc[row].tolist()
+        bits = np.unpackbits(np.load(self.folder / MASKS_FILE, mmap_mode="r")[row])
+        side = int(np.sqrt(len(bits)))
+        mask = bits.reshape(side, side).astype(np.bool_)
+        sides = tuple(map(float, box)) if box[0] else None
+        return Lungs(mask, sides, float(score), int(count))  # type: ignore[arg-type]
+
+    def placement(self, row: int) -> Placement | None:
+        """Return where a square shows its image; None for a whole image."""
+        lungs, shape = self.lungs(row), self._original(row)
+        return place(shape, self.spec, shown_box(lungs, self.spec)) if lungs and shape else None
+
+    def square_of(self, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the (S, S) square of a row's image (H, W), as it was prepared."""
+        lungs, shape = self.lungs(row), self._original(row)
+        return to_model_input(image, self.spec, original=shape, lungs=lungs).pixels
+
+    def lung_mask(self, row: int) -> NDArray[np.bool_]:
+        """Return the (S, S) lungs that the finder sees; empty where it sees fewer than two.
+
+        It looked at the original where the preparation asked for it, else it looks at the square.
+        """
+        lungs = self.lungs(row) or find_lungs(np.asarray(self.pixels[row]))
+        white = np.where(lungs.mask & (lungs.count >= 2), 255, 0).astype(np.uint8)
+        placement = self.placement(row) or Placement()
+        return np.asarray(to_square(white, self.spec, placement) > 127)
+
+    def _original(self, row: int) -> tuple[int, int] | None:
+        """Return (height, width) of the original, which a whole image does not need."""
+        sizes = self.table.iloc[row].to_dict()
+        return None if self.spec.lungs == "none" else original_shape(sizes, sizes["image"])
 
 
 def prepare(
@@ -144,7 +236,8 @@ def prepare(
     _check_known(manifest, root, labels)
     key = _inputs_digest(manifest, root, settings)
     spec = settings.spec
-    folder = parent / f"{settings.split}-{spec.size_px}px-{key[:8]}"
+    lungs = "" if spec.lungs == "none" else f"-{spec.lungs}"
+    folder = parent / f"{settings.split}-{spec.size_px}px{lungs}-{key[:8]}"
     if (folder / "prepared.json").exists():
         opened = open_prepared(folder)
         if opened.info["inputs_digest"] == key:
@@ -184,15 +277,13 @@ def open_prepared(folder: Path) -> Prepared:
 
 def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) -> None:
     """Refuse a label that is not allowed, by the image: a set of folders has no rows."""
-    unknown = manifest[~manifest["label"].isin(labels)]
-    if len(unknown):
-        image, label = unknown[["image", "label"]].iloc[0]
-        count = int((unknown["label"] == label).sum())
-        raise InputError(
-            f"unknown label {label!r} of {root / image} (images with it: {count}): allowed are "
-            f"{', '.join(labels)}; rename or move away the folder {label!r} (with a manifest: "
-            "correct its rows), or name the label in data.labels"
-        )
+    for label, images in manifest.groupby("label", sort=False)["image"]:
+        if fault := label_fault(str(label), labels):
+            raise InputError(
+                f"unknown label {label!r} of {root / images.iloc[0]} (images with it: "
+                f"{len(images)}): {fault}; rename or move away the folder {label!r} (with a "
+                "manifest: correct its rows), or name the label in data.labels"
+            )
 
 
 def _write(
@@ -205,7 +296,7 @@ def _write(
     progress: ShowProgress | None,
 ) -> dict[str, Any]:
     """Write table and pixels into a folder and return what ``prepared.json`` says."""
-    table, squares, unreadable = decode_images(
+    decoded = decode_images(
         manifest,
         root,
         folder,
@@ -214,43 +305,46 @@ def _write(
         workers=workers,
         progress=progress,
     )
-    split_kind = settings.split
-    # With a published test split its own images stay, and their copies leave the train part.
-    order = np.where(
-        (table["published_split"] == "test") & (split_kind == "published"), 0, 1
-    ).astype(np.int64)
+    table, split_kind = decoded.table, settings.split
+    # With a test split given its own images stay, and their copies leave the train part.
+    tested = in_sources(table, settings.leave_out)
+    if split_kind == "published":
+        tested = table["published_split"].to_numpy(object) == "test"
+    order = np.where(tested, 0, 1).astype(np.int64)
     show = progress or no_progress
     with show("look for copies", len(table)) as done:
         found = group_images(
-            table, squares, near=settings.near_duplicates, keep_order=order, on_progress=done
+            table, decoded.whole, near=settings.near_duplicates, keep_order=order, on_progress=done
         )
     table["group"] = found.group
     keep = np.flatnonzero(found.keep)
     table = table.iloc[keep].reset_index(drop=True)
-    if missing := [label for label in labels if not (table["label"] == label).any()]:
+    # Where nothing is trained a class may occur in label sets alone.
+    occurring = order_labels(table["label"]) if split_kind == "whole" else set(table["label"])
+    if missing := [label for label in labels if label not in occurring]:
         raise InputError(
             f"no image of class {', '.join(missing)} is left after dropping copies and "
             f"unreadable files, of {len(manifest)} rows: add images or correct data.labels"
         )
-    table["split"] = SPLITTERS[split_kind](
-        table, fractions=settings.fractions, seed=settings.split_seed
-    )
+    splitter = SPLITTERS.get(split_kind, partial(source_split, leave_out=settings.leave_out))
+    table["split"] = splitter(table, fractions=settings.fractions, seed=settings.split_seed)
     proof = check_disjoint(table, forced=split_kind == "published")
-    _keep_pixels(folder, squares, keep)
+    _keep_pixels(folder, decoded, keep)
     with atomic_write(folder / "table.csv") as file:
         file.write(table.to_csv(index=False, lineterminator="\n").encode())
     fingerprint = digest(
         *sorted(table["sha256"] + table["label"] + table["split"]),
         digest_of(_settings_values(settings)),
     )
-    counts = pd.crosstab(table["label"], table["split"]).reindex(labels)
+    rows = [*labels, *sorted(set(table["label"][partly_known(table["label"])]))]
+    counts = pd.crosstab(table["label"], table["split"]).reindex(rows)
     return {
         "version": VERSION,
         "fingerprint": fingerprint,
         "labels": list(labels),
         "synthetic": settings.synthetic,
         "settings": _settings_values(settings),
-        "preprocess": asdict(settings.spec),
+        "preprocess": settings.spec.to_dict(),
         "counts": {
             "rows": len(manifest),
             "kept": len(table),
@@ -258,23 +352,40 @@ def _write(
             "dropped_identical": sum(c["kind"] == "identical" for c in found.copies),
             "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
             "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
-            "dropped_unreadable": len(unreadable),
-            "images": {label: counts.loc[label].to_dict() for label in labels},
+            "dropped_unreadable": len(decoded.unreadable),
+            "images": {label: counts.loc[label].to_dict() for label in rows},
             "patients_or_groups": int(table["group"].nunique()),
         },
         "disjoint": proof,
-        "dropped": {"copies": found.copies, "conflicts": found.conflicts, "unreadable": unreadable},
+        "dropped": {
+            "copies": found.copies,
+            "conflicts": found.conflicts,
+            "unreadable": decoded.unreadable,
+        },
         "environment": environment(),
-    }
+    } | _lung_info(table, rows)
 
 
-def _keep_pixels(folder: Path, squares: NDArray[np.uint8], keep: NDArray[np.int64]) -> None:
-    """Write the kept images as ``pixels.npy`` and let the working copy go."""
-    kept = allocate(folder / "pixels.npy", (len(keep), *squares.shape[1:]))
+def _lung_info(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
+    """Return what ``prepared.json`` says of the lungs; nothing where none were looked for."""
+    if "lungs_count" not in table:
+        return {}
+    fewer = table["label"][table["lungs_count"].astype(int) < 2].value_counts()
+    fallback = {label: int(fewer.get(label, 0)) for label in labels}
+    return {"lungs": {"columns": LUNG_COLUMNS, "fallback": fallback}}
+
+
+def _keep_pixels(folder: Path, decoded: Decoded, keep: NDArray[np.int64]) -> None:
+    """Write the kept images as ``pixels.npy``, what was found in them, and drop working copies."""
+    kept = allocate(folder / "pixels.npy", (len(keep), *decoded.shown.shape[1:]))
     for start in range(0, len(keep), 1024):
-        kept[start : start + 1024] = squares[keep[start : start + 1024]]
+        kept[start : start + 1024] = decoded.shown[keep[start : start + 1024]]
     kept.flush()
-    (folder / "all.npy").unlink()
+    for name in ("all.npy", "shown.npy"):
+        (folder / name).unlink(missing_ok=True)
+    if decoded.masks is not None:
+        np.save(folder / MASKS_FILE, decoded.masks[keep])
+        shutil.copyfile(FINDER_FILE, folder / LUNGS_FILE)
 
 
 def _inputs_digest(manifest: pd.DataFrame, root: Path, settings: PrepareSettings) -> str:
@@ -294,7 +405,7 @@ def _settings_values(settings: PrepareSettings) -> dict[str, Any]:
     return {
         **{name: getattr(settings, name) for name in names},
         "labels": settings.labels or None,
-        "spec": asdict(settings.spec),
+        "spec": settings.spec.to_dict(),
         "seed": settings.split_seed,
         "version": VERSION,
-    }
+    } | ({"leave_out": sorted(settings.leave_out)} if settings.leave_out else {})

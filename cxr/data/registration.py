@@ -40,13 +40,11 @@ Pairs = NDArray[np.int64]
 class View:
     """A window on an image.
 
-    Attributes:
-        orientation: index into ``ORIENTATIONS``, applied first.
-        motion: shift of y, its part of y and of x less one's own, then the same of x, as
-            ``superposition`` counts them: parts of the side.
+    A motion is the shift of y, its part of y and of x less one's own, then the same of x, as
+    ``superposition`` counts them: parts of the side.
     """
 
-    orientation: int
+    orientation: int  # index into ``ORIENTATIONS``, applied first
     motion: tuple[float, ...]
 
 

@@ -13,8 +13,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, eye_array, kron
 
 from cxr.errors import InputError
+from cxr.labels import list_words, partly_known
 
-SplitKind = Literal["patient", "published", "whole"]
+SplitKind = Literal["patient", "published", "source", "whole"]
 SPLITS = ("train", "val", "test")
 
 
@@ -100,6 +101,62 @@ def published_split(
     return _mend_free_groups(table["group"].to_numpy(dtype=object), split, free)
 
 
+def source_split(
+    table: pd.DataFrame, *, fractions: Sequence[float], seed: int, leave_out: Sequence[str]
+) -> NDArray[np.object_]:
+    """Make the images of some sources the test split and split the others by group.
+
+    An image of another source whose group lies in test too is in no split ("").
+
+    Args:
+        table: N rows with columns ``label``, ``group`` and ``source``.
+        fractions: shares of train, val and test; validation gets its share of train and
+            validation together.
+        seed: of the order.
+        leave_out: the sources that are test.
+
+    Returns:
+        (N,) of ``train``, ``val``, ``test`` and "".
+
+    Raises:
+        InputError: fractions as in ``patient_split``, a source that no image has, a class that
+            the other sources lack, or one with too few groups there.
+    """
+    check_fractions(fractions)
+    known = sorted(set(table["source"]) - {""})
+    if unknown := [name for name in leave_out if name not in known]:
+        raise InputError(
+            f"data.leave_out names the source {unknown[0]!r}: the images have "
+            f"{', '.join(known) or 'none (the column source is empty)'}"
+        )
+    if lost := lost_classes(table, leave_out):
+        raise InputError(
+            f"data.leave_out is {list(leave_out)}, and no other source has an image of "
+            f"{list_words(lost)}, so nothing could learn it: leave out other sources, or leave "
+            "the class out of data.labels"
+        )
+    tested = in_sources(table, leave_out)
+    split = np.where(tested, "test", "").astype(object)
+    rest = ~table["group"].isin(set(table["group"][tested])).to_numpy(bool)
+    wanted = {name: share for name, share in zip(SPLITS[:2], fractions, strict=False) if share > 0}
+    whole = sum(wanted.values())
+    shares = {name: share / whole for name, share in wanted.items()}
+    split[rest] = assign_groups(table[rest], shares, np.random.default_rng(seed))
+    return split
+
+
+def in_sources(table: pd.DataFrame, sources: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which images are of one of the sources, (N,)."""
+    return np.asarray(table["source"].isin(list(sources)).to_numpy(bool))
+
+
+def lost_classes(table: pd.DataFrame, leave_out: Sequence[str]) -> list[str]:
+    """Return the classes of which only these sources have an image with a known class."""
+    plain = table[~partly_known(table["label"])]
+    left = set(plain["label"][~in_sources(plain, leave_out)])
+    return [label for label in dict.fromkeys(plain["label"]) if label not in left]
+
+
 def whole_split(
     table: pd.DataFrame, *, fractions: Sequence[float], seed: int
 ) -> NDArray[np.object_]:
@@ -167,7 +224,7 @@ def assign_groups(
         random: of the order.
 
     Returns:
-        (N,) names of parts; each part has a group of every label.
+        (N,) names of parts; each part has a group of every class, of label sets where it falls so.
 
     Raises:
         InputError: a label with fewer groups than there are parts, or no deal gives each part
@@ -177,7 +234,8 @@ def assign_groups(
     small groups alone: easier or harder patients than those of the test split.
     """
     sizes = pd.crosstab(table["group"], table["label"])
-    _check_enough(sizes, list(wanted))
+    known = ~partly_known(sizes.columns)
+    _check_enough(sizes.loc[:, known], list(wanted))
     counts = sizes.to_numpy(dtype=np.float64)
     shares = counts / counts.sum(axis=0)
     target = np.array(list(wanted.values()))[:, None]
@@ -187,7 +245,7 @@ def assign_groups(
         lacking = (target - have) / target @ shares[group]
         chosen[group] = lacking.argmax()
         have[chosen[group]] += shares[group]
-    chosen = _fill_gaps(chosen, counts, list(wanted))
+    chosen = _fill_gaps(chosen, counts[:, known], list(wanted))
     names = np.array(list(wanted), dtype=object)[chosen]
     return table["group"].map(dict(zip(sizes.index, names, strict=True))).to_numpy(dtype=object)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import best_member, evaluate
 from cxr.evaluation.metrics import OVERALL
-from cxr.evaluation.tables import NAMES, OVERALL_SHOWN, Row
+from cxr.evaluation.tables import NAMES, OVERALL_SHOWN, Row, show_number
 from cxr.models.ensemble import WEIGHTED, Ensemble
 
 
@@ -27,12 +27,14 @@ class FoldResult:
         ensemble: fitted on the fold's validation.
         validation: per member and average the point values of the overall metrics there.
         sizes: images of ``train``, ``val`` and ``test``.
+        name: what was left out; "" numbers the folds.
     """
 
     predictions: pd.DataFrame
     ensemble: Ensemble
     validation: Mapping[str, Mapping[str, float]]
     sizes: Mapping[str, int]
+    name: str = ""
 
 
 def cross_validation(
@@ -42,21 +44,25 @@ def cross_validation(
 
     Args:
         results: of each fold, all of the same members and labels.
-        images: (N,) all images in the order wanted; each is in one fold's test.
+        images: (N,) the images tested, in the order wanted; each is in one fold's test.
         seed: of the paired test's permutations.
         note: what the images are.
 
     Returns:
         The pooled predictions with a column ``fold``, and the content of cv.json: what
         ``evaluate`` says of them, ``per_fold`` with each fold's point values, and
-        ``across_folds`` with mean, standard deviation, lowest and highest of these. Pooling
+        ``across_folds`` with mean, standard deviation, lowest and highest of these, without folds
+        where the metric is undefined, since test lacks classes. Pooling
         compares probabilities of different members, so a pooled AUROC may lie below each fold's.
 
     Raises:
         InputError: an image that no fold has tested, or more than one.
     """
     first = results[0].ensemble
-    parts = [result.predictions.assign(fold=n) for n, result in enumerate(results, start=1)]
+    heads = [result.name or number for number, result in enumerate(results, start=1)]
+    parts = [
+        result.predictions.assign(fold=head) for head, result in zip(heads, results, strict=True)
+    ]
     pooled = pd.concat(parts, ignore_index=True)
     if len(pooled) != len(images) or set(pooled["image"]) != set(images):
         raise InputError(
@@ -81,8 +87,8 @@ def cross_validation(
     }
     found = evaluate(pooled, **options)
     per_fold = [
-        _of_fold(number, result, evaluate(result.predictions, **options))
-        for number, result in enumerate(results, start=1)
+        _of_fold(head, result, evaluate(result.predictions, **options))
+        for head, result in zip(heads, results, strict=True)
     ]
     found["folds"] = len(results)
     found["per_fold"] = per_fold
@@ -105,21 +111,24 @@ def fold_table(found: Mapping[str, Any], model: str = WEIGHTED) -> list[Row]:
     """
     rows = [
         {"fold": str(fold["fold"]), "test images": str(fold["n"])}
-        | {NAMES.get(key, key): f"{fold['models'][model][key]:.3f}" for key in OVERALL_SHOWN}
+        | {NAMES.get(key, key): show_number(fold["models"][model][key]) for key in OVERALL_SHOWN}
         for fold in found["per_fold"]
     ]
     spread = found["across_folds"][model]
-    for head, show in (("mean", "{mean:.3f}"), ("range", "{min:.3f} to {max:.3f}")):
+    for head, names in (("mean", ("mean",)), ("range", ("min", "max"))):
         rows.append(
             {"fold": head, "test images": ""}
-            | {NAMES.get(key, key): show.format(**spread[key]) for key in OVERALL_SHOWN}
+            | {
+                NAMES.get(key, key): " to ".join(show_number(spread[key][name]) for name in names)
+                for key in OVERALL_SHOWN
+            }
         )
     return rows
 
 
-def _of_fold(number: int, result: FoldResult, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _of_fold(head: str | int, result: FoldResult, scores: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "fold": number,
+        "fold": head,
         "n": scores["n"],
         "n_groups": scores["n_groups"],
         "counts": scores["counts"],
@@ -133,11 +142,14 @@ def _of_fold(number: int, result: FoldResult, scores: Mapping[str, Any]) -> dict
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Return mean, standard deviation (of one fold), lowest and highest."""
+    """Return mean, standard deviation (of one fold), lowest and highest, without NaN."""
     found = np.asarray(values, np.float64)
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return dict.fromkeys(("mean", "sd", "min", "max"), np.nan)
     return {
         "mean": float(found.mean()),
-        "sd": float(found.std(ddof=1)),
+        "sd": float(found.std(ddof=1)) if len(found) > 1 else np.nan,
         "min": float(found.min()),
         "max": float(found.max()),
     }

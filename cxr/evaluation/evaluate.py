@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import InputError, MissingInputError, command
-from cxr.evaluation.intervals import CONFIDENCE
+from cxr.evaluation.intervals import CONFIDENCE, paired_difference, share_interval
 from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, weighted_scores
 from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
-from cxr.labels import check_labels, label_indices
+from cxr.labels import check_labels, label_indices, label_memberships, partly_known
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 from cxr.plotting import RESEARCH_USE
 
@@ -157,7 +157,9 @@ def evaluate(
         class's images and patients or groups; ``models``, which for each member, "equal" and
         "ensemble" holds every metric as ``value, low, high``, ``per_class`` and ``confusion``;
         ``ensemble_minus``, the best member and "equal", see ``cxr.evaluation.summary.compare``;
-        ``undefined``, the metrics that are NaN and whose.
+        ``undefined``, the metrics that are NaN and whose. An image whose label is a set of classes
+        is right where the class named is in it, which counts in ``accuracy`` alone: all else leaves
+        it out, and ``partly_known`` says how many there are, and the share that is right by model.
 
     Raises:
         InputError: a missing column, an unknown label or class, a member that is not there,
@@ -169,7 +171,13 @@ def evaluate(
     _require_columns(
         predictions, ("label", "group", *(f"prob_{m}_{k}" for m in names for k in labels))
     )
-    kept = _restrict(predictions, labels, classes)
+    everything = _restrict(predictions, labels, classes)
+    kept = fully_known(everything)
+    if kept.empty:
+        raise InputError(
+            f"all {len(everything)} images have a label set, such as {everything['label'].iloc[0]}:"
+            " nothing to evaluate without an image whose class is known"
+        )
     full = {name: _probs_of(kept, name, labels) for name in names}
     shown = check_labels(classes or labels)
     probs = (
@@ -204,6 +212,8 @@ def evaluate(
         },
         "undefined": _undefined(models),
     }
+    if len(kept) < len(everything):
+        _count_sets(result, everything, names, seed)
     if classes is not None:
         y_full = np.asarray(label_indices(kept["label"], labels), np.int64)
         again = {name: summarise(y_full, values, groups, labels) for name, values in full.items()}
@@ -213,6 +223,40 @@ def evaluate(
             for name, scores in again.items()
         }
     return result
+
+
+def fully_known(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose label is one class, not a set of several."""
+    partly = partly_known(predictions["label"])
+    return predictions[~partly] if partly.any() else predictions
+
+
+def _count_sets(
+    result: dict[str, Any], predictions: pd.DataFrame, names: Sequence[str], seed: int
+) -> None:
+    """Let label sets count in the accuracies of a result, and say how many there are."""
+    labels = list(result["labels"])
+    members = label_memberships(predictions["label"].tolist(), labels)
+    groups, partly = predictions["group"].to_numpy(str), members.sum(axis=1) > 1
+    right = {
+        name: members[np.arange(len(members)), _probs_of(predictions, name, labels).argmax(axis=1)]
+        for name in names
+    }
+    for name, hits in right.items():
+        result["models"][name]["accuracy"] = share_interval(hits, groups)
+    for name, found in result["ensemble_minus"].items():
+        rng = np.random.default_rng(seed)
+        one, two = right[WEIGHTED], right[name]
+        found["accuracy"] = paired_difference(one, two, groups, rng=rng)
+        found["only_first"], found["only_second"] = int((one & ~two).sum()), int((two & ~one).sum())
+    result["partly_known"] = {
+        "images": int(partly.sum()),
+        "groups": len(np.unique(groups[partly])),
+        "labels": predictions["label"][partly].value_counts().to_dict(),
+        "right": {
+            name: share_interval(hits[partly], groups[partly]) for name, hits in right.items()
+        },
+    }
 
 
 def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -119,6 +119,23 @@ def few_note(patients: Mapping[str, int]) -> str:
     )
 
 
+def partly_known_note(metrics: Mapping[str, Any]) -> str:
+    """Say how many images have a label set and what counts them; empty where there are none.
+
+    Args:
+        metrics: the content of metrics.json.
+    """
+    sets = metrics.get("partly_known")
+    if not sets:
+        return ""
+    kinds = ", ".join(f"{count:,} {label}" for label, count in sets["labels"].items())
+    return (
+        f"{sets['images']:,} images more are known only as one of several classes ({kinds}): right "
+        f"where the class named is one of them ({show_interval(sets['right'][WEIGHTED])} of them), "
+        "which counts in accuracy alone; every other figure leaves them out."
+    )
+
+
 def difference_table(metrics: Mapping[str, Any]) -> list[Row]:
     """Return the ensemble less its best member, and less equal weights, with p of the accuracy.
 

@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cxr.labels import in_label
 from cxr.models.ensemble import WEIGHTED
 from cxr.plotting import INK, new_figure
 
@@ -28,12 +29,13 @@ class Example:
     """One image, explained.
 
     Attributes:
-        image: (S, S) uint8.
+        image: (H, W) uint8.
         label: its true class.
         prediction: the ensemble's class, which the maps explain.
         probs: per member and "ensemble", each class's probability.
-        maps: per member and "ensemble" (S, S) float32, 0 to 1.
-        lesion: (S, S) bool, the true lesion, where it is known.
+        maps: per member and "ensemble" (H, W) float32, 0 to 1.
+        lesion: (H, W) bool, the true lesion, where it is known.
+        lungs: (H, W) bool, as the finder sees them.
         name: what the image is called.
     """
 
@@ -43,12 +45,13 @@ class Example:
     probs: Mapping[str, Mapping[str, float]]
     maps: Mapping[str, NDArray[np.float32]]
     lesion: NDArray[np.bool_] | None = None
+    lungs: NDArray[np.bool_] | None = None
     name: str = field(default="", kw_only=True)
 
     @property
     def right(self) -> bool:
         """Whether the ensemble predicted the true class."""
-        return self.label == self.prediction
+        return bool(in_label([self.prediction], [self.label])[0])
 
 
 def heat_map() -> ListedColormap:
@@ -70,6 +73,8 @@ def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figu
     names = list(examples[0].maps)
     outlined = any(_has_lesion(example) for example in examples)
     legend = " · blue outline: true lesion" if outlined else ""
+    if any(example.lungs is not None and example.lungs.any() for example in examples):
+        legend += " · dotted: lungs, as found"
     width = PANEL_IN * (1 + len(names)) + 0.9
     # Titles need 0.55 inches a row; title, footer and margins 0.75.
     height = (PANEL_IN + 0.5) * len(examples) + 0.75
@@ -121,9 +126,10 @@ def draw_overlay(
     values: NDArray[np.float32] | None,
     *,
     lesion: NDArray[np.bool_] | None = None,
+    lungs: NDArray[np.bool_] | None = None,
     title: str = "",
 ) -> None:
-    """Draw an image, a map (S, S, 0 to 1) over it, and the outline of the lesion."""
+    """Draw an image, a map (S, S, 0 to 1) over it, and the outlines of lesion and lungs."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     if values is not None:
         axes.imshow(values, cmap=heat_map(), vmin=0, vmax=1)
@@ -133,6 +139,8 @@ def draw_overlay(
             axes.text(0.5, 0.5, text, color="white", fontsize=8, **centre)
     if lesion is not None and lesion.any():
         axes.contour(lesion, levels=[0.5], colors=OUTLINE, linewidths=1.1)
+    if lungs is not None and lungs.any():
+        axes.contour(lungs, levels=[0.5], colors="white", linewidths=0.8, linestyles="dotted")
     axes.set_title(title, fontsize=8, color=INK)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -151,10 +159,10 @@ def add_heat_bar(figure: Figure, panels: list[Axes]) -> None:
 
 
 def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) -> None:
-    lesion = example.lesion if _has_lesion(example) else None
+    outlines: dict[str, Any] = {"lesion": example.lesion, "lungs": example.lungs}
     verdict = "right" if example.right else "wrong"
     head = f"{verdict}: true {example.label}\npredicted {example.prediction}"
-    draw_overlay(panels[0], example.image, None, lesion=lesion, title=head)
+    draw_overlay(panels[0], example.image, None, **outlines, title=head)
     panels[0].title.set_fontweight("bold")
     panels[0].set_xlabel(example.name, fontsize=6, color="#555555")
     for axes, name in zip(panels[1:], names, strict=True):
@@ -162,7 +170,7 @@ def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) ->
         text = f"{name}\n{example.prediction} {probs[example.prediction]:.2f}"
         if not example.right:
             text += f", true {example.label} {probs[example.label]:.2f}"
-        draw_overlay(axes, example.image, example.maps[name], lesion=lesion, title=text)
+        draw_overlay(axes, example.image, example.maps[name], **outlines, title=text)
         if name == WEIGHTED:
             axes.title.set_fontweight("bold")
 

@@ -4,7 +4,8 @@ N images, S side of prepared pixels.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from cxr.errors import InputError
-from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import Placement, PreprocessSpec, to_square
 from cxr.imaging.read import read_gray
 
 Masks = NDArray[np.bool_]
@@ -23,13 +24,19 @@ PLATEAU = 1e-6
 """Values this close to the maximum, relative to it, count as the maximum."""
 
 
-def read_masks(root: Path, names: Sequence[str], spec: PreprocessSpec) -> Masks:
+def read_masks(
+    root: Path,
+    names: Sequence[str],
+    spec: PreprocessSpec,
+    placements: Iterable[Placement | None] = repeat(None),
+) -> Masks:
     """Read masks into the geometry of the prepared images.
 
     Args:
         root: folder that the names start from.
         names: a path per image, or "" where there is no mask.
         spec: side and fit of the images.
+        placements: where the squares show the images; whole ones by default.
 
     Returns:
         (N, S, S) bool, empty where there is no mask. A prepared pixel belongs to the mask
@@ -39,10 +46,10 @@ def read_masks(root: Path, names: Sequence[str], spec: PreprocessSpec) -> Masks:
         InputError: a file that is missing or no image.
     """
     masks = np.zeros((len(names), spec.size_px, spec.size_px), np.bool_)
-    for row, name in enumerate(names):
+    for row, (name, placement) in enumerate(zip(names, placements, strict=False)):
         if name:
             white = np.where(read_gray(root / name, name=name) > 127, 255, 0).astype(np.uint8)
-            masks[row] = to_square(white, spec) > 127
+            masks[row] = to_square(white, spec, placement) > 127
     return masks
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.errors import InputError
+from cxr.labels import in_label
 from cxr.models.ensemble import WEIGHTED
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def select_images(
     if label is not None:
         chosen &= (predictions["label"] == label).to_numpy(bool)
     if right is not None:
-        chosen &= (predictions["label"] == predictions["prediction"]).to_numpy(bool) == right
+        chosen &= in_label(predictions["prediction"], predictions["label"]) == right
     rows = np.flatnonzero(chosen)
     if name == "random":
         if rng is None:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import InputError, command
-from cxr.labels import label_indices
+from cxr.labels import label_indices, partly_known
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,21 @@ class AlignedLogits:
         images: the manifest's image names, N of them.
         targets: (N,) int64 positions among the labels.
         logits: per member (N, K) float64.
+        left_out: images whose label is a set of classes, which are not among them.
     """
 
     images: tuple[str, ...]
     targets: NDArray[np.int64]
     logits: dict[str, NDArray[np.float64]]
+    left_out: int = 0
 
 
 def align_predictions(
     tables: Mapping[str, pd.DataFrame], labels: Sequence[str], *, split: str = "val"
 ) -> AlignedLogits:
     """Bring the members' prediction tables to the same images in the first table's order.
+
+    Images whose label is a set of classes are left out: nothing is fitted on them.
 
     Args:
         tables: per member, columns ``image, split, label, logit_<class>...``.
@@ -50,6 +54,7 @@ def align_predictions(
     columns = [f"logit_{label}" for label in labels]
     kept = {name: _rows_of(table, columns, split, name) for name, table in tables.items()}
     first_name, first = next(iter(kept.items()))
+    known = ~partly_known(first["label"])
     logits = {}
     for name, table in kept.items():
         differing = sorted(set(first.index) ^ set(table.index))
@@ -61,9 +66,9 @@ def align_predictions(
                 f"the {split} predictions of {first_name} and {name} differ in {len(differing)} "
                 f"images or their labels, such as {differing[0]}: train both on the same data"
             )
-        logits[name] = table[columns].to_numpy(np.float64)
-    targets = np.asarray(label_indices(first["label"], labels), np.int64)
-    return AlignedLogits(tuple(first.index), targets, logits)
+        logits[name] = table[columns].to_numpy(np.float64)[known]
+    targets = np.asarray(label_indices(first["label"][known], labels), np.int64)
+    return AlignedLogits(tuple(first.index[known]), targets, logits, int((~known).sum()))
 
 
 def check_logits(

@@ -1,4 +1,4 @@
-"""Stage 7: the shortcut audit, eight tests with a verdict each, kept as they are done."""
+"""Stage 7: the shortcut audit, nine tests with a verdict each, kept as they are done."""
 
 import time
 from pathlib import Path
@@ -53,6 +53,7 @@ def audit_stage(config: AuditConfig) -> dict[str, Any]:
         "resamples": config.resamples,
         "fingerprint": run.prepared.info["fingerprint"],
         "synthetic": bool(run.prepared.info.get("synthetic")),
+        "outlined_by": context.outlined_by,
     }
     for number, name in enumerate(TESTS, start=1):
         if name not in names or name in results:

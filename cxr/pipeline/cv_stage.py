@@ -1,23 +1,27 @@
-"""Cross-validation by group: each predicted once, by members that never saw the patient."""
+"""Cross-validation by group or by source: images predicted by members that never saw the patient.
+
+By source each source is left out in turn, and it is all of the fold's test.
+"""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cxr.console import log, print_table
 from cxr.data.folds import check_folds, deal_folds, fold_split, with_split
 from cxr.data.loader import rows_of
 from cxr.data.manifest import patients_unknown
 from cxr.data.prepared import Prepared
-from cxr.data.splits import check_disjoint
+from cxr.data.splits import check_disjoint, in_sources, lost_classes, source_split
 from cxr.errors import InputError
+from cxr.evaluation.adults import adult_covid, adult_rows
 from cxr.evaluation.cross_validation import FoldResult, cross_validation, fold_table
 from cxr.evaluation.evaluate import build_predictions, read_predictions, score_validation
-from cxr.evaluation.tables import INTERVALS, summary_table
+from cxr.evaluation.tables import INTERVALS, partly_known_note, summary_table
 from cxr.files import digest_of, environment, read_json, run_folder, write_csv, write_json
 from cxr.models.build import load_member
 from cxr.models.ensemble_fit import fit_ensemble
@@ -30,22 +34,28 @@ from cxr.pipeline.train_stage import check_name, train_member
 from cxr.pipeline.trained_run import predict_rows
 
 AGAIN = "give the same command again"
+SPLITS = ("patient", "source")
 
 
 def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
     """Train one member in every fold; once all members are trained, pool what they predict.
 
-    Folds are dealt over all images of the prepared set, whatever split it has; its pixels are
-    shared. What is finished is not done again, and a training that was killed goes on.
+    Folds are dealt over all images of the prepared set, whatever split it has, or one per source;
+    its pixels are shared. What is finished is not done again, and a killed training goes on.
 
     Returns:
         The content of ``cv.json``, or None while a member is still to be trained.
 
     Raises:
-        InputError: fewer than two folds, a class with too few groups for them, or folds that
-            were trained on other images or with other settings.
+        InputError: fewer than two folds, a class with too few groups for them, a source that
+            cannot be left out, or folds that were trained on other images or with other settings.
     """
     check_folds(config.folds)
+    if config.split not in SPLITS or (config.sources and config.split != "source"):
+        raise InputError(
+            f"split is {config.split!r} and sources {config.sources}: allowed are "
+            f"{', '.join(SPLITS)}, and sources= beside split=source alone"
+        )
     check_name(config)
     names = config.members or [config.model.name]
     if config.model.name not in names:
@@ -55,30 +65,30 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
         )
     prepared = prepare_stage(config)
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
-    folder /= f"cv-{config.folds}"
-    sets = split_images(prepared, config.folds, config.data.fractions, config.data.split_seed)
-    for number, images in enumerate(sets, start=1):
-        fold = folder / f"fold-{number}"
-        _claim_fold(fold, images, prepared, number, config)
-        counts = images.table["split"].value_counts()
-        log.info(
-            "fold %d of %d: train %d, val %d, test %d",
-            number,
-            config.folds,
-            *(counts.get(name, 0) for name in ("train", "val", "test")),
-        )
+    data, by_source = config.data, config.split == "source"
+    folder /= "cv-source" if by_source else f"cv-{config.folds}"
+    if by_source:
+        sets = leave_sources_out(prepared, config.sources, data.fractions, data.split_seed)
+    else:
+        folds = split_images(prepared, config.folds, data.fractions, data.split_seed)
+        sets = {str(number): images for number, images in enumerate(folds, start=1)}
+    for name, images in sets.items():
+        fold = folder / f"fold-{name}"
+        _claim_fold(fold, images, prepared, name, config)
+        sizes = _sizes(images.table).values()
+        log.info("fold %s of %d: train %d, val %d, test %d", name, len(sets), *sizes)
         train_member(config, images, fold)
-    for name in names:
-        cards = [
-            folder / f"fold-{n}" / "members" / name / "member.json"
-            for n in range(1, config.folds + 1)
-        ]
+    for member in names:
+        cards = [folder / f"fold-{name}" / "members" / member / "member.json" for name in sets]
         if not all(card.exists() for card in cards):
-            log.info("%s is still to be trained in every fold, then the folds are pooled", name)
+            log.info("%s is still to be trained in every fold, then the folds are pooled", member)
             return None
     results = [
-        _fold_result(folder / f"fold-{number}", images, names, config)
-        for number, images in enumerate(sets, start=1)
+        replace(
+            _fold_result(folder / f"fold-{name}", images, names, config),
+            name=name if by_source else "",
+        )
+        for name, images in sets.items()
     ]
     return _pool(folder, prepared, results, config)
 
@@ -109,8 +119,42 @@ def split_images(
     return sets
 
 
+def leave_sources_out(
+    prepared: Prepared, sources: list[str] | None, fractions: list[float], seed: int
+) -> dict[str, Prepared]:
+    """Return the images once per source, that source being test; the pixels are shared.
+
+    Args:
+        prepared: N images; their own split does not count.
+        sources: which; all of which the others have the classes too where None.
+        fractions: see ``split_images``.
+        seed: of the order in which groups are dealt to train and val.
+
+    Raises:
+        InputError: no source can be left out, a name that is no folder's, and see
+            cxr.data.splits.source_split.
+    """
+    table = prepared.table
+    known = [name for name in dict.fromkeys(table["source"]) if name]
+    chosen = sources or [name for name in known if not lost_classes(table, [name])]
+    if not chosen:
+        raise InputError(
+            f"no source can be left out: each of {', '.join(known) or '(none is named)'} alone has "
+            "a class; add images of other sources, or use split=patient"
+        )
+    if kept := [name for name in known if name not in chosen]:
+        log.info("never left out: %s", ", ".join(kept))
+    sets = {}
+    for name in chosen:
+        run_folder(Path("x"), name, name)  # the name is a folder's
+        split = source_split(table, fractions=fractions, seed=seed, leave_out=[name])
+        sets[name] = with_split(prepared, split)
+        check_disjoint(sets[name].table, forced=False)
+    return sets
+
+
 def _claim_fold(
-    fold: Path, images: Prepared, prepared: Prepared, number: int, config: CrossValidateConfig
+    fold: Path, images: Prepared, prepared: Prepared, name: str, config: CrossValidateConfig
 ) -> None:
     """Make a fold's folder this split's, or refuse if it was trained on another."""
     path, fingerprint = fold / "fold.json", images.info["fingerprint"]
@@ -126,8 +170,11 @@ def _claim_fold(
         {
             "data": config.data.name,
             "run": config.run,
-            "fold": number,
-            "folds": config.folds,
+            **(
+                {"left_out": name}
+                if config.split == "source"
+                else {"fold": int(name), "folds": config.folds}
+            ),
             "prepared": os.path.relpath(prepared.folder, fold),
             "fingerprint": fingerprint,
             "prepared_fingerprint": prepared.info["fingerprint"],
@@ -184,9 +231,10 @@ def _pool(
     folder: Path, prepared: Prepared, results: list[FoldResult], config: CrossValidateConfig
 ) -> dict[str, Any]:
     """Write and show the pooled predictions and what they are worth."""
-    pooled, found = cross_validation(
-        results, _order(prepared), seed=config.seed, note=note_of(prepared)
-    )
+    table, left_out = prepared.table, [part.name for part in results]
+    tested = table if config.split == "patient" else table[in_sources(table, left_out)]
+    order = tested["image"].to_numpy(np.object_)
+    pooled, found = cross_validation(results, order, seed=config.seed, note=note_of(prepared))
     write_csv(folder / "predictions.csv", pooled)
     found |= {
         "fingerprint": prepared.info["fingerprint"],
@@ -195,13 +243,24 @@ def _pool(
         "patients_unknown": patients_unknown(prepared.table),
         "environment": environment(),
     }
+    if config.split == "source":
+        each = {part.name: adult_covid(part.predictions, table) for part in results}
+        models = {name: adult_covid(pooled, table, model=name) for name in found["models"]}
+        found |= {"split": "source", "adults": {"models": models, "sources": each}}
     write_json(folder / "cv.json", found)
     images = f"{found['n']} images of {found['n_groups']} patients or groups"
     title = (
-        f"Cross-validation, {config.folds} folds by patient, each image predicted once, {images}"
+        f"Each source left out in turn ({', '.join(left_out)}), {images}"
+        if config.split == "source"
+        else f"Cross-validation, {config.folds} folds by patient, each image predicted once, "
+        f"{images}"
     )
     print_table(f"{title} · {found['note']}", summary_table(found))
     print_table("Ensemble, fold by fold", fold_table(found))
+    for head, part in found.get("adults", {}).items():
+        print_table(f"Covid against normal among adults, by {head}", adult_rows(part, head))
+    if sets := partly_known_note(found):
+        log.info("%s", sets)
     log.info(
         "%s, of the pooled predictions; they hold for these members as trained, the spread over "
         "folds shows what training anew changes",
@@ -212,7 +271,3 @@ def _pool(
     log.info("results: %s", relative(folder))
     refresh_report(folder.parent)
     return found
-
-
-def _order(prepared: Prepared) -> NDArray[np.object_]:
-    return prepared.table["image"].to_numpy(np.object_)

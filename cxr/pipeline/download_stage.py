@@ -1,4 +1,4 @@
-"""Stage 0: fetch the public sources of cxr4 and build their manifest."""
+"""Stage 0: fetch public sources and build their manifests."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,36 +15,43 @@ from rich.progress import (
 )
 
 from cxr.console import log
-from cxr.data.sources.cxr4 import get_cxr4
-from cxr.data.sources.download import SOURCES, Source
+from cxr.data.sources.public_sets import SETS, Sets, get_set
 from cxr.errors import InputError, command
 from cxr.pipeline.config import DownloadConfig
 
 
-def download_stage(config: DownloadConfig, *, sources: tuple[Source, ...] = SOURCES) -> Path:
-    """Fetch what is missing, unpack it and write the manifest.
+def download_stage(config: DownloadConfig, *, sets: Sets = SETS) -> list[Path]:
+    """Fetch what is missing, unpack it and write a manifest for each part of the set.
 
     Args:
         config: of the script.
-        sources: where the archives come from.
+        sets: what the sets are made of.
 
     Returns:
-        Path of the manifest.
+        Paths of the manifests.
 
     Raises:
         InputError: data of another name, or a site that cannot be reached; the line says what to
             fetch by hand.
     """
     data = config.data
-    if data.name != "cxr4" or not data.root:
+    if data.name not in sets or not data.root:
         raise InputError(
-            f"data={data.name} with data.root={data.root} is not fetched: data=cxr4 is, into any "
-            "data.root=PATH"
+            f"data={data.name} with data.root={data.root} is not fetched: data=cxr4 is and "
+            "data=cxr4plus is, into any data.root=PATH"
         )
     root = Path(data.root)
-    for source in sources:
+    archives = {a.name: a for part in sets[data.name].values() for a in part.archives()}
+    wrong = sorted(set(config.without) - set(archives))
+    if wrong or not set(archives) - set(config.without) - {"lung_masks"}:
+        raise InputError(
+            f"without={wrong[0] if wrong else list(config.without)} cannot be left out of "
+            f"{data.name}: it has {', '.join(archives)}, and needs one source of images"
+        )
+    for one in (a for name, a in archives.items() if name not in config.without):
         log.info(
-            "%s (%s): by fetching it you accept %s", source.name, source.home_page, source.license
+            *("%s (%s): by fetching it you accept %s (%s)", one.name, one.home_page),
+            *(one.license, one.credit),
         )
     console = Console(stderr=True)
     with Progress(
@@ -63,11 +70,12 @@ def download_stage(config: DownloadConfig, *, sources: tuple[Source, ...] = SOUR
                 tasks[name] = bar.add_task(name, total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        table = get_cxr4(root, on_progress=show, sources=sources)
-    manifest = root / "manifest.csv"
-    counts = Counter(zip(table["source"], table["label"], strict=True))
-    for (name, label), images in counts.items():
-        log.info("%s: %d %s images", name, images, label)
-    following = command("train", data="cxr4", **{"data.root": str(root)})
-    log.info("manifest: %s; next: %s", manifest, following)
-    return manifest
+        tables = get_set(data.name, root, on_progress=show, sets=sets, without=config.without)
+    for manifest, table in tables.items():
+        for (name, label), images in Counter(
+            zip(table["source"], table["label"], strict=True)
+        ).items():
+            log.info("%s: %d %s images", name, images, label)
+        log.info("manifest: %s", manifest)
+    log.info("next: %s", command("train", data=data.name, **{"data.root": str(root)}))
+    return list(tables)

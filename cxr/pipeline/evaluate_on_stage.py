@@ -11,16 +11,16 @@ import torch
 from cxr.console import images_bar, log, print_table
 from cxr.data.overlap import find_overlap
 from cxr.data.prepared import Prepared
-from cxr.errors import InputError, MissingInputError, command
+from cxr.errors import InputError
+from cxr.evaluation.adults import measure_adults
 from cxr.evaluation.tables import show_interval, summary_table
 from cxr.files import read_json
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.models.ensemble import WEIGHTED
-from cxr.pipeline.config import EvaluateOnConfig, RunConfig, given_data_settings
+from cxr.pipeline.config import EvaluateOnConfig
 from cxr.pipeline.evaluate_stage import measure_run, write_evaluation
 from cxr.pipeline.prepare_stage import prepare_whole
 from cxr.pipeline.report_stage import write_report
-from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC
+from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, named_run
 from cxr.pipeline.trained_run import TrainedRun
 
 FITTED = ("train", "val")
@@ -41,10 +41,9 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    run = TrainedRun(_named_run(config))
+    run = TrainedRun(named_run(config))
     _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
-    spec = PreprocessSpec(**run.prepared.info["preprocess"])
-    _refuse_settings(config, spec)
+    spec = run.prepared.spec
     measured, unknown = prepare_whole(config, spec, run.labels)
     seen, tested = _overlap(measured, run.prepared)
     rows = np.setdiff1d(np.arange(len(measured.table)), [image["row"] for image in seen])
@@ -60,6 +59,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     note = f"{run.info['data']}/{run.info['run']} on {config.data.name} · {RESEARCH}"
     note = f"{SYNTHETIC} · {note}" if synthetic else note
     metrics = _measure(run, predictions, note=note, seed=config.seed)
+    metrics |= measure_adults(predictions, measured.table, synthetic=synthetic)
     metrics |= {
         "run": {key: run.info[key] for key in ("data", "run", "fingerprint")},
         "measured_on": {
@@ -76,35 +76,6 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     _show(metrics)
     write_report(run)
     return metrics
-
-
-def _refuse_settings(config: EvaluateOnConfig, spec: PreprocessSpec) -> None:
-    """Refuse what the command line says of preparing the images, which follows the run."""
-    allowed = {"size": spec.size_px, "fit": spec.fit, "split": "whole"}
-    for key in ("size", "fit", "labels", "split", "fractions", "split_seed"):
-        value = getattr(config.data, key)
-        if key in given_data_settings(config) and value != allowed.get(key):
-            raise InputError(
-                f"data.{key} is {value!r}: evaluate_on prepares the images as the run's own were, "
-                "and measures all of them; leave it out"
-            )
-
-
-def _named_run(config: EvaluateOnConfig) -> RunConfig:
-    """Return which run is meant: run=DATA/RUN, or a run of the same data."""
-    data, slash, run = config.run.rpartition("/")
-    found = RunConfig(data if slash else config.data.name, run, config.output_root)
-    root = Path(config.output_root)
-    if "/" in data or not (root / str(found.data) / run / "run.json").exists():
-        known = sorted(
-            path.parent.relative_to(root).as_posix() for path in root.glob("*/*/run.json")
-        )
-        train = command("train")
-        raise MissingInputError(
-            f"there is no run {found.data}/{run} under {root}: give run=DATA/RUN, one of "
-            f"{', '.join(known) or f'(none is trained yet: {train})'}"
-        )
-    return found
 
 
 def _overlap(

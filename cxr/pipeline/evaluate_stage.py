@@ -10,6 +10,7 @@ from cxr.console import log, print_table
 from cxr.data.loader import rows_of
 from cxr.data.manifest import patients_unknown
 from cxr.errors import InputError
+from cxr.evaluation.adults import adult_rows, measure_adults
 from cxr.evaluation.confidence import (
     calibration_table,
     measure_confidence,
@@ -17,7 +18,7 @@ from cxr.evaluation.confidence import (
     sets_table,
 )
 from cxr.evaluation.confidence_plots import save_confidence_plots
-from cxr.evaluation.evaluate import evaluate
+from cxr.evaluation.evaluate import evaluate, fully_known
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.plots import save_plots
 from cxr.evaluation.tables import (
@@ -26,6 +27,7 @@ from cxr.evaluation.tables import (
     difference_sentences,
     difference_table,
     few_note,
+    partly_known_note,
     summary_table,
 )
 from cxr.files import digest, digest_of, environment, read_json, write_csv, write_json
@@ -64,6 +66,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         metrics["published_test"] = measure_run(
             run, part, note=run.note, seed=config.seed, classes=classes
         )
+    metrics |= measure_adults(predictions, run.prepared.table, synthetic=run.info["synthetic"])
     metrics |= {
         "test_opened": opened,
         "fingerprint": run.info["fingerprint"],
@@ -133,9 +136,10 @@ def write_evaluation(
         "environment": environment(),
     }
     write_json(out / "metrics.json", metrics)
-    save_plots(predictions, metrics, out / "figures")
+    known = fully_known(predictions)
+    save_plots(known, metrics, out / "figures")
     confidence = measure_confidence(
-        predictions,
+        known,
         ensemble=run.ensemble,
         uncertainty=run.uncertainty,
         note=metrics["note"],
@@ -146,7 +150,7 @@ def write_evaluation(
     confidence |= {key: metrics[key] for key in head if key in metrics}
     confidence["uncertainty"] = digest_of(run.uncertainty)
     write_json(out / "calibration.json", confidence)
-    save_confidence_plots(predictions, confidence, out / "figures")
+    save_confidence_plots(known, confidence, out / "figures")
     _show(metrics, confidence)
     log.info("results: %s", relative(out))
 
@@ -158,13 +162,16 @@ def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
     print_table("Paired differences on the same images", difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
         rows = class_table(metrics, columns=columns)
-        rows = [row for row in rows if row["class"] not in metrics.get("absent", [])]
+        rows = [row for row in rows if metrics["counts"][row["class"]]]
         print_table("Ensemble, each class against the rest", rows)
     if own := metrics.get("published_test"):
         title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
         print_table(title, summary_table(own))
-    if few := few_note(metrics["patients"]):
-        log.info("%s", few)
+    for text in (few_note(metrics["patients"]), partly_known_note(metrics)):
+        if text:
+            log.info("%s", text)
+    if adults := metrics.get("adults"):
+        print_table("Covid against normal among adults", adult_rows(adults, "model"))
     print_table(f"Calibration · {confidence['note']}", calibration_table(confidence))
     print_table("Prediction sets of the ensemble, coverage and size", sets_table(confidence))
     for sentence in (*difference_sentences(metrics), *referral_sentences(confidence)):

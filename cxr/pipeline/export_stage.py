@@ -19,6 +19,7 @@ from cxr.errors import InputError
 from cxr.evaluation.evaluate import read_predictions
 from cxr.evaluation.tables import few_note
 from cxr.files import atomic_write, environment, read_json, replacing_folder, write_json
+from cxr.imaging.preprocess import LUNGS_FILE
 from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import ExportConfig
@@ -76,6 +77,8 @@ def export_stage(config: ExportConfig) -> Path:
         gates = _write_graph(fresh, members, ensemble, prepared, info["note"])
         exported = Exported(folder, fresh, prepared, ensemble, config.threads)
         gates |= check_splits(exported, metrics)
+        if prepared.spec.lungs != "none":
+            shutil.copyfile(prepared.folder / LUNGS_FILE, fresh / LUNGS_FILE)
         values = _values(info, prepared, ensemble) | {
             "uncertainty": uncertainty,
             "ood": _write_reference(exported),
@@ -98,7 +101,7 @@ def _write_graph(
     """Write ``model.onnx`` and compare its outputs with PyTorch's."""
     path, side = fresh / MODEL_FILE, int(prepared.pixels.shape[-1])
     graph = BundleGraph(members, ensemble, side)
-    export_onnx(graph, path, size_px=side, note=note)
+    export_onnx(graph, path, size_px=side, note=note, outputs=graph.outputs)
     rows = rows_of(prepared.table["split"].tolist(), "val")[:GATE_IMAGES]
     worst = check_outputs(
         open_runtime(path),

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from cxr.bundle.compare import check_classes, check_metrics, tie_slack
 from cxr.bundle.format import MODEL_FILE
-from cxr.bundle.gates import run_images
-from cxr.bundle.runtimes import Arrays, Runtime, open_runtime
+from cxr.bundle.runtimes import Arrays, Runtime, open_runtime, run_images
 from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
-from cxr.evaluation.evaluate import evaluate, read_predictions
+from cxr.evaluation.evaluate import evaluate, fully_known, read_predictions
 from cxr.evaluation.metrics import OVERALL
 from cxr.files import read_json
 from cxr.labels import label_indices
@@ -165,6 +164,7 @@ def evaluate_arrays(
 
 def _slack(table: pd.DataFrame, ensemble: Ensemble) -> dict[str, dict[str, float]]:
     """Return per model what ties among PyTorch's probabilities explain."""
+    table = fully_known(table)
     targets = np.asarray(label_indices(table["label"], ensemble.labels), np.int64)
     slack = {
         model: tie_slack(

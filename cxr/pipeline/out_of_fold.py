@@ -70,7 +70,7 @@ def out_of_fold_predictions(
 
 def _cross_validation(folder: Path) -> Path:
     found = sorted(
-        (path.parent for path in folder.glob("cv-*/cv.json")),
+        (path.parent for path in folder.glob("cv-[0-9]*/cv.json")),
         key=lambda path: int(path.name.removeprefix("cv-")),
     )
     if not found:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -10,14 +10,15 @@ import pandas as pd
 
 from cxr.console import images_bar, log
 from cxr.data.groups import describe_limits
-from cxr.data.manifest import patients_unknown, read_manifest
+from cxr.data.manifest import join_manifests, patients_unknown, read_manifest
 from cxr.data.phantom import write_phantom
 from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
-from cxr.imaging.preprocess import PreprocessSpec
-from cxr.pipeline.config import DataConfig, PrepareConfig
+from cxr.imaging.preprocess import NAMED, PreprocessSpec
+from cxr.labels import label_fault, order_labels
+from cxr.pipeline.config import DataConfig, PrepareConfig, given_data_settings
 
 KINDS = ("phantom", "manifest", "folder")
 
@@ -45,7 +46,7 @@ def prepare_whole(
     """Prepare every image of a data set as test, for a run that was trained on other data.
 
     Args:
-        config: which data; its size, fit, split and labels do not count.
+        config: which data; its size, fit, lungs, split and labels do not count.
         spec: how the run's own images were prepared.
         labels: the run's classes.
 
@@ -54,26 +55,47 @@ def prepare_whole(
         out of each class that the run does not know.
 
     Raises:
-        InputError: no image of a class that the run knows, and see cxr.data.prepared.prepare.
+        InputError: a setting of preparation that is not the run's, no image of a class that the
+            run knows, and see cxr.data.prepared.prepare.
     """
-    data = replace(config.data, labels=None, size=spec.size_px, fit=spec.fit, split="whole")
+    _refuse_settings(config, spec)
+    same = {key: getattr(spec, key) for key in ("fit", "lungs", "lungs_margin", "lungs_fallback")}
+    data = replace(config.data, labels=None, size=spec.size_px, split="whole", leave_out=[], **same)
+    if data.spec != spec:
+        raise InputError(
+            f"the run was trained with the lung finder {spec.finder[:8]}, installed is "
+            f"{data.spec.finder[:8]}: train it again, or install the cxr of its training"
+        )
     parent = run_folder(Path(config.output_root), data.name, "prepared")
     manifest, root = read_source(data, parent.parent)
     manifest, excluded = _leave_out(manifest, data.exclude)
-    unknown = Counter(manifest["label"][~manifest["label"].isin(list(labels))].tolist())
-    manifest = manifest[manifest["label"].isin(list(labels))].reset_index(drop=True)
+    known = manifest["label"].map(lambda label: not label_fault(label, labels)).astype(bool)
+    unknown = Counter(manifest["label"][~known].tolist())
+    manifest = manifest[known].reset_index(drop=True)
     if manifest.empty:
         raise InputError(
             f"no image of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
             f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
         )
-    found = [label for label in labels if (manifest["label"] == label).any()]
-    data = replace(data, labels=found)
+    occurring = order_labels(manifest["label"])
+    data = replace(data, labels=[label for label in labels if label in occurring])
     prepared = prepare(
         manifest, root, parent, data, excluded=excluded, workers=data.workers, progress=images_bar
     )
     _report(prepared)
     return prepared, dict(unknown)
+
+
+def _refuse_settings(config: PrepareConfig, spec: PreprocessSpec) -> None:
+    """Refuse what the command line says of preparing the images, which follows the run."""
+    allowed = {**asdict(spec), "size": spec.size_px, "split": "whole"}
+    for key in ("size", *NAMED, "lungs_margin", "labels", "split", "fractions", "split_seed"):
+        value = getattr(config.data, key)
+        if key in given_data_settings(config) and value != allowed.get(key):
+            raise InputError(
+                f"data.{key} is {value!r}: the images are prepared as the run's own were, "
+                "and all of them are used; leave it out"
+            )
 
 
 def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
@@ -98,10 +120,12 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
     root = Path(data.root).expanduser()
     if not root.is_dir():
         hint = "give data.root=PATH"
-        if data.name == "cxr4":
-            fetch = command("download", data="cxr4", **{"data.root": str(root)})
+        if data.name in ("cxr4", "cxr4plus"):
+            fetch = command("download", data=data.name, **{"data.root": str(root)})
             hint += f", or fetch the public sources with {fetch}"
         raise MissingInputError(f"data.root {root} is no folder: {hint}")
+    if data.kind == "manifest" and data.parts:
+        return join_manifests(root, data.parts, labels=data.labels), root
     if data.kind == "manifest":
         return read_manifest(root / "manifest.csv", labels=data.labels), root
     return read_folder(root, split_names=data.split_folders or None), root
@@ -154,6 +178,9 @@ def _report(prepared: Prepared) -> None:
         disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )
+    if lungs := prepared.info.get("lungs"):
+        fallback = ", ".join(f"{label} {count}" for label, count in lungs["fallback"].items())
+        log.info("fewer than two lungs found, so shown by data.lungs_fallback: %s", fallback)
     if prepared.info["settings"]["near_duplicates"] and not prepared.reused:
         log.info("copies: %s", describe_limits(counts["rows"]))
     if unknown := patients_unknown(prepared.table):

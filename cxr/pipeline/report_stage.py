@@ -104,7 +104,7 @@ def gather(run: TrainedRun) -> Results:
     commands["evaluate_on"] = stage_command("evaluate_on", data="OTHER", run=name)
     audit, key = run.read("audit/audit.json"), None
     if audit and run.evaluated:
-        key = audit_key(run, audit["seed"], audit["resamples"])
+        key = audit_key(run, audit["seed"], audit["resamples"], audit.get("outlined_by", ""))
     return read_results(
         run.folder,
         run.prepared.info,

@@ -76,6 +76,27 @@ def has_work(member: Path) -> bool:
     return any((member / name).exists() for name in ("member.json", "checkpoints/resume.ckpt"))
 
 
+def named_run(config: PrepareConfig) -> RunConfig:
+    """Return which run is meant: run=DATA/RUN, or a run of the same data.
+
+    Raises:
+        MissingInputError: there is no such run.
+    """
+    data, slash, run = config.run.rpartition("/")
+    found = RunConfig(data if slash else config.data.name, run, config.output_root)
+    root = Path(config.output_root)
+    if "/" in data or not (root / str(found.data) / run / "run.json").exists():
+        known = sorted(
+            path.parent.relative_to(root).as_posix() for path in root.glob("*/*/run.json")
+        )
+        train = stage_command("train")
+        raise MissingInputError(
+            f"there is no run {found.data}/{run} under {root}: give run=DATA/RUN, one of "
+            f"{', '.join(known) or f'(none is trained yet: {train})'}"
+        )
+    return found
+
+
 def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
     """Return a run's folder, its ``run.json`` and its prepared set.
 

@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from cxr.console import log
-from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder, balancing_weights, rows_of
-from cxr.data.prepared import Prepared
+from cxr.data.loader import (
+    BatchLoader,
+    EpochSampler,
+    FixedOrder,
+    balancing_weights,
+    class_shares,
+    rows_of,
+    source_weights,
+)
+from cxr.data.prepared import UNSURE, Prepared
 from cxr.errors import InputError
 from cxr.files import digest_of, environment, read_json, run_folder, write_json
 from cxr.models.build import (
@@ -163,7 +171,9 @@ def _keep(
 def validation_metrics(
     logits: NDArray[np.float32], targets: NDArray[np.int64]
 ) -> dict[str, float | int]:
-    """Return accuracy, balanced accuracy and NLL of (N, K) logits."""
+    """Return accuracy, balanced accuracy and NLL of (N, K) logits, without label sets."""
+    known = targets != UNSURE
+    logits, targets = logits[known], targets[known]
     probs, classes = softmax(logits), range(logits.shape[1])
     predicted = probs.argmax(axis=1)
     return {
@@ -218,9 +228,12 @@ def _loaders(
 ) -> tuple[BatchLoader, BatchLoader]:
     split, targets, settings = prepared.table["split"].tolist(), prepared.targets, config.trainer
     rows = rows_of(split, "train") if train_rows is None else train_rows
-    weights = None
+    members, weights = prepared.memberships, None
     if settings.imbalance == "sampler":
-        weights = balancing_weights(targets[rows], len(prepared.labels))[targets[rows]]
+        weights = class_shares(members[rows]) @ balancing_weights(members[rows])
+    if settings.imbalance == "class_source":
+        sources = prepared.table["source"].to_numpy(object)
+        weights = source_weights(members[rows], sources[rows])
     batch = settings.batch_size * settings.devices * settings.num_nodes
     if len(rows) < batch:
         raise InputError(
@@ -229,9 +242,10 @@ def _loaders(
         )
     order = EpochSampler(rows, weights=weights, seed=config.seed)
     size, val = settings.batch_size, FixedOrder(rows_of(split, "val"))
+    truth = members if (targets == UNSURE).any() else targets
     return (
-        BatchLoader(prepared.pixels, targets, order, batch_size=size, drop_last=True),
-        BatchLoader(prepared.pixels, targets, val, batch_size=size),
+        BatchLoader(prepared.pixels, truth, order, batch_size=size, drop_last=True),
+        BatchLoader(prepared.pixels, truth, val, batch_size=size),
     )
 
 
@@ -239,5 +253,5 @@ def _class_weights(prepared: Prepared, imbalance: str) -> torch.Tensor | None:
     if imbalance != "loss":
         return None
     rows = rows_of(prepared.table["split"].tolist(), "train")
-    weights = balancing_weights(prepared.targets[rows], len(prepared.labels))
+    weights = balancing_weights(prepared.memberships[rows])
     return torch.tensor(weights, dtype=torch.float32)

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr.console import images_bar
+from cxr.bundle.maps import enlarge
+from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import build_predictions, read_predictions
@@ -23,7 +24,8 @@ from cxr.explain.library import CLOSED_FORM
 from cxr.explain.map_plots import Example
 from cxr.explain.pointing import Masks, read_masks
 from cxr.files import digest, digest_of, read_json
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.read import read_gray
 from cxr.models.aligned_logits import AlignedLogits
 from cxr.models.build import WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
@@ -202,8 +204,10 @@ class TrainedRun:
         table, info = self.prepared.table, self.prepared.info
         if column not in table or not any(table[column].iloc[self.rows[chosen]]):
             return None
-        names = table[column].iloc[self.rows[chosen]].tolist()
-        return read_masks(Path(info["root"]), names, PreprocessSpec(**info["preprocess"]))
+        rows = self.rows[chosen]
+        placements = [self.prepared.placement(int(row)) for row in rows]
+        names = table[column].iloc[rows].tolist()
+        return read_masks(Path(info["root"]), names, self.prepared.spec, placements)
 
     def maps(
         self,
@@ -249,25 +253,37 @@ class TrainedRun:
     def examples(
         self, chosen: NDArray[np.int64], maps: dict[str, Maps], lesions: Masks | None = None
     ) -> list[Example]:
-        """Put images, maps (n, S, S) and probabilities together for plots."""
-        images, examples = self.images(chosen), []
+        """Put images, maps (n, S, S) and probabilities together for plots, on whole images."""
+        examples = []
         for place, row in enumerate(self.predictions.iloc[chosen].to_dict("records")):
             probs = {
                 name: {label: float(row[f"prob_{name}_{label}"]) for label in self.labels}
                 for name in maps
             }
+            number = int(self.rows[chosen[place]])
+            image, on_image = self._whole_image(number)
+            lesion = None if lesions is None else on_image(lesions[place]) > 0.5
+            lungs = on_image(self.prepared.lung_mask(number)) > 0.5
+            shown = {name: on_image(values[place]) for name, values in maps.items()}
+            truth, prediction, name = row["label"], row["prediction"], row["image"]
             examples.append(
-                Example(
-                    images[place],
-                    row["label"],
-                    row["prediction"],
-                    probs,
-                    {name: values[place] for name, values in maps.items()},
-                    None if lesions is None else lesions[place],
-                    name=row["image"],
-                )
+                Example(image, truth, prediction, probs, shown, lesion, lungs, name=name)
             )
         return examples
+
+    def _whole_image(self, row: int) -> tuple[NDArray[np.uint8], Callable[[Any], Any]]:
+        """Return a row's whole image, (S, S), and what lays an array of its square over it."""
+        prepared, name = self.prepared, self.prepared.table["image"].iloc[row]
+        placement, square = prepared.placement(row), np.asarray(prepared.pixels[row])
+        if placement is None:
+            return square, lambda values: values
+        try:
+            image = read_gray(Path(prepared.info["root"]) / name, name=name)
+        except InputError as error:
+            log.warning("maps are shown on the cropped images alone: %s", error)
+            return square, lambda values: values
+        whole = to_square(image, PreprocessSpec(len(square)))
+        return whole, lambda values: enlarge(values.astype(np.float32), whole.shape, placement)
 
 
 def predict_rows(

@@ -140,6 +140,15 @@ def prediction_sets(
     return sets
 
 
+def tempered(probs: ArrayLike, temperature: float) -> NDArray[np.float64]:
+    """Return softmax(log p / T), (N, K), of probabilities (N, K); T = 1 leaves them as they are."""
+    values = np.asarray(probs, np.float64)
+    if temperature == 1:
+        return values
+    powers = (values / values.max(axis=1, keepdims=True)) ** (1 / temperature)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 def fit_referral(probs: ArrayLike, *, coverage: float = REFERRAL_COVERAGE) -> float:
     """Return the largest probability above which at least ``coverage`` of validation lies.
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from cxr.data.manifest import patients_unknown
 from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import list_words
 from cxr.models.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble
 from cxr.report.parts import rows_table
@@ -67,7 +68,10 @@ def data_rows(results: Results) -> list[tuple[str, str]]:
                 for name in SPLITS
             ),
         ),
-        ("image as seen", f"{spec['size_px']} x {spec['size_px']} pixels, {spec['fit']}"),
+        (
+            "image as seen",
+            f"{spec['size_px']} x {spec['size_px']} pixels, {PreprocessSpec(**spec).how()}",
+        ),
     ]
     rows += [(f"member {name}", _member(results, name)) for name in results.ensemble["members"]]
     ensemble = Ensemble.from_dict(results.ensemble)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cxr.evaluation.adults import adult_rows
 from cxr.evaluation.confidence import calibration_table, referral_sentences, sets_table
 from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.set_coverage import sets_sentences
@@ -13,6 +14,7 @@ from cxr.evaluation.tables import (
     difference_sentences,
     difference_table,
     few_note,
+    partly_known_note,
     summary_table,
 )
 from cxr.report.parts import Pictures, Section, pictures_at, rows_table
@@ -34,7 +36,7 @@ def scores_section(results: Results, pictures: Pictures) -> Section | None:
     )
     undefined = metrics["undefined"]
     note = [f"Undefined, shown as n/a: {', '.join(undefined)}."] if undefined else []
-    note += [text for text in [few_note(metrics["patients"])] if text]
+    note += [text for text in [few_note(metrics["patients"]), partly_known_note(metrics)] if text]
     tables = [
         rows_table("Ensemble, each class against the rest", class_table(metrics, columns=columns))
         for columns in (PER_CLASS[:4], PER_CLASS[4:])
@@ -46,6 +48,11 @@ def scores_section(results: Results, pictures: Pictures) -> Section | None:
             rows_table("Members and ensemble on test", summary_table(metrics)),
             rows_table("Paired differences on the same images", difference_table(metrics)),
             *tables,
+            *(
+                [rows_table("Covid against normal among adults", adult_rows(adults, "model"))]
+                if (adults := metrics.get("adults"))
+                else []
+            ),
             *note,
             *pictures_at(pictures, "confusion_best", "roc", "precision_recall"),
         ),

@@ -3,8 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cxr.evaluation.adults import adult_rows
 from cxr.evaluation.cross_validation import fold_table
-from cxr.evaluation.tables import Cell, Table, few_note, show_interval, show_patients
+from cxr.evaluation.tables import (
+    Cell,
+    Table,
+    few_note,
+    partly_known_note,
+    show_interval,
+    show_patients,
+)
 from cxr.models.ensemble import WEIGHTED
 from cxr.report.facts import data_rows, licence_table, source_table, training_table
 from cxr.report.parts import (
@@ -113,13 +121,27 @@ def _elsewhere(results: Results) -> Section | None:
 def _folds(results: Results) -> Section | None:
     parts: list[Part] = []
     for found in results.folds.values():
-        pooled = found["models"][WEIGHTED]
+        pooled, by_source = found["models"][WEIGHTED], found.get("split") == "source"
+        how = (
+            f"Each of {found['folds']} sources left out in turn, and tested by members that never "
+            f"saw it; the ensemble's predictions of their {found['n']:,} images pooled"
+            if by_source
+            else f"{found['folds']} folds, no group in two; the ensemble's out-of-fold predictions "
+            f"of all {found['n']:,} images pooled"
+        )
         parts += [
-            f"{found['folds']} folds, no group in two; the ensemble's out-of-fold predictions of "
-            f"all {found['n']:,} images pooled: accuracy {show_interval(pooled['accuracy'])}, "
+            f"{how}: accuracy {show_interval(pooled['accuracy'])}, "
             f"balanced accuracy {show_interval(pooled['balanced_accuracy'])}, macro AUROC "
             f"{show_interval(pooled['macro_auroc'])}.",
-            rows_table(f"{found['folds']}-fold cross-validation", fold_table(found)),
+            rows_table(
+                "Leave one source out" if by_source else f"{found['folds']}-fold cross-validation",
+                fold_table(found),
+            ),
+            *(
+                rows_table(f"Covid against normal among adults, by {head}", adult_rows(part, head))
+                for head, part in found.get("adults", {}).items()
+            ),
+            *filter(None, [partly_known_note(found)]),
         ]
     return Section("Every image once as test image", tuple(parts)) if parts else None
 

@@ -4,31 +4,26 @@ import base64
 import logging
 from typing import Any
 
-from flask import Flask, Response, g, request, url_for
+from flask import Response, g, request, url_for
 from flask_smorest import Blueprint
 from marshmallow import RAISE
 from sqlalchemy.exc import DBAPIError
-from werkzeug.exceptions import NotFound, Unauthorized, UnsupportedMediaType
+from werkzeug.exceptions import Unauthorized, UnsupportedMediaType
 
 from cxr.bundle.maps import ENSEMBLE
 from cxr.errors import InputError
-from cxr.serve.openapi import image_body, problems_of, register
-from cxr.serve.prediction_service import (
-    RateLimitedError,
-    TooLargeError,
-    predict_and_store,
-    uploaded_files,
-)
-from cxr.serve.problems import busy, problem
+from cxr.files import current_keys
+from cxr.serve.openapi import image_body, problems_of
+from cxr.serve.prediction_service import FAILURES, predict_and_store, status_of, uploaded_files
+from cxr.serve.problems import problem
 from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
-from cxr.serve.serving import serving, utc_now
+from cxr.serve.serving import read, serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.store.tokens import is_touch_due, token_user, touch_token
-from cxr.serve.stored_results import forget, overlay_png, own_row, result_of
-from cxr.serve.uploads import StorageError, gray_map, png_bytes
-from cxr.serve.watched_bundle import Busy
+from cxr.serve.store.users import is_touch_due, token_user, touch_token
+from cxr.serve.stored_results import forget, overlay_png, own_row
+from cxr.serve.uploads import gray_map, png_bytes
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +48,12 @@ blueprint = Blueprint(
 )
 
 
-def init_app(app: Flask) -> None:
-    """Add the REST service and its description."""
-    register(app, blueprint)
-
-
 @blueprint.before_request
 def need_token() -> Response | None:
     """Let nobody in without a token, and nobody too often."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    database, now = serving().database, utc_now()
-    with database.read() as session:
-        owner = token_user(session, secret.strip(), now) if scheme.lower() == "bearer" else None
+    now = utc_now()
+    owner = read(token_user, secret.strip(), now) if scheme.lower() == "bearer" else None
     if owner is None:
         raise Unauthorized
     user, token = owner
@@ -73,7 +62,7 @@ def need_token() -> Response | None:
     if predicts and not is_touch_due(token, now):
         return None
     try:
-        with database.write() as session:
+        with serving().database.write() as session:
             touch_token(session, token.id, now)
             key = f"api:{user.id}"
             rate = count_hit(session, key, limit=REQUESTS_PER_MINUTE, window_s=60, now=now)
@@ -81,7 +70,7 @@ def need_token() -> Response | None:
         log.error("requests are not counted", exc_info=error)
         return None
     if not rate.allowed:
-        return busy(429, f"{rate.limit} requests a minute are allowed", rate.retry_after_s)
+        return problem(429, f"{rate.limit} requests a minute are allowed", rate.retry_after_s)
     return None
 
 
@@ -118,8 +107,7 @@ def show(query: dict[str, Any], prediction_id: str) -> Any:
 @problems_of(blueprint, 401, 404, 429)
 def delete(prediction_id: str) -> Response:
     """Delete a result of your own, and its image."""
-    if not forget(prediction_id):
-        raise NotFound
+    forget(prediction_id)
     return Response(status=204)
 
 
@@ -137,12 +125,9 @@ def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
     row = own_row(prediction_id)
     if row.refused:
         return problem(409, "the image was refused: there is no map of it")
-    try:
-        png = overlay_png(
-            row, query.get("label"), query.get("member"), query["opacity"], caption=query["caption"]
-        )
-    except FileNotFoundError:
-        raise NotFound from None
+    png = overlay_png(
+        row, query.get("label"), query.get("member"), query["opacity"], caption=query["caption"]
+    )
     return Response(png, mimetype="image/png")
 
 
@@ -168,29 +153,13 @@ def model() -> Any:
     }
 
 
-@blueprint.errorhandler(Busy)
-def _busy(error: Busy) -> Response:
-    return busy(503, str(error), error.retry_after_s)
+def _failed(error: Exception) -> Response:
+    status, retry_after_s = status_of(error)
+    return problem(status, str(error), retry_after_s)
 
 
-@blueprint.errorhandler(RateLimitedError)
-def _too_often(error: RateLimitedError) -> Response:
-    return busy(429, str(error), error.retry_after_s)
-
-
-@blueprint.errorhandler(TooLargeError)
-def _too_large(error: TooLargeError) -> Response:
-    return problem(413, str(error))
-
-
-@blueprint.errorhandler(StorageError)
-def _unstored(error: StorageError) -> Response:
-    return problem(507, str(error))
-
-
-@blueprint.errorhandler(InputError)
-def _unusable(error: InputError) -> Response:
-    return problem(422, str(error))
+for _kind in FAILURES:
+    blueprint.register_error_handler(_kind, _failed)
 
 
 def _image_of_request() -> tuple[bytes, str]:
@@ -210,7 +179,7 @@ def _image_of_request() -> tuple[bytes, str]:
 def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
     here = url_for("api.show", prediction_id=row.id)
     links = {"self": here} if row.refused else {"self": here, "map": f"{here}/map.png"}
-    shown = result_of(row) | {
+    shown: dict[str, Any] = current_keys(row.result) | {
         "id": row.id,
         "created_at": row.created_at,
         "refused": row.refused,

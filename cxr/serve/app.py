@@ -1,6 +1,7 @@
 """The application, made from its settings."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ from cxr.serve import (
     api,
     auth,
     commands,
-    error_pages,
     health,
     logs,
-    model_page,
+    openapi,
     pages,
+    problems,
     result_pages,
     security,
 )
@@ -51,37 +52,37 @@ def create_app(
         MAX_CONTENT_LENGTH=settings.max_request_bytes,
         WTF_CSRF_TIME_LIMIT=settings.session_hours * 3600,
     )
-    if settings.trusted_proxies:
-        hops = settings.trusted_proxies
+    if hops := settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
-    app.extensions[EXTENSION] = Serving(
-        settings,
-        open_database(settings),
-        ImageStore(settings.data_folder / FOLDER, spare_bytes=settings.spare_bytes),
-        ModelQueue.of(settings, load or _loader(settings)),
+    queue = ModelQueue(
+        settings.bundle,
+        load=load or partial(_load, settings),
+        length=settings.queue_length,
+        batch=settings.batch,
+        deadline_s=settings.deadline_s,
+        watch_s=settings.watch_s,
+        level=settings.level,
     )
+    images = ImageStore(settings.data_folder / FOLDER, spare_bytes=settings.spare_bytes)
+    app.extensions[EXTENSION] = Serving(settings, _open_database(settings), images, queue)
     add_filters(app)
     _add_parts(app)
     return app
 
 
-def open_database(settings: Settings) -> Database:
+def _open_database(settings: Settings) -> Database:
     """Connect, wait for the server if there is one, and bring the tables up to date."""
-    threads = settings.request_threads + 4
-    database = Database(settings.database, threads=threads)
+    database = Database(settings.database, threads=settings.request_threads + 4)
     database.wait(0 if database.is_sqlite else settings.database_wait_seconds)
     if settings.automatic_upgrade:
         database.upgrade()
     return database
 
 
-def _loader(settings: Settings) -> Callable[[Path], PredictorLike]:
-    def load(bundle: Path) -> PredictorLike:
-        from cxr.bundle.predictor import Predictor  # onnxruntime, which the commands do without
+def _load(settings: Settings, bundle: Path) -> PredictorLike:
+    from cxr.bundle.predictor import Predictor  # onnxruntime, which the commands do without
 
-        return Predictor(bundle, threads=settings.threads, runtime=settings.runtime)
-
-    return load
+    return Predictor(bundle, threads=settings.threads, runtime=settings.runtime)
 
 
 def _add_parts(app: Flask) -> None:
@@ -90,11 +91,10 @@ def _add_parts(app: Flask) -> None:
     security.init_app(app)
     app.before_request(guard)
     csrf = CSRFProtect(app)
-    health.init_app(app)
-    api.init_app(app)
-    for blueprint in (api.blueprint, health.blueprint):
-        csrf.exempt(blueprint)
-    for part in (auth, pages, result_pages, model_page):
+    openapi.register(app, api.blueprint)
+    for part in (health, auth, pages, result_pages):
         app.register_blueprint(part.blueprint)
-    error_pages.init_app(app)
+    for part in (api, health):
+        csrf.exempt(part.blueprint)
+    problems.init_app(app)
     commands.init_app(app)

@@ -2,23 +2,14 @@
 
 import math
 
-from flask import (
-    Blueprint,
-    Response,
-    flash,
-    g,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    url_for,
-)
+from flask import Blueprint, Response, flash, g, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
 from cxr.errors import InputError
 from cxr.serve.login import (
     count_attempt,
     current_user,
+    go_to,
     need_admin,
     public,
     safe_next,
@@ -28,11 +19,17 @@ from cxr.serve.login import (
 from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, is_outdated, is_password
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
-from cxr.serve.serving import serving, utc_now
+from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store.counters import Rate
 from cxr.serve.store.rows import User
-from cxr.serve.store.tokens import create_token, list_tokens, revoke_token
-from cxr.serve.store.users import find_user, list_usage, set_password
+from cxr.serve.store.users import (
+    create_token,
+    find_user,
+    list_tokens,
+    list_usage,
+    revoke_token,
+    set_password,
+)
 
 blueprint = Blueprint("auth", __name__)
 
@@ -58,19 +55,17 @@ def try_login() -> ResponseReturnValue:
     name, password = request.form.get("name", ""), request.form.get("password", "")
     rate = count_attempt(name)
     if rate is not None:
-        answer = _again(_wait_words(rate), name, 429)
+        answer = _login_page(_wait_words(rate), name, 429)
         answer.headers["Retry-After"] = str(rate.retry_after_s)
         return answer
-    with serving().database.read() as store:
-        user = find_user(store, name)
-    if not is_password(password, user.password_hash if user else None) or user is None:
-        return _again(WRONG, name, 401)
-    if user.disabled:
-        return _again(WRONG, name, 401)
+    user = read(find_user, name)
+    is_right = is_password(password, user.password_hash if user else None)
+    if not is_right or user is None or user.disabled:
+        return _login_page(WRONG, name, 401)
     count_attempt(name, back=True)
     if is_outdated(user.password_hash):
-        with serving().database.write() as store:
-            store.get_one(User, user.id).password_hash = hash_password(password)
+        with serving().database.write() as session:
+            session.get_one(User, user.id).password_hash = hash_password(password)
     sign_in(user)
     return redirect(safe_next(request.form.get("next")), 303)
 
@@ -79,8 +74,7 @@ def try_login() -> ResponseReturnValue:
 def logout() -> ResponseReturnValue:
     """Sign out."""
     sign_out()
-    flash("You are signed out.", "success")
-    return redirect(url_for("auth.login"), 303)
+    return go_to("auth.login", "You are signed out.")
 
 
 @blueprint.get("/account")
@@ -95,11 +89,9 @@ def change_password() -> ResponseReturnValue:
     user, form = current_user(), request.form
     rate = count_attempt(user.name)
     if rate is not None:
-        flash(_wait_words(rate), "error")
-        return _account_page(429)
+        return _account_page(_wait_words(rate), 429)
     if not is_password(form.get("old", ""), user.password_hash):
-        flash("The present password is not right; nothing was changed.", "error")
-        return _account_page(422)
+        return _account_page("The present password is not right; nothing was changed.")
     count_attempt(user.name, back=True)
     new = form.get("new", "")
     try:
@@ -107,54 +99,37 @@ def change_password() -> ResponseReturnValue:
             raise InputError("the new password and its repetition differ: type both again")
         check_password(new, user.name)
     except InputError as error:
-        flash(sentence(error), "error")
-        return _account_page(422)
-    new_hash = hash_password(new)
-    with serving().database.write() as store:
-        set_password(store, user.id, new_hash)
+        return _account_page(sentence(error))
+    write(set_password, user.id, hash_password(new))
     sign_in(user)
-    flash("The password is changed. Other devices were signed out.", "success")
-    return redirect(url_for("auth.account"), 303)
+    return go_to("auth.account", "The password is changed. Other devices were signed out.")
 
 
 @blueprint.post("/account/tokens")
 def make_token() -> ResponseReturnValue:
     """Make a token and show it, this once."""
-    days = request.form.get("days", "")
+    name, days = request.form.get("name", ""), request.form.get("days", "")
+    lasts = int(days) if days in map(str, TOKEN_DAYS) else None
     try:
-        with serving().database.write() as store:
-            secret, token = create_token(
-                store,
-                current_user().id,
-                request.form.get("name", ""),
-                now=utc_now(),
-                days=int(days) if days in map(str, TOKEN_DAYS) else None,
-            )
+        secret, token = write(create_token, current_user().id, name, now=utc_now(), days=lasts)
     except InputError as error:
-        flash(sentence(error), "error")
-        return _account_page(422)
+        return _account_page(sentence(error))
     return render_template("token.html", secret=secret, token=token)
 
 
 @blueprint.post("/account/tokens/<int:token_id>/revoke")
 def drop_token(token_id: int) -> ResponseReturnValue:
     """Revoke one of one's own tokens."""
-    with serving().database.write() as store:
-        gone = revoke_token(store, current_user().id, token_id)
-    if gone:
-        flash("The token is revoked and works no more.", "success")
-    else:
-        flash("There is no such token.", "error")
-    return redirect(url_for("auth.account"), 303)
+    if write(revoke_token, current_user().id, token_id):
+        return go_to("auth.account", "The token is revoked and works no more.")
+    return go_to("auth.account", "There is no such token.", "error")
 
 
 @blueprint.get("/users")
 def users() -> ResponseReturnValue:
     """Show accounts and how much they use, to admins."""
     need_admin()
-    with serving().database.read() as store:
-        rows = list_usage(store, utc_now())
-    return render_template("users.html", rows=rows)
+    return render_template("users.html", rows=read(list_usage, utc_now()))
 
 
 def _wait_words(rate: Rate) -> str:
@@ -162,17 +137,21 @@ def _wait_words(rate: Rate) -> str:
     return f"Too many tries. Try again in {minutes} {'minute' if minutes == 1 else 'minutes'}."
 
 
-def _account_page(status: int = 200) -> ResponseReturnValue:
-    with serving().database.read() as store:
-        tokens = list_tokens(store, current_user().id)
+def _account_page(fault: str = "", status: int = 422) -> Response:
+    if fault:
+        flash(fault, "error")
     page = render_template(
-        "account.html", tokens=tokens, min_chars=MIN_CHARS, token_days=TOKEN_DAYS, now=utc_now()
+        "account.html",
+        tokens=read(list_tokens, current_user().id),
+        min_chars=MIN_CHARS,
+        token_days=TOKEN_DAYS,
+        now=utc_now(),
     )
-    return make_response(page, status)
+    return make_response(page, status if fault else 200)
 
 
-def _again(message: str, name: str, status: int) -> Response:
-    flash(message, "error")
+def _login_page(fault: str, name: str, status: int) -> Response:
+    flash(fault, "error")
     page = render_template(
         "login.html", next=request.form.get("next", ""), name=name[:64], plain=loses_cookie()
     )

@@ -1,9 +1,8 @@
 """Commands: ``flask --app cxr.serve users|tokens|db|tidy``; accounts are made here alone."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import click
 from flask import Flask
@@ -11,55 +10,48 @@ from flask.cli import AppGroup, with_appcontext
 
 from cxr.errors import InputError
 from cxr.serve.passwords import check_password, hash_password, make_password
-from cxr.serve.retention import tidy
-from cxr.serve.serving import serving, utc_now
+from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store import users as accounts
 from cxr.serve.store.move import copy_rows, open_source
 from cxr.serve.store.rows import ROLES
-from cxr.serve.store.tokens import create_token, list_tokens, revoke_token, revoke_tokens
+from cxr.serve.store.users import create_token, list_tokens, revoke_token, revoke_tokens
+from cxr.serve.stored_results import tidy
 
-users = AppGroup("users", help="Accounts: add, disable, enable, reset, list.")
-tokens = AppGroup("tokens", help="API tokens: create, list, revoke.")
-db = AppGroup("db", help="The database's tables: upgrade, current, copy.")
 
-Command = TypeVar("Command", bound=Callable[..., None])
+class Group(AppGroup):
+    """Commands that show what a user can correct as one line and exit with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+
+
+users = Group("users", help="Accounts: add, disable, enable, reset, list.")
+tokens = Group("tokens", help="API tokens: create, list, revoke.")
+db = Group("db", help="The database's tables: upgrade, current, copy.")
 
 
 def init_app(app: Flask) -> None:
     """Add the commands."""
-    for group in (users, tokens, db):
-        app.cli.add_command(group)
-    app.cli.add_command(_tidy_command)
-
-
-def mendable(command: Command) -> Command:
-    """Show what a user can correct as one line and exit with 2."""
-
-    @wraps(command)
-    def run(*args: Any, **options: Any) -> None:
-        try:
-            command(*args, **options)
-        except InputError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-
-    return run  # type: ignore[return-value]
+    for command in (users, tokens, db, _tidy_command):
+        app.cli.add_command(command)
 
 
 @users.command("add")
 @click.argument("name")
 @click.option("--role", type=click.Choice(ROLES), default="user", show_default=True)
 @click.option("--generate", is_flag=True, help="Make a password and print it, once.")
-@mendable
 def add(name: str, role: str, generate: bool) -> None:
     """Make an account; asks for the password, or reads it as a line where no one types."""
     name = accounts.clean_name(name)
-    with serving().database.read() as store:
-        if accounts.find_user(store, name) is not None:
-            raise InputError(f"the account {name!r} exists already: choose another name")
-    password = _new_password(name, generate)
-    with serving().database.write() as store:
-        accounts.add_user(store, name, hash_password(password), role=role, now=utc_now())
+    if read(accounts.find_user, name) is not None:
+        raise InputError(f"the account {name!r} exists already: choose another name")
+    password_hash = hash_password(_new_password(name, generate))
+    write(accounts.add_user, name, password_hash, role=role, now=utc_now())
     click.echo(f"The {role} {name} can sign in.")
 
 
@@ -67,14 +59,12 @@ def add(name: str, role: str, generate: bool) -> None:
 @click.argument("name")
 @click.option("--generate", is_flag=True, help="Make a password and print it, once.")
 @click.option("--tokens", "drop_tokens", is_flag=True, help="Also revoke the API tokens.")
-@mendable
 def reset(name: str, generate: bool, drop_tokens: bool) -> None:
     """Set a new password; every session of the account ends."""
-    with serving().database.read() as store:
-        user = accounts.need_user(store, name)
-    password = _new_password(user.name, generate)
+    user = read(accounts.need_user, name)
+    password_hash = hash_password(_new_password(user.name, generate))
     with serving().database.write() as store:
-        accounts.set_password(store, user.id, hash_password(password))
+        accounts.set_password(store, user.id, password_hash)
         if drop_tokens:
             revoke_tokens(store, user.id)
     click.echo(f"The password of {user.name} is changed; its sessions are ended.")
@@ -82,7 +72,6 @@ def reset(name: str, generate: bool, drop_tokens: bool) -> None:
 
 @users.command("disable")
 @click.argument("name")
-@mendable
 def disable(name: str) -> None:
     """Bar an account: sessions end, tokens stop working, the history stays."""
     with serving().database.write() as store:
@@ -92,7 +81,6 @@ def disable(name: str) -> None:
 
 @users.command("enable")
 @click.argument("name")
-@mendable
 def enable(name: str) -> None:
     """Let a barred account in again."""
     with serving().database.write() as store:
@@ -101,13 +89,10 @@ def enable(name: str) -> None:
 
 
 @users.command("list")
-@mendable
 def list_accounts() -> None:
     """Show the accounts and how much they use."""
-    with serving().database.read() as store:
-        rows = accounts.list_usage(store, utc_now())
     lines = []
-    for row in rows:
+    for row in read(accounts.list_usage, utc_now()):
         user = row.user
         state = "disabled" if user.disabled else "active"
         login = f"{user.login_at:%Y-%m-%d %H:%M}" if user.login_at else "never"
@@ -119,7 +104,6 @@ def list_accounts() -> None:
 @click.argument("user")
 @click.argument("name")
 @click.option("--days", type=int, default=None, help="How long it lasts; for ever by default.")
-@mendable
 def create(user: str, name: str, days: int | None) -> None:
     """Make an API token and print it, this once."""
     with serving().database.write() as store:
@@ -130,13 +114,10 @@ def create(user: str, name: str, days: int | None) -> None:
 
 @tokens.command("list")
 @click.argument("user")
-@mendable
 def list_user_tokens(user: str) -> None:
     """Show an account's tokens."""
-    with serving().database.read() as store:
-        rows = list_tokens(store, accounts.need_user(store, user).id)
     lines = []
-    for row in rows:
+    for row in read(list_tokens, read(accounts.need_user, user).id):
         used = f"{row.used_at:%Y-%m-%d}" if row.used_at else "never"
         lines.append((str(row.id), row.name, row.hint, f"{row.created_at:%Y-%m-%d}", used))
     _table(("id", "name", "begins", "made", "used"), lines)
@@ -145,7 +126,6 @@ def list_user_tokens(user: str) -> None:
 @tokens.command("revoke")
 @click.argument("user")
 @click.argument("token_id", type=int)
-@mendable
 def revoke(user: str, token_id: int) -> None:
     """Revoke a token by the number that ``tokens list`` shows."""
     with serving().database.write() as store:
@@ -156,7 +136,6 @@ def revoke(user: str, token_id: int) -> None:
 
 
 @db.command("upgrade")
-@mendable
 def upgrade() -> None:
     """Bring the tables to this version; rows are kept."""
     serving().database.upgrade()
@@ -172,7 +151,6 @@ def current() -> None:
 
 @db.command("copy")
 @click.argument("source")
-@mendable
 def copy(source: str) -> None:
     """Fill this empty database from another one: sqlite:///PATH or postgresql://..."""
     counts = copy_rows(open_source(source), serving().database)
@@ -200,9 +178,9 @@ def _new_password(name: str, generate: bool) -> str:
     return str(password)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    lines = [tuple(heads), *map(tuple, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())

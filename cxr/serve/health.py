@@ -5,12 +5,12 @@
 """
 
 import hmac
-import ipaddress
 
-from flask import Blueprint, Flask, Response, json, request
+from flask import Blueprint, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from cxr.serve import monitoring
+from cxr.serve.security import is_loopback
 from cxr.serve.serving import serving
 from cxr.serve.watched_bundle import ModelMissing
 
@@ -55,23 +55,12 @@ def _may_read(token: str) -> bool:
     A request that a proxy passed on is not from this machine, though its address may be.
     """
     if token:
-        given = request.headers.get("Authorization", "")
-        return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+        authorization = request.headers.get("Authorization", "")
+        return hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
     if {"X-Forwarded-For", "Forwarded", "X-Real-Ip"} & set(request.headers.keys()):
         return False
-    try:
-        return ipaddress.ip_address(request.remote_addr or "").is_loopback
-    except ValueError:
-        return False
+    return is_loopback(request.remote_addr or "")
 
 
 def _answer(code: int, **members: object) -> Response:
-    body = json.dumps(members)
-    response = Response(body, code, mimetype="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-def init_app(app: Flask) -> None:
-    """Add the three addresses."""
-    app.register_blueprint(blueprint)
+    return Response(json.dumps(members), code, mimetype="application/json")

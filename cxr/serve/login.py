@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from flask import abort, current_app, flash, g, jsonify, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from cxr.serve.serving import serving, utc_now
+from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store.counters import Rate, count_hit, take_back
 from cxr.serve.store.rows import User
 from cxr.serve.store.users import begin_session, end_session, session_user, touch_session
@@ -31,11 +31,6 @@ def public(view: View) -> View:
     return view
 
 
-def is_public(view: Callable[..., object] | None) -> bool:
-    """Return whether a view is marked."""
-    return bool(getattr(view, "is_public", False))
-
-
 def guard() -> ResponseReturnValue | None:
     """Let a request pass, or send it to the login; runs before every request."""
     g.user = None
@@ -46,14 +41,21 @@ def guard() -> ResponseReturnValue | None:
         return None
     g.user = _find_user()
     g.user_id = g.user.id if g.user else None  # for the log
-    if g.user is not None or is_public(current_app.view_functions.get(request.endpoint)):
+    view = current_app.view_functions.get(request.endpoint)
+    if g.user is not None or getattr(view, "is_public", False):
         return None
     if wants_json():
         return jsonify(error="You are signed out. Sign in again.", login=url_for("auth.login")), 401
     if request.method == "GET":
         return redirect(url_for("auth.login", next=request.full_path.rstrip("?")))
-    flash("You were signed out, so nothing was done. Sign in and try again.", "warning")
-    return redirect(url_for("auth.login"), 303)
+    fault = "You were signed out, so nothing was done. Sign in and try again."
+    return go_to("auth.login", fault, "warning")
+
+
+def go_to(endpoint: str, message: str, kind: str = "success") -> ResponseReturnValue:
+    """Answer a form: go to a page, which shows the message on top."""
+    flash(message, kind)
+    return redirect(url_for(endpoint), 303)
 
 
 def current_user() -> User:
@@ -64,28 +66,23 @@ def current_user() -> User:
     return user
 
 
-def need_admin() -> User:
-    """Return the admin who is signed in; for others the page does not exist."""
-    user = current_user()
-    if user.role != "admin":
+def need_admin() -> None:
+    """Let admins pass; for others the page does not exist."""
+    if current_user().role != "admin":
         abort(404)
-    return user
 
 
 def sign_in(user: User) -> None:
     """Begin a session with a fresh cookie, so that one planted before is worth nothing."""
-    with serving().database.write() as store:
-        secret = begin_session(store, user, utc_now())
+    secret = write(begin_session, user, utc_now())
     session.clear()
     session[COOKIE_KEY] = secret
 
 
 def sign_out() -> None:
     """End the session here and in the database."""
-    secret = session.get(COOKIE_KEY)
-    if secret:
-        with serving().database.write() as store:
-            end_session(store, str(secret))
+    if secret := session.get(COOKIE_KEY):
+        write(end_session, str(secret))
     session.clear()
 
 
@@ -144,23 +141,16 @@ def wants_json() -> bool:
 
 
 def _find_user() -> User | None:
-    secret = session.get(COOKIE_KEY)
+    secret, settings, now = session.get(COOKIE_KEY), serving().settings, utc_now()
     if not isinstance(secret, str):
         return None
-    here, now = serving(), utc_now()
-    with here.database.read() as store:
-        signed_in = session_user(
-            store,
-            secret,
-            now=now,
-            lifetime=timedelta(hours=here.settings.session_hours),
-            idle=timedelta(minutes=here.settings.idle_minutes),
-        )
+    lifetime = timedelta(hours=settings.session_hours)
+    idle = timedelta(minutes=settings.idle_minutes)
+    signed_in = read(session_user, secret, now=now, lifetime=lifetime, idle=idle)
     if signed_in is None:
         session.pop(COOKIE_KEY, None)
         return None
-    user, due = signed_in
-    if due:
-        with here.database.write() as store:
-            touch_session(store, secret, now)
+    user, is_touch_due = signed_in
+    if is_touch_due:
+        write(touch_session, secret, now)
     return user

@@ -53,25 +53,19 @@ def describe(error: BaseException) -> dict[str, Any]:
     fields: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, InputError) and not has_request_context():
         fields["detail"] = str(error)  # of the settings or the bundle: no request is near
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-    return fields | {"places": places[-12:]}
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return fields | {"places": [f"{at.filename}:{at.lineno} {at.name}" for at in frames]}
 
 
 def config(level: str = "INFO") -> dict[str, Any]:
     """Return a ``logging.config`` dictionary that writes JSON lines to standard error."""
     sink = {"handlers": ["lines"], "propagate": False}
+    handler = {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
-        "handlers": {
-            "lines": {
-                "class": "logging.StreamHandler",
-                "formatter": "json",
-                "stream": "ext://sys.stderr",
-            }
-        },
+        "handlers": {"lines": handler},
         "root": {"handlers": ["lines"], "level": "WARNING"},
         "loggers": {
             "cxr": {**sink, "level": level},

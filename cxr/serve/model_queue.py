@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from cxr.bundle.prediction import PredictorLike
 from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring
-from cxr.serve.settings import Settings
 from cxr.serve.watched_bundle import Busy, WatchedBundle
 
 LONGEST_RETRY_S = 30
@@ -68,8 +67,8 @@ class ModelQueue:
     Args:
         bundle: the bundle's folder.
         load: makes a predictor of it.
-        length: places: images in the process at once, from upload to answer.
-        batch: images given to the model in one call, at most.
+        length: images in the process at once, from upload to answer.
+        batch: most images given to the model in one call.
         deadline_s: longest time from joining the line to the answer.
         watch_s: how often the bundle's files are looked at.
         level: of the prediction sets that will be asked for; a bundle without it is refused.
@@ -87,26 +86,12 @@ class ModelQueue:
         level: float = 0.9,
     ) -> None:
         self.model = WatchedBundle(bundle, load, level=level, watch_s=watch_s)
-        self.length = length
-        self._batch, self.deadline_s = batch, deadline_s
+        self.length, self.deadline_s, self._batch = length, deadline_s, batch
         self._waiting: deque[_Job] = deque()
         self._state = threading.Condition()
         self.in_work, self._stopping = 0, False
         self._pace_s = 0.2
         self._thread: threading.Thread | None = None
-
-    @classmethod
-    def of(cls, settings: Settings, load: Callable[[Path], PredictorLike]) -> "ModelQueue":
-        """Return the queue that the settings describe; nothing is loaded, no thread starts yet."""
-        return cls(
-            settings.bundle,
-            load=load,
-            length=settings.queue_length,
-            batch=settings.batch,
-            deadline_s=settings.deadline_s,
-            watch_s=settings.watch_s,
-            level=settings.level,
-        )
 
     @property
     def predictor(self) -> PredictorLike:
@@ -138,11 +123,7 @@ class ModelQueue:
             self._thread.join(1.0)
 
     def check_room(self) -> None:
-        """Tell whether an image would be admitted now, before its bytes are read.
-
-        Raises:
-            QueueFull: no place is free, or the server is stopping.
-        """
+        """Raise QueueFull where an image would not be admitted, before its bytes are read."""
         if self._stopping or self.in_work >= self.length:
             monitoring.TURNED_AWAY.labels(QueueFull.reason).inc()
             raise QueueFull("all places are taken: come back in a moment", self._retry_after())
@@ -189,9 +170,7 @@ class ModelQueue:
 
         Raises:
             InputError: the image cannot be read, or the level is not offered.
-            DeadlinePassed: it took longer than the deadline.
-            ModelMissing: no usable bundle is loaded.
-            ClientGone: ``alive`` said no.
+            Busy: the deadline passed, no usable bundle is loaded, or ``alive`` said no.
         """
         self.loaded_predictor()  # raises at once while there is none
         job = _Job(image, (level, maps), name, alive)

@@ -5,62 +5,36 @@ be set before this module is imported (``gunicorn_conf`` does); a scrape adds th
 """
 
 import os
+from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-    multiprocess,
-)
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from prometheus_client import Counter as AnyCounter
+from prometheus_client import Gauge as AnyGauge
+from prometheus_client import Histogram as AnyHistogram
 
 REGISTRY = CollectorRegistry()
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+Counter = partial(AnyCounter, registry=REGISTRY)
+Gauge = partial(AnyGauge, registry=REGISTRY, multiprocess_mode="livesum")
+Histogram = partial(AnyHistogram, registry=REGISTRY)
 
-REQUESTS = Counter(
-    "cxr_requests", "Requests answered", ["method", "route", "status"], registry=REGISTRY
-)
-REQUEST_SECONDS = Histogram(
-    "cxr_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=REGISTRY
-)
+REQUESTS = Counter("cxr_requests", "Requests answered", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram("cxr_request_seconds", "Time to answer", ["route"], buckets=SECONDS)
 PREDICTIONS = Counter(
-    "cxr_predictions",
-    "Images by what was answered: answered, referred, refused",
-    ["outcome"],
-    registry=REGISTRY,
+    "cxr_predictions", "Images by what was answered: answered, referred, refused", ["outcome"]
 )
 TURNED_AWAY = Counter(
     "cxr_turned_away",
     "Images not predicted: full, deadline, gone, no_model, rate, unreadable, disk, error",
     ["reason"],
-    registry=REGISTRY,
 )
-IN_WORK = Gauge(
-    "cxr_images_in_work",
-    "Images admitted and not yet answered",
-    registry=REGISTRY,
-    multiprocess_mode="livesum",
-)
-MODEL_SECONDS = Histogram(
-    "cxr_model_seconds", "Time of one call of the model", buckets=SECONDS, registry=REGISTRY
-)
+IN_WORK = Gauge("cxr_images_in_work", "Images admitted and not yet answered")
+MODEL_SECONDS = Histogram("cxr_model_seconds", "Time of one call of the model", buckets=SECONDS)
 BATCH_IMAGES = Histogram(
-    "cxr_batch_images",
-    "Images in one call of the model",
-    buckets=(1, 2, 4, 8, 16, 32),
-    registry=REGISTRY,
+    "cxr_batch_images", "Images in one call of the model", buckets=(1, 2, 4, 8, 16, 32)
 )
-RELOADS = Counter(
-    "cxr_bundle_loads", "Bundle loads: loaded, refused", ["outcome"], registry=REGISTRY
-)
-MODEL_LOADED = Gauge(
-    "cxr_model_loaded",
-    "Processes that hold a model",
-    registry=REGISTRY,
-    multiprocess_mode="livesum",
-)
-
+RELOADS = Counter("cxr_bundle_loads", "Bundle loads: loaded, refused", ["outcome"])
+MODEL_LOADED = Gauge("cxr_model_loaded", "Processes that hold a model")
 
 OLD_NAMES = {"cxr_images_in_work": "cxr_films_in_work", "cxr_batch_images": "cxr_batch_films"}
 """Series of version 0.1, which are shown beside their new names for one version."""

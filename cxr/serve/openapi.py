@@ -14,7 +14,7 @@ from cxr.serve.schemas import ProblemSchema
 from cxr.serve.settings import RESEARCH_USE
 
 SCHEME = {"type": "http", "scheme": "bearer", "description": "A token of the account page."}
-BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 VIEWER = f"/api/v1/{swagger_ui_path.name}/"
 """Where script and style of Swagger UI are served from, out of the package that brings them."""
 VIEWER_FILES = "'swagger-ui-bundle.js', 'swagger-ui.css'"
@@ -40,10 +40,9 @@ def problems_of(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
     """Describe the problems that a view may answer with."""
 
     def decorate(view: Any) -> Any:
+        described = {"schema": ProblemSchema, "content_type": MEDIA_TYPE}
         for status in statuses:
-            view = blueprint.alt_response(status, schema=ProblemSchema, content_type=MEDIA_TYPE)(
-                view
-            )
+            view = blueprint.alt_response(status, **described)(view)
         return view
 
     return decorate
@@ -51,13 +50,10 @@ def problems_of(blueprint: Blueprint, *statuses: int) -> Callable[[Any], Any]:
 
 def image_body(types: tuple[str, ...]) -> dict[str, Any]:
     """Return the description of a body that is an image, in a form or by itself."""
-    form = {
-        "type": "object",
-        "required": ["image"],
-        "properties": {"image": {"type": "string", "format": "binary"}},
-    }
-    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    return {"required": True, "content": content | dict.fromkeys(types, BINARY)}
+    properties = {"image": BINARY["schema"]}
+    form = {"type": "object", "required": ["image"], "properties": properties}
+    content = {"multipart/form-data": {"schema": form}, **dict.fromkeys(types, BINARY)}
+    return {"required": True, "content": content}
 
 
 def register(app: Flask, blueprint: Blueprint) -> None:

@@ -1,4 +1,4 @@
-"""Pages of one's own images: upload, history, deleting. The result's page is ``results``."""
+"""Pages of one's own images: upload, history, deleting; and of the model."""
 
 import contextlib
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from flask import (
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage
 
-from cxr.errors import InputError
-from cxr.serve.login import current_user, wants_json
+from cxr.bundle.format import set_coverage
+from cxr.reliability.conformal import thresholds_of
+from cxr.serve.login import current_user, go_to, wants_json
 from cxr.serve.phrases import percent, sentence
 from cxr.serve.prediction_service import (
-    RateLimitedError,
-    TooLargeError,
+    FAILURES,
     check_size,
     predict_and_store,
+    status_of,
     uploaded_files,
 )
-from cxr.serve.retention import tidy_sometimes
-from cxr.serve.serving import serving
+from cxr.serve.serving import read, serving
 from cxr.serve.store.predictions import (
     clean_file_name,
     own_outcomes,
@@ -39,8 +39,7 @@ from cxr.serve.store.predictions import (
     own_predictions,
 )
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import forget, forget_all, own_row
-from cxr.serve.uploads import StorageError
+from cxr.serve.stored_results import forget, forget_all, own_row, tidy_sometimes
 from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)
@@ -73,15 +72,9 @@ def try_upload() -> ResponseReturnValue:
     if len(files) > most:
         reason = f"{len(files)} files were chosen: at most {most} go at once."
         return _failed([Failure("", reason, 422)])
-    rows: list[PredictionRow] = []
-    failures: list[Failure] = []
-    for file in files:
-        with contextlib.closing(file):
-            outcome = _predict(file)
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-        else:
-            rows.append(outcome)
+    outcomes = [_predict(file) for file in files]
+    rows = [outcome for outcome in outcomes if isinstance(outcome, PredictionRow)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if not rows:
         return _failed(failures)
     if wants_json():
@@ -97,9 +90,7 @@ def try_upload() -> ResponseReturnValue:
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
     ids = request.args.getlist("id")[: serving().settings.upload_files]
-    with serving().database.read() as store:
-        own = [own_prediction(store, current_user().id, name) for name in ids]
-    rows = [row for row in own if row is not None]
+    rows = [row for name in ids if (row := read(own_prediction, current_user().id, name))]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -109,17 +100,13 @@ def batch() -> ResponseReturnValue:
 def history() -> ResponseReturnValue:
     """Show one's own results, newest first."""
     search, outcome = request.args.get("q", "")[:100], request.args.get("outcome", "")[:64]
-    user = current_user()
-    with serving().database.read() as store:
-        number = request.args.get("page", 1, type=int)
-        page = own_predictions(store, user.id, search=search, outcome=outcome, page=number)
-        outcomes = own_outcomes(store, user.id)
+    user_id, number = current_user().id, request.args.get("page", 1, type=int)
     return render_template(
         "history.html",
-        page=page,
+        page=read(own_predictions, user_id, search=search, outcome=outcome, page=number),
         search=search,
         outcome=outcome,
-        outcomes=outcomes,
+        outcomes=read(own_outcomes, user_id),
         keep_days=serving().settings.retention_days,
     )
 
@@ -133,10 +120,8 @@ def ask_delete(prediction_id: str) -> ResponseReturnValue:
 @blueprint.post("/predictions/<prediction_id>/delete")
 def delete(prediction_id: str) -> ResponseReturnValue:
     """Delete a result and its files."""
-    if not forget(prediction_id):
-        abort(404)
-    flash("The image and its result are deleted.", "success")
-    return redirect(url_for("pages.history"), 303)
+    forget(prediction_id)
+    return go_to("pages.history", "The image and its result are deleted.")
 
 
 @blueprint.get("/history/delete")
@@ -149,27 +134,42 @@ def ask_delete_all() -> ResponseReturnValue:
 def delete_all() -> ResponseReturnValue:
     """Delete one's whole history and its files."""
     count = forget_all()
-    flash(f"{count} {'result is' if count == 1 else 'results are'} deleted.", "success")
-    return redirect(url_for("pages.history"), 303)
+    words = "result is" if count == 1 else "results are"
+    return go_to("pages.history", f"{count} {words} deleted.")
+
+
+@blueprint.get("/model")
+def model() -> ResponseReturnValue:
+    """Show what answers here, what it was measured on, what it is not for."""
+    try:
+        predictor = serving().queue.loaded_predictor()
+    except Busy as error:
+        return render_template("model.html", fault=str(error), info=None), 503
+    info, level = predictor.info, serving().settings.level
+    test = info.get("test")
+    thresholds = thresholds_of(info["uncertainty"], level) if "uncertainty" in info else ()
+    return render_template(
+        "model.html",
+        info=info,
+        predictor=predictor,
+        test=test,
+        metrics=test.get("ensemble") if isinstance(test, dict) else None,
+        thresholds=dict(zip(info["labels"], thresholds, strict=False)),
+        shares=set_coverage(info, level),
+        level=level,
+    )
 
 
 def _predict(file: FileStorage) -> PredictionRow | Failure:
     name = clean_file_name(file.filename or "")
+    user_id, limit = current_user().id, serving().settings.upload_bytes
     try:
-        size = file.seek(0, 2) or file.tell()
-        check_size(size, serving().settings.upload_bytes)
-        file.seek(0)
-        return predict_and_store(file.read(), name=name, user_id=current_user().id, origin="page")
-    except TooLargeError as error:
-        return Failure(name, sentence(error), 413)
-    except InputError as error:
-        return Failure(name, sentence(error), 422)
-    except RateLimitedError as error:
-        return Failure(name, sentence(error), 429, error.retry_after_s)
-    except Busy as error:
-        return Failure(name, sentence(error), 503, error.retry_after_s)
-    except StorageError as error:
-        return Failure(name, sentence(error), 507)
+        with contextlib.closing(file):
+            check_size(file.seek(0, 2) or file.tell(), limit)
+            file.seek(0)
+            return predict_and_store(file.read(), name=name, user_id=user_id, origin="page")
+    except FAILURES as error:
+        return Failure(name, sentence(error), *status_of(error))
 
 
 def _failed(failures: Sequence[Failure]) -> Response:
@@ -186,15 +186,12 @@ def _failed(failures: Sequence[Failure]) -> Response:
 
 
 def _summary(row: PredictionRow) -> dict[str, Any]:
-    if row.refused:
-        outcome = "refused"
-    else:
-        outcome = f"{row.label}, {percent(row.result['probs'][row.label])}"
+    share = "" if row.refused else percent(row.result["probs"][row.label])
     return {
         "name": row.name,
         "refused": row.refused,
         "refer": row.refer,
-        "outcome": outcome,
+        "outcome": "refused" if row.refused else f"{row.label}, {share}",
         "id": row.id,
         "notice": row.result["notice"],
         "url": url_for("results.result", prediction_id=row.id),

@@ -21,14 +21,10 @@ _turn = threading.BoundedSemaphore(AT_ONCE)
 
 
 def check_password(password: str, name: str) -> None:
-    """Check a new password.
-
-    Args:
-        password: what was chosen.
-        name: of the account.
+    """Check the new password of an account.
 
     Raises:
-        InputError: too short, too long, one character over and over, or the account's name.
+        InputError: too short, too long, few characters over and over, or the account's name.
     """
     if not MIN_CHARS <= len(password) <= MAX_CHARS:
         raise InputError(
@@ -55,12 +51,7 @@ def hash_password(password: str) -> str:
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
-    """Return whether a password is right; without a hash it takes as long and is not.
-
-    Args:
-        password: what was typed.
-        password_hash: of the account; None where there is no such account.
-    """
+    """Return whether a password is right; with no hash, for no account, it takes as long."""
     if len(password) > MAX_CHARS:
         return False
     with _turn:

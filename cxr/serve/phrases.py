@@ -20,8 +20,8 @@ MOST_SLOTS = 8
 
 def add_filters(app: Flask) -> None:
     """Give templates the filters, the limits, and the sentence that stands on every page."""
-    words = (any_of, set_words, level_words, own_note, advice, sentence)
-    for function in (*words, share, moment, slot, tenths):
+    words = (any_of, set_words, level_words, own_note, advice, sentence, promise_words)
+    for function in (*words, share, moment, slot, tenths, interval, coverage_words):
         app.add_template_filter(function)
     app.jinja_env.globals["research_use"] = RESEARCH_USE
     app.jinja_env.globals["limits"] = serving(app).settings
@@ -32,14 +32,31 @@ def percent(share: float) -> str:
     """Return a share as people read it: whole percents, never a false 0 or 100."""
     if share > 0.995:
         return ">99 %"
-    if share < 0.005:
-        return "<1 %"
-    return f"{100 * share:.0f} %"
+    return "<1 %" if share < 0.005 else f"{100 * share:.0f} %"
 
 
 def share(value: float) -> str:
     """Return a share in percent; the space in it breaks no line."""
     return percent(value).replace(" ", NO_BREAK)
+
+
+def tenths(value: float) -> str:
+    """Return a share as a number of percent for a drawing, such as 12.3."""
+    return f"{100 * min(1.0, max(0.0, value)):.1f}"
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    """Return a metric with its interval; what is undefined is said to be."""
+    values: list[Any] = [entry.get(key) for key in ("value", "low", "high")]
+    if any(value is None or value != value for value in values):
+        return "undefined"
+    return "{:.3f} ({:.3f} to {:.3f})".format(*values)
+
+
+def coverage_words(share: Mapping[str, Any]) -> str:
+    """Return a share with its interval and on how many patients it rests."""
+    value, low, high = (f"{100 * share[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value}{NO_BREAK}% ({low} to {high}, {share['patients']:,} patients)"
 
 
 def moment(value: datetime | None) -> str:
@@ -73,12 +90,7 @@ def slot(label: str, labels: Sequence[str]) -> int:
 
 
 def set_words(names: Sequence[str], level: float) -> str:
-    """Return a prediction set in words, such as "Bacterial or viral, 90 %".
-
-    Args:
-        names: its classes; may be empty.
-        level: share of images whose set holds the true class.
-    """
+    """Return a prediction set, which may be empty, such as "Bacterial or viral, 90 %"."""
     words = any_of(names) or "no class is likely enough"
     return f"{words[:1].upper()}{words[1:]}, {100 * level:g}{NO_BREAK}%"
 
@@ -86,11 +98,10 @@ def set_words(names: Sequence[str], level: float) -> str:
 def level_words(result: Mapping[str, Any]) -> str:
     """Say what the level of a result's set promises, and what was measured of it."""
     level, coverage = result["level"], result.get("set_coverage")
-    portion = f"{100 * level:g}{NO_BREAK}%"
     images = "images" if coverage is None else "each class's images"
     promise = (
-        f"Sets made this way hold the true class of at least {portion} of {images}, where images "
-        "are like those that the model was calibrated on."
+        f"Sets made this way hold the true class of at least {100 * level:g}{NO_BREAK}% of "
+        f"{images}, where images are like those that the model was calibrated on."
     )
     if coverage is None:
         return f"{promise} A single class may be held less often."
@@ -101,12 +112,6 @@ def level_words(result: Mapping[str, Any]) -> str:
         for label, share in coverage.items()
     ]
     return f"{promise} Measured on test images: {'; '.join(measured)}."
-
-
-def coverage_words(share: Mapping[str, Any]) -> str:
-    """Return a share with its interval and on how many patients it rests."""
-    value, low, high = (f"{100 * share[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value}{NO_BREAK}% ({low} to {high}, {share['patients']:,} patients)"
 
 
 def advice(refer: bool) -> str:
@@ -122,8 +127,3 @@ def own_note(result: Mapping[str, Any]) -> str:
     for sentence in (RESEARCH_USE, RESEARCH_USE.rstrip(".")):
         note = note.replace(sentence, "")
     return note.strip(" .·;,")
-
-
-def tenths(value: float) -> str:
-    """Return a share as a number of percent for a drawing, such as 12.3."""
-    return f"{100 * min(1.0, max(0.0, value)):.1f}"

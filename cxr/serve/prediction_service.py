@@ -19,12 +19,13 @@ from cxr.imaging.raster import FORMATS
 from cxr.imaging.read import read_image
 from cxr.serve import monitoring
 from cxr.serve.model_queue import client_watch
-from cxr.serve.serving import serving, utc_now
+from cxr.serve.serving import serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
 from cxr.serve.store.predictions import clean_file_name, new_id, save_prediction
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.watched_bundle import Busy
+from cxr.serve.uploads import StorageError
+from cxr.serve.watched_bundle import Busy, RetryError
 
 log = logging.getLogger(__name__)
 
@@ -38,29 +39,35 @@ class TooLargeError(InputError):
     """The file has more bytes than allowed."""
 
 
-class RateLimitedError(Exception):
-    """The user has had as many images predicted as a minute allows.
+class RateLimitedError(RetryError):
+    """The user has had as many images predicted as a minute allows."""
 
-    Attributes:
-        retry_after_s: seconds until one more is allowed.
-    """
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+STATUSES: dict[type[Exception], int] = {
+    TooLargeError: 413,
+    InputError: 422,
+    RateLimitedError: 429,
+    Busy: 503,
+    StorageError: 507,
+}
+"""What may go wrong with an image, and the status that says so."""
+FAILURES = tuple(STATUSES)
+
+
+def status_of(error: Exception) -> tuple[int, int | None]:
+    """Return the status of one of ``FAILURES``, and in how many seconds to come back if known."""
+    status = next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+    return status, getattr(error, "retry_after_s", None)
 
 
 def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> PredictionRow:
-    """Predict an uploaded image and add it to its user's history.
+    """Predict an uploaded file and add it to its user's history; return the stored row.
 
     Args:
         data: the file.
         name: what the user calls it; never trusted, kept for the user's own eyes.
         user_id: whose it is.
         origin: ``page`` or ``api``.
-
-    Returns:
-        The row, stored.
 
     Raises:
         TooLargeError: too many bytes.
@@ -81,8 +88,7 @@ def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> P
         maps = None if prediction.refused else prediction.maps
         row.stem = here.images.save(prediction.image, maps)
         try:
-            with here.database.write() as session:
-                save_prediction(session, row)
+            write(save_prediction, row)
         except BaseException:
             here.images.remove(row.stem)
             raise
@@ -100,12 +106,7 @@ def uploaded_files() -> list[FileStorage]:
 
 
 def check_size(size: int, allowed: int) -> None:
-    """Check the number of bytes.
-
-    Raises:
-        TooLargeError: more than allowed.
-        InputError: none at all.
-    """
+    """Raise TooLargeError for more bytes than allowed, InputError for none at all."""
     if size == 0:
         raise InputError("the file is empty: choose another one")
     if size > allowed:
@@ -160,10 +161,8 @@ def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionR
 
 
 def _check_rate(user_id: int) -> None:
-    here, key = serving(), f"predict:{user_id}"
-    limit = here.settings.rate_per_minute
-    with here.database.write() as session:
-        rate = count_hit(session, key, limit=limit, window_s=60, now=utc_now())
+    limit = serving().settings.rate_per_minute
+    rate = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
     if not rate.allowed:
         raise RateLimitedError(
             f"{limit} images a minute are allowed: wait {rate.retry_after_s} s", rate.retry_after_s

@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, abort, json, make_response, render_template, request
+from flask import Blueprint, Response, abort, json, render_template, request
 from flask.typing import ResponseReturnValue
 
 from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer
+from cxr.files import current_keys
 from cxr.serve.serving import serving
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import expires_at, overlay_png, own_row, result_of
+from cxr.serve.stored_results import expires_at, overlay_png, own_row
 from cxr.serve.uploads import gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
@@ -27,15 +28,11 @@ def result(prediction_id: str) -> ResponseReturnValue:
     view = request.args.get("view", VIEWS[0]).replace("film", "image")
     return render_template(
         "result.html",
-        row=row,
-        result=row.result,
-        votes=votes(row),
-        has_maps=maps is not None,
         label=label,
         member=member,
         view=view if view in VIEWS else VIEWS[0],
-        opacity=round(100 * OPACITY),
         expires_at=expires_at(row),
+        **_shown(row, maps),
     )
 
 
@@ -68,11 +65,7 @@ def download_png(prediction_id: str) -> ResponseReturnValue:
     """Send the image with the chosen map and what it is, to keep."""
     row = own_row(prediction_id)
     label, member = _chosen(row, serving().images.load_maps(row.stem))
-    try:
-        data = overlay_png(row, label or None, member or None)
-    except FileNotFoundError:
-        abort(404)
-    return _attach(_png(data), row, "png")
+    return _attach(_png(overlay_png(row, label or None, member or None)), row, "png")
 
 
 @blueprint.get("/download.json")
@@ -85,7 +78,7 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
         "created_at": row.created_at.isoformat(),
         "width_px": row.width_px,
         "height_px": row.height_px,
-        **result_of(row),
+        **current_keys(row.result),
     }
     body = json.dumps(values, indent=2, sort_keys=False, ensure_ascii=False)
     return _attach(Response(body, mimetype="application/json"), row, "json")
@@ -95,18 +88,22 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
 def printable(prediction_id: str) -> ResponseReturnValue:
     """Show the result on one sheet of paper."""
     row = own_row(prediction_id)
-    has_maps = serving().images.load_maps(row.stem) is not None
-    return render_template(
-        "print.html",
-        row=row,
-        result=row.result,
-        votes=votes(row),
-        has_maps=has_maps,
-        opacity=round(100 * OPACITY),
-    )
+    maps = serving().images.load_maps(row.stem)
+    return render_template("print.html", **_shown(row, maps))
 
 
-def votes(row: PredictionRow) -> list[dict[str, Any]]:
+def _shown(row: PredictionRow, maps: HeatMaps | None) -> dict[str, Any]:
+    """Return what every page of a result shows."""
+    return {
+        "row": row,
+        "result": row.result,
+        "votes": _votes(row),
+        "has_maps": maps is not None,
+        "opacity": round(100 * OPACITY),
+    }
+
+
+def _votes(row: PredictionRow) -> list[dict[str, Any]]:
     """Return each member's name, class and probabilities; none of a refused image."""
     return [
         {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
@@ -139,6 +136,5 @@ def _attach(response: Response, row: PredictionRow, ending: str) -> Response:
     """Make it a download, named after the user's file as far as that is harmless."""
     core = re.sub(r"[^A-Za-z0-9_-]+", "-", row.name.rsplit(".", 1)[0]).strip("-")[:60]
     name = f"cxr-{core or 'image'}.{ending}"
-    answer = make_response(response)
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response

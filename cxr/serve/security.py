@@ -3,24 +3,16 @@
 import ipaddress
 from pathlib import Path
 
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from flask.sessions import SecureCookieSessionInterface
 
 from cxr.files import digest
 from cxr.serve.login import REFERENCE
 from cxr.serve.serving import serving
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Nothing from elsewhere and nothing inline; ``blob:`` is the preview of a chosen file."""
 HEADERS = {
@@ -42,29 +34,22 @@ class CookieRules(SecureCookieSessionInterface):
     def get_cookie_secure(self, app: Flask) -> bool:
         """Spare plain http only where the settings or this very machine allow it."""
         rule = serving(app).settings.secure_cookies
-        if rule == "auto":
-            return request.is_secure or not is_local()
-        return rule == "always"
+        host = request.host.rsplit(":", 1)[0].strip("[]")
+        is_local = host == "localhost" or is_loopback(host)
+        return rule == "always" or (rule == "auto" and (request.is_secure or not is_local))
 
 
-def is_local() -> bool:
-    """Return whether the browser asked this very machine by name."""
-    host = request.host.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
+def is_loopback(address: str) -> bool:
+    """Return whether an address is this very machine's own; what is no address is not."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
 
 
 def loses_cookie() -> bool:
     """Return whether a browser would drop the cookie: it is for https and this is plain http."""
-    settings = serving().settings
-    spared = settings.secure_cookies == "never" or (
-        settings.secure_cookies == "auto" and is_local()
-    )
-    return not (request.is_secure or spared)
+    return not request.is_secure and CookieRules().get_cookie_secure(current_app)
 
 
 def init_app(app: Flask) -> None:

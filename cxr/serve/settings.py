@@ -1,9 +1,11 @@
 """What a server can be told, by the environment or by a mapping, checked once at the start."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
@@ -100,11 +102,7 @@ class Settings(BaseSettings):
     def load(
         cls, values: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
     ) -> "Settings":
-        """Read the settings; a value of the mapping goes before the environment's.
-
-        Args:
-            values: field name to value.
-            environ: the environment; the process's own by default.
+        """Read the settings; a value by its field's name goes before the environment's.
 
         Raises:
             InputError: an unknown field, or a value of the wrong kind or out of range.
@@ -119,11 +117,7 @@ class Settings(BaseSettings):
 
     @property
     def database(self) -> str:
-        """The database's address with the driver that is installed.
-
-        Raises:
-            InputError: the password's file cannot be read.
-        """
+        """The database's address with the driver that is installed, and its password."""
         if not self.database_url:
             return f"sqlite:///{(self.data_folder / 'cxr.sqlite').absolute()}"
         address = self.database_url
@@ -178,19 +172,14 @@ def _stored_key(path: Path) -> str:
     """Read the stored key; make it first if there is none, one for all processes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         if not path.exists():
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(secrets.token_hex(32) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(fresh, path)  # fails where another process was first, unlike a rename
-            except FileExistsError:
-                pass
-            finally:
-                fresh.unlink()
+            # Readable by its owner alone, which is how tempfile makes it.
+            with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.") as fresh:
+                fresh.write(secrets.token_hex(32) + "\n")
+                fresh.flush()
+                os.fsync(fresh.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(fresh.name, path)  # fails where another process was first
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise InputError(

@@ -1,21 +1,40 @@
-"""Results of whoever asks: found, drawn, deleted. Another user's does not exist."""
+"""Stored results: found, drawn, deleted by whoever asks; and tidied, for retention has an end.
 
+Another user's result does not exist.
+"""
+
+import logging
+import time
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
-from flask import g
+from flask import current_app, g
 from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import NotFound
 
 from cxr.bundle.maps import OPACITY, captioned, overlay
-from cxr.files import current_keys
 from cxr.serve.phrases import percent
-from cxr.serve.serving import serving
+from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
-from cxr.serve.store.predictions import delete_all_predictions, delete_prediction, own_prediction
+from cxr.serve.store.counters import count_hit, drop_expired
+from cxr.serve.store.predictions import (
+    delete_all_predictions,
+    delete_older,
+    delete_prediction,
+    known_stems,
+    own_prediction,
+)
 from cxr.serve.store.rows import PredictionRow
+from cxr.serve.store.users import drop_old_sessions
 from cxr.serve.uploads import gray_map, png_bytes
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 3600
+LOOK_EVERY_S = 60.0
+"""A process asks the database at most this often whether tidying is due."""
+LOOKED = "cxr_tidy_looked"
 
 
 def own_row(prediction_id: str) -> PredictionRow:
@@ -24,30 +43,29 @@ def own_row(prediction_id: str) -> PredictionRow:
     Raises:
         NotFound: there is none, or it is another user's.
     """
-    with serving().database.read() as session:
-        row = own_prediction(session, g.user_id, prediction_id)
+    row = read(own_prediction, g.user_id, prediction_id)
     if row is None:
         raise NotFound
     return row
 
 
-def forget(prediction_id: str) -> bool:
-    """Delete an own result, row first and then files; return whether there was one."""
-    here = serving()
-    with here.database.write() as session:
-        stem = delete_prediction(session, g.user_id, prediction_id)
-    if stem is not None:
-        here.images.remove(stem)
-    return stem is not None
+def forget(prediction_id: str) -> None:
+    """Delete an own result, row first and then files.
+
+    Raises:
+        NotFound: there is none, or it is another user's.
+    """
+    stem = write(delete_prediction, g.user_id, prediction_id)
+    if stem is None:
+        raise NotFound
+    serving().images.remove(stem)
 
 
 def forget_all() -> int:
     """Delete the own history; return how many results went."""
-    here = serving()
-    with here.database.write() as session:
-        stems = delete_all_predictions(session, g.user_id)
+    stems = write(delete_all_predictions, g.user_id)
     for stem in stems:
-        here.images.remove(stem)
+        serving().images.remove(stem)
     return len(stems)
 
 
@@ -79,15 +97,18 @@ def overlay_png(
 
     Raises:
         InputError: an unknown class or member.
-        FileNotFoundError: the files were deleted.
+        NotFound: the files were deleted.
     """
     images = serving().images
-    pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
+    try:
+        pixels, maps = images.load_image(row.stem), images.load_maps(row.stem)
+    except FileNotFoundError:
+        raise NotFound from None
     if row.refused:
         lines = ["Refused: not like the images the model knows", RESEARCH_USE]
         return png_bytes(captioned(pixels, lines))
     if maps is None:
-        raise FileNotFoundError(row.stem)
+        raise NotFound
     label = label or row.label
     grid = Image.fromarray(gray_map(maps, label, member)).resize(
         (pixels.shape[1], pixels.shape[0]), Image.Resampling.BILINEAR
@@ -102,7 +123,35 @@ def overlay_png(
     return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
 
 
-def result_of(row: PredictionRow) -> dict[str, Any]:
-    """Return what was stored of a prediction, what version 0.1 stored under today's keys."""
-    values: dict[str, Any] = current_keys(row.result)
-    return values
+def tidy() -> tuple[int, int]:
+    """Delete what is over.
+
+    Returns:
+        Results older than the retention, and folders without a row.
+    """
+    here, now = serving(), utc_now()
+    old: list[str] = []
+    with here.database.write() as store:
+        drop_expired(store, now)
+        drop_old_sessions(store, now - timedelta(hours=here.settings.session_hours))
+        if here.settings.retention_days:
+            old = delete_older(store, now - timedelta(days=here.settings.retention_days))
+    for stem in old:
+        here.images.remove(stem)
+    orphans = here.images.tidy(lambda stems: read(known_stems, stems))
+    if old:
+        log.info("deleted %d results older than %d days", len(old), here.settings.retention_days)
+    return len(old), orphans
+
+
+def tidy_sometimes() -> None:
+    """Tidy where an hour has passed; of all processes and threads one does it."""
+    present = time.monotonic()
+    if present - current_app.extensions.get(LOOKED, -LOOK_EVERY_S) < LOOK_EVERY_S:
+        return
+    current_app.extensions[LOOKED] = present
+    try:
+        if write(count_hit, "tidy", limit=1, window_s=EVERY_S, now=utc_now()).allowed:
+            tidy()
+    except (SQLAlchemyError, OSError):
+        log.exception("tidying failed; it is tried again in an hour")

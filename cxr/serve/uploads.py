@@ -4,6 +4,7 @@ An image is kept as gray PNG made from its pixels, so nothing else of the upload
 H W pixels of an image, K classes, h w of a stored map.
 """
 
+import contextlib
 import errno
 import io
 import logging
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.bundle.maps import HeatMaps
-from cxr.imaging.preprocess import Fit, PreprocessSpec
+from cxr.imaging.preprocess import Placement, PreprocessSpec, place
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,7 @@ class StorageError(Exception):
 
 
 def gray_map(maps: HeatMaps, label: str, member: str | None = None) -> NDArray[np.uint8]:
-    """Return one map of stored ones, (h, w) uint8.
-
-    Raises:
-        InputError: an unknown class or member.
-    """
+    """Return a map (h, w) uint8, or raise InputError for an unknown class or member."""
     return np.asarray(np.rint(maps.of(label, member) * 255).astype(np.uint8))
 
 
@@ -70,11 +67,7 @@ class ImageStore:
         self.folder, self._spare_bytes = folder, spare_bytes
 
     def save(self, image: NDArray[np.uint8], maps: HeatMaps | None) -> str:
-        """Write an image with its small picture and its maps.
-
-        Args:
-            image: (H, W) uint8.
-            maps: None for an image that was refused.
+        """Write an image (H, W) uint8, its small picture, and its maps where it was not refused.
 
         Returns:
             The stem, by which everything of the image is found.
@@ -113,11 +106,7 @@ class ImageStore:
         return self._place(stem) / "thumb.png"
 
     def load_image(self, stem: str) -> NDArray[np.uint8]:
-        """Return the image, (H, W) uint8.
-
-        Raises:
-            FileNotFoundError: it was deleted.
-        """
+        """Return the image, (H, W) uint8, or raise FileNotFoundError: it was deleted."""
         with Image.open(self.image_path(stem), formats=("PNG",)) as image:
             return np.asarray(image)
 
@@ -139,13 +128,10 @@ class ImageStore:
         shutil.rmtree(trash, ignore_errors=True)
 
     def tidy(self, known: Callable[[list[str]], set[str]]) -> int:
-        """Delete images that no row knows and what interrupted work left behind.
+        """Delete images without a row and what interrupted work left; return how many went.
 
         Args:
             known: says which of these stems have a row.
-
-        Returns:
-            How many folders went.
         """
         before = time.time() - ORPHAN_AGE_S
         stems: list[str] = []
@@ -184,8 +170,7 @@ def _maps_bytes(maps: HeatMaps) -> bytes:
         "names": np.array(names),
         "weights": np.array([maps.weights[name] for name in names]),
         "shape": np.array(maps.image.shape),
-        "size_px": np.array(maps.spec.size_px),
-        "fit": np.array(maps.spec.fit),
+        "placement": np.array([maps.placement.source, maps.placement.target]),
     }
     arrays |= {f"cells_{place}": maps.members[name] for place, name in enumerate(names)}
     np.savez(stream, **arrays)
@@ -198,12 +183,17 @@ def _read_maps(archive: Mapping[str, NDArray[Any]]) -> HeatMaps:
     height, width = (int(side) for side in archive["shape"])
     scale = min(1.0, MAP_SIDE_PX / max(height, width))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if "placement" in archive:
+        placement = Placement(*(tuple(box) for box in archive["placement"].tolist()))
+    else:  # as version 0.1 stored it
+        spec = PreprocessSpec(int(archive["size_px"]), cast(Any, str(archive["fit"])))
+        placement = place((height, width), spec)
     return HeatMaps(
         classes=tuple(str(name) for name in archive["classes"]),
         members={name: archive[f"cells_{place}"] for place, name in enumerate(names)},
         weights=dict(zip(names, map(float, archive["weights"]), strict=True)),
         image=np.zeros(shape, np.uint8),
-        spec=PreprocessSpec(int(archive["size_px"]), cast(Fit, str(archive["fit"]))),
+        placement=placement,
     )
 
 
@@ -214,7 +204,6 @@ def _thumb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _changed_before(path: Path, moment: float) -> bool:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mtime < moment
-    except FileNotFoundError:
-        return False
+    return False

@@ -22,19 +22,18 @@ log = logging.getLogger(__name__)
 TRIAL_SIDE_PX = 64
 
 
-class Busy(Exception):
-    """The image cannot be predicted now.
-
-    Attributes:
-        retry_after_s: when to come back.
-        reason: a word for the metrics.
-    """
-
-    reason = "error"
+class RetryError(Exception):
+    """Not now, but in ``retry_after_s`` seconds."""
 
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Busy(RetryError):
+    """The image cannot be predicted now; ``reason`` is a word for the metrics."""
+
+    reason = "error"
 
 
 class ModelMissing(Busy):
@@ -73,11 +72,7 @@ class WatchedBundle:
 
     @property
     def predictor(self) -> PredictorLike:
-        """Return the predictor.
-
-        Raises:
-            ModelMissing: none is loaded; the message says why.
-        """
+        """Return the predictor, or raise ModelMissing, which says why there is none."""
         if self._predictor is None:
             raise ModelMissing(self._fault, retry_after_s=5)
         return self._predictor
@@ -116,7 +111,7 @@ class WatchedBundle:
             before, self._predictor = self._predictor, fresh
             monitoring.RELOADS.labels("loaded").inc()
             monitoring.MODEL_LOADED.set(1)
-            former = getattr(before, "fingerprint", None)
+            former = before and before.fingerprint
             fields = {"fingerprint": fresh.fingerprint, "before": former}
             log.info("bundle loaded", extra={"fields": fields})
             return True
@@ -127,7 +122,7 @@ class WatchedBundle:
         reason = detail if isinstance(error, InputError) else type(error).__name__
         self._fault = f"the bundle cannot be used: {reason}"
         monitoring.RELOADS.labels("refused").inc()
-        kept = getattr(self._predictor, "fingerprint", None)
+        kept = self._predictor and self._predictor.fingerprint
         fields = {"error": type(error).__name__, "detail": detail, "kept": kept}
         log.error("bundle refused", extra={"fields": fields})
 

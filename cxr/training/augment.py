@@ -14,6 +14,15 @@ from torch.nn import functional
 from cxr.training.trainer_settings import Augmentation
 
 BLUR_TAPS = 5
+MOST_ASPECT = 4 / 3
+"""Of a random crop, and 3 / 4 the least. Source: torchvision's RandomResizedCrop."""
+SEED_STRIDE = 0x9E3779B9
+"""Between the first draws of two seeds: 2**32 by the golden ratio (Knuth, TAOCP 3, 6.4)."""
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Return the generator of one step's draws; of a seed only torch's 32 lower bits count."""
+    return torch.Generator().manual_seed((seed * SEED_STRIDE + step) % 2**32)
 
 
 def augment(
@@ -32,7 +41,10 @@ def augment(
     """
     images = pixels.float() / 255
     draws = torch.rand(10, len(images), generator=generator).to(images.device)
-    images = _affine(images, draws[:5], settings, size_px)
+    crop = None
+    if settings.crop_scale > 0:  # drawn apart, so that without crops the other draws stay
+        crop = torch.rand(4, len(images), generator=generator).to(images.device)
+    images = _affine(images, draws[:5], settings, size_px, crop)
     images = _gray_values(images, draws[5:8], settings)
     if settings.blur_px > 0:
         images = _blur(images, draws[8] * settings.blur_px)
@@ -44,8 +56,10 @@ def augment(
     return images.clamp(0, 1)
 
 
-def _affine(images: Tensor, draws: Tensor, settings: Augmentation, size_px: int) -> Tensor:
-    """Rotate, scale, shift, mirror and resize in one bilinear look-up."""
+def _affine(
+    images: Tensor, draws: Tensor, settings: Augmentation, size_px: int, crop: Tensor | None = None
+) -> Tensor:
+    """Rotate, scale, shift, mirror, crop and resize in one bilinear look-up."""
     signed = draws * 2 - 1
     angle = signed[0] * math.radians(settings.rotation_deg)
     factor = 1 + signed[1] * settings.scale
@@ -60,9 +74,27 @@ def _affine(images: Tensor, draws: Tensor, settings: Augmentation, size_px: int)
         ],
         dim=1,
     )
+    if crop is not None:
+        # What the crop shows is looked up where the rest would have been.
+        size, centre = _random_crop(crop, settings.crop_scale)
+        moved = theta[:, :, 2:] + theta[:, :, :2] @ centre[:, :, None]
+        theta = torch.cat([theta[:, :, :2] * size[:, None, :], moved], dim=2)
     shape = (len(images), 1, size_px, size_px)
     grid = functional.affine_grid(theta, list(shape), align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+
+
+def _random_crop(draws: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+    """Return size (B, 2; across, down; shares) and centre (B, 2; -1 to 1) of random crops.
+
+    The area is uniform, the aspect ratio in its logarithm, and what would be wider than the
+    image is cut off, where torchvision draws again.
+    """
+    area = smallest + draws[0] * (1 - smallest)
+    half_log_aspect = (draws[1] * 2 - 1) * math.log(MOST_ASPECT) / 2
+    root, stretch = area.sqrt(), half_log_aspect.exp()
+    size = torch.stack([root * stretch, root / stretch], dim=1).clamp(max=1)
+    return size, (1 - size) * (draws[2:4].T * 2 - 1)
 
 
 def _gray_values(images: Tensor, draws: Tensor, settings: Augmentation) -> Tensor:

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import Member
-from cxr.training.augment import augment
+from cxr.training.augment import augment, step_generator
 from cxr.training.trainer_settings import TrainerSettings
 
 
@@ -89,8 +89,8 @@ class MemberModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, on augmented radiographs."""
         step = self.trainer.global_step
-        draw = (self._seed << 32) + step * self.trainer.world_size + self.trainer.global_rank
-        generator = torch.Generator().manual_seed(draw)
+        draw = step * self.trainer.world_size + self.trainer.global_rank
+        generator = step_generator(self._seed, draw)
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         radiographs = augment(
             batch["pixels"],
@@ -99,7 +99,7 @@ class MemberModule(LightningModule):
             generator=generator,
         )
         inputs = self.member.prepare(radiographs).contiguous(memory_format=torch.channels_last)
-        loss = functional.cross_entropy(
+        loss = label_loss(
             self.member(inputs).float(),
             batch["target"],
             weight=self.class_weights if isinstance(self.class_weights, Tensor) else None,
@@ -125,9 +125,19 @@ class MemberModule(LightningModule):
         inputs = self.member.prepare(batch["pixels"])
         logits = self.member(inputs.contiguous(memory_format=torch.channels_last)).float()
         target = batch["target"]
-        self.val_nll.update(functional.cross_entropy(logits, target, reduction="none"))
-        self.val_accuracy.update(logits, target)
-        self.val_balanced_accuracy.update(logits, target)
+        if target.ndim == 1:
+            self.val_nll.update(functional.cross_entropy(logits, target, reduction="none"))
+            self.val_accuracy.update(logits, target)
+        else:
+            self.val_nll.update(_set_losses(logits.log_softmax(dim=1), target))
+            named, plain = logits.argmax(dim=1), target.sum(dim=1) == 1
+            inside = target.gather(1, named[:, None])[:, 0]
+            # Right where the class named is in the set; of a wrong one any of the set is told.
+            target = torch.where(inside, named, target.int().argmax(dim=1))
+            self.val_accuracy.update(logits, target)
+            logits, target = logits[plain], target[plain]
+        if len(target):
+            self.val_balanced_accuracy.update(logits, target)
         self.log("val_nll", self.val_nll, prog_bar=True)
         self.log("val_accuracy", self.val_accuracy)
         self.log("val_balanced_accuracy", self.val_balanced_accuracy, prog_bar=True)
@@ -149,6 +159,42 @@ class MemberModule(LightningModule):
         optimizer = torch.optim.AdamW(parameter_groups(self.member, settings))
         schedule = LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def label_loss(
+    logits: Tensor, target: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the mean cross-entropy, where the truth may be known only as a set of classes.
+
+    An image of the set S costs -log(sum over S of p_k), which asks for a class of the set and
+    leaves open which. Its weight is the mean of its classes' weights; smoothing is spread over all
+    classes, as for a known class. Of one class a set it is torch's cross-entropy.
+
+    Args:
+        logits: (B, K).
+        target: (B,) class indices, or (B, K) bool, the classes that each image may be of.
+        weight: (K,) of the classes.
+        label_smoothing: share of a target spread over all classes.
+
+    Source: partial labels, Jin, Ghahramani 2002, NeurIPS 15; Cour, Sapp, Taskar 2011, JMLR
+    12:1501-1536.
+    """
+    if target.ndim == 1:
+        return functional.cross_entropy(
+            logits, target, weight=weight, label_smoothing=label_smoothing
+        )
+    classes = logits.shape[1]
+    weights = logits.new_ones(classes) if weight is None else weight
+    log_probs = logits.log_softmax(dim=1)
+    own = target.to(weights.dtype) @ weights / target.sum(dim=1)
+    spread = -(log_probs @ weights) / classes
+    total = (1 - label_smoothing) * own * _set_losses(log_probs, target) + label_smoothing * spread
+    return total.sum() / own.sum()
+
+
+def _set_losses(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Return -log of the summed probability of each image's classes, (B,)."""
+    return -log_probs.masked_fill(~target, -torch.inf).logsumexp(dim=1)
 
 
 def parameter_groups(member: Member, settings: TrainerSettings) -> list[dict[str, Any]]:

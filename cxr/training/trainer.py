@@ -106,7 +106,7 @@ def fit(
         ResumeCheckpoint(checkpoints / RESUME_FILE, settings.checkpoint_minutes),
         *extra_callbacks,
     ]
-    with _quiet(), _storage_errors(folder):
+    with quiet(), _storage_errors(folder):
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
         trainer = _trainer(settings, precision, callbacks, board)
         resume = checkpoints / RESUME_FILE
@@ -197,7 +197,7 @@ def _storage_errors(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence Lightning's advice that does not hold here, by its exact words."""
     loud = logging.getLogger("lightning.pytorch")
     level = loud.level

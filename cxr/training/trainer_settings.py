@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from cxr.errors import InputError
 
 NAMED = {
-    "imbalance": ("none", "loss", "sampler"),
+    "imbalance": ("none", "loss", "sampler", "class_source"),
     "monitor": ("balanced_accuracy", "nll", "last"),
     "precision": ("auto", "32", "bf16"),
 }
@@ -47,6 +47,12 @@ class Augmentation:
     """Largest standard deviation of a Gaussian blur, in pixels."""
     horizontal_flip: float = 0.0
     """Chance of a mirror image; off, since it did not help (docs/experiments.md)."""
+    crop_scale: float = 0.0
+    """Smallest share of the area that a random crop shows; 0: no crops."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crop_scale <= 1:
+            raise InputError(f"trainer.augment.crop_scale is {self.crop_scale}: allowed are 0 to 1")
 
 
 @dataclass
@@ -72,7 +78,9 @@ class TrainerSettings:
     label_smoothing: float = 0.05
     """Share of a target spread over all classes."""
     imbalance: str = "none"
-    """none, loss (class-balanced weights) or sampler (class-balanced draws); neither helped."""
+    """none, loss (class-balanced weights), sampler (class-balanced draws; neither helped), or
+    class_source (each class alike, and in it each source, so that a source tells least of the
+    class)."""
     ema_decay: float = 0.99
     """Decay of the weights' moving average, which is what is validated and kept; 0: none."""
     monitor: str = "last"

@@ -12,7 +12,7 @@ from cxr.audit.leakage import audit_leak
 from cxr.data.groups import describe_limits, find_copies
 from cxr.data.near_duplicates import ORIENTATIONS, orient
 from cxr.data.phantom.render import render_patient
-from cxr.imaging.preprocess import PreprocessSpec
+from cxr.imaging.preprocess import PreprocessSpec, to_square
 
 SIDE = 96
 
@@ -194,24 +194,27 @@ def test_copies_of_a_patients_image_join_the_groups(clean):
     assert count(found, "test images whose patient is outside test") == 2
 
 
+def square_of(_row: int, image: np.ndarray) -> np.ndarray:
+    return to_square(image, PreprocessSpec(SIDE))
+
+
 def test_files_are_read_again(clean, tmp_path):
     images, split = clean
     names = [f"{row}.png" for row in range(len(images))]
     for name, pixels in zip(names, images, strict=True):
         Image.fromarray(pixels).save(tmp_path / name)
-    spec = PreprocessSpec(SIDE)
-    files = read_files(tmp_path, names, images, spec)
+    files = read_files(tmp_path, names, images, square_of)
     assert files is not None
     assert files.differing == []
     Image.fromarray(images[0]).save(tmp_path / names[5])
     (tmp_path / names[6]).unlink()
-    files = read_files(tmp_path, names, images, spec)
+    files = read_files(tmp_path, names, images, square_of)
     assert files is not None
     assert files.differing == [5, 6]
     assert files.digests[0] == files.digests[5]
-    found = audit(images, split, root=tmp_path, spec=spec)
+    found = audit(images, split, root=tmp_path, square_of=square_of)
     assert "2 files no longer give the prepared pixels, such as 5.png" in found.reason
 
 
 def test_no_file_at_all(clean, tmp_path):
-    assert read_files(tmp_path, ["a.png"], clean[0][:1], PreprocessSpec(SIDE)) is None
+    assert read_files(tmp_path, ["a.png"], clean[0][:1], square_of) is None

@@ -21,7 +21,7 @@ def null():
     return module
 
 
-@pytest.mark.parametrize("test", ["baselines", "sources", "attention"])
+@pytest.mark.parametrize("test", ["baselines", "sources", "attention", "framing"])
 def test_clean_runs_alarm_no_more_often_than_one_in_twenty(null, test):
     verdicts = [null.TESTS[test](null.simulate(number)).verdict for number in range(RUNS)]
     alarms = sum(verdict in ("suspicious", "shortcut") for verdict in verdicts)
@@ -36,6 +36,7 @@ def test_clean_runs_alarm_no_more_often_than_one_in_twenty(null, test):
         ("baselines", "marker, strong"),
         ("baselines", "exposure, strong"),
         ("attention", "marker, strong"),
+        ("framing", "framing, strong"),
         ("leak", "copies in test: 6"),
         ("faithfulness", "maps 12 of 32 px away"),
     ],

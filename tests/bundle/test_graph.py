@@ -50,7 +50,8 @@ def test_the_exported_pool_passes_the_gates_and_another_pool_does_not(members, p
         LABELS, ("a", "b"), {"a": 0.02, "b": 0.1}, {"a": 0.8, "b": 0.2}, pool, temperature=0.6
     )
     path = tmp_path / "model.onnx"
-    export_onnx(BundleGraph(members, ensemble, 32), path, size_px=32, note="synthetic")
+    graph = BundleGraph(members, ensemble, 32)
+    export_onnx(graph, path, size_px=32, note="synthetic", outputs=graph.outputs)
     runtime = open_runtime(path, threads=1)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32), np.uint8)
     check_outputs(runtime, members, ensemble, pixels, np.random.default_rng(0))

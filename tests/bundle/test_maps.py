@@ -9,7 +9,7 @@ from torch.nn import functional
 from cxr.bundle.maps import DARKEST, HeatMaps, captioned, enlarge, heat_colours, overlay
 from cxr.errors import InputError
 from cxr.explain.gradcam import ensemble_cam
-from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.preprocess import Placement, PreprocessSpec, place, to_square
 
 STRETCH = PreprocessSpec(64)
 LETTERBOX = PreprocessSpec(64, "letterbox")
@@ -19,7 +19,7 @@ def random_maps(shape: tuple[int, int] = (64, 64), spec: PreprocessSpec = STRETC
     rng = np.random.default_rng(0)
     members = {"a": rng.random((2, 5, 5), np.float32), "b": rng.random((2, 7, 7), np.float32)}
     image = rng.integers(0, 256, shape, np.uint8)
-    return HeatMaps(("one", "two"), members, {"a": 0.25, "b": 0.75}, image, spec)
+    return HeatMaps(("one", "two"), members, {"a": 0.25, "b": 0.75}, image, place(shape, spec))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (100, 37), (5, 5), (3, 200)])
@@ -29,13 +29,14 @@ def test_enlarging_is_torchs_bilinear_interpolation(shape, cells):
     if shape[0] < cells[0]:
         pytest.skip("torch shrinks by another rule than it enlarges")
     wanted = functional.interpolate(torch.from_numpy(values)[None, None], shape, mode="bilinear")
-    assert np.allclose(enlarge(values, shape, STRETCH), wanted[0, 0].numpy(), atol=1e-5)
+    found = enlarge(values, shape, Placement())
+    assert np.allclose(found, wanted[0, 0].numpy(), atol=1e-5)
 
 
 def test_the_ensembles_map_is_that_of_the_explain_stage():
     maps = random_maps()
-    for place, label in enumerate(maps.classes):
-        raw = {name: values[place][None] for name, values in maps.members.items()}
+    for number, label in enumerate(maps.classes):
+        raw = {name: values[number][None] for name, values in maps.members.items()}
         wanted = ensemble_cam(raw, maps.weights, 64)[0]
         assert np.allclose(maps.of(label), wanted, atol=1e-5)
         assert np.array_equal(maps.of(label), maps.of(label, "ensemble"))
@@ -50,7 +51,7 @@ def test_a_map_lies_where_the_image_is_bright(spec, shape):
     image[rows, columns] = 255
     square = to_square(image, spec).astype(np.float32) / 255
     cells = functional.avg_pool2d(torch.from_numpy(square)[None, None], 4)[0, 0].numpy()
-    values = enlarge(cells, shape, spec)
+    values = enlarge(cells, shape, place(shape, spec))
     inside = np.zeros(shape, bool)
     inside[rows, columns] = True
     assert (values[inside] > 0.5).mean() > 0.8

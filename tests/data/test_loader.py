@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder, balancing_weights, rows_of
+from cxr.data.loader import (
+    BatchLoader,
+    EpochSampler,
+    FixedOrder,
+    balancing_weights,
+    class_shares,
+    rows_of,
+    source_weights,
+)
 
 
 def images(count: int = 23) -> tuple[np.ndarray, np.ndarray]:
@@ -33,17 +41,17 @@ def test_an_epoch_is_a_permutation_known_by_seed_and_epoch():
 
 def test_weights_draw_classes_alike():
     targets = np.array([0] * 900 + [1] * 100)
-    weights = balancing_weights(targets, 2)[targets]
+    weights = balancing_weights(np.eye(2, dtype=bool)[targets])[targets]
     drawn = targets[EpochSampler(np.arange(1000), weights=weights, seed=0).order()]
     assert len(drawn) == 1000
     assert drawn.mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_balancing_weights_by_hand():
-    weights = balancing_weights(np.array([0, 0, 0, 1]), 2)
+    weights = balancing_weights(np.eye(2, dtype=bool)[[0, 0, 0, 1]])
     assert weights.tolist() == pytest.approx([4 / 6, 2.0])
     assert weights[[0, 0, 0, 1]].mean() == pytest.approx(1)
-    assert np.isfinite(balancing_weights(np.array([0, 0]), 2)).all()
+    assert np.isfinite(balancing_weights(np.eye(2, dtype=bool)[[0, 0]])).all()
 
 
 def test_batches_hold_the_images_of_their_rows():
@@ -99,3 +107,48 @@ def test_rows_of_a_split():
     split = ["train", "val", "train", "test"]
     assert rows_of(split, "train").tolist() == [0, 2]
     assert rows_of(split, "other").tolist() == []
+
+
+def test_a_set_counts_in_parts_for_each_of_its_classes():
+    members = np.array([[True, False], [True, False], [True, True], [False, True]])
+    assert balancing_weights(members).tolist() == pytest.approx([4 / 5, 4 / 3])
+    assert class_shares(members)[2].tolist() == [0.5, 0.5]
+
+
+def test_sources_are_drawn_alike_within_each_class():
+    # Class 0: 90 images of x, 10 of y; class 1: 50 of x; and 10 of y that are of either.
+    members = np.repeat(
+        [[True, False], [True, False], [False, True], [True, True]], [90, 10, 50, 10], axis=0
+    )
+    sources = np.repeat(np.array(["x", "y", "x", "y"], object), [90, 10, 50, 10])
+    weights = source_weights(members, sources)
+    cells = np.array(
+        [
+            [(weights * class_shares(members)[:, k])[sources == name].sum() for k in (0, 1)]
+            for name in ("x", "y")
+        ]
+    )
+    # Images of either class weigh in both, so that only their sum is fixed.
+    assert weights.sum() == pytest.approx(2)
+    assert weights[sources == "x"].sum() == pytest.approx(1)
+    assert cells[0] == pytest.approx([0.5, 0.5])
+    drawn = EpochSampler(np.arange(160), weights=weights, seed=0).order()
+    assert (sources[drawn] == "x").mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_without_gaps_class_and_source_are_independent():
+    counts = {(0, "x"): 70, (0, "y"): 5, (1, "x"): 3, (1, "y"): 40}
+    labels = np.repeat([k for k, _ in counts], list(counts.values()))
+    sources = np.repeat(np.array([name for _, name in counts], object), list(counts.values()))
+    weights = source_weights(np.eye(2, dtype=bool)[labels], sources)
+    for (k, name), _ in counts.items():
+        share = weights[(labels == k) & (sources == name)].sum() / weights.sum()
+        assert share == pytest.approx(0.25)
+
+
+def test_batches_carry_label_sets():
+    pixels, _ = images()
+    members = np.tile([[True, False, True]], (23, 1))
+    batch = next(iter(BatchLoader(pixels, members, FixedOrder(np.arange(23)), batch_size=4)))
+    assert batch["target"].dtype == torch.bool
+    assert batch["target"].shape == (4, 3)

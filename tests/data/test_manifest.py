@@ -8,6 +8,7 @@ import pytest
 from cxr.data.manifest import (
     COLUMNS,
     check_manifest,
+    join_manifests,
     manifest_table,
     patients_unknown,
     read_manifest,
@@ -200,3 +201,51 @@ def test_missing_patient_ids_are_said_with_what_they_mean():
     assert found.startswith("1 of 2 images lack a patient id")
     assert "both sides of a split" in found
     assert patients_unknown(table.drop(columns="patient_id")).startswith("no image")
+
+
+def test_a_label_set_is_read_in_the_projects_order(tmp_path):
+    path = write(tmp_path, "image,label\na.png,viral|bacterial\nb.png,normal\n")
+    table = read_manifest(path, labels=CANONICAL)
+    assert table["label"].tolist() == ["bacterial|viral", "normal"]
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [("viral|viral", "a set names each class once"), ("viral|flu", "allowed are normal, covid")],
+)
+def test_a_bad_label_set_is_refused_in_one_line(tmp_path, label, fault):
+    message = error_of(write(tmp_path, f"image,label\na.png,{label}\n"), labels=CANONICAL)
+    assert f"unknown label {label!r} in row 1" in message
+    assert fault in message
+    assert "\n" not in message
+
+
+def parts(tmp_path: Path) -> list[str]:
+    """Write two parts whose images and patients have the same names."""
+    for part, source in (("one", "nih"), ("two", "")):
+        (tmp_path / part).mkdir()
+        header = "image,label,patient_id,source,license,mask\n"
+        rows = f"a.png,normal,7,{source},CC,m.png\nb.png,covid,,{source},CC,\n"
+        write(tmp_path / part, header + rows)
+    return ["one", "two"]
+
+
+def test_joined_manifests_keep_images_and_patients_of_sources_apart(tmp_path):
+    table = join_manifests(tmp_path, parts(tmp_path), labels=CANONICAL)
+    assert table["image"].tolist() == ["one/a.png", "one/b.png", "two/a.png", "two/b.png"]
+    assert table["mask"].tolist() == ["one/m.png", "", "two/m.png", ""]
+    assert table["source"].tolist() == ["nih", "nih", "two", "two"]
+    assert table["patient_id"].tolist() == ["nih:7", "", "two:7", ""]
+    assert table["license"].tolist() == ["CC"] * 4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("three", r"names 'three', but .*three holds no manifest\.csv"),
+        ("one", "names image 'one/a"),
+    ],
+)
+def test_a_part_that_is_missing_or_named_twice_is_refused(tmp_path, more, message):
+    with pytest.raises(InputError, match=message):
+        join_manifests(tmp_path, [*parts(tmp_path), more])

@@ -7,7 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.data.splits import SPLITS, check_disjoint, crossing_groups, patient_split, published_split
+from cxr.data.splits import (
+    SPLITS,
+    check_disjoint,
+    crossing_groups,
+    lost_classes,
+    patient_split,
+    published_split,
+    source_split,
+)
 from cxr.errors import InputError
 
 SHARES = (0.7, 0.1, 0.2)
@@ -259,3 +267,57 @@ def test_a_crossing_that_nothing_forced_is_a_bug():
     inner = pd.DataFrame({"group": ["x", "x"], "split": ["train", "val"]})
     with pytest.raises(AssertionError):
         check_disjoint(inner, forced=True)
+
+
+def of_sources() -> pd.DataFrame:
+    """Return three sources; only ``home`` has class c, and one group is of two sources."""
+    table = images({"a": 30, "b": 30, "c": 10})
+    number = table["group"].str.rpartition("-")[2].astype(int)
+    away = np.where(number % 3 == 0, "away", "far")
+    table["source"] = np.where((table["label"] == "c") | (number % 2 == 0), "home", away)
+    table.loc[table["group"] == "a-3", "source"] = ["away", *["home"] * 9][
+        : (table["group"] == "a-3").sum()
+    ]
+    return table
+
+
+def split_of(table: pd.DataFrame, *leave_out: str) -> np.ndarray:
+    return source_split(table, fractions=SHARES, seed=0, leave_out=leave_out)
+
+
+def test_sources_left_out_are_test_and_nothing_else_is():
+    table = of_sources()
+    assert (table["group"] == "a-3").sum() > 1
+    split = split_of(table, "away")
+    assert (split == "test").tolist() == (table["source"] == "away").tolist()
+    # A patient of test is nowhere else, not even with images of another source.
+    unused = (table["group"] == "a-3") & (table["source"] != "away")
+    assert (split == "").tolist() == unused.tolist()
+    assert crossing(table[~unused], split[~unused]) == 0
+    rest = table[np.isin(split, ["train", "val"])].assign(
+        split=split[np.isin(split, ["train", "val"])]
+    )
+    assert rest.groupby("split")["label"].nunique().to_dict() == {"train": 3, "val": 3}
+    assert (rest["split"] == "val").mean() == pytest.approx(0.1 / 0.8, abs=0.06)
+    assert (split_of(table, "away", "far") == "test").sum() > (split == "test").sum()
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "message"),
+    [
+        (["moon"], "names the source 'moon': the images have away, far, home"),
+        (["home"], r"no other source has an image of c, so nothing could learn it"),
+        (["home", "far", "away"], "no other source has an image of a, b and c"),
+    ],
+)
+def test_a_source_that_cannot_be_left_out_is_refused(leave_out, message):
+    with pytest.raises(InputError, match=message):
+        split_of(of_sources(), *leave_out)
+
+
+def test_a_label_set_is_no_class_that_every_part_must_have():
+    table = images({"a": 20, "b": 20, "a|b": 1})
+    split = patient_split(table, fractions=SHARES, seed=0)
+    assert set(split) == set(SPLITS)
+    assert len(set(split[table["label"] == "a|b"])) == 1
+    assert lost_classes(table.assign(source="x"), ["x"]) == ["a", "b"]

@@ -19,6 +19,7 @@ from cxr.evaluation.tables import (
     difference_sentences,
     difference_table,
     few_note,
+    partly_known_note,
     show_interval,
     summary_table,
 )
@@ -248,3 +249,35 @@ def test_logits_of_other_rows_are_refused():
         build_predictions(rows.iloc[:5], fake_logits(rows), ENSEMBLE)
     with pytest.raises(InputError, match="lacks the columns group"):
         build_predictions(rows.drop(columns="group"), fake_logits(rows), ENSEMBLE)
+
+
+def test_a_label_set_counts_in_accuracy_alone(predictions):
+    plain = evaluate(predictions, **ASKED)
+    rows = fake_rows(140)
+    rows.loc[120:, "label"] = "bacterial|viral"
+    logits = fake_logits(fake_rows())
+    more = {
+        name: np.concatenate([own, np.tile([0.0, 0.0, 0.0, 3.0], (20, 1))])
+        for name, own in logits.items()
+    }
+    for values in more.values():
+        values[135:] = [9.0, 0.0, 0.0, 0.0]
+    found = evaluate(build_predictions(rows, more, ENSEMBLE), **ASKED)
+    sets = found["partly_known"]
+    assert (sets["images"], sets["groups"]) == (20, 10)
+    assert sets["labels"] == {"bacterial|viral": 20}
+    assert sets["right"]["a"]["value"] == pytest.approx(15 / 20)
+    right = plain["models"]["ensemble"]["accuracy"]["value"] * 120 + 15
+    assert found["models"]["ensemble"]["accuracy"]["value"] == pytest.approx(right / 140)
+    assert found["n"] == 120
+    for key in ("balanced_accuracy", "macro_auroc", "nll", "per_class", "confusion"):
+        assert found["models"]["ensemble"][key] == plain["models"]["ensemble"][key]
+    assert "partly_known" not in plain
+    note = partly_known_note(found)
+    assert "20 images more are known only as one of several classes (20 bacterial|viral)" in note
+    assert partly_known_note(plain) == ""
+
+
+def test_sets_alone_cannot_be_evaluated(predictions):
+    with pytest.raises(InputError, match=r"all 120 images have a label set, such as normal\|covid"):
+        evaluate(predictions.assign(label="normal|covid"), **ASKED)

@@ -67,7 +67,7 @@ def test_all_eight_tests_give_a_result(folder, monkeypatch):
         for name in result["plots"]:
             assert (copy / "audit" / name).is_file()
     assert "synthetic phantom" in values["note"]
-    assert read(copy)["headline"].startswith("Of 8 audit tests: ")
+    assert read(copy)["headline"].startswith("Of 9 audit tests: ")
     reasons = {result["id"]: result["reason"] for result in values["results"]}
     assert reasons["sources"] == "all images come from one source, phantom"
 

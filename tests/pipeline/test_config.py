@@ -40,7 +40,12 @@ def test_every_script_composes_with_its_defaults(name):
 
 
 def test_every_root_file_has_a_schema():
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*SCHEMAS, "leak", "published"}
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {
+        *SCHEMAS,
+        "leak",
+        "published",
+        "mitigation",
+    }
 
 
 def test_every_data_set_can_be_trained_with_every_model():

@@ -23,7 +23,6 @@ from werkzeug.test import TestResponse
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.predictor import Prediction
 from cxr.errors import InputError
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.imaging.read import DecodedImage, read_image
 from cxr.labels import CANONICAL
 from cxr.serve import create_app
@@ -31,8 +30,7 @@ from cxr.serve.passwords import hash_password
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
 from cxr.serve.store.database import Database
-from cxr.serve.store.tokens import create_token
-from cxr.serve.store.users import add_user
+from cxr.serve.store.users import add_user, create_token
 
 PASSWORD = "four words in a row"
 DARK_IS_NO_IMAGE = 8
@@ -106,7 +104,7 @@ class FakePredictor:
         blobs = [np.exp(-((rows - 2 - k) ** 2 + (columns - 1 - k) ** 2) / 3) for k in range(4)]
         grid = np.stack(blobs).astype(np.float32)
         members = {"mobilenetv2": grid, "inceptionv3": grid[:, ::-1].copy()}
-        return HeatMaps(self.labels, members, self.info["weights"], image, PreprocessSpec())
+        return HeatMaps(self.labels, members, self.info["weights"], image)
 
 
 @dataclass(frozen=True)

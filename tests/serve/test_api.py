@@ -11,8 +11,7 @@ from PIL import Image
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.store.tokens import create_token
-from cxr.serve.store.users import set_disabled
+from cxr.serve.store.users import create_token, set_disabled
 
 PROBLEM = "application/problem+json"
 

@@ -10,8 +10,7 @@ from sqlalchemy import select, update
 
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.store.rows import LoginSession, User
-from cxr.serve.store.tokens import token_user
-from cxr.serve.store.users import set_disabled
+from cxr.serve.store.users import set_disabled, token_user
 
 DOCUMENT = {"api-docs.openapi_json", "api-docs.openapi_swagger_ui", "viewer"}
 OPEN = {"auth.login", "auth.try_login", "static"} | DOCUMENT

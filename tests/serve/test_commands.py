@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cxr.serve.serving import serving, utc_now
-from cxr.serve.store.tokens import token_user
+from cxr.serve.store.users import token_user
 
 
 @pytest.fixture

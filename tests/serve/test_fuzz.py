@@ -44,7 +44,7 @@ FUZZ = settings(
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_no_request_that_fits_or_misfits_breaks_the_service(make_app, kit, method, path):
     from cxr.serve.serving import serving, utc_now
-    from cxr.serve.store.tokens import create_token
+    from cxr.serve.store.users import create_token
 
     app = make_app(rate_per_minute=100_000)
     app.testing = False

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from cxr.errors import InputError
 from cxr.serve.settings import Settings
-from cxr.serve.store import counters, predictions, tokens, users
+from cxr.serve.store import counters, predictions, users
 from cxr.serve.store.database import Database
 from cxr.serve.store.move import copy_rows, open_source
 from cxr.serve.store.rows import Base, PredictionRow
@@ -23,7 +23,7 @@ def old(tmp_path):
     with database.write() as session:
         for name in ("ann", "bob"):
             user = users.add_user(session, name, "hash", role="admin", now=NOW)
-            tokens.create_token(session, user.id, "laptop", now=NOW)
+            users.create_token(session, user.id, "laptop", now=NOW)
             users.begin_session(session, user, NOW)
             counters.count_hit(session, f"k{name}", limit=5, window_s=60, now=NOW)
             for _ in range(3):
@@ -83,7 +83,7 @@ def test_every_row_arrives_and_new_ones_find_their_numbers(old, new):
     with new.write() as session:
         third = users.add_user(session, "eve", "hash", now=NOW)
         assert third.id == 3
-        tokens.create_token(session, third.id, "laptop", now=NOW)
+        users.create_token(session, third.id, "laptop", now=NOW)
 
 
 def test_a_database_with_rows_is_left_alone(old, new):

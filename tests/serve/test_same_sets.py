@@ -21,7 +21,7 @@ from cxr.models.ensemble import Ensemble, softmax
 from cxr.serve import create_app
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
-from cxr.serve.store.tokens import create_token
+from cxr.serve.store.users import create_token
 
 LABELS = ("normal", "covid", "viral")
 LEVEL = 0.9
@@ -227,7 +227,7 @@ def _check_server(app, kit, wanted, coverage, old) -> None:
 
 
 def test_the_bundle_shows_coverage_per_class_and_what_falls_short(bundle, certainty):
-    assert read_info(bundle)["format"] == FORMAT == 2
+    assert read_info(bundle)["format"] == 2 < FORMAT
     line = next(line for line in describe(bundle).splitlines() if line.startswith("sets 0.9"))
     own = certainty["prediction_sets"]["0.9"]["per_class"]["per_class"]
     for label, share in own.items():

@@ -14,9 +14,9 @@ from sqlalchemy.exc import OperationalError
 
 from cxr.errors import InputError
 from cxr.serve import prediction_service as service
-from cxr.serve.retention import tidy
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import RESEARCH_USE, Settings, read_secret_key
+from cxr.serve.stored_results import tidy
 from cxr.serve.uploads import ORPHAN_AGE_S, ImageStore, StorageError, gray_map
 
 

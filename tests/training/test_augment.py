@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cxr.training.augment import augment
+from cxr.errors import InputError
+from cxr.training.augment import augment, step_generator
 from cxr.training.trainer_settings import Augmentation
 
 OFF = Augmentation(0, 0, 0, 0, 0, 0, 0, 0)
@@ -149,3 +150,54 @@ def test_batch_is_not_changed_in_place():
     before = pixels.clone()
     run(pixels, Augmentation(horizontal_flip=0.5))
     assert torch.equal(pixels, before)
+
+
+def test_every_seed_and_every_step_draws_its_own():
+    draws = {
+        float(torch.rand(1, generator=step_generator(seed, step)))
+        for seed in range(4)
+        for step in range(50)
+    }
+    assert len(draws) == 200
+
+
+def ramps(count: int, side: int = 64) -> torch.Tensor:
+    """Return images that grow from 0 to 252 to the right."""
+    return (torch.arange(side) * 4).to(torch.uint8).expand(count, 1, side, side).contiguous()
+
+
+def test_random_crops_stay_inside_and_in_their_bounds():
+    across = run(ramps(400), replace(OFF, crop_scale=0.25), size_px=64)
+    down = run(ramps(400).transpose(2, 3), replace(OFF, crop_scale=0.25), size_px=64)
+    # Inside, where nothing of the black beside the image is blended in: 16 of 63 steps.
+    wide = (across[:, 0, 32, 40] - across[:, 0, 32, 24]) * 255 / 252 * 63 / 16
+    tall = (down[:, 0, 40, 32] - down[:, 0, 24, 32]) * 255 / 252 * 63 / 16
+    area, aspect = wide * tall, (wide / tall).log()
+    assert 0.2 < area.min() < 0.35
+    assert area.max() > 0.9
+    assert aspect.abs().max() < 0.3
+    assert (across[:, 0, 0, 0] < 0.02).any(), "a crop may touch the border, and never passes it"
+    assert across.diff(dim=3).min() >= -1e-5
+
+
+def test_a_crop_of_everything_changes_nothing_but_the_aspect():
+    pixels = images()
+    whole = run(pixels, replace(OFF, crop_scale=1.0))
+    assert whole.shape == (6, 1, 32, 32)
+    assert (whole - pixels.float() / 255).abs().mean() < 0.35
+
+
+def test_without_crops_the_other_draws_stay_as_they_were():
+    generator = torch.Generator().manual_seed(1)
+    augment(images(), Augmentation(), size_px=32, generator=generator)
+    after = torch.rand(1, generator=generator)
+    generator = torch.Generator().manual_seed(1)
+    torch.rand(10, 6, generator=generator)
+    torch.randint(2**62, (1,), generator=generator)
+    assert torch.equal(after, torch.rand(1, generator=generator))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_a_crop_out_of_range_is_refused(value):
+    with pytest.raises(InputError, match=f"crop_scale is {value}: allowed are 0 to 1"):
+        Augmentation(crop_scale=value)

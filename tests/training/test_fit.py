@@ -11,12 +11,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional
 
 from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder
 from cxr.errors import InputError, NonFiniteLossError
 from cxr.models.build import build_member, freeze
 from cxr.training.callbacks import ResumeCheckpoint
-from cxr.training.fit import MemberModule, choose_precision, parameter_groups
+from cxr.training.fit import MemberModule, choose_precision, label_loss, parameter_groups
 from cxr.training.trainer import fit
 from cxr.training.trainer_settings import Augmentation, TrainerSettings
 
@@ -52,8 +53,13 @@ def module_and_loaders(
     *,
     random_start: bool = False,
     frozen: tuple[str, ...] = (),
+    sets: bool = False,
+    weights: np.ndarray | None = None,
 ):
     pixels, targets = images()
+    if sets:
+        targets = np.eye(len(LABELS), dtype=bool)[targets]
+        targets[::5] = True
     member = build_member(
         "mobilenetv2_035",
         LABELS,
@@ -77,7 +83,8 @@ def module_and_loaders(
         random_start=random_start,
     )
     rows = np.arange(16)
-    train = BatchLoader(pixels, targets, EpochSampler(rows, seed=seed), batch_size=4)
+    order = EpochSampler(rows, weights=weights, seed=seed)
+    train = BatchLoader(pixels, targets, order, batch_size=4)
     return module, train, BatchLoader(pixels, targets, FixedOrder(rows), batch_size=8)
 
 
@@ -176,6 +183,62 @@ def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at, frozen):
         if not torch.equal(value, kept[name])
     ]
     assert not differing
+
+
+def test_a_run_with_label_sets_and_weighted_draws_resumes_exactly(tmp_path):
+    options = {"sets": True, "weights": np.arange(1.0, 17.0)}
+    module, train, val = module_and_loaders(**options)
+    fit(module, train, val, tmp_path / "whole")
+    broken, train, val = module_and_loaders(**options)
+    with pytest.raises(KeyError, match="killed"):
+        fit(broken, train, val, tmp_path / "cut", extra_callbacks=(Kill(tmp_path / "cut", 5, 7),))
+    resumed, train, val = module_and_loaders(**options)
+    assert fit(resumed, train, val, tmp_path / "cut").resumed_at_step == 5
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [None, [0.5, 2.0, 1.0]])
+def test_of_one_class_a_set_the_loss_is_the_cross_entropy(smoothing, weight):
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 1, 2, 2, 1, 0, 1])
+    options = {
+        "weight": None if weight is None else torch.tensor(weight),
+        "label_smoothing": smoothing,
+    }
+    expected = functional.cross_entropy(logits, target, **options)
+    assert torch.equal(label_loss(logits, target, **options), expected)
+    sets = functional.one_hot(target, 3).bool()
+    torch.testing.assert_close(label_loss(logits, sets, **options), expected)
+
+
+def test_a_set_costs_its_summed_probability_and_leaves_open_which():
+    probs = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]])
+    sets = torch.tensor([[False, True, True], [False, True, False]])
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    loss = label_loss(probs.log(), sets, weight=weight, label_smoothing=0.3)
+    # By hand: the weights are 3 and 2; smoothing charges a tenth of each class's weight.
+    spread = -(probs.log() * weight).sum(dim=1) * 0.1
+    first, second = -0.7 * 3 * math.log(0.5), -0.7 * 2 * math.log(0.6)
+    assert float(loss) == pytest.approx(float(first + second + spread.sum()) / 5, rel=1e-5)
+    logits = torch.zeros(1, 3, requires_grad=True)
+    label_loss(logits, sets[:1]).backward()
+    assert logits.grad[0].tolist() == pytest.approx([1 / 3, -1 / 6, -1 / 6])
+
+
+def test_validation_counts_a_set_right_where_the_class_named_is_in_it(tmp_path):
+    module, _, _ = module_and_loaders()
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    module.member.forward = lambda _: logits
+    module.log = lambda *_args, **_options: None
+    target = torch.tensor([[True, True], [False, True], [False, True], [True, False]])
+    batch = {"pixels": torch.zeros(4, 1, 32, 32, dtype=torch.uint8), "target": target}
+    module.validation_step(batch, 0)
+    assert float(module.val_accuracy.compute()) == pytest.approx(3 / 4)
+    assert float(module.val_balanced_accuracy.compute()) == pytest.approx(3 / 4)
+    expected = -logits.log_softmax(dim=1)
+    total = float(expected[1:3, 1].sum() + expected[3, 0])
+    assert float(module.val_nll.compute()) == pytest.approx(total / 4)
 
 
 def test_frozen_modules_keep_every_number(tmp_path):

@@ -7,35 +7,21 @@ cost as much as one. H W pixels; every map is (H, W) float32.
 import numpy as np
 
 from cxr.data.phantom.chest import RIBS, Chest
-from cxr.data.phantom.lungs import Field, ball
+from cxr.data.phantom.lung_shapes import Field, ball
 from cxr.data.phantom.phantom_image import Pose, View
 from cxr.data.phantom.vessels import Floats
 
 
 def skeleton(field: Field, chest: Chest, pose: Pose, view: View) -> Floats:
-    """Return the path of all bones.
-
-    Args:
-        field: the layout.
-        chest: the patient.
-        pose: the position.
-        view: AP leaves the shoulder blades over the lungs.
-
-    Returns:
-        (H, W) float32, water equivalent.
-    """
+    """Return the path of all bones, (H, W) float32; AP leaves the blades over the lungs."""
     total = _ribs(field, chest, pose) + _clavicles(field, chest, pose)
     total = total + _spine(field, chest, pose) + _shoulders(field, view)
     return np.asarray(chest.bone * total, np.float32)
 
 
 def tube(distance: Floats, radius: float) -> Floats:
-    """Return the path through a hollow bone, about 1 at its rim.
-
-    Args:
-        distance: (H, W) from its axis.
-        radius: of the bone; the marrow space takes 70 % of it and weighs a third.
-    """
+    """Return the path through a hollow bone by the distance from its axis, about 1 at its rim."""
+    # The marrow space takes 70 % of the radius and weighs a third.
     squared = distance * distance
     whole = np.sqrt(np.maximum(np.float32(radius**2) - squared, 0))
     marrow = np.sqrt(np.maximum(np.float32((0.7 * radius) ** 2) - squared, 0))

@@ -20,76 +20,39 @@ RIBS = 11
 
 @dataclass(frozen=True)
 class Chest:
-    """Anatomy of one patient.
+    """Anatomy of one patient."""
 
-    Attributes:
-        sex: F or M.
-        age: years.
-        half_width: midline to the inner chest wall at the base.
-        apex: y of the lung apices.
-        dome: y of the right hemidiaphragm's top, the left one's.
-        wall: soft tissue outside the ribs.
-        depth: trunk depth, 1 the average.
-        lung_density: of aerated lung, water 1.
-        heart: linear factor on the heart.
-        heart_axis: tilt of the heart's long axis, radians.
-        aorta: linear factor on the aortic knob.
-        mediastinum: linear factor on the width of the upper mediastinum.
-        bend: sideways bend of the spine.
-        rib_start: y of the first rib's head.
-        rib_step: distance between rib heads.
-        rib_tilt: how far a rib ring leans, its front below its back by twice this.
-        rib_radius: half height of a rib.
-        rib_jitter: (RIBS, 2) offsets of single ribs, in steps, per side.
-        bone: factor on the density of all bones.
-        breast: size of each breast's shadow, right and left; 0 for none.
-        nipple: strength of the nipples' shadows.
-        vascularity: factor on all lung vessels.
-        vessels: the tree.
-        gas: strength of the stomach bubble.
-        mottle: (24, 24) smooth noise that makes tissue uneven.
-        scar: x, y, half length, strength of one plate of atelectasis; strength 0 for none.
-        granuloma: x, y, strength of one calcified spot; strength 0 for none.
-    """
-
-    sex: Sex
-    age: int
-    half_width: float
-    apex: float
-    dome: tuple[float, float]
-    wall: float
-    depth: float
-    lung_density: float
-    heart: float
-    heart_axis: float
-    aorta: float
-    mediastinum: float
-    bend: float
-    rib_start: float
-    rib_step: float
-    rib_tilt: float
-    rib_radius: float
-    rib_jitter: NDArray[np.float32]
-    bone: float
-    breast: tuple[float, float]
-    nipple: float
-    vascularity: float
-    vessels: VesselTree
-    gas: float
-    mottle: NDArray[np.float32]
-    scar: tuple[float, float, float, float]
-    granuloma: tuple[float, float, float]
+    sex: Sex  # F or M
+    age: int  # years
+    half_width: float  # midline to the inner chest wall at the base
+    apex: float  # y of the lung apices
+    dome: tuple[float, float]  # y of the right hemidiaphragm's top, the left one's
+    wall: float  # soft tissue outside the ribs
+    depth: float  # trunk depth, 1 the average
+    lung_density: float  # of aerated lung, water 1
+    heart: float  # linear factor on the heart
+    heart_axis: float  # tilt of the heart's long axis, radians
+    aorta: float  # linear factor on the aortic knob
+    mediastinum: float  # linear factor on the width of the upper mediastinum
+    bend: float  # sideways bend of the spine
+    rib_start: float  # y of the first rib's head
+    rib_step: float  # distance between rib heads
+    rib_tilt: float  # how far a rib ring leans, its front below its back by twice this
+    rib_radius: float  # half height of a rib
+    rib_jitter: NDArray[np.float32]  # (RIBS, 2) offsets of single ribs, in steps, per side
+    bone: float  # factor on the density of all bones
+    breast: tuple[float, float]  # size of each breast's shadow, right and left; 0 for none
+    nipple: float  # strength of the nipples' shadows
+    vascularity: float  # factor on all lung vessels
+    vessels: VesselTree  # the tree
+    gas: float  # strength of the stomach bubble
+    mottle: NDArray[np.float32]  # (24, 24) smooth noise that makes tissue uneven
+    scar: tuple[float, float, float, float]  # plate of atelectasis: x, y, half length, strength
+    granuloma: tuple[float, float, float]  # calcified spot: x, y, strength
 
 
 def draw_chest(rng: np.random.Generator) -> Chest:
-    """Draw a patient. The class of the images is not known here, on purpose.
-
-    Args:
-        rng: the patient's own generator.
-
-    Returns:
-        The anatomy.
-    """
+    """Draw a patient. The class of the images is not known here, on purpose."""
     sex: Sex = "F" if rng.random() < 0.5 else "M"
     age = int(np.clip(rng.normal(56, 17), 18, 92))
     half_width = rng.uniform(0.66, 0.77)

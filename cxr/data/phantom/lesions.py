@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.data.phantom.chest import Chest
-from cxr.data.phantom.lungs import Field, Mask, sample_noise
+from cxr.data.phantom.lung_shapes import Field, Mask, sample_noise
 from cxr.data.phantom.phantom_image import Pose
 from cxr.data.phantom.vessels import Floats, blur, splat
 
@@ -30,42 +30,21 @@ LOBES = {
 
 @dataclass(frozen=True)
 class Lesion:
-    """One patient's disease.
+    """One patient's disease."""
 
-    Attributes:
-        label: the class.
-        severity: 0 subtle to 1 plain.
-        blobs: (n, 6) side, across, down, radius across, radius down, strength.
-        fissure: down of a sharp upper and lower border; None where there is none.
-        threads: (P, 2) points of fine lines and nodules in the patient, perhaps none.
-        beads: (P,) their weights.
-        mottle: (24, 24) noise of its own.
-        airways: (30, 30) noise whose level lines are the airways of a dense lobe.
-        grain: (56, 56) finer noise.
-    """
-
-    label: str
-    severity: float
-    blobs: NDArray[np.float32]
-    fissure: tuple[float | None, float | None]
-    threads: Floats
-    beads: Floats
-    mottle: NDArray[np.float32]
-    airways: NDArray[np.float32]
-    grain: NDArray[np.float32]
+    label: str  # the class
+    severity: float  # 0 subtle to 1 plain
+    blobs: NDArray[np.float32]  # (n, 6) side, across, down, radius across, radius down, strength
+    fissure: tuple[float | None, float | None]  # down of sharp borders
+    threads: Floats  # (P, 2) points of fine lines and nodules in the patient, perhaps none
+    beads: Floats  # (P,) their weights
+    mottle: NDArray[np.float32]  # (24, 24) noise of its own
+    airways: NDArray[np.float32]  # (30, 30) noise whose level lines are the airways of a dense lobe
+    grain: NDArray[np.float32]  # (56, 56) finer noise
 
 
 def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
-    """Draw a patient's disease.
-
-    Args:
-        label: normal, covid, bacterial or viral.
-        chest: the patient.
-        rng: the disease's own generator, apart from the anatomy's.
-
-    Returns:
-        What ``opacity`` renders; nothing visible for normal.
-    """
+    """Draw a patient's disease, by a generator of its own; nothing visible for normal."""
     severity = 0.45 + 0.55 * float(rng.beta(1.6, 1.2))
     blobs: list[tuple[float, ...]] = []
     fissure: tuple[float | None, float | None] = (None, None)
@@ -77,17 +56,9 @@ def draw_lesion(label: str, chest: Chest, rng: np.random.Generator) -> Lesion:
     elif label == "viral":
         threads, beads = _threads(severity, chest, rng)
         blobs = [(side, 0.40, 0.55, 0.40, 0.40, 0.03 + 0.04 * severity) for side in (-1.0, 1.0)]
-    return Lesion(
-        label,
-        severity,
-        np.array(blobs, np.float32).reshape(-1, 6),
-        fissure,
-        threads,
-        beads,
-        rng.standard_normal((24, 24)).astype(np.float32),
-        rng.standard_normal((30, 30)).astype(np.float32),
-        rng.standard_normal((56, 56)).astype(np.float32),
-    )
+    noises = [rng.standard_normal((side, side)).astype(np.float32) for side in (24, 30, 56)]
+    patches = np.array(blobs, np.float32).reshape(-1, 6)
+    return Lesion(label, severity, patches, fissure, threads, beads, *noises)
 
 
 def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple[float, ...]]:
@@ -96,16 +67,9 @@ def _peripheral_patches(severity: float, rng: np.random.Generator) -> list[tuple
     for side in (-1.0, 1.0):
         for _ in range(int(rng.integers(2, 4 + round(2 * severity)))):
             down = rng.beta(3.2, 1.7) * 0.75 + 0.22
-            patches.append(
-                (
-                    side,
-                    rng.uniform(0.62, 0.88),
-                    down,
-                    rng.uniform(0.16, 0.27),
-                    rng.uniform(0.10, 0.18),
-                    rng.uniform(0.44, 0.54) + 0.22 * severity,
-                )
-            )
+            across, wide = rng.uniform(0.62, 0.88), rng.uniform(0.16, 0.27)
+            high, strength = rng.uniform(0.10, 0.18), rng.uniform(0.44, 0.54) + 0.22 * severity
+            patches.append((side, across, down, wide, high, strength))
     return patches
 
 
@@ -115,15 +79,9 @@ def _one_lobe(
     """Consolidation of one lobe or a segment of it."""
     side, across, down, wide, high, above, below = LOBES[str(rng.choice(list(LOBES)))]
     extent = 1.30 + 0.25 * severity
-    blob = (
-        side,
-        across + rng.normal(0, 0.06),
-        down + rng.normal(0, 0.04),
-        wide * extent,
-        high * extent,
-        rng.uniform(0.86, 0.94) + 0.12 * severity,
-    )
-    return [blob], (above, below)
+    across, down = across + rng.normal(0, 0.06), down + rng.normal(0, 0.04)
+    strength = rng.uniform(0.86, 0.94) + 0.12 * severity
+    return [(side, across, down, wide * extent, high * extent, strength)], (above, below)
 
 
 def _threads(severity: float, chest: Chest, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -146,16 +104,7 @@ def _threads(severity: float, chest: Chest, rng: np.random.Generator) -> tuple[F
 
 
 def opacity(lesion: Lesion, field: Field, pose: Pose) -> tuple[Floats, Mask]:
-    """Render a patient's disease in one image's position.
-
-    Args:
-        lesion: the disease.
-        field: the layout.
-        pose: the position.
-
-    Returns:
-        (H, W) float32 opacity, 0 to 1, and (H, W) bool where it is visible.
-    """
+    """Render a disease: (H, W) float32 opacity, 0 to 1, and (H, W) bool where it is visible."""
     if lesion.label == "normal":
         return np.zeros_like(field.x), np.zeros(field.x.shape, np.bool_)
     uneven = sample_noise(lesion.mottle, field.x, field.y)

@@ -21,25 +21,15 @@ LETTERS = {
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the patient stood.
+    """Where the patient stood."""
 
-    Attributes:
-        size_px: side of the image.
-        rotation: in the image's plane, radians.
-        scale: enlargement.
-        shift: of the patient's origin, right and down, in half image widths.
-        turn: of the patient about the long axis, -1 to 1; front and back structures part.
-        breath: depth of inspiration, 0 shallow to 1 full.
-        stretch: width over height of the patient's enlargement.
-    """
-
-    size_px: int
-    rotation: float
-    scale: float
-    shift: tuple[float, float]
-    turn: float
-    breath: float
-    stretch: float
+    size_px: int  # side of the image
+    rotation: float  # in the image's plane, radians
+    scale: float  # enlargement
+    shift: tuple[float, float]  # of the patient's origin, right and down, in half image widths
+    turn: float  # of the patient about the long axis, -1 to 1; front and back structures part
+    breath: float  # depth of inspiration, 0 shallow to 1 full
+    stretch: float  # width over height of the patient's enlargement
 
     def _axes(self) -> NDArray[np.float64]:
         cos, sin = np.cos(self.rotation), np.sin(self.rotation)
@@ -88,14 +78,7 @@ def draw_pose(rng: np.random.Generator, view: View, size_px: int) -> Pose:
 
 
 def expose(path: Floats, rng: np.random.Generator) -> Floats:
-    """Turn water paths into gray by the attenuation law, scatter, noise and a display curve.
-
-    Args:
-        path: (H, W) water equivalent, 1 an average trunk.
-        rng: the image's generator.
-
-    Returns:
-        (H, W) float32, 0 to 1, dense structures white.
+    """Turn water paths (H, W) into gray, by attenuation, scatter, noise and a display curve.
 
     Source: Beer-Lambert law; quantum noise falls with the root of the dose that arrives.
     """
@@ -141,16 +124,7 @@ def _display(dense: Floats, rng: np.random.Generator) -> Floats:
 
 
 def finish(gray: Floats, pose: Pose, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Lay on collimation, side marker and sometimes a cable.
-
-    Args:
-        gray: (H, W) 0 to 1.
-        pose: for the cable's place.
-        rng: the image's generator.
-
-    Returns:
-        (H, W) uint8.
-    """
+    """Lay collimation, side marker and sometimes a cable on (H, W) gray; make it uint8."""
     image = gray.copy()
     if rng.random() < 0.12:
         image = np.maximum(image, _cable(pose, rng) * rng.uniform(0.7, 1.0))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cxr.data.phantom.bones import skeleton
 from cxr.data.phantom.chest import Chest, draw_chest
 from cxr.data.phantom.lesions import Lesion, draw_lesion, opacity
-from cxr.data.phantom.lungs import Field, Mask, ball, hollow, lay_out, soft_tissue
+from cxr.data.phantom.lung_shapes import Field, Mask, ball, hollow, lay_out, soft_tissue
 from cxr.data.phantom.phantom_image import Pose, View, draw_pose, expose, finish
 from cxr.data.phantom.vessels import Floats, blur, splat
 from cxr.labels import CANONICAL
@@ -21,19 +21,12 @@ from cxr.labels import CANONICAL
 
 @dataclass(frozen=True)
 class PhantomImage:
-    """One rendered image.
+    """One rendered image."""
 
-    Attributes:
-        pixels: (H, W) uint8.
-        lung: (H, W) bool, lung fields.
-        lesion: (H, W) bool, visible disease.
-        view: AP or PA.
-    """
-
-    pixels: NDArray[np.uint8]
-    lung: Mask
-    lesion: Mask
-    view: View
+    pixels: NDArray[np.uint8]  # (H, W) uint8
+    lung: Mask  # (H, W) bool, lung fields
+    lesion: Mask  # (H, W) bool, visible disease
+    view: View  # AP or PA
 
 
 def render_patient(
@@ -45,7 +38,7 @@ def render_patient(
     images: Sequence[int],
     place: Callable[[Pose], Pose] = lambda pose: pose,
 ) -> tuple[Chest, list[PhantomImage]]:
-    """Render all radiographs of one patient.
+    """Render one patient's anatomy and radiographs. Equal arguments give equal pixels.
 
     Args:
         label: one of the canonical classes.
@@ -54,9 +47,6 @@ def render_patient(
         size_px: side of the radiographs.
         images: fewest and most radiographs of a patient.
         place: changes each drawn position, where a framing is planted.
-
-    Returns:
-        The anatomy and the radiographs. Equal arguments give equal pixels.
     """
     key = (CANONICAL.index(label), number)
     # Anatomy, disease and each radiograph have streams of their own, so that what is drawn for
@@ -66,11 +56,8 @@ def render_patient(
     chest = draw_chest(who)
     count = int(who.integers(images[0], images[1] + 1))
     lesion = draw_lesion(label, chest, disease)
-    radiographs = [
-        _render(chest, lesion, np.random.default_rng(radiograph), size_px, place)
-        for radiograph in seeds[2 : 2 + count]
-    ]
-    return chest, radiographs
+    streams = map(np.random.default_rng, seeds[2 : 2 + count])
+    return chest, [_render(chest, lesion, rng, size_px, place) for rng in streams]
 
 
 def _render(

@@ -59,11 +59,7 @@ def plant(
 def frame(pose: Pose, label: str, shortcut: str, *, strength: float = 1.0) -> Pose:
     """Place the patient as images of the class are framed, if ``shortcut`` is ``framing``.
 
-    Args:
-        pose: as drawn.
-        label: one of the canonical classes.
-        shortcut: any other leaves the pose as it is.
-        strength: 0 to 1; the power of zoom and aspect of ``FRAMES``, the factor on the shift.
+    ``strength``, 0 to 1, is the power of zoom and aspect of ``FRAMES``, the factor on the shift.
     """
     assert label in CANONICAL, label
     if shortcut != "framing":

@@ -21,29 +21,15 @@ STEPS = 7
 
 @dataclass(frozen=True)
 class VesselTree:
-    """Both lungs' vessels as points.
+    """Both lungs' vessels as points."""
 
-    Attributes:
-        points: (P, 2) float32, x and y.
-        weights: (P,) float32, cross section times the length a point stands for.
-        generation: (P,) int, 0 the stem.
-    """
-
-    points: Floats
-    weights: Floats
-    generation: NDArray[np.int64]
+    points: Floats  # (P, 2) float32, x and y
+    weights: Floats  # (P,) float32, cross section times the length a point stands for
+    generation: NDArray[np.int64]  # (P,) int, 0 the stem
 
 
 def grow_vessels(rng: np.random.Generator, *, half_width: float) -> VesselTree:
-    """Grow the vessels of both lungs.
-
-    Args:
-        rng: the patient's generator.
-        half_width: of the chest, which sets the branches' lengths.
-
-    Returns:
-        The tree.
-    """
+    """Grow the vessels of both lungs; the chest's half width sets the branches' lengths."""
     points, weights, generation = [], [], []
     for side in (-1.0, 1.0):
         # The left hilum stands a little higher than the right one.
@@ -90,14 +76,7 @@ def _segments(
 def splat(columns: Floats, rows: Floats, weights: Floats, size_px: int) -> Floats:
     """Add weighted points to an empty image, each shared by its four nearest pixels.
 
-    Args:
-        columns: (P,) pixel coordinates, 0 the centre of the first column.
-        rows: (P,) likewise.
-        weights: (P,) what each point adds in all.
-        size_px: side of the image; points outside are left out.
-
-    Returns:
-        (H, W) float32.
+    Coordinates (P,) count pixels, 0 the centre of the first; points outside are left out.
     """
     left, top = np.floor(columns).astype(np.int64), np.floor(rows).astype(np.int64)
     inside = (left >= 0) & (top >= 0) & (left < size_px - 1) & (top < size_px - 1)

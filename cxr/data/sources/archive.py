@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from cxr.data.sources.published_split import IGNORED
 from cxr.errors import InputError
-from cxr.files import leaves_folder, raise_if_unwritable
+from cxr.files import leaves_folder, replacing_folder
 
+IGNORED = ("__MACOSX", ".DS_Store")
+"""What archives made on a Mac hold beside the tree."""
 Progress = Callable[[str, int, int | None], None]
 """Called with what is worked on, the bytes done and all bytes (None while unknown)."""
 
@@ -26,33 +27,27 @@ def unpack(archive: Path, folder: Path, *, on_progress: Progress | None = None) 
     """
     if folder.is_dir() and any(folder.iterdir()):
         return folder
-    partial = folder.with_name(f".{folder.name}.unpacking")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with zipfile.ZipFile(archive) as file:
+        with zipfile.ZipFile(archive) as file, replacing_folder(folder) as partial:
             members = [member for member in file.infolist() if _is_wanted(member, archive)]
             total = sum(member.file_size for member in members)
-            partial.mkdir(parents=True)
-            _check_room(partial, total, archive)
+            free = shutil.disk_usage(partial).free
+            if total > free:
+                raise InputError(
+                    f"unpacking {archive} needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+                    f"free on the disk of {folder.parent}: free some space"
+                )
             done = 0
             for member in members:
                 file.extract(member, partial)
                 done += member.file_size
                 if on_progress:
                     on_progress(folder.name, done, total)
-        if folder.is_dir():
-            folder.rmdir()
-        partial.replace(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InputError(
             f"{archive} is no whole ZIP archive ({error}): remove it and give the same command "
             "again, or fetch it by hand once more"
         ) from None
-    except OSError as error:
-        raise_if_unwritable(error, folder)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -65,12 +60,3 @@ def _is_wanted(member: zipfile.ZipInfo, archive: Path) -> bool:
             "fetch the archive from its publisher"
         )
     return not any(part in IGNORED for part in PurePosixPath(name).parts)
-
-
-def _check_room(folder: Path, needed: int, archive: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"unpacking {archive} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free on "
-            f"the disk of {folder.parent}: free some space"
-        )

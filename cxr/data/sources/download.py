@@ -1,14 +1,13 @@
 """Download the archives of public sources through pooch, and say what to fetch by hand."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pooch
+import requests
 
-from cxr.data.sources import cohen, hannover, kermany
 from cxr.data.sources.archive import Progress
 from cxr.errors import InputError, MissingInputError
 from cxr.files import raise_if_unwritable, read_json, write_json
@@ -20,63 +19,22 @@ TIMEOUT_S = (15, 60)
 """To connect, and between two pieces."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A public source of images.
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A ZIP archive that anyone may fetch."""
 
-    Attributes:
-        name: short name; the folder into which its tree goes has the same.
-        urls: addresses of the archive, tried in this order.
-        file_name: what the archive is called on disk.
-        home_page: where a person finds it.
-        license: what the user accepts by using it, one line.
-        sha256: digest of the archive, None where the publisher names none.
-        pinned: the publisher never changes it, so another digest than the one seen first is
-            refused; of others a new digest is said.
-    """
-
-    name: str
-    urls: tuple[str, ...]
-    file_name: str
-    home_page: str
+    name: str  # of the folder into which it is unpacked, too
+    urls: tuple[str, ...]  # tried in order; a release of GitHub's service: its first ZIP archive
+    file_name: str  # on disk
+    home_page: str  # where a person finds it
     license: str
-    sha256: str | None = None
-    pinned: bool = False
+    credit: str = ""  # whose it is
+    sha256: str | None = None  # where the publisher names it
+    pinned: bool = False  # never changes: another digest than the first is refused, else said
 
 
-SOURCES = (
-    Source(
-        "kermany",
-        (
-            "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
-            "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded",
-        ),
-        "ChestXRay2017.zip",
-        kermany.HOME_PAGE,
-        "CC BY 4.0 (Kermany, Zhang, Goldbaum 2018): name the authors",
-        pinned=True,
-    ),
-    Source(
-        "cohen",
-        (f"{cohen.HOME_PAGE}/archive/refs/heads/master.zip",),
-        "covid-chestxray-dataset-master.zip",
-        cohen.HOME_PAGE,
-        "per image, in the manifest: CC BY, CC BY-NC-SA and others, many non-commercial; "
-        "the metadata CC BY-NC-SA 4.0 (Cohen et al. 2020)",
-    ),
-    Source(
-        "hannover",
-        (f"{hannover.HOME_PAGE}/archive/refs/heads/master.zip",),
-        "covid-19-image-repository-master.zip",
-        hannover.HOME_PAGE,
-        "CC BY 3.0 (Hannover Medical School, Winther et al. 2020): name the authors",
-    ),
-)
-"""What ``cxr4`` is made of."""
-
-
-def fetch(source: Source, folder: Path, *, on_progress: Progress | None = None) -> Path:
-    """Download a source's archive, or accept the one that lies there.
+def fetch(source: Archive, folder: Path, *, on_progress: Progress | None = None) -> Path:
+    """Download an archive, or accept the one that lies there.
 
     Beside the archive ``<file>.sha256.json`` records address, digest, size and time. A download
     that is interrupted begins anew.
@@ -137,7 +95,7 @@ class _Progress:
         pass
 
 
-def _download(source: Source, url: str, target: Path, on_progress: Progress | None) -> None:
+def _download(source: Archive, url: str, target: Path, on_progress: Progress | None) -> None:
     """Let pooch put the archive in place, whole or not at all."""
     # pooch writes to the screen at level INFO; the caller shows progress and the record.
     pooch.get_logger().setLevel(logging.WARNING)
@@ -147,17 +105,28 @@ def _download(source: Source, url: str, target: Path, on_progress: Progress | No
         chunk_size=CHUNK_BYTES,
         timeout=TIMEOUT_S,
     )
-    pooch.retrieve(url, None, fname=target.name, path=target.parent, downloader=downloader)
+    pooch.retrieve(_asset(url), None, fname=target.name, path=target.parent, downloader=downloader)
 
 
-def _check_and_record(source: Source, target: Path, url: str | None) -> None:
+def _asset(url: str) -> str:
+    """Look up a release's ZIP archive, whose name the release's address does not tell."""
+    if "/releases/tags/" not in url:
+        return url
+    answer = requests.get(url, timeout=TIMEOUT_S)
+    answer.raise_for_status()
+    assets = [asset["browser_download_url"] for asset in answer.json().get("assets", [])]
+    archives = [asset for asset in assets if asset.endswith(".zip")]
+    if not archives:
+        raise requests.RequestException("the release has no ZIP archive")
+    return str(archives[0])
+
+
+def _check_and_record(source: Archive, target: Path, url: str | None) -> None:
     """Compare the digest with the publisher's or the first one seen, and write it down."""
-    with target.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = pooch.file_hash(str(target))
     record = target.with_name(f"{target.name}.sha256.json")
-    first: dict[str, str] = {}
-    if record.is_file():
-        first = read_json(record, hint="remove it and give the same command again")
+    hint = "remove it and give the same command again"
+    first = read_json(record, hint=hint) if record.is_file() else {}
     seen_first = first.get("sha256", sha256)
     expected = source.sha256 or (seen_first if source.pinned else sha256)
     if sha256 != expected:

@@ -23,12 +23,10 @@ def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> 
 
     Args:
         root: holds a folder per label, or split folders that each hold one per label.
-        split_names: name of a split folder to train, val or test; each is called as what
-            it is by default.
+        split_names: name of a split folder to train, val or test.
 
     Returns:
-        A manifest with image, label and, below split folders, ``published_split``; rows
-        by path. Patients are unknown.
+        A manifest with image, label and, below split folders, ``published_split``, by path.
 
     Raises:
         MissingInputError: no such folder.

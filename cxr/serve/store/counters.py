@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 from sqlalchemy.orm import Session
 
-from cxr.serve.store.rows import Counter
+from cxr.serve.store.rows import Counter, add_counts
 
 
 @dataclass(frozen=True)
@@ -19,57 +17,37 @@ class Rate:
     Attributes:
         allowed: whether this one is still within the limit.
         limit: how many are.
-        remaining: how many more are.
         retry_after_s: seconds until one is allowed again; 0 where one is.
     """
 
     allowed: bool
     limit: int
-    remaining: int
     retry_after_s: int
 
 
-def count_hit(
-    session: Session, key: str, *, limit: int, window_s: int, now: datetime, amount: int = 1
-) -> Rate:
-    """Count something and say whether it is within its limit.
+def count_hit(session: Session, key: str, *, limit: int, window_s: int, now: datetime) -> Rate:
+    """Count something, such as ``predict:7``, and say whether it is within its limit.
 
     The last window's count fades linearly while the present one grows, so that a limit cannot
     be used twice around a border. What is refused is not counted.
-
-    Args:
-        session: a writing one.
-        key: what is counted, such as ``predict:7``; stored as a digest.
-        limit: most in any window.
-        window_s: length of the window in seconds.
-        now: the present, with its time zone.
-        amount: how many at once.
     """
-    slot, position = divmod(now.timestamp(), window_s)
-    name = _name(key)
-    insert = insert_sqlite if _is_sqlite(session) else insert_postgresql
-    row = insert(Counter).values(
-        key=name,
-        slot=int(slot),
-        count=amount,
-        expires_at=datetime.fromtimestamp((slot + 2) * window_s, UTC),
-    )
-    added = row.on_conflict_do_update(
-        index_elements=["key", "slot"], set_={"count": Counter.count + amount}
-    ).returning(Counter.count)
-    present = session.execute(added).scalar_one() - amount
-    before = _count(session, name, int(slot) - 1)
-    faded = before * (1 - position / window_s)
-    if present + amount + faded <= limit:
-        return Rate(True, limit, int(limit - present - amount - faded), 0)
-    this_slot = (Counter.key == name, Counter.slot == int(slot))
-    session.execute(update(Counter).where(*this_slot).values(count=Counter.count - amount))
-    room = limit - amount
+    windows, position = divmod(now.timestamp(), window_s)
+    name, slot = _name(key), int(windows)
+    expires = datetime.fromtimestamp((slot + 2) * window_s, UTC)
+    keys = {"key": name, "slot": slot}
+    added = add_counts(session, Counter, keys, {"count": 1}, expires_at=expires)
+    present = session.execute(added.returning(Counter.count)).scalar_one() - 1
+    last = select(Counter.count).where(Counter.key == name, Counter.slot == slot - 1)
+    before = session.scalar(last) or 0
+    if present + 1 + before * (1 - position / window_s) <= limit:
+        return Rate(True, limit, 0)
+    take_back(session, key, window_s=window_s, now=now)
+    room = limit - 1
     if present <= room:
         fits_at = window_s * (1 - (room - present) / max(before, 1))
     else:
         fits_at = window_s * (2 - max(room, 0) / present)
-    return Rate(False, limit, 0, max(1, int(fits_at - position) + 1))
+    return Rate(False, limit, max(1, int(fits_at - position) + 1))
 
 
 def take_back(session: Session, key: str, *, window_s: int, now: datetime) -> None:
@@ -79,25 +57,11 @@ def take_back(session: Session, key: str, *, window_s: int, now: datetime) -> No
     session.execute(less)
 
 
-def forget(session: Session, key: str) -> None:
-    """Set a counter back to nothing."""
-    session.execute(delete(Counter).where(Counter.key == _name(key)))
-
-
 def drop_expired(session: Session, now: datetime) -> None:
     """Delete counters whose windows are over."""
     session.execute(delete(Counter).where(Counter.expires_at < now))
 
 
-def _count(session: Session, name: str, slot: int) -> int:
-    query = select(Counter.count).where(Counter.key == name, Counter.slot == slot)
-    return session.execute(query).scalar() or 0
-
-
 def _name(key: str) -> str:
     """Hide addresses and account names: who can read the database need not see them here."""
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-def _is_sqlite(session: Session) -> bool:
-    return session.get_bind().dialect.name == "sqlite"

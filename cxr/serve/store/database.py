@@ -84,20 +84,12 @@ class Database:
             yield session
 
     def ping(self) -> None:
-        """Ask the database for a row of its tables.
-
-        Raises:
-            sqlalchemy.exc.DBAPIError: it does not answer.
-        """
+        """Ask the database for a row of its tables, or raise DBAPIError: it does not answer."""
         with self.engine.connect() as connection:
             connection.execute(text("SELECT 1 FROM alembic_version"))
 
     def wait(self, seconds: float) -> None:
-        """Wait until the database takes connections.
-
-        Raises:
-            InputError: it did not in that time.
-        """
+        """Wait until the database takes connections, or raise InputError: it did not in time."""
         end = time.monotonic() + seconds
         while True:
             try:

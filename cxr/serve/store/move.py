@@ -14,11 +14,7 @@ ROWS_AT_ONCE = 500
 
 
 def open_source(url: str) -> Database:
-    """Open a database to copy from.
-
-    Raises:
-        InputError: no file at the path, or an address that cannot be understood.
-    """
+    """Open a database to copy from, or raise InputError: none is there."""
     address = Settings(database_url=url).database
     scheme, _, path = address.partition(":///")
     if scheme == "sqlite" and not Path(path).is_file():
@@ -27,24 +23,17 @@ def open_source(url: str) -> Database:
 
 
 def copy_rows(source: Database, target: Database) -> dict[str, int]:
-    """Copy every row, all or none.
-
-    Args:
-        source: the database to read, at this version's tables.
-        target: the database to fill, at this version's tables and without accounts.
-
-    Returns:
-        Table to the number of its rows.
+    """Copy every row, all or none; return the number of rows by table.
 
     Raises:
         InputError: tables of another version, or rows in the target.
     """
+    needed = Database.newest_revision()
     for database, which in ((source, "the source"), (target, "the target")):
-        revision = database.revision()
-        if revision != database.newest_revision():
+        if (revision := database.revision()) != needed:
             raise InputError(
-                f"{which} is at revision {revision or 'empty'}, this version needs "
-                f"{database.newest_revision()}: run db upgrade on it first"
+                f"{which} is at revision {revision or 'empty'}, this version needs {needed}: "
+                "run db upgrade on it first"
             )
     counts = {}
     with source.read() as reading, target.write() as writing:

@@ -4,14 +4,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Select, delete, func, select
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
-from cxr.serve.store.rows import FILE_NAME_CHARS, PredictionRow, Usage
+from cxr.serve.store.rows import FILE_NAME_CHARS, PredictionRow, Usage, add_counts
 
 REFUSED = "refused"
 """What the history calls the outcome of an image that was refused; no class may be named so."""
@@ -19,19 +16,16 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the history.
-
-    Attributes:
-        rows: newest first.
-        total: rows on all pages.
-        number: of this page, from 1.
-        pages: how many there are, at least 1.
-    """
+    """A page of the history."""
 
     rows: Sequence[PredictionRow]
+    """Newest first."""
     total: int
+    """Rows on all pages."""
     number: int
+    """Of this page, from 1."""
     pages: int
+    """How many there are, at least 1."""
 
 
 def new_id() -> str:
@@ -53,28 +47,14 @@ def save_prediction(session: Session, row: PredictionRow) -> None:
     """Add a result to its user's history, and to the usage of the day."""
     session.add(row)
     session.flush()
-    add_usage(session, row.user_id, row.origin, refused=row.refused, now=row.created_at)
-
-
-def add_usage(session: Session, user_id: int, origin: str, *, refused: bool, now: datetime) -> None:
-    """Count one image of a user's day."""
-    sqlite = session.get_bind().dialect.name == "sqlite"
-    insert = insert_sqlite if sqlite else insert_postgresql
-    row = insert(Usage).values(
-        user_id=user_id, day=now.date(), origin=origin, films=1, refused=int(refused)
-    )
-    more = {"films": Usage.films + 1, "refused": Usage.refused + int(refused)}
-    session.execute(
-        row.on_conflict_do_update(index_elements=["user_id", "day", "origin"], set_=more)
-    )
+    keys = {"user_id": row.user_id, "day": row.created_at.date(), "origin": row.origin}
+    counts = {"films": 1, "refused": int(row.refused)}
+    session.execute(add_counts(session, Usage, keys, counts))
 
 
 def own_prediction(session: Session, user_id: int, prediction_id: str) -> PredictionRow | None:
     """Return a user's own result, or None: there is none, or it is another user's."""
-    query = select(PredictionRow).where(
-        PredictionRow.id == prediction_id, PredictionRow.user_id == user_id
-    )
-    return session.execute(query).scalar_one_or_none()
+    return session.scalar(select(PredictionRow).where(*_own(user_id, prediction_id)))
 
 
 def own_predictions(
@@ -96,60 +76,61 @@ def own_predictions(
         page: from 1; beyond the last one the last one is returned.
         per_page: rows on a page.
     """
-    query = _matching(select(PredictionRow), user_id, search, outcome)
-    counted = _matching(select(func.count()).select_from(PredictionRow), user_id, search, outcome)
+    matching = _matching(user_id, search, outcome)
+    counted = select(func.count()).select_from(PredictionRow).where(*matching)
     total = session.execute(counted).scalar_one()
     pages = max(1, -(-total // per_page))
     number = min(max(1, page), pages)
-    newest = query.order_by(PredictionRow.created_at.desc(), PredictionRow.id)
-    rows = session.execute(newest.limit(per_page).offset((number - 1) * per_page)).scalars().all()
+    newest = (PredictionRow.created_at.desc(), PredictionRow.id)
+    query = select(PredictionRow).where(*matching).order_by(*newest)
+    rows = session.scalars(query.limit(per_page).offset((number - 1) * per_page)).all()
     return Page(rows, total, number, pages)
 
 
 def own_outcomes(session: Session, user_id: int) -> list[str]:
     """Return the outcomes that a user's history holds, by alphabet."""
     query = select(PredictionRow.label).where(PredictionRow.user_id == user_id).distinct()
-    return sorted(label or REFUSED for label in session.execute(query).scalars())
+    return sorted(label or REFUSED for label in session.scalars(query))
 
 
 def delete_prediction(session: Session, user_id: int, prediction_id: str) -> str | None:
     """Delete a user's own result; return the stem of its files, or None where there is none."""
-    gone = (
-        delete(PredictionRow)
-        .where(PredictionRow.id == prediction_id, PredictionRow.user_id == user_id)
-        .returning(PredictionRow.stem)
-    )
-    return session.execute(gone).scalar_one_or_none()
+    return next(iter(_delete(session, *_own(user_id, prediction_id))), None)
 
 
 def delete_all_predictions(session: Session, user_id: int) -> list[str]:
     """Delete a user's history; return the stems of its files."""
-    gone = delete(PredictionRow).where(PredictionRow.user_id == user_id)
-    return list(session.execute(gone.returning(PredictionRow.stem)).scalars())
+    return _delete(session, PredictionRow.user_id == user_id)
 
 
 def delete_older(session: Session, before: datetime) -> list[str]:
     """Delete everybody's results from before a moment; return the stems of their files."""
-    gone = delete(PredictionRow).where(PredictionRow.created_at < before)
-    return list(session.execute(gone.returning(PredictionRow.stem)).scalars())
+    return _delete(session, PredictionRow.created_at < before)
 
 
 def known_stems(session: Session, stems: Sequence[str]) -> set[str]:
     """Return which of the stems belong to a result."""
     known: set[str] = set()
     for start in range(0, len(stems), 500):
-        some = select(PredictionRow.stem).where(PredictionRow.stem.in_(stems[start : start + 500]))
-        known |= set(session.execute(some).scalars())
+        some = PredictionRow.stem.in_(stems[start : start + 500])
+        known |= set(session.scalars(select(PredictionRow.stem).where(some)))
     return known
 
 
-def _matching(query: Select[Any], user_id: int, search: str, outcome: str) -> Select[Any]:
-    query = query.where(PredictionRow.user_id == user_id)
+def _own(user_id: int, prediction_id: str) -> tuple[ColumnElement[bool], ...]:
+    return PredictionRow.id == prediction_id, PredictionRow.user_id == user_id
+
+
+def _delete(session: Session, *rules: ColumnElement[bool]) -> list[str]:
+    gone = delete(PredictionRow).where(*rules).returning(PredictionRow.stem)
+    return list(session.scalars(gone))
+
+
+def _matching(user_id: int, search: str, outcome: str) -> list[ColumnElement[bool]]:
+    rules: list[ColumnElement[bool]] = [PredictionRow.user_id == user_id]
     if outcome:
-        query = query.where(PredictionRow.label == ("" if outcome == REFUSED else outcome))
-    for word in search.split():
-        part = word.lower()
-        hit = func.lower(PredictionRow.name).contains(part, autoescape=True)
-        hit |= PredictionRow.label.contains(part, autoescape=True)
-        query = query.where(hit)
-    return query
+        rules.append(PredictionRow.label == ("" if outcome == REFUSED else outcome))
+    for word in search.lower().split():
+        hit = func.lower(PredictionRow.name).contains(word, autoescape=True)
+        rules.append(hit | PredictionRow.label.contains(word, autoescape=True))
+    return rules

@@ -4,7 +4,8 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import JSON, Date, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 ROLES = ("user", "admin")
 """What an account may be; an admin also sees the accounts and how much they use."""
@@ -129,3 +130,14 @@ class Usage(Base):
     origin: Mapped[str] = mapped_column(String(8), primary_key=True)
     films: Mapped[int]
     refused: Mapped[int]
+
+
+def add_counts(
+    session: Session, table: type[Base], keys: dict[str, Any], counts: dict[str, int], **fixed: Any
+) -> postgresql.Insert | sqlite.Insert:
+    """Return what inserts a row of counts, or adds them to the row that has these keys."""
+    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    insert = sqlite.insert if on_sqlite else postgresql.insert
+    row = insert(table).values(**keys, **counts, **fixed)
+    more = {name: getattr(table, name) + count for name, count in counts.items()}
+    return row.on_conflict_do_update(index_elements=list(keys), set_=more)

@@ -1,4 +1,4 @@
-"""Accounts and who is signed in."""
+"""Accounts, who is signed in, and API tokens: shown once, stored as a digest."""
 
 import hashlib
 import re
@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from cxr.errors import InputError
-from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Usage, User
+from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Token, Usage, User
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]*")
 SEEN_EVERY = timedelta(seconds=60)
-"""A session's last use is written at most this often."""
+"""The last use of a session or a token is written at most this often."""
+PREFIX = "cxr_"
+"""Begins every token, so that scanners for leaked secrets can know one."""
+MOST_TOKENS = 20
+"""Tokens that one account may have."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,7 @@ class UserUsage:
 
 
 def digest_secret(secret: str) -> str:
-    """Return what is stored of a random secret of 256 bits: its SHA-256.
-
-    A slow hash is for what people choose; nobody guesses 256 random bits.
-    """
+    """Return what is stored of a random secret: its SHA-256; nobody guesses 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -75,16 +76,11 @@ def add_user(
 
 def find_user(session: Session, name: str) -> User | None:
     """Return the account of a name, in any case of letters, or None."""
-    query = select(User).where(User.name == name.strip().lower())
-    return session.execute(query).scalar_one_or_none()
+    return session.scalar(select(User).where(User.name == name.strip().lower()))
 
 
 def need_user(session: Session, name: str) -> User:
-    """Return the account of a name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the account of a name, or raise InputError: there is none."""
     user = find_user(session, name)
     if user is None:
         raise InputError(f"there is no account {name[:80]!r}: see the command users list")
@@ -93,8 +89,7 @@ def need_user(session: Session, name: str) -> User:
 
 def set_password(session: Session, user_id: int, password_hash: str) -> None:
     """Change the password's hash and end every session of the account."""
-    user = session.get_one(User, user_id)
-    user.password_hash = password_hash
+    session.get_one(User, user_id).password_hash = password_hash
     end_sessions(session, user_id)
 
 
@@ -106,14 +101,10 @@ def set_disabled(session: Session, user_id: int, disabled: bool) -> None:
 
 
 def begin_session(session: Session, user: User, now: datetime) -> str:
-    """Sign a user in.
-
-    Returns:
-        The secret for the cookie; only its digest is stored.
-    """
+    """Sign a user in; return the secret for the cookie, of which the digest alone is stored."""
     secret = secrets.token_urlsafe(32)
-    row = LoginSession(digest=digest_secret(secret), user_id=user.id, created_at=now, seen_at=now)
-    session.add(row)
+    digest = digest_secret(secret)
+    session.add(LoginSession(digest=digest, user_id=user.id, created_at=now, seen_at=now))
     session.get_one(User, user.id).login_at = now
     return secret
 
@@ -121,14 +112,7 @@ def begin_session(session: Session, user: User, now: datetime) -> str:
 def session_user(
     session: Session, secret: str, *, now: datetime, lifetime: timedelta, idle: timedelta
 ) -> tuple[User, bool] | None:
-    """Return who is signed in.
-
-    Args:
-        session: a reading one is enough.
-        secret: what the cookie holds.
-        now: the present.
-        lifetime: how long a session lasts at most.
-        idle: how long it lasts without a request.
+    """Return who is signed in by what a cookie holds, for a lifetime or until idle for too long.
 
     Returns:
         The account and whether ``touch_session`` is due, or None: unknown, ended, expired or
@@ -150,8 +134,7 @@ def session_user(
 
 def touch_session(session: Session, secret: str, now: datetime) -> None:
     """Write down that a session is in use."""
-    row = session.get(LoginSession, digest_secret(secret))
-    if row is not None:
+    if row := session.get(LoginSession, digest_secret(secret)):
         row.seen_at = now
 
 
@@ -170,27 +153,94 @@ def drop_old_sessions(session: Session, before: datetime) -> None:
     session.execute(delete(LoginSession).where(LoginSession.created_at < before))
 
 
-def list_users(session: Session) -> Sequence[User]:
-    """Return the accounts by name."""
-    return session.execute(select(User).order_by(User.name)).scalars().all()
+def create_token(
+    session: Session, user_id: int, name: str, *, now: datetime, days: int | None = None
+) -> tuple[str, Token]:
+    """Make a token that lasts some days, or for ever.
+
+    Returns:
+        The token itself, never to be seen again, and its row.
+
+    Raises:
+        InputError: an empty or too long name, too many tokens, or no positive number of days.
+    """
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= NAME_CHARS or not name.isprintable():
+        raise InputError(
+            f"a token's name has {len(name)} characters: 1 to {NAME_CHARS} printable are allowed"
+        )
+    if days is not None and not 1 <= days <= 3660:
+        raise InputError(f"a token cannot last {days} days: allowed are 1 to 3660")
+    if len(list_tokens(session, user_id)) >= MOST_TOKENS:
+        raise InputError(f"the account has {MOST_TOKENS} tokens, the most: revoke one first")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    expires = None if days is None else now + timedelta(days=days)
+    token = Token(
+        user_id=user_id,
+        name=name,
+        digest=digest_secret(secret),
+        hint=secret[:10],
+        created_at=now,
+        expires_at=expires,
+    )
+    session.add(token)
+    session.flush()
+    return secret, token
+
+
+def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Token] | None:
+    """Return whose token this is and its row, or None: unknown, expired or account disabled."""
+    query = (
+        select(User, Token)
+        .join(Token, Token.user_id == User.id)
+        .where(
+            Token.digest == digest_secret(secret),
+            User.disabled.is_(False),
+            or_(Token.expires_at.is_(None), Token.expires_at > now),
+        )
+    )
+    row = session.execute(query).one_or_none()
+    return row and (row[0], row[1])
+
+
+def is_touch_due(token: Token, now: datetime) -> bool:
+    """Whether ``touch_token`` is due; not at every request, for it writes."""
+    return token.used_at is None or now - token.used_at > SEEN_EVERY
+
+
+def touch_token(session: Session, token_id: int, now: datetime) -> None:
+    """Write down that a token is in use."""
+    if token := session.get(Token, token_id):
+        token.used_at = now
+
+
+def list_tokens(session: Session, user_id: int) -> Sequence[Token]:
+    """Return an account's tokens, newest first."""
+    query = select(Token).where(Token.user_id == user_id).order_by(Token.id.desc())
+    return session.scalars(query).all()
+
+
+def revoke_token(session: Session, user_id: int, token_id: int) -> bool:
+    """Delete an account's own token; return whether there was one."""
+    mine = delete(Token).where(Token.id == token_id, Token.user_id == user_id)
+    return session.scalar(mine.returning(Token.id)) is not None
+
+
+def revoke_tokens(session: Session, user_id: int) -> None:
+    """Delete every token of an account."""
+    session.execute(delete(Token).where(Token.user_id == user_id))
 
 
 def list_usage(session: Session, now: datetime) -> list[UserUsage]:
     """Return the accounts by name with how much they use."""
-    month = (now - timedelta(days=30)).date()
-    totals = {
-        row[0]: (int(row[1]), int(row[2]))
-        for row in session.execute(
-            select(Usage.user_id, func.sum(Usage.films), func.sum(Usage.refused)).group_by(
-                Usage.user_id
-            )
-        )
-    }
-    recent = select(Usage.user_id, func.sum(Usage.films)).where(Usage.day >= month)
-    lately = {row[0]: int(row[1]) for row in session.execute(recent.group_by(Usage.user_id))}
-    counts = select(PredictionRow.user_id, func.count()).group_by(PredictionRow.user_id)
-    kept = {row[0]: int(row[1]) for row in session.execute(counts)}
-    return [
-        UserUsage(user, *totals.get(user.id, (0, 0)), lately.get(user.id, 0), kept.get(user.id, 0))
-        for user in list_users(session)
-    ]
+    recently = Usage.day >= (now - timedelta(days=30)).date()
+    kept = select(func.count()).where(PredictionRow.user_id == User.id).scalar_subquery()
+    sums = (_sum(Usage.films), _sum(Usage.refused), _sum(Usage.films, recently))
+    rows = session.execute(select(User, *sums, kept).order_by(User.name))
+    return [UserUsage(row[0], *map(int, row[1:])) for row in rows]
+
+
+def _sum(column: InstrumentedAttribute[int], *rules: ColumnElement[bool]) -> ScalarSelect[int]:
+    """Return a column of the usage, added up for each user of the query around it."""
+    total = select(func.coalesce(func.sum(column), 0))
+    return total.where(Usage.user_id == User.id, *rules).scalar_subquery()

@@ -153,6 +153,21 @@ def make_hannover(root: Path, rows) -> Path:
     return root
 
 
+def make_granada(root: Path) -> Path:
+    touch(root, "P/a.jpg", "P/b.jpg", "N/a.jpg", "N/c.jpg", "N/notes.txt", "severity.csv")
+    return root
+
+
+def make_nlm(root: Path, readings: dict[str, str]) -> Path:
+    """Make MontgomerySet or ChinaSet_AllFiles: an image for each reading."""
+    touch(root, *(f"CXR_png/{name}.png" for name in readings), "CXR_png/Thumbs.db")
+    for name, reading in readings.items():
+        path = root / "ClinicalReadings" / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(reading)
+    return root
+
+
 @pytest.fixture
 def trees() -> SimpleNamespace:
     """The functions above, since test modules cannot import from here."""
@@ -162,4 +177,6 @@ def trees() -> SimpleNamespace:
         kermany=make_kermany,
         cohen=make_cohen,
         hannover=make_hannover,
+        granada=make_granada,
+        nlm=make_nlm,
     )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cxr.data.sources.cohen import read_cohen
+from cxr.data.sources.cohen import COHEN, COHEN_OTHERS
+from cxr.data.sources.tree import read_source
 from cxr.errors import InputError, MissingInputError
 
 KEPT = [
@@ -32,7 +33,7 @@ LEFT_OUT = [
 
 
 def test_keeps_frontal_covid_images_that_may_be_shared(tmp_path, trees):
-    table = read_cohen(trees.cohen(tmp_path, KEPT + LEFT_OUT))
+    table = read_source(COHEN, trees.cohen(tmp_path, KEPT + LEFT_OUT))
     assert table["image"].tolist() == [f"images/{row['filename']}" for row in KEPT]
     assert table["patient_id"].tolist() == ["cohen-331a", "cohen-2", "cohen-2", "cohen-2"]
     assert table["view"].tolist() == ["PA", "AP Supine", "AP Erect", "AP"]
@@ -42,9 +43,34 @@ def test_keeps_frontal_covid_images_that_may_be_shared(tmp_path, trees):
     assert set(table["published_split"]) == {""}
 
 
+OTHERS = {
+    "Pneumonia/Bacterial/Klebsiella": "bacterial",
+    "Pneumonia/Bacterial": "bacterial",
+    "Pneumonia/Viral/Influenza/H1N1": "viral",
+    "Pneumonia/Viral/Herpes ": "viral",
+    "Pneumonia/Viral/SARS": "viral",
+    "No Finding": "normal",
+    "Pneumonia/Viral/COVID-19": "",
+    "Pneumonia": "",
+    "Pneumonia/Fungal/Pneumocystis": "",
+    "Pneumonia/Aspiration": "",
+    "Tuberculosis": "",
+    "todo": "",
+}
+
+
+def test_other_findings_of_the_same_tree(tmp_path, trees):
+    rows = [{"filename": f"{i}.jpg", "finding": name} for i, name in enumerate(OTHERS)]
+    table = read_source(COHEN_OTHERS, trees.cohen(tmp_path, rows + LEFT_OUT[-3:]))
+    assert table["label"].tolist() == [label for label in OTHERS.values() if label]
+    assert table["image"].tolist() == [f"images/{i}.jpg" for i in range(6)]
+    assert set(table["source"]) == {"cohen"}
+    assert set(table["license"]) == {"CC BY-NC-SA"}
+
+
 def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog, trees):
     caplog.set_level("INFO")
-    read_cohen(trees.cohen(tmp_path, [*KEPT, *LEFT_OUT, KEPT[0]]))
+    read_source(COHEN, trees.cohen(tmp_path, [*KEPT, *LEFT_OUT, KEPT[0]]))
     for reason in (
         "'no frontal image': 3",
         "'other finding': 3",
@@ -57,7 +83,7 @@ def test_says_how_many_rows_are_left_out_and_why(tmp_path, caplog, trees):
 
 def test_root_may_hold_the_unpacked_archive(tmp_path, trees):
     trees.cohen(tmp_path / "covid-chestxray-dataset-master", KEPT)
-    table = read_cohen(tmp_path)
+    table = read_source(COHEN, tmp_path)
     assert table["image"].iloc[0] == "covid-chestxray-dataset-master/images/a.jpg"
 
 
@@ -65,7 +91,7 @@ def test_two_trees_are_not_guessed_between(tmp_path, trees):
     trees.cohen(tmp_path / "one", KEPT)
     trees.cohen(tmp_path / "two", KEPT)
     with pytest.raises(InputError, match="in one and in two"):
-        read_cohen(tmp_path)
+        read_source(COHEN, tmp_path)
 
 
 def test_older_edition_names_findings_and_columns_otherwise(tmp_path, trees):
@@ -94,28 +120,28 @@ def test_older_edition_names_findings_and_columns_otherwise(tmp_path, trees):
     }
     trees.cohen(tmp_path, [{"filename": "a.jpg"}])
     trees.write_csv(tmp_path / "metadata.csv", columns, [row])
-    assert read_cohen(tmp_path)["label"].tolist() == ["covid"]
+    assert read_source(COHEN, tmp_path)["label"].tolist() == ["covid"]
 
 
 def test_missing_images_are_named(tmp_path, caplog, trees):
     trees.cohen(tmp_path, KEPT)
     (tmp_path / "images" / "b.png").unlink()
-    assert len(read_cohen(tmp_path)) == 3
+    assert len(read_source(COHEN, tmp_path)) == 3
     assert "1 of 4 images left out, not there, the first images/b.png" in caplog.text
     for path in (tmp_path / "images").iterdir():
         path.unlink()
     with pytest.raises(MissingInputError, match="none of the 4 images"):
-        read_cohen(tmp_path)
+        read_source(COHEN, tmp_path)
 
 
 def test_metadata_without_a_column(tmp_path, trees):
     trees.write_csv(tmp_path / "metadata.csv", ("patientid", "finding"), [{"finding": "COVID-19"}])
     with pytest.raises(InputError, match="no column 'sex': it has patientid, finding"):
-        read_cohen(tmp_path)
+        read_source(COHEN, tmp_path)
 
 
 def test_path_out_of_the_tree_is_refused(tmp_path, trees):
     (tmp_path / "tree").mkdir()
     trees.cohen(tmp_path / "tree", [{"filename": "../../a.jpg"}])
     with pytest.raises(InputError, match="lies outside"):
-        read_cohen(tmp_path / "tree")
+        read_source(COHEN, tmp_path / "tree")

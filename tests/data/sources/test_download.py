@@ -9,7 +9,8 @@ import numpy as np
 import pooch
 import pytest
 
-from cxr.data.sources.download import SOURCES, Source, fetch
+from cxr.data.sources.download import Archive, fetch
+from cxr.data.sources.public_sets import SETS
 from cxr.errors import InputError, MissingInputError
 
 BODY = np.random.default_rng(0).bytes(1_000_000)
@@ -19,7 +20,14 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 @pytest.fixture
 def source(site):
     site.files["/set.zip"] = BODY
-    return Source("set", (f"{site.url}/set.zip",), "set.zip", "https://home", "CC0", DIGEST)
+    return Archive(
+        name="set",
+        urls=(f"{site.url}/set.zip",),
+        file_name="set.zip",
+        home_page="https://home",
+        license="CC0",
+        sha256=DIGEST,
+    )
 
 
 def names(folder):
@@ -166,8 +174,33 @@ def test_full_disk_is_one_line(source, tmp_path, monkeypatch):
         fetch(source, tmp_path)
 
 
-def test_public_sources_are_named_once_and_fetched_safely():
-    assert [source.name for source in SOURCES] == ["kermany", "cohen", "hannover"]
-    for source in SOURCES:
-        assert source.license
-        assert all(url.startswith("https://") for url in (*source.urls, source.home_page))
+def test_archive_of_a_release_is_looked_up(source, site, tmp_path):
+    release = f"{site.url}/repos/a/b/releases/tags/1.0"
+    assets = [f"{site.url}/severity.csv", f"{site.url}/set.zip"]
+    answer = {"assets": [{"browser_download_url": asset} for asset in assets]}
+    site.files["/repos/a/b/releases/tags/1.0"] = json.dumps(answer).encode()
+    assert fetch(replace(source, urls=(release,)), tmp_path).read_bytes() == BODY
+    assert json.loads((tmp_path / "set.zip.sha256.json").read_text())["url"] == release
+
+
+@pytest.mark.parametrize("answer", [b'{"assets": []}', b"{}", b"<html>"])
+def test_release_without_an_archive_is_one_line(source, site, tmp_path, answer):
+    site.files["/releases/tags/1.0"] = answer
+    with pytest.raises(MissingInputError) as caught:
+        fetch(replace(source, urls=(f"{site.url}/releases/tags/1.0",)), tmp_path)
+    assert "fetch set.zip by hand from https://home" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_public_sources_are_named_and_fetched_safely():
+    assert list(SETS) == ["cxr4", "cxr4plus"]
+    parts = SETS["cxr4plus"]
+    assert SETS["cxr4"][""] == parts["cxr4"]
+    assert [[one.name for one in part.archives()] for part in parts.values()] == [
+        ["kermany", "hannover", "cohen", "lung_masks"],
+        ["montgomery", "shenzhen", "covidgr", "cohen"],
+    ]
+    for archive in (one for part in parts.values() for one in part.archives()):
+        assert archive.license
+        assert archive.credit
+        assert all(url.startswith("https://") for url in (*archive.urls, archive.home_page))

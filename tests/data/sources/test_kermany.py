@@ -5,12 +5,13 @@ import shutil
 import pytest
 
 from cxr.data.manifest import read_manifest
-from cxr.data.sources.kermany import read_kermany
+from cxr.data.sources.kermany import KERMANY
+from cxr.data.sources.tree import read_source
 from cxr.errors import InputError, MissingInputError
 
 
 def test_reads_labels_patients_and_splits(tmp_path, trees):
-    table = read_kermany(trees.kermany(tmp_path))
+    table = read_source(KERMANY, trees.kermany(tmp_path))
     columns = ["image", "label", "patient_id", "published_split"]
     assert table[columns].to_numpy().tolist() == [
         ["chest_xray/train/NORMAL/IM-0115-0001.jpeg", "normal", "IM-115", "train"],
@@ -34,21 +35,21 @@ def test_reads_labels_patients_and_splits(tmp_path, trees):
 
 def test_root_may_be_the_tree_itself(tmp_path, trees):
     trees.kermany(tmp_path)
-    table = read_kermany(tmp_path / "chest_xray")
+    table = read_source(KERMANY, tmp_path / "chest_xray")
     assert len(table) == 9
     assert table["image"].iloc[0] == "train/NORMAL/IM-0115-0001.jpeg"
 
 
 def test_root_may_hold_an_unpacked_archive(tmp_path, trees):
     trees.kermany(tmp_path / "ChestXRay2017")
-    table = read_kermany(tmp_path)
+    table = read_source(KERMANY, tmp_path)
     assert table["image"].iloc[0].startswith("ChestXRay2017/chest_xray/train/")
 
 
 def test_edition_without_val(tmp_path, trees):
     trees.kermany(tmp_path)
     shutil.rmtree(tmp_path / "chest_xray" / "val")
-    assert set(read_kermany(tmp_path)["published_split"]) == {"train", "test"}
+    assert set(read_source(KERMANY, tmp_path)["published_split"]) == {"train", "test"}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_edition_without_val(tmp_path, trees):
 def test_name_that_cannot_be_read(tmp_path, name, trees):
     trees.touch(trees.kermany(tmp_path) / "chest_xray", name)
     with pytest.raises(InputError, match=f"no label and patient in the name {name.split('/')[-1]}"):
-        read_kermany(tmp_path)
+        read_source(KERMANY, tmp_path)
 
 
 @pytest.mark.parametrize("part", ["train/PNEUMONIA", "test"])
@@ -71,14 +72,14 @@ def test_missing_part_of_the_tree(tmp_path, part, trees):
     trees.kermany(tmp_path)
     shutil.rmtree(tmp_path / "chest_xray" / part)
     with pytest.raises(MissingInputError, match=f"no images in .*{part}"):
-        read_kermany(tmp_path)
+        read_source(KERMANY, tmp_path)
 
 
 def test_missing_tree(tmp_path):
-    with pytest.raises(MissingInputError, match="no chest_xray in"):
-        read_kermany(tmp_path)
+    with pytest.raises(MissingInputError, match=r"no train in .*mendeley"):
+        read_source(KERMANY, tmp_path)
     with pytest.raises(MissingInputError, match="no folder"):
-        read_kermany(tmp_path / "gone")
+        read_source(KERMANY, tmp_path / "gone")
 
 
 @pytest.mark.realdata
@@ -90,7 +91,7 @@ def test_agrees_with_the_real_manifest_on_every_image(shared, tmp_path, trees):
     for name, row in known.iterrows():
         folder = "NORMAL" if row["label"] == "normal" else "PNEUMONIA"
         trees.touch(tmp_path, f"chest_xray/{row['published_split']}/{folder}/{name}")
-    read = read_kermany(tmp_path)
+    read = read_source(KERMANY, tmp_path)
     read.index = read["image"].str.split("/").str[-1]
     columns = ["label", "patient_id", "source", "published_split", "license"]
     assert read[columns].sort_index().equals(known[columns].sort_index())

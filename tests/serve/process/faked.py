@@ -10,7 +10,6 @@ from flask import Flask
 from cxr.bundle.maps import HeatMaps
 from cxr.bundle.predictor import Prediction
 from cxr.errors import InputError
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.serve import create_app
 
 LABELS = ("normal", "bacterial")
@@ -38,7 +37,7 @@ class FilePredictor:
             share = float(np.mean(image)) / 255
             probs = {"normal": share, "bacterial": 1 - share}
             grids = {"m": np.ones((2, 4, 4), np.float32)}
-            drawn = HeatMaps(LABELS, grids, {"m": 1.0}, image, PreprocessSpec(64))
+            drawn = HeatMaps(LABELS, grids, {"m": 1.0}, image)
             yield Prediction(
                 label=max(probs, key=probs.get),
                 probs=probs,

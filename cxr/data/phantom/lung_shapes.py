@@ -17,48 +17,24 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Field:
-    """Where each pixel lies in this patient's chest, as posed.
+    """Where each pixel lies in this patient's chest, as posed."""
 
-    Attributes:
-        x: to the patient's left.
-        y: to the feet.
-        right: bool, the patient's right half, which is the image's left.
-        off: distance from the midline.
-        wall: distance from the midline to the pleura at that height.
-        across: off / wall, 1 at the pleura.
-        dome: y of the hemidiaphragm at that column.
-        down: 0 at the apex, 1 at the hemidiaphragm.
-        air: lung path, what of the trunk's depth is aerated.
-        shadow: path of heart and mediastinum.
-        lung: bool, lung fields that neither heart nor diaphragm covers.
-        mottle: smooth noise, about unit variance.
-    """
-
-    x: Floats
-    y: Floats
-    right: Mask
-    off: Floats
-    wall: Floats
-    across: Floats
-    dome: Floats
-    down: Floats
-    air: Floats
-    shadow: Floats
-    lung: Mask
-    mottle: Floats
+    x: Floats  # to the patient's left
+    y: Floats  # to the feet
+    right: Mask  # bool, the patient's right half, which is the image's left
+    off: Floats  # distance from the midline
+    wall: Floats  # distance from the midline to the pleura at that height
+    across: Floats  # off / wall, 1 at the pleura
+    dome: Floats  # y of the hemidiaphragm at that column
+    down: Floats  # 0 at the apex, 1 at the hemidiaphragm
+    air: Floats  # lung path, what of the trunk's depth is aerated
+    shadow: Floats  # path of heart and mediastinum
+    lung: Mask  # bool, lung fields that neither heart nor diaphragm covers
+    mottle: Floats  # smooth noise, about unit variance
 
 
 def lay_out(chest: Chest, pose: Pose, view: View) -> Field:
-    """Find each pixel's place in the chest.
-
-    Args:
-        chest: the patient.
-        pose: the position.
-        view: AP enlarges the heart.
-
-    Returns:
-        The maps that all drawing starts from.
-    """
+    """Find each pixel's place in the chest, from which all drawing starts."""
     x, y = pose.grid()
     middle = np.float32(chest.bend) * np.sin(3 * y) + np.float32(0.02 * pose.turn)
     right = x < middle
@@ -82,20 +58,8 @@ def lay_out(chest: Chest, pose: Pose, view: View) -> Field:
     air = depth * np.maximum(edge, behind) * np.clip(0.5 + 4 * off, 0, 1)
     shadow = _mediastinum(x - np.float32(0.05 * pose.turn), y, chest, pose.drop, view)
     lung = (across < 1) & (y < dome) & (part > 0) & (shadow < 0.12) & (off > 0.1)
-    return Field(
-        x,
-        y,
-        right,
-        off,
-        wall,
-        across,
-        dome,
-        down,
-        air,
-        shadow,
-        lung,
-        sample_noise(chest.mottle, x, y),
-    )
+    mottle = sample_noise(chest.mottle, x, y)
+    return Field(x, y, right, off, wall, across, dome, down, air, shadow, lung, mottle)
 
 
 def sample_noise(noise: NDArray[np.float32], x: Floats, y: Floats) -> Floats:
@@ -115,15 +79,7 @@ def sample_noise(noise: NDArray[np.float32], x: Floats, y: Floats) -> Floats:
 def ball(
     x: Floats, y: Floats, centre: tuple[float, float], radii: tuple[float, float], lean: float = 0
 ) -> Floats:
-    """Return the path through an ellipsoid, 1 in its middle.
-
-    Args:
-        x: (H, W).
-        y: (H, W).
-        centre: x, y.
-        radii: along its first and second axis.
-        lean: angle of the first axis, radians, clockwise as seen.
-    """
+    """Return the path through an ellipsoid, 1 in its middle; its first axis leans clockwise."""
     cos, sin = np.cos(lean), np.sin(lean)
     dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
     u = (dx * np.float32(cos) + dy * np.float32(sin)) / np.float32(radii[0])
@@ -155,16 +111,7 @@ def _mediastinum(x: Floats, y: Floats, chest: Chest, drop: float, view: View) ->
 
 
 def soft_tissue(field: Field, chest: Chest, pose: Pose) -> Floats:
-    """Return the water path of everything soft, lungs taken out.
-
-    Args:
-        field: the layout.
-        chest: the patient.
-        pose: the position.
-
-    Returns:
-        (H, W) float32, 1 an average trunk.
-    """
+    """Return the water path of all that is soft, less the lungs: (H, W), 1 an average trunk."""
     y, side = field.y, np.abs(field.x)
     outer = chest.half_width + chest.wall + 0.03 * np.clip(y, 0, 1)
     trunk = np.sqrt(np.clip(1 - (side / outer) ** 2, 0, 1)) ** 0.8

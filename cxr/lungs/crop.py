@@ -1,0 +1,106 @@
+"""From an image to the square that a model sees: whole, cropped to the lungs, or masked.
+
+``prepare`` and the predictor both come here. H W pixels of an image, S side of the prepared
+square, G side of the finder's grid.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr.imaging.preprocess import WHOLE, Box, Placement, PreprocessSpec, place, to_square
+from cxr.lungs.find import FINDER_FILE, Lungs, find_lungs
+
+CENTRE: Box = (0.1, 0.1, 0.9, 0.9)
+"""Box of the fallback ``centre``."""
+DIRECTIONS = 64
+"""Half-planes whose intersection stands for the convex hull."""
+
+
+@dataclass(frozen=True, eq=False)
+class ModelInput:
+    """What a model sees of an image.
+
+    Attributes:
+        pixels: (S, S) uint8.
+        placement: where they show the image.
+        lungs: what was found in it; None where nobody looked.
+    """
+
+    pixels: NDArray[np.uint8]
+    placement: Placement
+    lungs: Lungs | None = None
+
+
+def to_model_input(
+    image: NDArray[np.uint8],
+    spec: PreprocessSpec,
+    *,
+    original: tuple[int, int] | None = None,
+    lungs: Lungs | None = None,
+    finder: Path = FINDER_FILE,
+) -> ModelInput:
+    """Return the square that a model sees, scaled down once from the image's own pixels.
+
+    Args:
+        image: (H, W) uint8.
+        spec: how.
+        original: (H, W) of the image's original, whose aspect ratio a letterboxed crop then
+            has; the image's own by default. A whole image keeps the one of its file.
+        lungs: of this image, where they were found before.
+        finder: network that finds them otherwise.
+    """
+    if spec.lungs == "none":
+        placement = place(image.shape, spec)
+        return ModelInput(to_square(image, spec, placement), placement, lungs)
+    lungs = lungs or find_lungs(image, finder)
+    placement = place(original or image.shape, spec, shown_box(lungs, spec))
+    pixels = to_square(image, spec, placement)
+    if spec.lungs == "mask" and lungs.count >= 2:
+        window = to_square(lung_window(lungs, spec.lungs_margin), spec, placement)
+        # Rounded to the nearest, in whole numbers.
+        pixels = ((pixels.astype(np.uint16) * window + 127) // 255).astype(np.uint8)
+    return ModelInput(pixels, placement, lungs)
+
+
+def shown_box(lungs: Lungs, spec: PreprocessSpec) -> Box:
+    """Return the part of the image that is shown: both lungs and the margin, or the fallback."""
+    if lungs.box is None or lungs.count < 2:
+        return WHOLE if spec.lungs_fallback == "whole" else CENTRE
+    top, left, bottom, right = lungs.box
+    down, across = spec.lungs_margin * (bottom - top), spec.lungs_margin * (right - left)
+    return (
+        max(0.0, top - down),
+        max(0.0, left - across),
+        min(1.0, bottom + down),
+        min(1.0, right + across),
+    )
+
+
+def lung_window(lungs: Lungs, margin: float) -> NDArray[np.uint8]:
+    """Return how much of each cell stays: all of the lungs' convex hull, less beyond it.
+
+    The hull keeps what lies between the lungs. Beyond it the share falls in a straight line and
+    is 0 from ``margin`` on, a share of the box's mean side as with the crop.
+
+    Args:
+        lungs: with at least one cell.
+        margin: 0 or above.
+
+    Returns:
+        (G, G) uint8.
+    """
+    side = len(lungs.mask)
+    lines, (rows, columns) = np.arange(side), np.nonzero(lungs.mask)
+    # Of each direction's half-plane, how far inside a cell lies; of all of them the worst.
+    depth = np.full((side, side), np.inf)
+    for angle in np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS):
+        down, across = np.sin(angle), np.cos(angle)
+        farthest = (rows * down + columns * across).max()
+        np.minimum(depth, farthest - (lines * down)[:, None] - lines * across, out=depth)
+    top, left, bottom, right = lungs.box or WHOLE
+    reach = max(margin * side * (bottom - top + right - left) / 2, 1e-6)
+    shares = np.clip(1 + depth / reach, 0, 1)
+    return np.asarray(np.rint(shares * 255), np.uint8)

@@ -1,0 +1,1 @@
+"""What takes a shortcut away, and what it costs: python -m experiments.mitigation."""
