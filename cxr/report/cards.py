@@ -4,7 +4,7 @@ After Mitchell et al. 2019, Model cards for model reporting, and Gebru et al. 20
 for datasets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from cxr.evaluation.confidence import referral_sentences, sets_table
@@ -30,265 +30,139 @@ from cxr.report.facts import (
     training_table,
 )
 from cxr.report.outside import outside_sentences
-from cxr.report.parts import rows_table
+from cxr.report.parts import experiment_table, rows_table, templates
 from cxr.report.results import Results
 from cxr.report.sections import verdict_rows
 from cxr.report.wording import markdown_table, one_line
 
+UNKNOWN = {
+    "patient_id": "who the patient is",
+    "source": "the source",
+    "sex": "sex",
+    "age": "age",
+    "view": "the view",
+    "mask": "where the lungs are",
+    "license": "the licence",
+}
+"""Columns of the table that may be empty, and what is then not known."""
+ERRORS = {"nll": "NLL", "brier": "Brier", "ece": "ECE", "ece_debiased": "ECE, debiased"}
+
+
+class Markdown(str):
+    """Text that is Markdown already."""
+
 
 def model_card(results: Results) -> str:
-    """Return ``MODEL_CARD.md``.
-
-    Args:
-        results: of the run; what was not measured is named with the command that measures it.
-    """
-    lines = [
-        f"# Model card: {one_line(results.name)}",
-        "",
-        f"**{one_line(results.note)}**",
-        "",
-        "An ensemble of convolutional networks that sorts frontal chest images into "
-        f"{one_line(list_words(results.labels))}.",
-        "",
-        "## What it is and what it was trained on",
-        *_pairs(data_rows(results)),
-        "",
-        *_table(training_table(results)),
-        "## Meant for",
-        "Research and teaching: measuring how such a model is right and wrong, and on what its "
-        "score rests. Not meant for any decision about a patient.",
-        "",
-        "## Limits of use",
-        *_list(limits(results)),
-        "",
-        "## What was measured on the test split",
-        *_test_lines(results),
-        "## Are its probabilities true?",
-        *_certainty_lines(results),
-        "## What the score rests on (shortcut audit)",
-        *_audit_lines(results),
-        "## Subgroup performance",
-        *_subgroup_lines(results),
-    ]
-    lines += [*_published_lines(results), *_elsewhere_lines(results)]
-    lines += [
-        "## Whom it may harm",
-        "A model that recognises the hospital, the age or the exposure instead of the disease is "
-        "wrong first on patients who differ from its images, and says so with a high probability. "
-        "Read the audit above before you read the accuracy.",
-        "",
-        "## How to get these values again",
-        *_made_lines(results),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
+    """Return ``MODEL_CARD.md``; what was not measured is named with the command that does."""
+    return _fill(
+        "MODEL_CARD.md.j2",
+        results,
+        labels=list_words(results.labels),
+        facts=data_rows(results),
+        training=training_table(results),
+        limits=limits(results),
+        intervals=INTERVALS,
+        scores=lambda: _score_tables(results),
+        few=lambda: few_note((results.metrics or {})["patients"]),
+        confidence=lambda: _confidence_tables(results),
+        sentences=lambda: [
+            f"{text[:1].upper()}{text[1:]}."
+            for show in (sets_sentences, referral_sentences)
+            for text in show(results.calibration or {})
+        ],
+        verdicts=lambda: rows_table(
+            "Verdicts",
+            [
+                {"test": title, "verdict": words, "statistic that decides": statistic}
+                for title, _, words, statistic in verdict_rows(results)
+            ],
+        ),
+        made=_made(results),
+    )
 
 
 def data_card(results: Results) -> str:
-    """Return ``DATA_CARD.md``.
-
-    Args:
-        results: of a run on the data.
-    """
-    prepared, counts = results.prepared, results.prepared["counts"]
-    settings = prepared["settings"]
-    made = (
-        "A synthetic phantom: drawn by a program, no patient behind any image."
-        if (results.synthetic)
-        else "Radiographs collected from the sources below."
+    """Return ``DATA_CARD.md`` of the data that a run was made on."""
+    rows = [row for row in data_rows(results) if not row[0].startswith(("member", "test "))]
+    return _fill(
+        "DATA_CARD.md.j2",
+        results,
+        sources=source_table(results.table),
+        own_sources=own_sources(results.table),
+        licences=licence_table(results.table),
+        prepared=rows,
+        fractions=", ".join(f"{share:g}" for share in results.prepared["settings"]["fractions"]),
+        unknown=_unknown(results),
     )
-    lines = [
-        f"# Data card: {one_line(results.run['data'])}",
-        "",
-        f"**{one_line(results.note)}**",
-        "",
-        "## What the images are",
-        made,
-        "",
-        *_table(source_table(results.table)),
-        *_list(own_sources(results.table)),
-        "",
-        "## Licences",
-        *_table(licence_table(results.table)),
-        "## How they were prepared",
-        *_pairs([row for row in data_rows(results) if not row[0].startswith(("member", "test "))]),
-        *_pairs(
-            [
-                ("identical copies dropped", f"{counts['dropped_identical']:,}"),
-                ("near-identical copies dropped", f"{counts['dropped_near']:,}"),
-                ("images with conflicting labels dropped", f"{counts['dropped_conflicting']:,}"),
-                ("unreadable images dropped", f"{counts['dropped_unreadable']:,}"),
-                (
-                    "near-identical images looked for",
-                    "yes" if settings["near_duplicates"] else "no",
-                ),
-                ("seed of the split", str(settings["seed"])),
-                (
-                    "fractions asked for (train, val, test)",
-                    ", ".join(f"{share:g}" for share in settings["fractions"]),
-                ),
-            ]
-        ),
-        "",
-        "## Are the splits apart?",
-        *_leak_lines(results),
-        "## What can be told without a lung",
-        *_story(results),
-        "",
-        "## What is not known",
-        *_list(_unknown(results)),
-        "",
-        "## Not for",
-        "Diagnosis, treatment or triage, nor any claim about how a disease looks: "
-        "the label is the source's, and no radiologist has read these images again for this set.",
-        "",
-        "## How to get this again",
-        *_pairs(
-            [
-                (name, str(prepared["environment"][key]))
-                for key, name in {
-                    "command": "command",
-                    "git_commit": "commit",
-                    "time_utc": "time (UTC)",
-                }.items()
-            ]
-        ),
+
+
+def _fill(template: str, results: Results, **values: Any) -> str:
+    """Fill a template; every value becomes one line that cannot turn into Markdown or HTML."""
+    environment = templates(
+        finalize=lambda value: value if isinstance(value, Markdown) else one_line(value)
+    )
+    environment.filters |= {
+        "table": _table,
+        "pairs": lambda rows: _lines(f"- {one_line(k)}: {one_line(value)}" for k, value in rows),
+        "bullets": lambda texts: _lines(f"- {one_line(text)}" for text in texts),
+        "lines": lambda texts: _lines(map(one_line, texts)),
+        "interval": show_interval,
+        "experiment": experiment_table,
+    }
+    text = environment.get_template(template).render(
+        results=results,
+        story=outside_sentences(results),
+        sentence_of=lambda test: _sentence_of(results, test),
+        **values,
+    )
+    return text.rstrip() + "\n"
+
+
+def _score_tables(results: Results) -> list[Table]:
+    metrics = results.metrics or {}
+    rows = {
+        "Members and ensemble": summary_table(metrics),
+        "Paired differences on the same images": difference_table(metrics),
+    }
+    classes = [class_table(metrics, columns=part) for part in (PER_CLASS[:4], PER_CLASS[4:])]
+    return [
+        *(rows_table(title, table) for title, table in rows.items()),
+        *(rows_table("Ensemble, each class against the rest", table) for table in classes),
     ]
-    return "\n".join(lines).rstrip() + "\n"
 
 
-def _test_lines(results: Results) -> list[str]:
-    metrics = results.metrics
-    if metrics is None:
-        return [f"{results.not_measured('evaluate')}.", ""]
-    lines = [
-        f"{metrics['n']:,} test images of {metrics['n_groups']:,} patients or groups; brackets: "
-        f"{INTERVALS}.",
-        "",
-        *_table(rows_table("Members and ensemble", summary_table(metrics))),
-        *_table(rows_table("Paired differences on the same images", difference_table(metrics))),
-    ]
-    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
-        title = "Ensemble, each class against the rest"
-        lines += _table(rows_table(title, class_table(metrics, columns=columns)))
-    note = one_line(few_note(metrics["patients"]))
-    return [*lines, note, ""] if note else lines
-
-
-def _certainty_lines(results: Results) -> list[str]:
-    found = results.calibration
-    if found is None:
-        return [f"{results.not_measured('evaluate')}.", ""]
-    scores = found["calibration"][WEIGHTED]
+def _confidence_tables(results: Results) -> list[Table]:
+    values = results.calibration or {}
+    scores = values["calibration"][WEIGHTED]
     rows = [
         {"ensemble": f"{stage} temperature"}
-        | {
-            name: show_interval(scores[stage][key])
-            for key, name in (
-                ("nll", "NLL"),
-                ("brier", "Brier"),
-                ("ece", "ECE"),
-                ("ece_debiased", "ECE, debiased"),
-            )
-        }
+        | {name: show_interval(scores[stage][key]) for key, name in ERRORS.items()}
         for stage in ("before", "after")
     ]
-    return [
-        *_table(rows_table("Calibration on test", rows)),
-        *_table(
-            rows_table(
-                "Prediction sets on test; the bundle serves those per class", sets_table(found)
-            )
-        ),
-        *_list(
-            [
-                f"{text[:1].upper()}{text[1:]}."
-                for text in (*sets_sentences(found), *referral_sentences(found))
-            ]
-        ),
-        "",
-    ]
-
-
-def _audit_lines(results: Results) -> list[str]:
-    lines = [*_story(results), ""]
-    if results.audit is None:
-        return lines
-    rows = tuple((title, words, told) for title, _, words, told in verdict_rows(results))
-    lines += _table(Table("Verdicts", ("test", "verdict", "statistic that decides"), rows))
-    if not results.audit["complete"]:
-        lines += [f"Some tests are not done yet: run {results.commands['audit']}.", ""]
-    return lines
-
-
-def _subgroup_lines(results: Results) -> list[str]:
-    return [_sentence_of(results, "subgroups"), ""]
-
-
-def _leak_lines(results: Results) -> list[str]:
-    disjoint = results.prepared["disjoint"]
-    return [
-        f"By what `prepare` stored, {disjoint['crossing_groups']:,} of {disjoint['groups']:,} "
-        "patients or groups lie in two splits.",
-        f"Counted again from the pixels: {_sentence_of(results, 'leak')}",
-        "",
-    ]
+    title = "Prediction sets on test; the bundle serves those per class"
+    return [rows_table("Calibration on test", rows), rows_table(title, sets_table(values))]
 
 
 def _sentence_of(results: Results, test: str) -> str:
     """Return what a test of the audit found, or that it was not done."""
     for result in (results.audit or {}).get("results", []):
         if result["id"] == test:
-            return one_line(result["sentence"])
+            return str(result["sentence"])
     return f"{results.not_measured('audit')}."
-
-
-def _story(results: Results) -> list[str]:
-    return [one_line(sentence) for sentence in outside_sentences(results)]
-
-
-def _published_lines(results: Results) -> list[str]:
-    if results.published is None:
-        return []
-    shown = results.published["shown"]
-    table = shown["table"]
-    rows = tuple(map(tuple, table["rows"]))
-    return [
-        "## Against published results",
-        *_table(Table(table["title"], tuple(table["columns"]), rows)),
-        *_list(shown["sentences"]),
-        "",
-    ]
-
-
-def _elsewhere_lines(results: Results) -> list[str]:
-    lines = ["## On images from elsewhere"]
-    for name, found in results.elsewhere.items():
-        accuracy = show_interval(found["models"][WEIGHTED]["accuracy"])
-        lines.append(f"- {one_line(name)}, {found['n']:,} images: accuracy {accuracy}")
-    if not results.elsewhere:
-        lines.append(f"{results.not_measured('evaluate_on')}.")
-    return [*lines, ""]
 
 
 def _unknown(results: Results) -> list[str]:
     """Say which columns of the table are empty, and for how many images."""
-    table, found = results.table, []
-    for column, name in {
-        "patient_id": "who the patient is",
-        "source": "the source",
-        "sex": "sex",
-        "age": "age",
-        "view": "the view",
-        "mask": "where the lungs are",
-        "license": "the licence",
-    }.items():
+    table, lines = results.table, []
+    for column, name in UNKNOWN.items():
         blank = int((table[column] == "").sum()) if column in table else len(table)
         if blank:
-            found.append(f"{name}: unknown of {blank:,} of {len(table):,} images")
-    return [*found, "who was imaged, why, and who was left out: the sources do not tell"]
+            lines.append(f"{name}: unknown of {blank:,} of {len(table):,} images")
+    return [*lines, "who was imaged, why, and who was left out: the sources do not tell"]
 
 
-def _made_lines(results: Results) -> list[str]:
+def _made(results: Results) -> list[tuple[str, str]]:
+    """Return each stage with its command, commit and time."""
     files: dict[str, Any] = {
         "prepare": results.prepared,
         "ensemble": results.ensemble,
@@ -296,25 +170,19 @@ def _made_lines(results: Results) -> list[str]:
         "audit": results.audit,
     }
     files |= {f"train {name}": card for name, card in results.members.items()}
-    lines = []
-    for name, found in files.items():
-        made = (found or {}).get("environment")
-        what = (
-            f"{made['command']}, commit {made['git_commit']}, {made['time_utc']}"
-            if made
-            else (results.not_measured(name) if name in results.commands else "not recorded")
-        )
-        lines.append(f"- {one_line(name)}: {one_line(what)}")
-    return lines
+    rows = []
+    for name, values in files.items():
+        what = results.not_measured(name) if name in results.commands else "not recorded"
+        if made := (values or {}).get("environment"):
+            what = f"{made['command']}, commit {made['git_commit']}, {made['time_utc']}"
+        rows.append((name, what))
+    return rows
 
 
-def _pairs(rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"- {one_line(name)}: {one_line(value)}" for name, value in rows]
+def _lines(lines: Iterable[str]) -> Markdown:
+    return Markdown("\n".join(lines))
 
 
-def _list(sentences: Sequence[str]) -> list[str]:
-    return [f"- {one_line(sentence)}" for sentence in sentences]
-
-
-def _table(table: Table) -> list[str]:
-    return [f"*{one_line(table.title)}*", "", *markdown_table(table.columns, table.rows), ""]
+def _table(table: Table) -> Markdown:
+    rows = markdown_table(table.columns, table.rows)
+    return _lines([f"*{one_line(table.title)}*", "", *rows, ""])

@@ -9,6 +9,7 @@ from cxr.evaluation.tables import Cell, Table, show_interval
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import list_words
 from cxr.models.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble
+from cxr.report.parts import rows_table
 from cxr.report.results import Results
 from cxr.report.wording import count, percent
 
@@ -149,86 +150,54 @@ def own_sources(table: pd.DataFrame) -> list[str]:
 def source_table(table: pd.DataFrame) -> Table:
     """Return images, patients and what is known of them by class and source."""
     given = table.assign(source=table.get("source", ""))
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[dict[str, Cell]] = []
     for (label, source), part in given.groupby(["label", "source"], sort=False):
         known = (part["patient_id"] != "") if "patient_id" in part else pd.Series(dtype=bool)
         patients = part.loc[known[known].index, "patient_id"].nunique() if known.any() else None
-        rows.append(
-            (
-                str(label),
-                str(source) or UNKNOWN,
-                len(part),
-                patients,
-                int(part["group"].nunique()),
-                *(int((part["split"] == name).sum()) for name in SPLITS),
-                *(_known(part, column) for column in ("sex", "age", "view")),
-                _known(part, "mask"),
-            )
-        )
-    heads = (
-        "class",
-        "source",
-        "images",
-        "patient ids",
-        "groups",
-        *SPLITS,
-        "sex known",
-        "age known",
-        "view known",
-        "lung mask",
-    )
-    return Table("Images by class and source", heads, tuple(rows))
+        row: dict[str, Cell] = {
+            "class": str(label),
+            "source": str(source) or UNKNOWN,
+            "images": len(part),
+            "patient ids": patients,
+            "groups": int(part["group"].nunique()),
+        }
+        row |= {name: int((part["split"] == name).sum()) for name in SPLITS}
+        row |= {f"{column} known": _known(part, column) for column in ("sex", "age", "view")}
+        rows.append(row | {"lung mask": _known(part, "mask")})
+    return rows_table("Images by class and source", rows)
 
 
 def licence_table(table: pd.DataFrame) -> Table:
     """Return the licences that the manifest gives, by source."""
     given = table.assign(source=table.get("source", ""), license=table.get("license", ""))
-    rows: list[tuple[Cell, ...]] = [
-        (str(source) or UNKNOWN, str(name) or UNKNOWN, len(part))
+    rows: list[dict[str, Cell]] = [
+        {"source": str(source) or UNKNOWN, "licence": str(name) or UNKNOWN, "images": len(part)}
         for (source, name), part in given.groupby(["source", "license"])
     ]
-    return Table(
-        "Licences, as the manifest gives them", ("source", "licence", "images"), tuple(rows)
-    )
+    return rows_table("Licences, as the manifest gives them", rows)
 
 
 def training_table(results: Results) -> Table:
     """Return how each member was trained."""
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[dict[str, Cell]] = []
     for name, card in results.members.items():
         how, trainer = card.get("training", {}), card.get("trainer", {})
+        source = (card.get("pretrained") or {}).get("source")
         rows.append(
-            (
-                name,
-                card.get("architecture"),
-                card.get("input", {}).get("size_px"),
-                _start(card),
-                card.get("data", {}).get("train_images"),
-                f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}",
-                trainer.get("batch_size"),
-                f"{trainer['lr']:g}" if "lr" in trainer else None,
-                how.get("seed"),
-                f"{how['seconds'] / 60:.0f} min" if "seconds" in how else None,
-            )
+            {
+                "member": name,
+                "architecture": card.get("architecture"),
+                "input px": card.get("input", {}).get("size_px"),
+                "starts from": str(source or "random weights"),
+                "train images": card.get("data", {}).get("train_images"),
+                "epoch kept": f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}",
+                "batch": trainer.get("batch_size"),
+                "learning rate": f"{trainer['lr']:g}" if "lr" in trainer else None,
+                "seed": how.get("seed"),
+                "time": f"{how['seconds'] / 60:.0f} min" if "seconds" in how else None,
+            }
         )
-    heads = (
-        "member",
-        "architecture",
-        "input px",
-        "starts from",
-        "train images",
-        "epoch kept",
-        "batch",
-        "learning rate",
-        "seed",
-        "time",
-    )
-    return Table("How the members were trained", heads, tuple(rows))
-
-
-def _start(card: dict[str, Any]) -> str:
-    pretrained = card.get("pretrained") or {}
-    return str(pretrained.get("source") or "random weights")
+    return rows_table("How the members were trained", rows)
 
 
 def _member(results: Results, name: str) -> str:

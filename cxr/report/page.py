@@ -2,14 +2,11 @@
 
 import base64
 import re
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cxr.evaluation.tables import Table
 from cxr.report.facts import data_rows, headline, limits
 from cxr.report.outside import outside_sentences
-from cxr.report.parts import Picture, Pictures, Section
+from cxr.report.parts import Picture, Pictures, Section, templates
 from cxr.report.results import Results
 from cxr.report.sections import build_sections, images_line, verdict_rows
 from cxr.report.wording import VERDICTS, split_interval
@@ -28,19 +25,11 @@ def render_report(results: Results, pictures: Pictures) -> str:
         results: of the run.
         pictures: place to figures; "outside" stands on the first page.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(autoescape=True)
     environment.filters |= {"cell": split_interval, "uri": data_uri, "css": css_string}
+    kinds = {"table": Table, "picture": Picture, "pair": list, "section": Section}
     environment.tests |= {
-        "table": lambda part: isinstance(part, Table),
-        "picture": lambda part: isinstance(part, Picture),
-        "pair": lambda part: isinstance(part, list),
-        "section": lambda part: isinstance(part, Section),
+        name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()
     }
     facts = [
         (name, value[:SHORT] if name == "fingerprint" else value)

@@ -14,9 +14,16 @@ from cxr.evaluation.tables import (
     show_patients,
 )
 from cxr.models.ensemble import WEIGHTED
-from cxr.report.cells import show_table
 from cxr.report.facts import data_rows, licence_table, source_table, training_table
-from cxr.report.parts import Part, Pictures, Section, pictures_at, rows_table
+from cxr.report.parts import (
+    Part,
+    Pictures,
+    Section,
+    experiment_table,
+    pictures_at,
+    rows_table,
+    show_table,
+)
 from cxr.report.results import Results
 from cxr.report.score_tables import confidence_sections, mistakes_section, scores_section
 from cxr.report.wording import VERDICTS, count
@@ -85,42 +92,28 @@ def _experiment(
     if values is None:
         return None
     shown = values["shown"]
-    table = shown["table"]
-    rows = tuple(map(tuple, table["rows"]))
-    return Section(
-        title,
-        (
-            *shown["sentences"],
-            *pictures_at(pictures, place),
-            Table(table["title"], tuple(table["columns"]), rows),
-        ),
-    )
+    own = pictures_at(pictures, place)
+    return Section(title, (*shown["sentences"], *own, experiment_table(shown)))
 
 
 def _elsewhere(results: Results) -> Section | None:
-    rows: list[tuple[Cell, ...]] = []
-    for name, found in results.elsewhere.items():
-        scores = found["models"][WEIGHTED]
-        alone = found.get("present_alone", {}).get("models", {}).get(WEIGHTED)
+    rows: list[dict[str, Cell]] = []
+    for name, values in results.elsewhere.items():
+        scores = values["models"][WEIGHTED]
+        alone = values.get("present_alone", {}).get("models", {}).get(WEIGHTED)
         rows.append(
-            (
-                name,
-                found["n"],
-                ", ".join(found.get("absent", [])) or "none",
-                show_interval(scores["accuracy"]),
-                show_interval(scores["macro_auroc"]),
-                show_interval(alone["accuracy"]) if alone else None,
-            )
+            {
+                "measured on": name,
+                "images": values["n"],
+                "classes without images": ", ".join(values.get("absent", [])) or "none",
+                "accuracy": show_interval(scores["accuracy"]),
+                "macro AUROC": show_interval(scores["macro_auroc"]),
+                "accuracy, classes present alone": show_interval(alone["accuracy"])
+                if alone
+                else None,
+            }
         )
-    heads = (
-        "measured on",
-        "images",
-        "classes without images",
-        "accuracy",
-        "macro AUROC",
-        "accuracy, classes present alone",
-    )
-    table = Table("The ensemble on other data sets", heads, tuple(rows))
+    table = rows_table("The ensemble on other data sets", rows)
     text = "Images that the run learnt from were left out."
     return Section("On images from elsewhere", (text, table)) if rows else None
 
@@ -157,40 +150,33 @@ def _pointing(results: Results) -> Section | None:
     pointing = (results.explain or {}).get("pointing")
     if not pointing:
         return None
-    rows: list[tuple[Cell, ...]] = [
-        (
-            name,
-            model,
-            group["images"],
-            _patients(group),
-            *(_share(group["models"][model][key]) for key in ("inside", "half_cell")),
-        )
-        for name, group in {"all lesions": pointing["all"], **pointing["per_class"]}.items()
-        for model in group["models"]
+    groups = {"all lesions": pointing["all"], **pointing["per_class"]}
+    # Files of version 0.1 do not count patients.
+    counted = {name: group["patients"] for name, group in groups.items() if "patients" in group}
+    rows: list[dict[str, Cell]] = [
+        {
+            "class": name,
+            "map": model,
+            "images": group["images"],
+            "patients": show_patients(counted[name]) if name in counted else None,
+            "inside the lesion": show_interval(
+                rates["inside"] | {"value": rates["inside"]["rate"]}
+            ),
+            "within half a cell": show_interval(
+                rates["half_cell"] | {"value": rates["half_cell"]["rate"]}
+            ),
+        }
+        for name, group in groups.items()
+        for model, rates in group["models"].items()
     ]
-    heads = ("class", "map", "images", "patients", "inside the lesion", "within half a cell")
     return Section(
         "Do the maps find the lesion?",
         (
             "Share of images on which the map's highest point lies in the true lesion.",
-            Table("Pointing game", heads, tuple(rows)),
-            *([few] if (few := few_note(_counted(pointing))) else []),
+            rows_table("Pointing game", rows),
+            *([few] if (few := few_note(counted)) else []),
         ),
     )
-
-
-def _counted(pointing: Mapping[str, Any]) -> dict[str, int]:
-    groups = {"all lesions": pointing["all"], **pointing["per_class"]}
-    return {name: group["patients"] for name, group in groups.items() if "patients" in group}
-
-
-def _patients(group: Mapping[str, Any]) -> str | None:
-    """Return the patients behind a share; None in files of version 0.1."""
-    return show_patients(group["patients"]) if "patients" in group else None
-
-
-def _share(found: Mapping[str, Any]) -> str:
-    return show_interval({"value": found["rate"], "low": found["low"], "high": found["high"]})
 
 
 def _data(results: Results) -> Section:
@@ -204,16 +190,13 @@ def _training(results: Results, pictures: Pictures) -> Section:
 
 
 def _missing(results: Results) -> Section | None:
-    rows = tuple(results.missing.items())
-    return (
-        Section("Not in this report", (Table("Parts not measured", ("part", "what to do"), rows),))
-        if rows
-        else None
-    )
+    rows = [{"part": part, "what to do": hint} for part, hint in results.missing.items()]
+    if not rows:
+        return None
+    return Section("Not in this report", (rows_table("Parts not measured", rows),))
 
 
 def _made(results: Results) -> Section:
-    rows: list[tuple[Cell, ...]] = []
     files = {
         "prepared.json": results.prepared,
         "ensemble.json": results.ensemble,
@@ -221,20 +204,21 @@ def _made(results: Results) -> Section:
         "audit.json": results.audit,
     }
     files |= {f"{name}/member.json": card for name, card in results.members.items()}
-    for name, found in files.items():
-        if made := (found or {}).get("environment"):
-            rows.append((name, made["time_utc"], made["command"], made["git_commit"]))
+    made = {name: (values or {}).get("environment") for name, values in files.items()}
+    rows = [
+        {
+            "file": name,
+            "time": made["time_utc"],
+            "command": made["command"],
+            "commit": made["git_commit"],
+        }
+        for name, made in made.items()
+        if made
+    ]
     versions = (results.metrics or results.prepared).get("environment", {}).get("versions", {})
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Section(
-        "How it was made",
-        (
-            Table(
-                "Files, commands and commits", ("file", "time", "command", "commit"), tuple(rows)
-            ),
-            *([f"Versions: {told}."] if told else []),
-        ),
-    )
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    table = rows_table("Files, commands and commits", rows)
+    return Section("How it was made", (table, *([f"Versions: {listed}."] if listed else [])))
 
 
 def verdict_rows(results: Results) -> list[tuple[str, str, str, str]]:
@@ -242,8 +226,8 @@ def verdict_rows(results: Results) -> list[tuple[str, str, str, str]]:
     rows = []
     for result in (results.audit or {}).get("results", []):
         deciding = result["statistic"]
-        told = f"{show_interval(deciding, digits=2)} {deciding['metric']}" if deciding else "–"
-        rows.append((result["title"], result["verdict"], VERDICTS[result["verdict"]], told))
+        shown = f"{show_interval(deciding, digits=2)} {deciding['metric']}" if deciding else "–"
+        rows.append((result["title"], result["verdict"], VERDICTS[result["verdict"]], shown))
     return rows
 
 
