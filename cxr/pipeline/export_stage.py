@@ -20,6 +20,7 @@ from cxr.evaluation.evaluate import read_predictions
 from cxr.evaluation.tables import few_note
 from cxr.files import atomic_write, environment, read_json, replacing_folder, write_json
 from cxr.imaging.preprocess import LUNGS_FILE
+from cxr.lungs.find import FINDER_FILE, find_lungs
 from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import ExportConfig
@@ -33,7 +34,7 @@ from cxr.pipeline.exported import (
 from cxr.pipeline.report_stage import card_of
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
-from cxr.reliability.ood_fit import fit_reference
+from cxr.reliability.ood_fit import fit_reference, with_lungs
 from cxr.training.inference import predict_logits
 
 CHECKED_IMAGES = 32
@@ -138,6 +139,16 @@ def _write_reference(exported: Exported) -> dict[str, Any]:
     except InputError as error:
         log.warning("no tests for strange images: %s", error)
         return {"note": f"none: {error}"}
+    prepared = exported.prepared
+    reference = with_lungs(
+        reference,
+        [
+            prepared.lungs(row) or find_lungs(prepared.pixels[row])
+            for row in val[:MOST_VAL].tolist()
+        ],
+    )
+    if "lungs" in reference.limits and not (exported.fresh / LUNGS_FILE).exists():
+        shutil.copyfile(FINDER_FILE, exported.fresh / LUNGS_FILE)
     reference.save(exported.fresh / OOD_FILE)
     log.info("tests for strange images: %s", reference.info["note"])
     return {"limits": dict(reference.limits), **reference.info}
