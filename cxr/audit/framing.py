@@ -153,6 +153,7 @@ def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> Audi
     flat = iter(adjusted_p(np.concatenate(statistics, axis=1)).tolist())
     for comparison in compared:
         comparison.p = {part: next(flat) for part in comparison.p}
+    thin += [context.outlined_by] if context.outlined_by else []
     return _judge(compared, int((~known).sum()), thin)
 
 

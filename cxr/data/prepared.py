@@ -363,10 +363,10 @@ def _write(
             "unreadable": decoded.unreadable,
         },
         "environment": environment(),
-    } | _lung_info(table, labels)
+    } | _lung_info(table, rows)
 
 
-def _lung_info(table: pd.DataFrame, labels: tuple[str, ...]) -> dict[str, Any]:
+def _lung_info(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     """Return what ``prepared.json`` says of the lungs; nothing where none were looked for."""
     if "lungs_count" not in table:
         return {}

@@ -93,13 +93,14 @@ def lung_window(lungs: Lungs, margin: float) -> NDArray[np.uint8]:
         (G, G) uint8.
     """
     side = len(lungs.mask)
-    angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
-    normals = np.stack([np.sin(angles), np.cos(angles)])
-    cells = np.indices((side, side)).reshape(2, -1).T.astype(np.float64)
-    along = cells @ normals
+    lines, (rows, columns) = np.arange(side), np.nonzero(lungs.mask)
     # Of each direction's half-plane, how far inside a cell lies; of all of them the worst.
-    depth = (along[lungs.mask.ravel()].max(axis=0) - along).min(axis=1)
+    depth = np.full((side, side), np.inf)
+    for angle in np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS):
+        down, across = np.sin(angle), np.cos(angle)
+        farthest = (rows * down + columns * across).max()
+        np.minimum(depth, farthest - (lines * down)[:, None] - lines * across, out=depth)
     top, left, bottom, right = lungs.box or WHOLE
     reach = max(margin * side * (bottom - top + right - left) / 2, 1e-6)
-    shares = np.clip(1 + depth / reach, 0, 1).reshape(side, side)
+    shares = np.clip(1 + depth / reach, 0, 1)
     return np.asarray(np.rint(shares * 255), np.uint8)

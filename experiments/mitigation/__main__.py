@@ -14,7 +14,6 @@ from cxr.data.splits import lost_classes
 from cxr.errors import InputError, reason_of
 from cxr.evaluation.evaluate import build_predictions, read_predictions
 from cxr.files import digest_of, environment, read_json, run_folder, write_csv, write_json
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.pipeline.audit_stage import audit_stage
 from cxr.pipeline.config import RunConfig, TrainConfig, compose, script
 from cxr.pipeline.cv_stage import cv_stage
@@ -69,7 +68,7 @@ def run_mitigation(config: MitigationConfig) -> dict[str, Any]:
         The content of ``mitigation.json``.
 
     Raises:
-        InputError: no such configuration, or none was given.
+        InputError: no such configuration, none was given, or each failed.
     """
     names = config.only or list(config.configurations)
     unknown = [name for name in names if name not in config.configurations]
@@ -91,6 +90,8 @@ def run_mitigation(config: MitigationConfig) -> dict[str, Any]:
             found[name] = {"error": reason_of(error, 400)}
             log.warning("%s failed: %s", name, found[name]["error"])
         result = _write(folder, {key: found[key] for key in config.configurations if key in found})
+    if not result["shown"]["table"]["rows"]:
+        raise InputError(f"no configuration could be measured: {result['shown']['sentences'][0]}")
     show(result["shown"])
     log.info("results: %s", relative(folder))
     return result
@@ -114,7 +115,7 @@ def _configuration(config: MitigationConfig, name: str, before: dict[str, Any]) 
             "key": key,
             "overrides": config.configurations[name],
             "note": note_of(run.prepared),
-            "patient": {"accuracy": accuracy(_validation(run), run.labels)},
+            "patient": {"accuracy": accuracy(_at_home(config, run), run.labels)},
             "left_out": _leave_out(config, child, words, run),
         }
     if config.audit and "audit" not in done:
@@ -124,10 +125,16 @@ def _configuration(config: MitigationConfig, name: str, before: dict[str, Any]) 
     return done
 
 
-def _validation(run: TrainedRun) -> pd.DataFrame:
-    """Return the predictions table of validation, also where test was opened."""
+def _at_home(config: MitigationConfig, run: TrainedRun) -> pd.DataFrame:
+    """Return the predictions of validation, also where test was opened.
+
+    Only images of the first part of the data, which every configuration learns from, so that they
+    compare.
+    """
     rows = run.prepared.table.set_index("image", drop=False).loc[list(run.validation.images)]
-    return build_predictions(rows.reset_index(drop=True), run.validation.logits, run.ensemble)
+    table = build_predictions(rows.reset_index(drop=True), run.validation.logits, run.ensemble)
+    home = "".join(f"{part}/" for part in config.data.parts[:1])
+    return table[table["image"].str.startswith(home)]
 
 
 def _leave_out(
@@ -159,9 +166,8 @@ def _leave_out(
 
 def _outside(child: TrainConfig, parts: list[str], run: TrainedRun) -> Prepared:
     """Prepare the parts of the data that a configuration does not learn from, as its own were."""
-    spec = PreprocessSpec(**run.prepared.info["preprocess"])
-    other = replace(child, data=replace(child.data, parts=parts))
-    return prepare_whole(other, spec, run.labels)[0]
+    other = replace(child, data=replace(child.data, parts=parts), overrides=[])
+    return prepare_whole(other, run.prepared.spec, run.labels)[0]
 
 
 def _key(word: str) -> str:
@@ -178,7 +184,8 @@ def _write(folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     }
     write_json(folder / "mitigation.json", result)
     (folder / "mitigation.md").write_text(markdown(table, sentences))
-    return dict(read_json(folder / "mitigation.json", hint="remove it"))
+    written: dict[str, Any] = read_json(folder / "mitigation.json", hint="remove it")
+    return written
 
 
 @script("mitigation", MitigationConfig)

@@ -136,13 +136,14 @@ def mitigation_sentences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     adults = found[best]["left_out"]["adults"]
     homes = {name: part["patient"]["accuracy"] for name, part in found.items() if "patient" in part}
     at_home = max(homes, key=lambda name: homes[name]["value"])
-    cost = homes[at_home]["value"] - homes[best]["value"]
+    cost = 100 * (homes[at_home]["value"] - homes[best]["value"])
+    price = f"; {best} has {show_interval(homes[best])} there, {cost:.1f} points less"
     return [
         f"By leave-one-source-out {best} wins: covid against normal among {adults['normal']} and "
         f"{adults['covid']} adults has balanced accuracy {show_interval(adults[CHOOSES])} and "
         f"AUROC {show_interval(adults['auroc'])}.",
-        f"On the patient split {at_home} is best with {show_interval(homes[at_home])}; {best} has "
-        f"{show_interval(homes[best])} there, {100 * cost:.1f} points less.",
+        f"On validation images of the patient split {at_home} is best with "
+        f"{show_interval(homes[at_home])}{price if at_home != best else ''}.",
         *sentences,
     ]
 

@@ -1,7 +1,6 @@
 """The mitigation experiment on two tiny folders of synthetic images: trained, stopped, resumed."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,9 +140,7 @@ def test_the_winner_is_chosen_by_the_sources_left_out(done):
     assert text.startswith("| configuration | patient split")
 
 
-def test_what_is_finished_is_not_done_again_and_the_audit_joins_it(done, tmp_path, monkeypatch):
-    shutil.copytree(done.root / "outputs", tmp_path / "outputs")
-    (tmp_path / "data").symlink_to(done.root / "data")
+def test_what_is_finished_is_not_done_again_and_the_audit_joins_it(done, monkeypatch):
     monkeypatch.setattr(train_module, "fit", never)
     monkeypatch.setattr(experiment, "_leave_out", never)
     audited = []
@@ -168,7 +165,5 @@ def test_what_is_finished_is_not_done_again_and_the_audit_joins_it(done, tmp_pat
 def test_an_unknown_configuration_or_no_source_is_refused(done):
     with pytest.raises(InputError, match="the configurations are none, hospitals, broken"):
         run_mitigation(settings(done.root, only=["mask"]))
-    found = run_mitigation(settings(done.root, "run=other", only=["hospitals"], sources=["mars"]))
-    assert (
-        "none of the sources mars can be left out" in found["configurations"]["hospitals"]["error"]
-    )
+    with pytest.raises(InputError, match="none of the sources mars can be left out"):
+        run_mitigation(settings(done.root, "run=mars", only=["hospitals"], sources=["mars"]))

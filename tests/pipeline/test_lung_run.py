@@ -173,7 +173,9 @@ def test_other_data_are_prepared_alike_or_refused(run, monkeypatch):
     evaluate_on_stage(compose("evaluate_on", overrides))
     made = next((run.root / "other" / "prepared").iterdir())
     assert read_json(made / "prepared.json", hint="")["preprocess"] == run.prepared.spec.to_dict()
-    with pytest.raises(InputError, match=r"data\.lungs is 'crop': evaluate_on prepares"):
+    with pytest.raises(
+        InputError, match=r"data\.lungs is 'crop': the images are prepared as the run's"
+    ):
         evaluate_on_stage(compose("evaluate_on", [*overrides, "data.lungs=crop"]))
     monkeypatch.setattr("cxr.data.prepared.finder_digest", lambda: "0" * 64)
     with pytest.raises(InputError, match=r"trained with the lung finder .* installed is 00000000"):
