@@ -88,9 +88,6 @@ cv: $(VENV)/.train ## cross-validate: FOLDS=5 by patient, SPLIT=source leaves ea
 lungs: $(VENV)/.train ## train the lung finder on a data set's masks, and measure it
 	@$(PY) scripts/lungs.py $(WHICH) $(ROOT) $(if $(PRETRAINED),finder.pretrained=$(PRETRAINED)) $(ARGS)
 
-lungs: $(VENV)/.train ## train the lung finder on a data set's masks, and measure it
-	@$(PY) scripts/lungs.py $(WHICH) $(ROOT) $(if $(PRETRAINED),finder.pretrained=$(PRETRAINED)) $(ARGS)
-
 # Unless DATA or RUN is given, leak is of data=seed in a run called leak, published of cxr4.
 DATA_leak := seed
 DATA_published := cxr4

@@ -66,10 +66,9 @@ def find_lungs(image: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Lungs:
         MissingInputError: the network or its digest is missing.
         InputError: the shipped network was changed, or is none.
     """
-    grid = to_grid(image)
-    probs, scores = _session(finder, finder.stat().st_mtime_ns if finder != FINDER_FILE else 0).run(
-        OUTPUTS, {INPUT: grid[None, None]}
-    )
+    own = finder != FINDER_FILE and finder.is_file()
+    session = _session(finder, finder.stat().st_mtime_ns if own else 0)
+    probs, scores = session.run(OUTPUTS, {INPUT: to_grid(image)[None, None]})
     parts = [part for part in components(probs[0] >= 0.5) if part.mean() >= LEAST_SHARE]
     mask = np.any(parts, axis=0) if parts else np.zeros((GRID_PX, GRID_PX), bool)
     count = 2 if len(parts) == 1 and _touch(mask) else min(len(parts), 2)

@@ -16,7 +16,7 @@ from cxr.explain.map_plots import draw_examples
 from cxr.explain.pointing import pointing_game
 from cxr.explain.selection import select_images
 from cxr.files import environment, write_json
-from cxr.labels import label_indices
+from cxr.labels import label_indices, partly_known
 from cxr.pipeline.config import ExplainConfig
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import relative
@@ -114,7 +114,8 @@ def _point(run: TrainedRun, config: ExplainConfig) -> tuple[dict[str, Any] | Non
         return None, "no true lesions are known of these images"
     if config.method in PER_CHANNEL:
         return None, f"{config.method} would take hours on {len(chosen)} images"
-    with_lesion = np.flatnonzero(lesions.any(axis=(1, 2)))
+    known = ~partly_known(run.predictions["label"])
+    with_lesion = np.flatnonzero(lesions.any(axis=(1, 2)) & known)
     truth = run.predictions["label"].iloc[with_lesion].tolist()
     maps = run.maps(
         with_lesion,

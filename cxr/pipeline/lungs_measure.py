@@ -239,7 +239,7 @@ Intervals: 95 %, by patient. Hausdorff 95 in pixels of the prepared square.
 
 The score is calibrated on held-out chests and as many drawn images without two lungs: noise,
 shapes, drawn limbs, slices and breasts, chests without lungs, halves of chests. Real limbs and
-lateral chests were in neither: see docs/experiments.md for what was measured on them.
+lateral chests were in neither, so the score says little of them.
 """
     with atomic_write(path) as file:
         file.write(text.encode())

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.audit import framing
+from cxr.audit.box_comparison import JUDGED, Comparison, mask_boxes
 from cxr.audit.context import AuditContext
-from cxr.audit.framing import audit_framing, lung_boxes, mask_boxes
+from cxr.audit.framing import audit_framing, lung_boxes
 from cxr.audit.maxt import permuted_aurocs
 from cxr.evaluation.intervals import auroc_influences
 
@@ -77,14 +77,12 @@ def test_what_holds_in_train_alone_is_said_to_shift():
     assert "It differs between train and test for normal against covid" in result.sentence
     shift = result.values["shift"]["normal against covid"]
     assert shift["low"] > 0.1
-    train, test = (
-        result.values["auroc"]["normal against covid"][part]["value"] for part in framing.JUDGED
-    )
+    train, test = (result.values["auroc"]["normal against covid"][part]["value"] for part in JUDGED)
     assert shift["value"] == pytest.approx(train - test)
 
 
 def test_a_shift_turns_suspicious_into_shortcut():
-    comparison = framing.Comparison("a against b", True)
+    comparison = Comparison("a against b", True)
     comparison.auroc = {
         part: {"value": 0.75, "low": 0.7, "high": 0.8} for part in ("train", "test")
     }

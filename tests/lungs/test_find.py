@@ -100,6 +100,11 @@ def test_a_file_that_is_no_network_is_named(tmp_path):
         find_lungs(np.zeros((50, 50), np.uint8), tmp_path / "own.onnx")
 
 
+def test_another_network_that_is_missing_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"own\.onnx is missing"):
+        find_lungs(np.zeros((50, 50), np.uint8), tmp_path / "own.onnx")
+
+
 def test_neither_torch_nor_scipy_comes_along():
     code = (
         "import sys, numpy as np; from cxr.lungs import find_lungs; "
@@ -152,7 +157,7 @@ def test_lungs_are_counted(boxes, count, monkeypatch):
         def run(self, outputs, inputs):
             return probs[None], np.array([0.9], np.float32)
 
-    monkeypatch.setattr(find, "_session", lambda finder: Session())
+    monkeypatch.setattr(find, "_session", lambda finder, _changed=0: Session())
     lungs = find_lungs(np.zeros((50, 50), np.uint8))
     assert lungs.count == count
     assert lungs.score == (pytest.approx(0.9) if count else 0.0)

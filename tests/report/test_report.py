@@ -27,7 +27,7 @@ from cxr.report.results import read_results
 from cxr.report.wording import one_line, percent, split_interval
 
 LABELS = ("normal", "covid", "viral")
-HOSTILE = ("<script>alert('a')</script>", "a|b](http://x.example)", "'\"><img src=x onerror=1>")
+HOSTILE = ("<script>alert('a')</script>", "ab](http://x.example)", "'\"><img src=x onerror=1>")
 MEMBERS = ("mobilenetv2", "inceptionv3")
 MADE = {
     "time_utc": "2026-01-01T00:00:00+00:00",

@@ -228,16 +228,17 @@ def test_a_set_costs_its_summed_probability_and_leaves_open_which():
 
 def test_validation_counts_a_set_right_where_the_class_named_is_in_it(tmp_path):
     module, _, _ = module_and_loaders()
-    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
     module.member.forward = lambda _: logits
     module.log = lambda *_args, **_options: None
-    target = torch.tensor([[True, True], [False, True], [False, True]])
-    batch = {"pixels": torch.zeros(3, 1, 32, 32, dtype=torch.uint8), "target": target}
+    target = torch.tensor([[True, True], [False, True], [False, True], [True, False]])
+    batch = {"pixels": torch.zeros(4, 1, 32, 32, dtype=torch.uint8), "target": target}
     module.validation_step(batch, 0)
-    assert float(module.val_accuracy.compute()) == pytest.approx(2 / 3)
-    assert float(module.val_balanced_accuracy.compute()) == pytest.approx(1 / 2)
+    assert float(module.val_accuracy.compute()) == pytest.approx(3 / 4)
+    assert float(module.val_balanced_accuracy.compute()) == pytest.approx(3 / 4)
     expected = -logits.log_softmax(dim=1)
-    assert float(module.val_nll.compute()) == pytest.approx(float(expected[1:, 1].sum()) / 3)
+    total = float(expected[1:3, 1].sum() + expected[3, 0])
+    assert float(module.val_nll.compute()) == pytest.approx(total / 4)
 
 
 def test_frozen_modules_keep_every_number(tmp_path):
