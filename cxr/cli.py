@@ -107,6 +107,7 @@ def predict(given: argparse.Namespace) -> None:
     from cxr.bundle.inputs import find_images
     from cxr.bundle.predictor import Predictor, refuse_variant
     from cxr.bundle.result_files import check_parquet, write_parquet
+    from cxr.reliability.drift import DriftWindow
 
     table = _table_path(given.out)
     if table != given.out:
@@ -120,6 +121,7 @@ def predict(given: argparse.Namespace) -> None:
         )
     bundle = _bundle_path(given.bundle)
     predictor = Predictor(bundle, runtime=given.runtime, threads=given.threads)
+    drift = DriftWindow(predictor.info.get("drift"))
     with _progress(total) as done:
         summary = predict_images(
             predictor,
@@ -130,11 +132,14 @@ def predict(given: argparse.Namespace) -> None:
             runtime=f"{given.runtime} float32",
             workers=given.workers,
             on_image=done,
+            drift=drift,
         )
     if table != given.out:
         types = column_types(predictor.labels, predictor.members, maps=given.maps is not None)
         write_parquet(table, given.out, types)
     log.info("%s", summary.sentence())
+    if found := drift.compare():
+        log.log(logging.WARNING if found.alarm else logging.INFO, "%s", found.sentence)
     log.info("results: %s", given.out)
     log.info("%s", predictor.note)
 

@@ -35,6 +35,7 @@ TORCH_FREE = (
     *("cxr.imaging.read", "cxr.lungs.find", "cxr.models.ensemble_fit", "cxr.pipeline.config"),
     *("cxr.bundle.predictor", "cxr.bundle.format", "cxr.bundle.batch", "cxr.serve.app"),
     *("cxr.reliability.ood_fit", "cxr.reliability.conformal", "cxr.report.page"),
+    *("cxr.reliability.drift", "cxr.pipeline.recalibrate_stage"),
 )
 TORCH = {"torch", "timm", "lightning", "torchmetrics", "pytorch_grad_cam"}
 

@@ -23,6 +23,7 @@ from cxr.bundle.prediction import PredictorLike
 from cxr.bundle.result_files import KEY, Results
 from cxr.errors import InputError
 from cxr.files import atomic_write
+from cxr.reliability.drift import DriftWindow
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def predict_images(
     runtime: str = "onnxruntime float32",
     workers: int = WORKERS,
     on_image: Callable[[], None] = lambda: None,
+    drift: DriftWindow | None = None,
 ) -> Summary:
     """Append a row per image to a table; images that it holds already are left out.
 
@@ -99,6 +101,7 @@ def predict_images(
         runtime: what runs the network, for the table.
         workers: chunks in work at once.
         on_image: called once an image, in this thread.
+        drift: receives what the model made of each image.
 
     Raises:
         InputError: a level that the bundle does not have, a table that is another run's, or
@@ -121,6 +124,13 @@ def predict_images(
             results.append(constant | row for row in rows)
             for row in rows:
                 _count(summary, row)
+                if drift is not None and not row["error"]:
+                    probs = [float(row.get(f"prob_{label}", "nan")) for label in predictor.labels]
+                    drift.add(
+                        score=float(row["ood_score"] or "nan"),
+                        confidence=max(probs),
+                        refused=row["refused"] == "true",
+                    )
                 on_image()
 
         waiting: deque[Future[list[Row]]] = deque()

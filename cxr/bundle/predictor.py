@@ -18,6 +18,7 @@ from cxr.bundle.runtimes import Arrays, open_runtime
 from cxr.errors import InputError
 from cxr.imaging.preprocess import LUNGS_FILE, PreprocessSpec
 from cxr.lungs.crop import ModelInput, to_model_input
+from cxr.lungs.find import Lungs, find_lungs
 from cxr.reliability.conformal import (
     Threshold,
     prediction_sets,
@@ -73,14 +74,15 @@ class Predictor:
         self.fingerprint: str = self.info["fingerprint"]
         self.note: str = self.info["note"]
         self._spec = PreprocessSpec(**self.info["preprocess"])
+        # Too few training images give no reference; bundle.json then says so.
+        self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
         self._finder = folder / LUNGS_FILE
-        if self._spec.lungs != "none":
+        asks = self._ood is not None and "lungs" in self._ood.limits
+        if self._spec.lungs != "none" or asks:
             check_files(folder, self.info, [LUNGS_FILE])
         # A bundle that was recalibrated on local images has one more temperature.
         self._temperature = float(self.info.get("recalibration", {}).get("temperature", 1))
         self._referral = referral_threshold(self.info["uncertainty"])
-        # Too few training images give no reference; bundle.json then says so.
-        self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
         self._runtime = open_runtime(folder / MODEL_FILE, runtime=runtime, threads=threads)
 
     # A str is a sequence of str too; it is taken for a path.
@@ -181,7 +183,7 @@ class Predictor:
         probs = tempered(arrays["probs"], self._temperature)
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
-        checks = self._checks(images, squares, arrays)
+        checks = self._checks(images, [each.lungs for each in inputs], squares, arrays)
         return [
             Prediction(
                 label=self.labels[int(probs[row].argmax())],
@@ -209,13 +211,22 @@ class Predictor:
         ]
 
     def _checks(
-        self, images: Sequence[ReadImage], squares: NDArray[np.uint8], arrays: Arrays
+        self,
+        images: Sequence[ReadImage],
+        lungs: Sequence[Lungs | None],
+        squares: NDArray[np.uint8],
+        arrays: Arrays,
     ) -> list[tuple[float, list[Refusal]]]:
         """Test whether the model was trained for such images."""
         if self._ood is None:
             return [(float("nan"), [])] * len(images)
         features = {name: arrays[f"features_{name}"] for name in self.members}
-        return self._ood.check(squares[:, 0], features, colours=[image.colour for image in images])
+        colours = [image.colour for image in images]
+        seen = None
+        if "lungs" in self._ood.limits:
+            pairs = zip(images, lungs, strict=True)
+            seen = [known or find_lungs(image.pixels, self._finder) for image, known in pairs]
+        return self._ood.check(squares[:, 0], features, colours=colours, lungs=seen)
 
     def _named(self, values: NDArray[Any]) -> dict[str, float]:
         return dict(zip(self.labels, map(float, values), strict=True))

@@ -11,7 +11,7 @@ from cxr.bundle.export import BundleGraph, export_onnx
 from cxr.bundle.format import CARD_FILE as MODEL_CARD
 from cxr.bundle.format import MODEL_FILE, OOD_FILE, write_info
 from cxr.bundle.gates import check_outputs
-from cxr.bundle.runtimes import open_runtime
+from cxr.bundle.runtimes import open_runtime, run_images
 from cxr.console import images_bar, log
 from cxr.data.loader import rows_of
 from cxr.data.prepared import Prepared
@@ -20,6 +20,7 @@ from cxr.evaluation.evaluate import read_predictions
 from cxr.evaluation.tables import few_note
 from cxr.files import atomic_write, environment, read_json, replacing_folder, write_json
 from cxr.imaging.preprocess import LUNGS_FILE
+from cxr.lungs.find import FINDER_FILE
 from cxr.models.build import CARD_FILE, WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import ExportConfig
@@ -27,13 +28,16 @@ from cxr.pipeline.exported import (
     NOT_EVALUATED,
     Exported,
     check_splits,
+    lungs_of,
     read_metrics,
     read_set_coverage,
+    seen_by,
 )
 from cxr.pipeline.report_stage import card_of
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
-from cxr.reliability.ood_fit import fit_reference
+from cxr.reliability.drift import drift_reference
+from cxr.reliability.ood_fit import fit_reference, with_lungs
 from cxr.training.inference import predict_logits
 
 CHECKED_IMAGES = 32
@@ -81,12 +85,12 @@ def export_stage(config: ExportConfig) -> Path:
             shutil.copyfile(prepared.folder / LUNGS_FILE, fresh / LUNGS_FILE)
         values = _values(info, prepared, ensemble) | {
             "uncertainty": uncertainty,
-            "ood": _write_reference(exported),
             "test": _test_part(metrics, read_set_coverage(folder, uncertainty)),
             "gates": gates,
             "models": {"float32": {"file": MODEL_FILE}},  # version 0.1 reads it
             "environment": environment(),
         }
+        values |= _write_reference(exported)
         with atomic_write(fresh / MODEL_CARD) as file:
             file.write(card_of(run).encode())
         written = write_info(fresh, values)
@@ -119,7 +123,7 @@ def _write_graph(
 
 
 def _write_reference(exported: Exported) -> dict[str, Any]:
-    """Fit and write the tests for strange images; return what ``bundle.json`` says of them."""
+    """Fit and write the tests for strange images; return its keys ``ood`` and ``drift``."""
     split = exported.prepared.table["split"].tolist()
     train, val = rows_of(split, "train"), rows_of(split, "val")
     runtime = exported.runtime()
@@ -137,10 +141,22 @@ def _write_reference(exported: Exported) -> dict[str, Any]:
             )
     except InputError as error:
         log.warning("no tests for strange images: %s", error)
-        return {"note": f"none: {error}"}
+        return {"ood": {"note": f"none: {error}"}}
+    prepared = exported.prepared
+    rows = val[:: len(val) // MOST_VAL + 1]
+    lungs = lungs_of(prepared, rows)
+    reference = with_lungs(reference, lungs)
+    if "lungs" in reference.limits and not (exported.fresh / LUNGS_FILE).exists():
+        shutil.copyfile(FINDER_FILE, exported.fresh / LUNGS_FILE)
     reference.save(exported.fresh / OOD_FILE)
     log.info("tests for strange images: %s", reference.info["note"])
-    return {"limits": dict(reference.limits), **reference.info}
+    names = [f"features_{name}" for name in exported.ensemble.members]
+    arrays = run_images(runtime, prepared.pixels, rows, ["probs", *names])
+    drift = seen_by(reference, np.asarray(prepared.pixels[rows]), arrays, lungs)
+    return {
+        "ood": {"limits": dict(reference.limits), **reference.info},
+        "drift": drift_reference(drift),
+    }
 
 
 def _values(info: dict[str, Any], prepared: Prepared, ensemble: Ensemble) -> dict[str, Any]:

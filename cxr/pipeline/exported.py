@@ -18,8 +18,10 @@ from cxr.evaluation.evaluate import evaluate, fully_known, read_predictions
 from cxr.evaluation.metrics import OVERALL
 from cxr.files import read_json
 from cxr.labels import label_indices
+from cxr.lungs.find import Lungs, find_lungs
 from cxr.models.ensemble import EQUAL, MIN_PROB, WEIGHTED, Ensemble, all_probs, pool_probs
 from cxr.pipeline.fit_uncertainty import validation_predictions
+from cxr.reliability.ood import OodReference
 
 PROBS = ("probs", "member_probs")
 NOT_EVALUATED = "not evaluated (scripts/evaluate.py)"
@@ -59,6 +61,33 @@ class Exported:
         rows = np.asarray(position.loc[list(images)], np.int64)
         with images_bar(title, len(rows)) as done:
             return run_images(self.runtime(), self.prepared.pixels, rows, PROBS, on_image=done)
+
+
+def lungs_of(prepared: Prepared, rows: NDArray[np.int64]) -> list[Lungs]:
+    """Return the lungs of rows (N,) of a prepared set, as its preparation found them or anew."""
+    known = ((row, prepared.lungs(row)) for row in rows.tolist())
+    return [found or find_lungs(np.asarray(prepared.pixels[row])) for row, found in known]
+
+
+def seen_by(
+    reference: OodReference, pixels: NDArray[np.uint8], arrays: Arrays, lungs: Sequence[Lungs]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the quantities that are watched for drift, (N,) each, of images of a prepared set.
+
+    Args:
+        reference: tests for strange images.
+        pixels: (N, S, S) uint8.
+        arrays: ``probs`` and each member's features.
+        lungs: of each image.
+    """
+    features = {name: arrays[f"features_{name}"] for name in reference.subspaces}
+    checks = reference.check(pixels, features, lungs=lungs)
+    refused = np.array([bool(refusals) for _, refusals in checks])
+    return {
+        "score": np.array([score for score, _ in checks]),
+        "confidence": np.where(refused, np.nan, arrays["probs"].max(axis=1)),
+        "refused": refused.astype(np.float64),
+    }
 
 
 def read_metrics(folder: Path, fingerprint: str) -> dict[str, Any] | None:

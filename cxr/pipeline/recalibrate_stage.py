@@ -27,8 +27,11 @@ from cxr.files import atomic_write, environment, read_json, replacing_folder, ru
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import label_indices, partly_known
 from cxr.pipeline.config import RecalibrateConfig
+from cxr.pipeline.exported import lungs_of, seen_by
 from cxr.pipeline.prepare_stage import prepare_whole
 from cxr.pipeline.run_folder import data_name, named_run, relative
+from cxr.reliability.conformal import tempered
+from cxr.reliability.drift import drift_reference
 from cxr.reliability.ood import OodReference
 from cxr.reliability.ood_fit import refit_distances
 from cxr.reliability.recalibration import held_out_coverage, recalibrate
@@ -90,7 +93,15 @@ def recalibrate_stage(config: RecalibrateConfig) -> Path:
     if isinstance(info["test"], dict):
         values["test"] = info["test"] | {"prediction_sets": "of the bundle before recalibration"}
     target = source.parent / f"bundle-{config.data.name}"
-    _write(source, target, values, arrays)
+    reference = None
+    if (source / OOD_FILE).exists():
+        features = {name: arrays[f"features_{name}"] for name in info["members"]}
+        reference = refit_distances(OodReference.load(source / OOD_FILE), features)
+        arrays["probs"] = tempered(arrays["probs"], temperature)
+        images = np.asarray(local.pixels[rows])
+        values["ood"] = {"limits": dict(reference.limits), **reference.info}
+        values["drift"] = drift_reference(seen_by(reference, images, arrays, lungs_of(local, rows)))
+    _write(source, target, values, reference)
     print_table(f"Prediction sets, {_measured_words(part)}", coverage_rows(part))
     for name, level in uncertainty["conformal"]["levels"].items():
         if level["note"]:
@@ -162,15 +173,14 @@ def _run(
         return run_images(runtime, local.pixels, rows, outputs, on_image=done)
 
 
-def _write(source: Path, target: Path, values: dict[str, Any], arrays: Arrays) -> None:
+def _write(
+    source: Path, target: Path, values: dict[str, Any], reference: OodReference | None
+) -> None:
     """Write the new bundle, whole or not at all."""
     with replacing_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=lambda *_: [INFO_FILE])
-        if (source / OOD_FILE).exists():
-            features = {name: arrays[f"features_{name}"] for name in values["members"]}
-            reference = refit_distances(OodReference.load(source / OOD_FILE), features)
+        if reference is not None:
             reference.save(fresh / OOD_FILE)
-            values["ood"] = {"limits": dict(reference.limits), **reference.info}
         title, _, rest = (source / CARD_FILE).read_text(encoding="utf-8").partition("\n")
         with atomic_write(fresh / CARD_FILE) as file:
             file.write("\n".join([title, "", *_card_lines(values["recalibration"]), rest]).encode())

@@ -7,6 +7,8 @@
 * ``turned`` and ``inverted``: a linear function of the image seen at 14 x 14 blocks.
 * ``blank``: the contrast of the same blocks.
 * ``colour``: what of the original's colours its gray does not explain.
+* ``lungs``: whether two lungs lie side by side, as on every frontal chest image and on no other;
+  asked where the finder knows the bundle's own images. Who shows a clear pair is not ``turned``.
 
 ``cxr.reliability.ood_fit`` fits them. Only numpy.
 N images, S side of prepared pixels, F features of a member, P directions, B blocks a side.
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import InputError, MissingInputError
 from cxr.files import atomic_write
+from cxr.lungs.find import Lungs
 
 Floats = NDArray[np.float64]
 Features = Mapping[str, NDArray[Any]]
@@ -32,6 +35,14 @@ Features = Mapping[str, NDArray[Any]]
 
 BLOCKS = 14
 """B; 28 tells turned images apart no better."""
+SURE = 0.99
+"""From this score of the lung finder on, lungs stand upright: of 60 images turned upside down the
+highest has 0.94, of 3,004 chest images of hospitals never seen 99.7 % have more."""
+LEAST_RATIO, LEAST_OVERLAP = 0.4, 0.6
+"""Smaller lung to larger, and rows of the image that both share, of the shorter one's. In each of
+six sources 99 % of the chest images have 0.49 and 0.88 or more; on a lateral one the lungs lie over
+each other, and what looks like two is unequal, or lies before and behind the heart at different
+heights."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Refusal:
     """A test that an image fails.
 
     Attributes:
-        test: distance, turned, inverted, blank or colour.
+        test: distance, turned, inverted, blank, colour or lungs.
         sentence: which it is, and by how much.
         value: what was found.
         limit: what is allowed.
@@ -111,7 +122,8 @@ class OodReference:
     Attributes:
         subspaces: member to its training features.
         lines: ``turned`` and ``inverted`` to (B * B + 1,) weights.
-        limits: ``turned``, ``inverted``, ``blank``, ``colour``, and ``distance <member>``.
+        limits: ``turned``, ``inverted``, ``blank``, ``colour``, ``distance <member>``, and, where
+            the finder knows such images, ``lungs``, the least score.
         info: how it was fitted: numbers of images, shares refused on validation, a note.
     """
 
@@ -162,6 +174,7 @@ class OodReference:
         features: Features,
         *,
         colours: Sequence[float | None] | None = None,
+        lungs: Sequence[Lungs] | None = None,
     ) -> list[tuple[float, list[Refusal]]]:
         """Test images.
 
@@ -169,6 +182,7 @@ class OodReference:
             pixels: (N, S, S) uint8, prepared.
             features: member to (N, F).
             colours: ``cxr.imaging.colour.colourfulness`` of each original; None where it was gray.
+            lungs: of each original; needed where ``limits`` has ``lungs``.
 
         Returns:
             For each image its score (its distance over the limit, 0 upwards) and the tests
@@ -183,17 +197,23 @@ class OodReference:
         for row, score in enumerate(scores.tolist()):
             one = {name: float(value[row]) for name, value in values.items()}
             colour = colours[row] if colours is not None else None
-            found.append((score, self._refusals(one, colour)))
+            pair = lungs[row] if lungs is not None and "lungs" in self.limits else None
+            found.append((score, self._refusals(one, colour, pair)))
         return found
 
-    def _refusals(self, values: Mapping[str, float], colour: float | None) -> list[Refusal]:
+    def _refusals(
+        self, values: Mapping[str, float], colour: float | None, lungs: Lungs | None
+    ) -> list[Refusal]:
         limits, found = self.limits, []
         if colour is not None and colour > limits["colour"]:
             found.append(_refusal("colour", colour, limits["colour"]))
         if values["blank"] < limits["blank"]:
             # Of an image in which nothing is seen, nothing else can be said.
             return [*found, _refusal("blank", values["blank"], limits["blank"])]
-        for name in ("turned", "inverted"):
+        if lungs is not None and (fault := pair_fault(lungs, limits["lungs"])):
+            found.append(fault)
+        upright = lungs is not None and not found and lungs.score >= SURE
+        for name in ("inverted",) if upright else ("turned", "inverted"):
             if values[name] > limits[name]:
                 found.append(_refusal(name, values[name], limits[name]))
         # A distance that is not a number is no pass either.
@@ -259,6 +279,43 @@ class OodReference:
             raise InputError(
                 f"{path} is no out-of-distribution reference, or damaged: restore the bundle"
             ) from None
+
+
+def pair_fault(lungs: Lungs, least_score: float) -> Refusal | None:
+    """Return why what was found is no pair of lungs as a frontal image shows; None if it is."""
+    ratio, overlap = pair_shape(lungs.mask) if lungs.count == 2 else (0.0, 0.0)
+    for value, limit, words in (
+        (lungs.count, 2, "{value:.0f} found"),
+        (ratio, LEAST_RATIO, "the smaller has {value:.2f} of the larger's area"),
+        (overlap, LEAST_OVERLAP, "they share {value:.2f} of their height"),
+        (lungs.score, least_score, "the lung finder's score is {value:.2f}"),
+    ):
+        if not value >= limit:
+            sentence = (
+                "No two lungs side by side: "
+                f"{words.format(value=value)}, at least {limit:g} needed; a whole upright frontal "
+                "chest image is expected, no lateral one and no other part of the body."
+            )
+            return Refusal("lungs", sentence, float(value), limit)
+    return None
+
+
+def pair_shape(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the smaller lung's share of the larger, and of the shorter one's rows those shared.
+
+    Args:
+        mask: (G, G) of both, parted at the column with least lung in the middle third.
+    """
+    heights = mask.sum(axis=0)
+    columns = np.flatnonzero(heights)
+    third = max(1, (columns[-1] + 1 - columns[0]) // 3)
+    middle = columns[0] + third
+    parted = middle + int(heights[middle : middle + third].argmin())
+    sides = mask[:, :parted], mask[:, parted:]
+    areas = [int(side.sum()) for side in sides]
+    rows = [side.any(axis=1) for side in sides]
+    shared = (rows[0] & rows[1]).sum() / max(min(row.sum() for row in rows), 1)
+    return min(areas) / max(areas), float(shared)
 
 
 def distance_tests(names: Mapping[str, Any]) -> list[str]:

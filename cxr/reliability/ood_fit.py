@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cxr.errors import InputError
 from cxr.imaging.colour import COLOUR_LIMIT
+from cxr.lungs.find import Lungs
 from cxr.reliability.ood import (
     BLOCKS,
     Features,
@@ -23,6 +24,7 @@ from cxr.reliability.ood import (
     blocks,
     contrast,
     distance_tests,
+    pair_fault,
     without_exposure,
 )
 
@@ -36,6 +38,12 @@ were exceeded 1.16 and 1.18 times by 1 % of that source's images (cxr4's Hannove
 what is no chest image is to be told by its lungs, not by the hospital."""
 DIRECTIONS = 128
 """P at most; with few images a quarter of their number."""
+LUNGS_SCORE = 0.9
+"""Least score of the lung finder: 99.2 to 99.5 % of adults of four hospitals that it never saw have
+more, of drawn limbs, teeth, breasts, slices and laid-over lungs none."""
+LUNGS_FAIL = 0.05
+"""Where more validation images than this show no two lungs, the finder does not know such images,
+and is not asked."""
 RIDGE = 0.01
 """Penalty, relative to the mean variance of the blocks; 0.001 to 0.1 give the same."""
 
@@ -165,6 +173,21 @@ def refit_distances(reference: OodReference, features: Features) -> OodReference
         limits[name] = float(most) * ELSEWHERE
     note = f"distances fitted anew on {len(seen)} local images"
     return replace(reference, limits=limits, info={**reference.info, "note": note})
+
+
+def with_lungs(reference: OodReference, lungs: Sequence[Lungs]) -> OodReference:
+    """Return a reference that asks for two lungs, if nearly all images that are to pass show them.
+
+    Args:
+        reference: without that test.
+        lungs: of validation images.
+    """
+    faults = [pair_fault(found, LUNGS_SCORE) is not None for found in lungs]
+    refused = float(np.mean(faults)) if faults else 1.0
+    info = {**reference.info, "lungs_refused_on_validation": refused}
+    if refused > LUNGS_FAIL:
+        return replace(reference, info=info)
+    return replace(reference, limits={**reference.limits, "lungs": LUNGS_SCORE}, info=info)
 
 
 def fit_reference(

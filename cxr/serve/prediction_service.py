@@ -129,6 +129,7 @@ def _predict(data: bytes) -> tuple[Any, PredictorLike]:
         raise
     outcome = "refused" if prediction.refused else "referred" if prediction.refer else "answered"
     monitoring.PREDICTIONS.labels(outcome).inc()
+    monitoring.watch_drift(prediction, predictor)
     return prediction, predictor
 
 

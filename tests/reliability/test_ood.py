@@ -7,9 +7,18 @@ import pytest
 
 from cxr.errors import InputError, MissingInputError
 from cxr.imaging.colour import COLOUR_LIMIT, colourfulness
+from cxr.lungs.find import Lungs
 from cxr.reliability import ood_fit
 from cxr.reliability.ood import OodReference, blocks
-from cxr.reliability.ood_fit import fit_ood, fit_reference, fit_subspace, turned_ways, upright_ways
+from cxr.reliability.ood_fit import (
+    fit_ood,
+    fit_reference,
+    fit_subspace,
+    refit_distances,
+    turned_ways,
+    upright_ways,
+    with_lungs,
+)
 
 SIDE = 56
 
@@ -223,3 +232,68 @@ def test_limits_spend_the_allowed_share_and_use_a_gap():
     assert -0.61 < limits["turned"] - 0.7 + 0.6 < 0.1 + 0.6
     assert (found["turned"] > limits["turned"]).sum() == 0
     assert 1 <= (values > limits["distance a"]).sum() <= 3
+
+
+def found_lungs(*boxes: tuple[int, int, int, int], score: float = 1.0) -> Lungs:
+    """Return lungs that fill boxes of (top, left, bottom, right) cells of a 100 x 100 grid."""
+    mask = np.zeros((100, 100), bool)
+    for top, left, bottom, right in boxes:
+        mask[top:bottom, left:right] = True
+    return Lungs(mask, (0.1, 0.1, 0.9, 0.9) if boxes else None, score, len(boxes))
+
+
+PAIR = found_lungs((20, 10, 80, 40), (25, 60, 80, 90))
+
+
+def test_a_pair_of_lungs_side_by_side_passes(reference, images):
+    asked = with_lungs(reference, [PAIR] * 30)
+    assert asked.limits["lungs"] == ood_fit.LUNGS_SCORE
+    assert share(failing(asked, images[400:700], lungs=[PAIR] * 300)) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("lungs", "words"),
+    [
+        (found_lungs(score=0.0), "0 found, at least 2 needed"),
+        (found_lungs((20, 10, 80, 60)), "1 found"),
+        (found_lungs((20, 10, 80, 40), (20, 60, 40, 70)), "0.11 of the larger's area"),
+        (found_lungs((10, 10, 50, 40), (45, 60, 85, 90)), "share 0.12 of their height"),
+        (found_lungs((20, 10, 80, 40), (25, 60, 80, 90), score=0.5), "score is 0.50"),
+    ],
+)
+def test_anything_but_two_lungs_side_by_side_is_refused_in_a_sentence(
+    reference, images, lungs, words
+):
+    asked = with_lungs(reference, [PAIR] * 30)
+    ((_, refusals),) = asked.check(images[400:401], features_of(images[400:401]), lungs=[lungs])
+    assert [refusal.test for refusal in refusals] == ["lungs"]
+    assert words in refusals[0].sentence
+    assert "a whole upright frontal chest image is expected" in refusals[0].sentence
+
+
+def test_an_image_with_a_clear_pair_of_lungs_is_not_called_turned(reference, images):
+    asked = with_lungs(reference, [PAIR] * 30)
+    turned = np.ascontiguousarray(np.rot90(images[700:701], axes=(1, 2)))
+    assert "turned" not in failing(asked, turned, lungs=[PAIR])[0]
+    unsure = found_lungs((20, 10, 80, 40), (25, 60, 80, 90), score=0.95)
+    assert "turned" in failing(asked, turned, lungs=[unsure])[0]
+
+
+def test_lungs_are_not_asked_for_where_the_finder_does_not_know_the_images(reference, images):
+    for lungs in ([], [PAIR] * 9 + [found_lungs()]):
+        asked = with_lungs(reference, lungs)
+        assert "lungs" not in asked.limits
+        assert asked.info["lungs_refused_on_validation"] >= 0.1
+    assert share(failing(asked, images[400:401], lungs=[found_lungs()])) == 0
+
+
+def test_distances_fitted_anew_let_other_images_pass_and_change_nothing_else(reference, images):
+    other = np.clip(images[700:800].astype(float) * 0.5 + 90, 0, 255).astype(np.uint8)
+    assert share(failing(reference, other), "distance") > 0.5
+    local = refit_distances(reference, features_of(other))
+    assert share(failing(local, other), "distance") == 0
+    assert "100 local images" in local.info["note"]
+    same = ("turned", "inverted", "blank", "colour")
+    assert {name: local.limits[name] for name in same} == {
+        name: reference.limits[name] for name in same
+    }
