@@ -84,7 +84,7 @@ def test_a_bundle_is_recalibrated_from_its_folder_alone_and_only_once(
 
 def test_too_few_images_and_no_run_are_one_line(exported_run):
     few = overrides(exported_run, "data.name=few", "data.phantom.patients_per_class=5")
-    with pytest.raises(InputError, match="has 40 labelled images .* at least 50 are needed"):
+    with pytest.raises(InputError, match=r"has 40 labelled images .* at least 50 are needed"):
         stage.recalibrate_stage(compose("recalibrate", few))
     with pytest.raises(MissingInputError, match="there is no run phantom/nothing"):
         stage.recalibrate_stage(
