@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class FakePredictor:
     labels = ("normal", "covid")
     members = ("first",)
     note = NOTE
+    info = MappingProxyType({})  # a bundle that has no reference of drift
 
     def __init__(self, fingerprint: str = "abc", breaks_on: str = "", stop_after: int = -1) -> None:
         self.fingerprint, self.breaks_on, self.left = fingerprint, breaks_on, stop_after
