@@ -116,6 +116,27 @@ def _two_classes(both: pd.DataFrame, labels: list[str], model: str) -> dict[str,
     }
 
 
+def one_class_note(folds: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say that pooled figures are biased where no fold has adults of both classes, else "".
+
+    Each fold then takes from training the class that it is tested on, so that a model that knows
+    class shares alone ranks every covid image below every normal one: AUROC 0, not 0.5.
+
+    Args:
+        folds: name of what was left out to what ``adult_covid`` gave.
+
+    Source: Airola et al. 2011, Comput Stat Data Anal 55:1828-1844 (pooling in leave-one-out).
+    """
+    tested = [found for found in folds.values() if found["normal"] or found["covid"]]
+    if len(tested) < 2 or any(found["normal"] and found["covid"] for found in tested):
+        return ""
+    return (
+        "Every source left out shows adults of one class alone, so training lacks what it is "
+        "tested on, and the pooled AUROC and balanced accuracy of adults are biased downwards "
+        "(class shares alone have AUROC 0): leave pairs out together, as in sources=[nih+bimcv]"
+    )
+
+
 def measure_adults(
     predictions: pd.DataFrame, table: pd.DataFrame, *, synthetic: bool
 ) -> dict[str, dict[str, Any]]:

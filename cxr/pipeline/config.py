@@ -105,7 +105,8 @@ class CrossValidateConfig(PoolSettings, TrainConfig):
     split: str = "patient"
     """patient (folds of like size), or source (each source left out in turn)."""
     sources: list[str] | None = None
-    """For split=source: which; null takes all whose classes the others have too."""
+    """For split=source: which; null takes all whose classes the others have too. nih+bimcv leaves
+    two out together."""
 
 
 @dataclass

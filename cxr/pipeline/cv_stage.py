@@ -18,7 +18,7 @@ from cxr.data.manifest import patients_unknown
 from cxr.data.prepared import Prepared
 from cxr.data.splits import check_disjoint, in_sources, lost_classes, source_split
 from cxr.errors import InputError
-from cxr.evaluation.adults import adult_covid, adult_rows
+from cxr.evaluation.adults import adult_covid, adult_rows, one_class_note
 from cxr.evaluation.cross_validation import FoldResult, cross_validation, fold_table
 from cxr.evaluation.evaluate import build_predictions, read_predictions, score_validation
 from cxr.evaluation.tables import INTERVALS, partly_known_note, summary_table
@@ -35,6 +35,8 @@ from cxr.pipeline.trained_run import predict_rows
 
 AGAIN = "give the same command again"
 SPLITS = ("patient", "source")
+TOGETHER = "+"
+"""Between sources that are left out together."""
 
 
 def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
@@ -126,7 +128,8 @@ def leave_sources_out(
 
     Args:
         prepared: N images; their own split does not count.
-        sources: which; all of which the others have the classes too where None.
+        sources: which, ``one+other`` being left out together; all of which the others have the
+            classes too where None.
         fractions: see ``split_images``.
         seed: of the order in which groups are dealt to train and val.
 
@@ -142,12 +145,17 @@ def leave_sources_out(
             f"no source can be left out: each of {', '.join(known) or '(none is named)'} alone has "
             "a class; add images of other sources, or use split=patient"
         )
-    if kept := [name for name in known if name not in chosen]:
+    named = TOGETHER.join(chosen).split(TOGETHER)
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InputError(
+            f"sources is {chosen} and names {twice[0]!r} twice: each image is predicted once"
+        )
+    if kept := [name for name in known if name not in named]:
         log.info("never left out: %s", ", ".join(kept))
     sets = {}
     for name in chosen:
         run_folder(Path("x"), name, name)  # the name is a folder's
-        split = source_split(table, fractions=fractions, seed=seed, leave_out=[name])
+        split = source_split(table, fractions=fractions, seed=seed, leave_out=name.split(TOGETHER))
         sets[name] = with_split(prepared, split)
         check_disjoint(sets[name].table, forced=False)
     return sets
@@ -232,7 +240,8 @@ def _pool(
 ) -> dict[str, Any]:
     """Write and show the pooled predictions and what they are worth."""
     table, left_out = prepared.table, [part.name for part in results]
-    tested = table if config.split == "patient" else table[in_sources(table, left_out)]
+    names = TOGETHER.join(left_out).split(TOGETHER)
+    tested = table if config.split == "patient" else table[in_sources(table, names)]
     order = tested["image"].to_numpy(np.object_)
     pooled, found = cross_validation(results, order, seed=config.seed, note=note_of(prepared))
     write_csv(folder / "predictions.csv", pooled)
@@ -247,6 +256,7 @@ def _pool(
         each = {part.name: adult_covid(part.predictions, table) for part in results}
         models = {name: adult_covid(pooled, table, model=name) for name in found["models"]}
         found |= {"split": "source", "adults": {"models": models, "sources": each}}
+        found["one_class_each"] = one_class_note(each)
     write_json(folder / "cv.json", found)
     images = f"{found['n']} images of {found['n_groups']} patients or groups"
     title = (
@@ -266,6 +276,8 @@ def _pool(
         "folds shows what training anew changes",
         INTERVALS,
     )
+    if found.get("one_class_each"):
+        log.warning("%s", found["one_class_each"])
     if found["patients_unknown"]:
         log.warning("%s", found["patients_unknown"])
     log.info("results: %s", relative(folder))

@@ -141,7 +141,7 @@ def _folds(results: Results) -> Section | None:
                 rows_table(f"Covid against normal among adults, by {head}", adult_rows(part, head))
                 for head, part in found.get("adults", {}).items()
             ),
-            *filter(None, [partly_known_note(found)]),
+            *filter(None, [partly_known_note(found), found.get("one_class_each")]),
         ]
     return Section("Every image once as test image", tuple(parts)) if parts else None
 

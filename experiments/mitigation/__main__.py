@@ -10,13 +10,13 @@ import pandas as pd
 
 from cxr.console import log
 from cxr.data.prepared import Prepared
-from cxr.data.splits import lost_classes
+from cxr.data.splits import in_sources, lost_classes
 from cxr.errors import InputError, reason_of
 from cxr.evaluation.evaluate import build_predictions, read_predictions
 from cxr.files import digest_of, environment, read_json, run_folder, write_csv, write_json
 from cxr.pipeline.audit_stage import audit_stage
 from cxr.pipeline.config import RunConfig, TrainConfig, compose, script
-from cxr.pipeline.cv_stage import cv_stage
+from cxr.pipeline.cv_stage import TOGETHER, cv_stage
 from cxr.pipeline.ensemble_stage import ensemble_stage
 from cxr.pipeline.evaluate_stage import evaluate_stage
 from cxr.pipeline.prepare_stage import prepare_whole
@@ -49,8 +49,8 @@ class MitigationConfig(TrainConfig):
     members: list[str] = field(default_factory=lambda: ["mobilenetv2"])
     """Which members are trained of each."""
     sources: list[str] = field(default_factory=list)
-    """Left out in turn, where the others have their classes too. A source that a configuration
-    does not train on is measured with the model of the patient split."""
+    """Left out in turn, ``one+other`` together, where the others have their classes too. A source
+    that a configuration does not train on is measured with the model of the patient split."""
     audit: bool = False
     """Open the test split and run the audit too: minutes each."""
 
@@ -143,7 +143,8 @@ def _leave_out(
     """Pool what models say of sources that they never saw, and measure it."""
     table, own = run.prepared.table, set(run.prepared.table["source"])
     tables, parts = [table], []
-    inside = [name for name in config.sources if name in own and not lost_classes(table, [name])]
+    sources = [[name for name in word.split(TOGETHER) if name in own] for word in config.sources]
+    inside = [TOGETHER.join(names) for names in sources if names and not lost_classes(table, names)]
     if inside:
         options = [f"sources=[{','.join(inside)}]", f"members=[{','.join(config.members)}]"]
         for member in config.members:
@@ -151,7 +152,8 @@ def _leave_out(
         parts.append(read_predictions(run.folder / "cv-source" / "predictions.csv"))
     if other := [part for part in config.data.parts if part not in child.data.parts]:
         outside = _outside(child, other, run)
-        rows = np.flatnonzero(outside.table["source"].isin(config.sources))
+        names = TOGETHER.join(config.sources).split(TOGETHER)
+        rows = np.flatnonzero(in_sources(outside.table, names))
         path = run.folder / "never-seen.csv"
         write_csv(path, run.predict(outside, rows, batch_size=child.trainer.batch_size))
         parts.append(read_predictions(path))

@@ -10,10 +10,11 @@ import pytest
 from cxr.data.manifest import read_manifest, write_manifest
 from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.errors import InputError
+from cxr.evaluation.adults import one_class_note
 from cxr.evaluation.evaluate import read_predictions
 from cxr.pipeline.audit_stage import audit_stage
 from cxr.pipeline.config import compose
-from cxr.pipeline.cv_stage import cv_stage
+from cxr.pipeline.cv_stage import cv_stage, leave_sources_out
 from cxr.pipeline.ensemble_stage import ensemble_stage
 from cxr.pipeline.evaluate_stage import evaluate_stage
 from cxr.pipeline.explain_stage import explain_stage
@@ -107,6 +108,23 @@ def test_its_figures_are_those_of_adults(crossed):
     assert np.isnan(crossed["across_folds"]["ensemble"]["macro_auroc"]["mean"])
 
 
+def test_sources_joined_are_left_out_together(root):
+    prepared = prepare_stage(compose("train", overrides(root, "x")))
+    sets = leave_sources_out(prepared, ["two+three"], [0.7, 0.15, 0.15], 0)
+    (images,) = sets.values()
+    tested = images.table.loc[images.table["split"] == "test", "source"]
+    assert list(sets) == ["two+three"]
+    assert set(tested) == {"two", "three"}
+    assert set(images.table.loc[images.table["split"] != "test", "source"]) == {"home"}
+
+
+def test_folds_of_one_class_are_called_biased(crossed):
+    assert "biased downwards" in crossed["one_class_each"]
+    both = {"normal": 1, "covid": 1}
+    assert one_class_note({"two": both, "three": {"normal": 1, "covid": 0}}) == ""
+    assert one_class_note({"two": {"normal": 1, "covid": 0}}) == ""
+
+
 def test_sources_named_go_on_where_the_others_were(root, crossed):
     again = cv_stage(compose("cv", overrides(root, "cv", "split=source", "sources=[three]")))
     assert [fold["fold"] for fold in again["per_fold"]] == ["three"]
@@ -118,6 +136,7 @@ def test_sources_named_go_on_where_the_others_were(root, crossed):
     [
         (["split=source", "sources=[home]"], "no other source has an image of bacterial and viral"),
         (["split=source", "sources=[moon]"], "names the source 'moon': the images have home, th"),
+        (["split=source", "sources=[two+three,two]"], r"names 'two' twice"),
         (["split=hospital"], "split is 'hospital'.*allowed are patient, source"),
         (["sources=[two]"], "sources= beside split=source alone"),
     ],
