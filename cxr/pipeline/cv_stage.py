@@ -1,6 +1,6 @@
 """Cross-validation by group or by source: images predicted by members that never saw the patient.
 
-By source each source is left out in turn, and it is all of the fold's test.
+By source each source (or ``one+other``) is left out in turn, and it is all of the fold's test.
 """
 
 import os
