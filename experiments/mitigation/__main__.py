@@ -79,15 +79,19 @@ def run_mitigation(config: MitigationConfig) -> dict[str, Any]:
     path = folder / "mitigation.json"
     before = read_json(path, hint=f"remove {path}")["configurations"] if path.exists() else {}
     found = {name: before[name] for name in config.configurations if name in before}
+    measured = {"sources": list(config.sources), "members": list(config.members)}
+    if other := [name for name, part in found.items() if part.get("measured") != measured]:
+        found = {name: part for name, part in found.items() if name not in other}
+        log.info("measured with other sources or members, so not compared: %s", ", ".join(other))
     result: dict[str, Any] = {}
     for number, name in enumerate(names, start=1):
         log.info("configuration %d of %d: %s", number, len(names), name)
         try:
-            found[name] = _configuration(config, name, found.get(name, {}))
+            found[name] = _configuration(config, name, found.get(name, {})) | {"measured": measured}
         except Exception as error:
             if not isinstance(error, InputError):
                 traceback.print_exception(error)
-            found[name] = {"error": reason_of(error, 400)}
+            found[name] = {"error": reason_of(error, 400), "measured": measured}
             log.warning("%s failed: %s", name, found[name]["error"])
         result = _write(folder, {key: found[key] for key in config.configurations if key in found})
     if not result["shown"]["table"]["rows"]:

@@ -167,3 +167,12 @@ def test_an_unknown_configuration_or_no_source_is_refused(done):
         run_mitigation(settings(done.root, only=["mask"]))
     with pytest.raises(InputError, match="none of the sources mars can be left out"):
         run_mitigation(settings(done.root, "run=mars", only=["hospitals"], sources=["mars"]))
+
+
+def test_what_was_measured_with_other_sources_is_not_compared(done, monkeypatch):
+    monkeypatch.setattr(train_module, "fit", never)
+    left = done.found["configurations"]["none"]["left_out"]
+    monkeypatch.setattr(experiment, "_leave_out", lambda *_: left)
+    found = run_mitigation(settings(done.root, only=["none"], sources=["nih"]))
+    assert list(found["configurations"]) == ["none"]
+    assert found["winner"] == "none"
