@@ -107,7 +107,7 @@ def predict(given: argparse.Namespace) -> None:
     from cxr.bundle.inputs import find_images
     from cxr.bundle.predictor import Predictor, refuse_variant
     from cxr.bundle.result_files import check_parquet, write_parquet
-    from cxr.reliability.drift import DriftWindow
+    from cxr.reliability.drift import BATCH, DriftWindow
 
     table = _table_path(given.out)
     if table != given.out:
@@ -121,7 +121,7 @@ def predict(given: argparse.Namespace) -> None:
         )
     bundle = _bundle_path(given.bundle)
     predictor = Predictor(bundle, runtime=given.runtime, threads=given.threads)
-    drift = DriftWindow(predictor.info.get("drift"))
+    drift = DriftWindow(predictor.info.get("drift"), size=BATCH)
     with _progress(total) as done:
         summary = predict_images(
             predictor,

@@ -34,7 +34,7 @@ class ImageFile:
     original: tuple[int, int] | None = None
 
     def key(self) -> int:
-        """Return 64 bits of the file's place, size and time of change.
+        """Return 64 bits of the file's place, size and time of change, and of the name if wrong.
 
         A file that was changed has another key, and a missing one that comes back too.
         """
@@ -43,6 +43,8 @@ class ImageFile:
             state = f"{stat.st_size} {stat.st_mtime_ns}"
         except OSError:
             state = "missing"
+        if self.error:  # rows of a manifest that name no file share its path
+            state += f" {self.name}"
         place = os.fsencode(os.path.abspath(self.path))
         state_hash = hashlib.blake2b(place + b"\0" + state.encode(), digest_size=8)
         return int.from_bytes(state_hash.digest(), "big")

@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 WINDOW = 200
 """Images that are compared with validation."""
+BATCH = 50_000
+"""Images of a batch that are compared: all but of the largest ones."""
 LEAST = 100
 """Images below which nothing is said: of windows of 50 whole patients of cxr4's test split, 8 %
 gave an alarm, of 100 images 6 %, of 200 none."""
@@ -79,11 +81,13 @@ class DriftWindow:
 
     Args:
         reference: of ``drift_reference``; empty where a bundle has none.
+        size: images at most, the last ones. What comes in an order (a folder by alphabet, which
+            may be by class) needs all of them.
     """
 
-    def __init__(self, reference: Mapping[str, Any] | None) -> None:
-        self._reference = reference or {}
-        self._images: deque[tuple[float, ...]] = deque(maxlen=WINDOW)
+    def __init__(self, reference: Mapping[str, Any] | None, size: int = WINDOW) -> None:
+        self._reference, self._size = reference or {}, size
+        self._images: deque[tuple[float, ...]] = deque(maxlen=size)
 
     def add(self, *, score: float, confidence: float, refused: bool) -> None:
         """Add an image; a refused one has no confidence, which is NaN."""
@@ -91,7 +95,7 @@ class DriftWindow:
 
     def full(self) -> Drift | None:
         """Compare a window once it is full, and begin the next one; None before."""
-        if len(self._images) < WINDOW:
+        if len(self._images) < self._size:
             return None
         found = self.compare()
         self._images.clear()

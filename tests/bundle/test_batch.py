@@ -226,6 +226,18 @@ def test_folders_patterns_manifests_and_dicom_trees_are_found(images: Path, tmp_
     assert [bool(row["error"]) for row in rows(tmp_path / "out.csv")] == [False, True, True]
 
 
+def test_manifest_rows_outside_its_folder_are_a_row_each(tmp_path: Path):
+    manifest = tmp_path / "in" / "manifest.csv"
+    manifest.parent.mkdir()
+    manifest.write_text("image\n" + "".join(f"../{n}.png\n" for n in range(20)))
+    table = tmp_path / "out.csv"
+    for failed, skipped in ((20, 0), (0, 20)):
+        summary = predict_images(FakePredictor(), find_images([str(manifest)]), table, level=0.9)
+        assert (summary.failed, summary.skipped) == (failed, skipped)
+    errors = [row["error"] for row in rows(table)]
+    assert [error.split("'")[1] for error in errors] == [f"../{n}.png" for n in range(20)]
+
+
 def test_sources_that_are_not_there_are_named(images: Path):
     with pytest.raises(MissingInputError, match=r"there is no .*gone"):
         list(find_images([str(images / "gone")]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cxr.reliability.drift import (
+    BATCH,
     FALSE_ALARMS,
     LEAST,
     QUANTITIES,
@@ -96,3 +97,13 @@ def test_without_a_reference_nothing_is_said():
     add(window, drawn(np.random.default_rng(3), WINDOW))
     assert window.compare() is None
     assert window.full() is None
+
+
+def test_a_batch_in_the_order_of_its_classes_is_compared_whole(reference):
+    values = drawn(np.random.default_rng(5), 4 * WINDOW)
+    order = np.argsort(values["score"])
+    ordered = {name: value[order] for name, value in values.items()}
+    for size, alarm in ((WINDOW, True), (BATCH, False)):
+        window = DriftWindow(reference, size=size)
+        add(window, ordered)
+        assert window.compare().alarm == alarm
