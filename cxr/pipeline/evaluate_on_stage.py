@@ -169,8 +169,6 @@ def _show(metrics: dict[str, Any]) -> None:
     if part := metrics.get("present_alone"):
         print_table(f"{', '.join(part['labels'])} alone, renormalised", summary_table(part))
     left = metrics["left_out"]
-    for label, count in left["unknown_classes"].items():
-        log.info("%d images of class %s are left out: the run does not know it", count, label)
     seen = left["trained_on"]
     log.info(
         "%d images are left out, since the run learnt from them: %d identical, %d near copies",

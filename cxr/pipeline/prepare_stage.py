@@ -77,6 +77,11 @@ def prepare_whole(
             f"no image of data={data.name} is of a class that the run knows ({', '.join(labels)}): "
             f"it has {', '.join(sorted(unknown))}; rename the labels or measure other data"
         )
+    for label, count in unknown.items():
+        log.warning(
+            "%d images of class %s are left out: the run does not know it, but %s",
+            *(count, label, ", ".join(labels)),
+        )
     occurring = order_labels(manifest["label"])
     data = replace(data, labels=[label for label in labels if label in occurring])
     prepared = prepare(

@@ -59,10 +59,13 @@ def recalibrate_stage(config: RecalibrateConfig) -> Path:
             f"{source} is recalibrated already ({recalibration_words(part)}): name the bundle that "
             "it was made from"
         )
-    local, _ = prepare_whole(config, PreprocessSpec(**info["preprocess"]), info["labels"])
+    local, unknown = prepare_whole(config, PreprocessSpec(**info["preprocess"]), info["labels"])
     rows = _unseen(local, trained)
     # What is known in part has no place among the classes.
-    rows = rows[~partly_known(local.table["label"].iloc[rows])]
+    partly = partly_known(local.table["label"].iloc[rows])
+    rows = rows[~partly]
+    if partly.any():
+        log.info("%d images of which several classes are possible are left out", partly.sum())
     if len(rows) < LEAST:
         raise InputError(
             f"data={config.data.name} has {len(rows)} labelled images that the run did not learn "
@@ -78,6 +81,7 @@ def recalibrate_stage(config: RecalibrateConfig) -> Path:
         "fingerprint": local.info["fingerprint"],
         "images": len(rows),
         "patients": len(np.unique(groups)),
+        "left_out": {"unknown_classes": unknown, "partly_known": int(partly.sum())},
         "time_utc": environment()["time_utc"],
         "parent": info["fingerprint"],
         "temperature": temperature,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cxr.bundle.format import describe, read_info
 from cxr.bundle.predictor import Predictor
@@ -80,6 +81,25 @@ def test_a_bundle_is_recalibrated_from_its_folder_alone_and_only_once(
     assert "does not tell which images it learnt from" in caplog.text
     with pytest.raises(InputError, match="is recalibrated already"):
         stage.recalibrate_stage(compose("recalibrate", overrides(exported_run, f"bundle={local}")))
+
+
+def test_what_no_class_is_known_of_is_left_out_and_said(exported_run, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    counts = dict.fromkeys(("normal", "covid", "bacterial", "viral"), 15)
+    for label, count in (counts | {"flu": 3, "bacterial|viral": 4}).items():
+        (tmp_path / label).mkdir()
+        for n in range(count):
+            pixels = Image.fromarray(rng.integers(0, 256, (64, 64), np.uint8))
+            pixels.save(tmp_path / label / f"{n}.png")
+    words = overrides(exported_run, "data.name=mixed", f"data.root={tmp_path}")
+    words = [
+        "data=folder",
+        *(word for word in words if "data=" not in word and "phantom." not in word),
+    ]
+    part = read_info(stage.recalibrate_stage(compose("recalibrate", words)))["recalibration"]
+    assert part["images"] == 60
+    assert part["left_out"] == {"unknown_classes": {"flu": 3}, "partly_known": 4}
+    assert "3 images of class flu are left out: the run does not know it" in caplog.text
 
 
 def test_too_few_images_and_no_run_are_one_line(exported_run):
