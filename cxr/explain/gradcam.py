@@ -45,7 +45,7 @@ def closed_form_cam(features: Tensor, weight: Tensor, target: Tensor | None = No
 
 @torch.no_grad()
 def member_cam(member: Member, pixels: Tensor, classes: Tensor) -> Tensor:
-    """Compute a member's Grad-CAM in closed form.
+    """Compute a member's Grad-CAM in closed form, in units of the logit.
 
     Args:
         member: in inference mode.
@@ -53,7 +53,7 @@ def member_cam(member: Member, pixels: Tensor, classes: Tensor) -> Tensor:
         classes: (B,) int64, the class explained on each image.
 
     Returns:
-        (B, h, w) float32 on the member's device, in units of the logit, not scaled.
+        (B, h, w) float32 on the member's device.
     """
     device = member.head.weight.device
     features = member.features(member.prepare(pixels.to(device)))
@@ -75,8 +75,8 @@ def member_maps(
 
     Args:
         member: a network.
-        pixels: (M, S, S) uint8.
-        rows: (N,) which of them.
+        pixels: (M, S, S) uint8, of which ``rows`` (N,) are explained.
+        rows: see pixels.
         classes: (N,) class explained on each.
         method: ``closed_form``, or a method of pytorch-grad-cam.
         layer: module of the network, for the library's methods.
@@ -130,10 +130,7 @@ def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px
     Args:
         maps: per member (N, h, w), 0 and above; h and w may differ between members.
         weights: per member, summing to 1.
-        size_px: side of the result.
-
-    Returns:
-        (N, size, size) float32, 0 to 1.
+        size_px: side of the result, (N, size, size) float32, 0 to 1.
 
     Raises:
         InputError: maps and weights of different members.

@@ -32,11 +32,7 @@ def library_methods() -> dict[str, Any]:
 
 
 def check_method(method: str, layer: str | None) -> None:
-    """Check a method's name, and that it can explain the layer asked for.
-
-    Raises:
-        InputError: an unknown method, or a layer for one that has none to choose.
-    """
+    """Raise InputError for an unknown method, or a layer for one that has none to choose."""
     allowed = [CLOSED_FORM, *library_methods()]
     if method not in allowed:
         raise InputError(f"method is {method!r}: allowed are {', '.join(allowed)}")

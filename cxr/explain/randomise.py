@@ -26,12 +26,8 @@ def cascade_stages(member: Member, stages: int = STAGES) -> list[list[str]]:
     Layers are taken in the order in which the network registers them, which for timm's
     networks is that of the forward pass.
 
-    Args:
-        member: a network.
-        stages: steps at most, 2 or more.
-
     Returns:
-        Names of the modules of each step.
+        Names of the modules of each of at most ``stages`` steps.
 
     Raises:
         InputError: fewer than two steps.
@@ -95,14 +91,9 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def map_similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return Spearman's rank correlation of each image's two maps.
+    """Return Spearman's rank correlation (N,) of each image's two maps (N, h, w).
 
-    Args:
-        first: (N, h, w).
-        second: (N, h, w).
-
-    Returns:
-        (N,), -1 to 1; NaN where one of the two maps is the same everywhere.
+    NaN where one of the two maps is the same everywhere.
 
     Raises:
         InputError: maps of different images or cells.

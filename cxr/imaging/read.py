@@ -45,9 +45,9 @@ _RASTER_STARTS = (b"\xff\xd8", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image as it may leave its file: nothing here can name a patient."""
+    """An image as it may leave its file: nothing that was in the file can name a patient."""
 
     pixels: NDArray[np.uint8]
     """(H, W), 0 black."""
@@ -55,17 +55,14 @@ class DecodedImage:
     """One sentence for each thing that had to be guessed or looks wrong; without the name."""
     colour: float | None = None
     """How far the original lies off gray, see ``cxr.imaging.colour``; None where it was gray."""
+    name: str = ""
+    """What results call the image, where the caller says so."""
+    original: tuple[int, int] | None = None
+    """(H, W) of its original, where the caller knows it."""
 
 
 def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decode an image to gray, and log what ``read_image`` warns of.
-
-    Args:
-        source: a path or the file's bytes.
-        name: what errors call the image; the path by default.
-
-    Returns:
-        (H, W) uint8, 0 black.
+    """Decode an image to gray, (H, W) uint8, 0 black, and log what ``read_image`` warns of.
 
     Raises:
         MissingInputError: no file at the path.
@@ -85,7 +82,7 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
         name: what errors call the image; the path by default.
 
     Returns:
-        The image: raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
+        Raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
         ``cxr.imaging.dicom.read_dicom`` says.
 
     Raises:

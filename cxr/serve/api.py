@@ -64,13 +64,13 @@ def need_token() -> Response | None:
     try:
         with serving().database.write() as session:
             touch_token(session, token.id, now)
-            key = f"api:{user.id}"
-            rate = count_hit(session, key, limit=REQUESTS_PER_MINUTE, window_s=60, now=now)
+            key, limit = f"api:{user.id}", REQUESTS_PER_MINUTE
+            wait_s = count_hit(session, key, limit=limit, window_s=60, now=now)
     except DBAPIError as error:  # a full disk: what is stored can be read all the same
         log.error("requests are not counted", exc_info=error)
         return None
-    if not rate.allowed:
-        return problem(429, f"{rate.limit} requests a minute are allowed", rate.retry_after_s)
+    if wait_s:
+        return problem(429, f"{limit} requests a minute are allowed", wait_s)
     return None
 
 

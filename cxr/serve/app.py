@@ -64,19 +64,13 @@ def create_app(
         level=settings.level,
     )
     images = ImageStore(settings.data_folder / FOLDER, spare_bytes=settings.spare_bytes)
-    app.extensions[EXTENSION] = Serving(settings, _open_database(settings), images, queue)
-    add_filters(app)
-    _add_parts(app)
-    return app
-
-
-def _open_database(settings: Settings) -> Database:
-    """Connect, wait for the server if there is one, and bring the tables up to date."""
     database = Database(settings.database, threads=settings.request_threads + 4)
     database.wait(0 if database.is_sqlite else settings.database_wait_seconds)
     if settings.automatic_upgrade:
         database.upgrade()
-    return database
+    app.extensions[EXTENSION] = Serving(settings, database, images, queue)
+    _add_parts(app)
+    return app
 
 
 def _load(settings: Settings, bundle: Path) -> PredictorLike:
@@ -87,6 +81,7 @@ def _load(settings: Settings, bundle: Path) -> PredictorLike:
 
 def _add_parts(app: Flask) -> None:
     """Add everything that answers; the rule of being signed in stands before the forms' one."""
+    add_filters(app)
     logs.init_app(app)
     security.init_app(app)
     app.before_request(guard)

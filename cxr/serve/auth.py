@@ -20,14 +20,13 @@ from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, is_out
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
 from cxr.serve.serving import read, serving, utc_now, write
-from cxr.serve.store.counters import Rate
 from cxr.serve.store.rows import User
 from cxr.serve.store.users import (
     create_token,
     find_user,
     list_tokens,
     list_usage,
-    revoke_token,
+    revoke_tokens,
     set_password,
 )
 
@@ -53,10 +52,9 @@ def login() -> ResponseReturnValue:
 def try_login() -> ResponseReturnValue:
     """Sign in, or say that it did not work and after how many tries to wait."""
     name, password = request.form.get("name", ""), request.form.get("password", "")
-    rate = count_attempt(name)
-    if rate is not None:
-        answer = _login_page(_wait_words(rate), name, 429)
-        answer.headers["Retry-After"] = str(rate.retry_after_s)
+    if wait_s := count_attempt(name):
+        answer = _login_page(_wait_words(wait_s), name, 429)
+        answer.headers["Retry-After"] = str(wait_s)
         return answer
     user = read(find_user, name)
     is_right = is_password(password, user.password_hash if user else None)
@@ -87,9 +85,8 @@ def account() -> ResponseReturnValue:
 def change_password() -> ResponseReturnValue:
     """Change the password; every other session ends."""
     user, form = current_user(), request.form
-    rate = count_attempt(user.name)
-    if rate is not None:
-        return _account_page(_wait_words(rate), 429)
+    if wait_s := count_attempt(user.name):
+        return _account_page(_wait_words(wait_s), 429)
     if not is_password(form.get("old", ""), user.password_hash):
         return _account_page("The present password is not right; nothing was changed.")
     count_attempt(user.name, back=True)
@@ -120,7 +117,7 @@ def make_token() -> ResponseReturnValue:
 @blueprint.post("/account/tokens/<int:token_id>/revoke")
 def drop_token(token_id: int) -> ResponseReturnValue:
     """Revoke one of one's own tokens."""
-    if write(revoke_token, current_user().id, token_id):
+    if write(revoke_tokens, current_user().id, token_id):
         return go_to("auth.account", "The token is revoked and works no more.")
     return go_to("auth.account", "There is no such token.", "error")
 
@@ -132,8 +129,8 @@ def users() -> ResponseReturnValue:
     return render_template("users.html", rows=read(list_usage, utc_now()))
 
 
-def _wait_words(rate: Rate) -> str:
-    minutes = math.ceil(rate.retry_after_s / 60)
+def _wait_words(wait_s: int) -> str:
+    minutes = math.ceil(wait_s / 60)
     return f"Too many tries. Try again in {minutes} {'minute' if minutes == 1 else 'minutes'}."
 
 

@@ -10,9 +10,15 @@ from flask import abort, current_app, flash, g, jsonify, redirect, request, sess
 from flask.typing import ResponseReturnValue
 
 from cxr.serve.serving import read, serving, utc_now, write
-from cxr.serve.store.counters import Rate, count_hit, take_back
-from cxr.serve.store.rows import User
-from cxr.serve.store.users import begin_session, end_session, session_user, touch_session
+from cxr.serve.store.counters import count_hit, take_back
+from cxr.serve.store.rows import LoginSession, User
+from cxr.serve.store.users import (
+    begin_session,
+    digest_secret,
+    end_sessions,
+    session_user,
+    touch_session,
+)
 
 COOKIE_KEY = "login"
 OPEN_BLUEPRINTS = ("api", "api-docs", "health")
@@ -82,11 +88,11 @@ def sign_in(user: User) -> None:
 def sign_out() -> None:
     """End the session here and in the database."""
     if secret := session.get(COOKIE_KEY):
-        write(end_session, str(secret))
+        write(end_sessions, LoginSession.digest == digest_secret(str(secret)))
     session.clear()
 
 
-def count_attempt(name: str, *, back: bool = False) -> Rate | None:
+def count_attempt(name: str, *, back: bool = False) -> int:
     """Count a try to sign in, before the password is looked at.
 
     Args:
@@ -94,7 +100,7 @@ def count_attempt(name: str, *, back: bool = False) -> Rate | None:
         back: take the try back, for it was right.
 
     Returns:
-        The counter that is used up, or None.
+        Seconds to wait where tries are used up, else 0.
     """
     settings, address = serving().settings, network(request.remote_addr or "")
     name, most = name.strip().lower()[:256], settings.login_attempts
@@ -103,16 +109,14 @@ def count_attempt(name: str, *, back: bool = False) -> Rate | None:
         f"login:{name}": most * ACCOUNT_TIMES,
         f"login:|{address}": most * ADDRESS_TIMES,
     }
-    window_s = 60 * settings.login_window_minutes
+    window_s, now = 60 * settings.login_window_minutes, utc_now()
     with serving().database.write() as store:
         for key, limit in keys.items():
             if back:
-                take_back(store, key, window_s=window_s, now=utc_now())
-                continue
-            rate = count_hit(store, key, limit=limit, window_s=window_s, now=utc_now())
-            if not rate.allowed:
-                return rate
-    return None
+                take_back(store, key, window_s=window_s, now=now)
+            elif wait_s := count_hit(store, key, limit=limit, window_s=window_s, now=now):
+                return wait_s
+    return 0
 
 
 def network(address: str) -> str:

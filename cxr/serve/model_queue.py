@@ -53,7 +53,7 @@ class _Job:
     """An image that waits for the model."""
 
     image: DecodedImage | NDArray[np.uint8]
-    kind: tuple[float, bool]
+    level: float
     name: str
     alive: Callable[[], bool] | None
     answer: Future[Any] = field(default_factory=Future)
@@ -152,7 +152,6 @@ class ModelQueue:
         image: DecodedImage | NDArray[np.uint8],
         *,
         level: float = 0.9,
-        maps: bool = True,
         name: str = "image",
         alive: Callable[[], bool] | None = None,
     ) -> tuple[Any, PredictorLike]:
@@ -161,19 +160,18 @@ class ModelQueue:
         Args:
             image: as it was read, or (H, W) uint8.
             level: of the prediction set.
-            maps: whether heat maps come along.
             name: what errors call the image.
             alive: whether somebody still waits; else the image is dropped when its turn comes.
 
         Returns:
-            The Prediction and the model that made it.
+            The Prediction, with heat maps, and the model that made it.
 
         Raises:
             InputError: the image cannot be read, or the level is not offered.
             Busy: the deadline passed, no usable bundle is loaded, or ``alive`` said no.
         """
         self.loaded_predictor()  # raises at once while there is none
-        job = _Job(image, (level, maps), name, alive)
+        job = _Job(image, level, name, alive)
         with self._state:
             self._waiting.append(job)
             self._state.notify_all()
@@ -192,7 +190,12 @@ class ModelQueue:
 
     def _work(self) -> None:
         while jobs := self._take():
+            began = time.monotonic()
             self._answer(jobs)
+            took_s = time.monotonic() - began
+            self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
+            monitoring.MODEL_SECONDS.observe(took_s)
+            monitoring.BATCH_IMAGES.observe(len(jobs))
 
     def _take(self) -> list[_Job]:
         """Wait for images; return up to a batch that asks for the same, or none at the end."""
@@ -203,7 +206,7 @@ class ModelQueue:
                     return []
                 jobs: list[_Job] = []
                 while self._waiting and len(jobs) < self._batch:
-                    if jobs and self._waiting[0].kind != jobs[0].kind:
+                    if jobs and self._waiting[0].level != jobs[0].level:
                         break
                     job = self._waiting.popleft()
                     if _is_awaited(job):
@@ -212,12 +215,10 @@ class ModelQueue:
                     return jobs
 
     def _answer(self, jobs: list[_Job]) -> None:
-        level, maps = jobs[0].kind
-        began = time.monotonic()
         try:
             images, names = [job.image for job in jobs], [job.name for job in jobs]
-            predictor = self.predictor
-            answers = predictor.predict_each(images, level=level, maps=maps, names=names)
+            predictor, level = self.predictor, jobs[0].level
+            answers = predictor.predict_each(images, level=level, maps=True, names=names)
             for job, answer in zip(jobs, answers, strict=True):
                 if isinstance(answer, BaseException):
                     job.answer.set_exception(answer)
@@ -227,10 +228,6 @@ class ModelQueue:
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
-        took_s = time.monotonic() - began
-        self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
-        monitoring.MODEL_SECONDS.observe(took_s)
-        monitoring.BATCH_IMAGES.observe(len(jobs))
 
 
 def _is_awaited(job: _Job) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flask import (
@@ -45,16 +44,6 @@ from cxr.serve.watched_bundle import Busy
 blueprint = Blueprint("pages", __name__)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An image that got no result: what it is called, why, the status, when to come back."""
-
-    name: str
-    reason: str
-    status: int
-    retry_after_s: int | None = None
-
-
 @blueprint.get("/")
 def upload() -> ResponseReturnValue:
     """Show the form."""
@@ -68,19 +57,19 @@ def try_upload() -> ResponseReturnValue:
     files = [file for file in uploaded_files() if file.filename]
     most = serving().settings.upload_files
     if not files:
-        return _failed([Failure("", "No image was chosen: choose at least one file.", 422)])
+        return _failed([_failure("", "No image was chosen: choose at least one file.")])
     if len(files) > most:
         reason = f"{len(files)} files were chosen: at most {most} go at once."
-        return _failed([Failure("", reason, 422)])
+        return _failed([_failure("", reason)])
     outcomes = [_predict(file) for file in files]
     rows = [outcome for outcome in outcomes if isinstance(outcome, PredictionRow)]
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    failures = [outcome for outcome in outcomes if not isinstance(outcome, PredictionRow)]
     if not rows:
         return _failed(failures)
     if wants_json():
-        return jsonify(images=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
+        return jsonify(images=[_summary(row) for row in rows], failures=failures)
     for failure in failures:
-        flash(f"{failure.name}: {failure.reason}", "error")
+        flash(f"{failure['name']}: {failure['reason']}", "error")
     if len(rows) == 1 and not failures:
         return redirect(url_for("results.result", prediction_id=rows[0].id), 303)
     return redirect(url_for("pages.batch", id=[row.id for row in rows]), 303)
@@ -160,28 +149,33 @@ def model() -> ResponseReturnValue:
     )
 
 
-def _predict(file: FileStorage) -> PredictionRow | Failure:
-    name = clean_file_name(file.filename or "")
-    user_id, limit = current_user().id, serving().settings.upload_bytes
+def _predict(file: FileStorage) -> PredictionRow | dict[str, Any]:
+    name, limit = clean_file_name(file.filename or ""), serving().settings.upload_bytes
     try:
         with contextlib.closing(file):
             check_size(file.seek(0, 2) or file.tell(), limit)
             file.seek(0)
-            return predict_and_store(file.read(), name=name, user_id=user_id, origin="page")
+            return predict_and_store(
+                file.read(), name=name, user_id=current_user().id, origin="page"
+            )
     except FAILURES as error:
-        return Failure(name, sentence(error), *status_of(error))
+        return _failure(name, sentence(error), *status_of(error))
 
 
-def _failed(failures: Sequence[Failure]) -> Response:
+def _failure(
+    name: str, reason: str, status: int = 422, retry_after_s: int | None = None
+) -> dict[str, Any]:
+    """Return an image that got no result: its name, why, the status, when to come back."""
+    return {"name": name, "reason": reason, "status": status, "retry_after_s": retry_after_s}
+
+
+def _failed(failures: Sequence[dict[str, Any]]) -> Response:
     """Answer an upload of which nothing became a result, with the last failure's status."""
-    last = failures[-1]
-    if wants_json():
-        answer = make_response(jsonify(failures=[vars(failure) for failure in failures]))
-    else:
-        answer = make_response(render_template("upload.html", failures=failures))
-    answer.status_code = last.status
-    if last.retry_after_s is not None:
-        answer.headers["Retry-After"] = str(last.retry_after_s)
+    status, retry_after_s = failures[-1]["status"], failures[-1]["retry_after_s"]
+    body: Any = render_template("upload.html", failures=failures)
+    answer = make_response(jsonify(failures=failures) if wants_json() else body, status)
+    if retry_after_s is not None:
+        answer.headers["Retry-After"] = str(retry_after_s)
     return answer
 
 

@@ -163,11 +163,9 @@ def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionR
 
 def _check_rate(user_id: int) -> None:
     limit = serving().settings.rate_per_minute
-    rate = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
-    if not rate.allowed:
-        raise RateLimitedError(
-            f"{limit} images a minute are allowed: wait {rate.retry_after_s} s", rate.retry_after_s
-        )
+    wait_s = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
+    if wait_s:
+        raise RateLimitedError(f"{limit} images a minute are allowed: wait {wait_s} s", wait_s)
 
 
 def _check_header(data: bytes, allowed: int) -> None:

@@ -1,6 +1,7 @@
 """A result's page and what belongs to it: pictures, downloads, a page to print."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer
 from cxr.files import current_keys
 from cxr.serve.serving import serving
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import expires_at, overlay_png, own_row
+from cxr.serve.stored_results import overlay_png, own_row
 from cxr.serve.uploads import gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
@@ -22,16 +23,16 @@ VIEWS = ("over", "beside", "image")
 @blueprint.get("/")
 def result(prediction_id: str) -> ResponseReturnValue:
     """Show a result."""
-    row = own_row(prediction_id)
-    maps = serving().images.load_maps(row.stem)
+    row, maps = _loaded(prediction_id)
     label, member = _chosen(row, maps)
     view = request.args.get("view", VIEWS[0]).replace("film", "image")
+    days = serving().settings.retention_days
     return render_template(
         "result.html",
         label=label,
         member=member,
         view=view if view in VIEWS else VIEWS[0],
-        expires_at=expires_at(row),
+        expires_at=row.created_at + timedelta(days=days) if days else None,
         **_shown(row, maps),
     )
 
@@ -52,8 +53,7 @@ def thumb(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/layer.png")
 def layer(prediction_id: str) -> ResponseReturnValue:
     """Send a map as a transparent layer, which the page lays over the image."""
-    row = own_row(prediction_id)
-    maps = serving().images.load_maps(row.stem)
+    row, maps = _loaded(prediction_id)
     if maps is None:
         abort(404)
     label, member = _chosen(row, maps)
@@ -63,8 +63,8 @@ def layer(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/download.png")
 def download_png(prediction_id: str) -> ResponseReturnValue:
     """Send the image with the chosen map and what it is, to keep."""
-    row = own_row(prediction_id)
-    label, member = _chosen(row, serving().images.load_maps(row.stem))
+    row, maps = _loaded(prediction_id)
+    label, member = _chosen(row, maps)
     return _attach(_png(overlay_png(row, label or None, member or None)), row, "png")
 
 
@@ -87,28 +87,26 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/print")
 def printable(prediction_id: str) -> ResponseReturnValue:
     """Show the result on one sheet of paper."""
+    return render_template("print.html", **_shown(*_loaded(prediction_id)))
+
+
+def _loaded(prediction_id: str) -> tuple[PredictionRow, HeatMaps | None]:
     row = own_row(prediction_id)
-    maps = serving().images.load_maps(row.stem)
-    return render_template("print.html", **_shown(row, maps))
+    return row, serving().images.load_maps(row.stem)
 
 
 def _shown(row: PredictionRow, maps: HeatMaps | None) -> dict[str, Any]:
-    """Return what every page of a result shows."""
+    """Return what every page of a result shows; the members' votes only where not refused."""
     return {
         "row": row,
         "result": row.result,
-        "votes": _votes(row),
+        "votes": [
+            {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
+            for name, probs in row.result.get("member_probs", {}).items()
+        ],
         "has_maps": maps is not None,
         "opacity": round(100 * OPACITY),
     }
-
-
-def _votes(row: PredictionRow) -> list[dict[str, Any]]:
-    """Return each member's name, class and probabilities; none of a refused image."""
-    return [
-        {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
-        for name, probs in row.result.get("member_probs", {}).items()
-    ]
 
 
 def _chosen(row: PredictionRow, maps: HeatMaps | None) -> tuple[str, str]:
