@@ -53,13 +53,11 @@ class ImageFile:
 def find_images(sources: Sequence[str]) -> Iterator[ImageFile]:
     """Yield the images that the sources name, in their order, folders by alphabet.
 
-    Args:
-        sources: files of any name; folders, searched to any depth for JPEG, PNG, TIFF and
-            DICOM (by ending, or where there is none by content); patterns with ``*``, ``?``
-            or ``[``, in which ``**`` goes to any depth; CSV files with a column ``image``,
-            paths relative to their own folder, beside it ``width`` and ``height`` of the
-            originals. What lies in a folder that was named before
-            is not taken again.
+    A source is a file of any name; a folder, searched to any depth for JPEG, PNG, TIFF and DICOM
+    (by ending, or where there is none by content); a pattern with ``*``, ``?`` or ``[``, in which
+    ``**`` goes to any depth; or a CSV with a column ``image``, paths relative to its own folder,
+    beside it ``width`` and ``height`` of the originals. What lies in a folder that was named
+    before is not taken again.
 
     Raises:
         MissingInputError: a source that does not exist, or a pattern that nothing matches.

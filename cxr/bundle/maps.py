@@ -53,17 +53,11 @@ class HeatMaps:
     placement: Placement = field(default_factory=Placement)
 
     def of(self, label: str, member: str | None = None) -> Floats:
-        """Return a map at the image's own size.
+        """Return a map (H, W) float32, 0 to 1, at the image's own size.
 
-        A member's map is divided by its maximum; the ensemble's is the weighted mean of those,
-        so its maximum tells how far the members agree.
-
-        Args:
-            label: the class explained.
-            member: a member's name; the ensemble by default.
-
-        Returns:
-            (H, W) float32, 0 to 1; 0 throughout where nothing speaks for the class.
+        A member's map is divided by its maximum; the ensemble's, which is the default, is the
+        weighted mean of those, so its maximum tells how far the members agree. It is 0 throughout
+        where nothing speaks for the class.
 
         Raises:
             InputError: an unknown class or member.
@@ -87,15 +81,12 @@ class HeatMaps:
     def overlay(
         self, label: str, member: str | None = None, opacity: float = OPACITY
     ) -> NDArray[np.uint8]:
-        """Lay a map over the image.
+        """Lay a map over the image; return (H, W, 3) uint8.
 
         Args:
             label: the class explained.
             member: a member's name; the ensemble by default.
             opacity: 0 to 1, where the map is 1; where it is 0 the image shows unchanged.
-
-        Returns:
-            (H, W, 3) uint8.
 
         Raises:
             InputError: an unknown class or member, or an opacity outside 0 to 1.
@@ -158,14 +149,9 @@ def colour_layer(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def captioned(pixels: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Add a strip with lines of words below a picture.
+    """Add a strip with lines of words below a picture (H, W) or (H, W, 3) uint8.
 
-    Args:
-        pixels: (H, W) or (H, W, 3) uint8.
-        lines: what it says, whole: a small picture's strip is as wide as its words.
-
-    Returns:
-        (H + strip, W or wider, 3) uint8.
+    The words are whole: a small picture's strip, (H + strip, W or wider, 3), is as wide as they.
     """
     picture = Image.fromarray(pixels).convert("RGB")
     size = max(13, picture.width // 48)

@@ -147,14 +147,8 @@ class Predictor:
         """Predict images one after the other; a bad one yields its error and stops nothing.
 
         Images are pulled and predicted a few at a time, so any number takes constant memory.
-
-        Args:
-            images: see ``predict``, as ``level``, ``maps`` and ``names``.
-            level: see images.
-            maps: see images.
-            names: see images.
-            originals: (H, W) of each image's original, where the file was stretched; its own
-                by default. Counts where images are cropped to their lungs and letterboxed.
+        ``originals`` are (H, W) of each image's original, where the file was stretched; they count
+        where images are cropped to their lungs and letterboxed. The rest is as in ``predict``.
 
         Yields:
             A prediction, or the error of an image that cannot be read, in order.

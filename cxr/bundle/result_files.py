@@ -180,10 +180,7 @@ def check_parquet() -> None:
 def write_parquet(table: Path, target: Path, types: Mapping[str, str]) -> None:
     """Write a CSV as Parquet by row groups, in constant memory, whole or not at all.
 
-    Args:
-        table: the CSV.
-        target: the Parquet file.
-        types: column to ``number``, ``truth`` or ``text``; empty cells become null.
+    ``types`` are those of ``column_types``; empty cells become null.
 
     Raises:
         InputError: pyarrow is not installed, or the disk is full.

@@ -53,15 +53,9 @@ def run_images(
     batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> Arrays:
-    """Return outputs of many images.
+    """Return outputs of many images: ``rows`` (N,), at least one, of pixels (P, S, S) uint8.
 
-    Args:
-        runtime: a graph.
-        pixels: (P, S, S) uint8.
-        rows: (N,) which of them, at least one.
-        outputs: names.
-        batch_size: images at once.
-        on_image: called once an image.
+    ``on_image`` is called once an image.
     """
     parts = []
     for start in range(0, len(rows), batch_size):

@@ -16,11 +16,7 @@ def colourfulness(rgb: NDArray[np.uint8]) -> float:
     Each channel is fitted by a line through the gray, so that an image that is tinted
     throughout, as an old scan may be, counts as gray. The fit is repeated on the best 70 % of
     the pixels, and the worst fifth does not count, so that coloured marks do not make an image a
-    photograph.
-
-    Args:
-        rgb: (H, W, 3) uint8, the original before it was made gray; some four thousand
-            pixels of it are looked at.
+    photograph. Of (H, W, 3) uint8, not yet made gray, some four thousand pixels are looked at.
 
     Returns:
         What four fifths of the pixels lie below, in gray levels of 255. See ``COLOUR_LIMIT``.

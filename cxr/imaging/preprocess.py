@@ -110,10 +110,7 @@ class MemberInput:
 def place(shape: tuple[int, ...], spec: PreprocessSpec, source: Box = WHOLE) -> Placement:
     """Return where the prepared square shows an image.
 
-    Args:
-        shape: (H, W) whose aspect ratio is true.
-        spec: side and fit.
-        source: part of the image to show.
+    ``shape`` (H, W) has the true aspect ratio; ``source`` is the part of the image to show.
     """
     if spec.fit == "stretch":
         return Placement(source)
@@ -129,16 +126,10 @@ def place(shape: tuple[int, ...], spec: PreprocessSpec, source: Box = WHOLE) -> 
 def to_square(
     radiograph: NDArray[np.uint8], spec: PreprocessSpec, placement: Placement | None = None
 ) -> NDArray[np.uint8]:
-    """Resize a radiograph, or what is shown of it, to the prepared square.
+    """Resize a radiograph (H, W) uint8, or what is shown of it, to the prepared square (S, S).
 
-    Args:
-        radiograph: (H, W) uint8.
-        spec: side and fit.
-        placement: of ``place``; by default that of the whole radiograph.
-
-    Returns:
-        (S, S) uint8. Resampling is Pillow's antialiased bilinear filter, once, from the
-        radiograph's own pixels.
+    Resampling is Pillow's antialiased bilinear filter, once, from the radiograph's own pixels. By
+    default the placement is that of the whole radiograph.
     """
     side, (tall, wide) = spec.size_px, radiograph.shape
     placement = placement or place(radiograph.shape, spec)
@@ -157,7 +148,7 @@ def to_square(
 
 
 def original_shape(row: Mapping[Any, Any], where: str) -> tuple[int, int] | None:
-    """Return (height, width) of an image's original as a manifest's row states them.
+    """Return (height, width) of an image's original as a manifest's row states them, or None.
 
     Args:
         row: with or without ``width`` and ``height``; empty where unknown.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cxr.errors import InputError, MissingInputError
+from cxr.errors import InputError, MissingInputError, reason_of
 from cxr.imaging.colour import colourfulness
 from cxr.imaging.depth import ROBUST, apply_table, between, count_codes, robust_range, to_bytes
 
@@ -96,7 +96,7 @@ def read_raster(
         if isinstance(error, InputError):
             raise
         raise ImageError(
-            f"{shown} cannot be decoded ({_one_line(error)}): restore it, or skip such files "
+            f"{shown} cannot be decoded ({reason_of(error, 1000)}): restore it, or skip such files "
             "with data.on_error=skip"
         ) from None
 
@@ -107,17 +107,7 @@ def has_dicom_mark(head: bytes) -> bool:
 
 
 def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -> None:
-    """Refuse what is too small to see or too large to hold.
-
-    Args:
-        width: in pixels.
-        height: in pixels.
-        shown: what errors call the image.
-        most: pixels that are read.
-
-    Raises:
-        ImageError: under 32 pixels on a side or over ``most`` pixels.
-    """
+    """Raise ImageError for what has under 32 pixels on a side or over ``most`` pixels."""
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(
             f"{shown} is {width} x {height} pixels: at least {MIN_SIDE_PX} x {MIN_SIDE_PX} "
@@ -133,21 +123,16 @@ def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -
 def eight_bits(
     deep: NDArray[np.uint16], shown: str, *, inverted: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Map 16-bit values to 8 through the bits that they use, as far as pixels tell.
+    """Map 16-bit values (H, W) to 8 through the bits that they use, as far as pixels tell.
 
     Images of 10 to 14 bits are often saved in 16 unscaled, which would come out black. The bits
     used are those of the value that 99.9 % of the pixels lie below, at least 8; the upper 8 of
     them are kept, brighter pixels are white. What spans less than a quarter of these bits is
     spread between the values that 0.1 % and 99.9 % lie below, as DICOM without a window.
 
-    Args:
-        deep: (H, W) uint16.
-        shown: what errors call the image.
-        inverted: 0 is white.
-
     Returns:
-        (H, W) uint8, 0 black; one sentence where fewer than 16 bits or a narrow range was
-        taken as the whole.
+        (H, W) uint8, 0 black, which ``inverted`` pixels are not yet; one sentence where fewer
+        than 16 bits or a narrow range was taken as the whole.
 
     Raises:
         ImageError: nothing to see: 90 % of the pixels lie within a sixteenth of the range.
@@ -244,17 +229,9 @@ def _flatten(image: Image.Image) -> NDArray[np.uint8]:
 
 def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply the EXIF orientation (Exif 2.3, tag 0x0112), 1 to 8; others mean upright."""
-    turned = {
-        2: lambda: image[:, ::-1],
-        3: lambda: image[::-1, ::-1],
-        4: lambda: image[::-1],
-        5: lambda: image.T,
-        6: lambda: np.rot90(image, -1),
-        7: lambda: image[::-1, ::-1].T,
-        8: lambda: np.rot90(image),
-    }.get(orientation)
-    return image if turned is None else np.ascontiguousarray(turned())
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if orientation not in range(2, 9):
+        return image
+    turned = image.T if orientation > 4 else image
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(turned[::rows, ::columns])

@@ -29,11 +29,7 @@ _PADDING_BYTES = 64
 
 
 def stored_codes(elements: Elements, layout: Layout) -> Codes:
-    """Decode the one frame of a file.
-
-    Args:
-        elements: the header with its pixel data.
-        layout: one sample a pixel.
+    """Decode the one frame of a file, of one sample a pixel.
 
     Returns:
         (H, W) uint8 or uint16: the stored bits of each pixel as an unsigned number below
@@ -181,11 +177,8 @@ def _describe_jpeg(frame: bytes) -> _Stream | None:
 
 def _check_stream(stream: _Stream, layout: Layout) -> None:
     """Compare the compressed stream's size with the header's, before decoding."""
-    if (stream.rows, stream.columns, stream.samples) != (
-        layout.rows,
-        layout.columns,
-        layout.samples,
-    ):
+    size = (layout.rows, layout.columns, layout.samples)
+    if (stream.rows, stream.columns, stream.samples) != size:
         raise ImageError(
             f"is {layout.columns} x {layout.rows} x {layout.samples} by its header, and "
             f"{stream.columns} x {stream.rows} x {stream.samples} by its compressed pixels: "

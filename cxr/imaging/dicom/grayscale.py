@@ -22,11 +22,7 @@ _HALF = ((-28, -16, 0), (-10, -8, -1), (-9, -13, 7), (-10, -7, 19), (-12, 9, 28)
 
 
 def stored_values(bits: int, *, signed: bool) -> Table:
-    """Return the value of each stored code, two's complement where signed.
-
-    Returns:
-        (V,) float64.
-    """
+    """Return the value (V,) float64 of each stored code, two's complement where signed."""
     codes = np.arange(1 << bits, dtype=np.float64)
     if signed:
         codes[codes >= 1 << (bits - 1)] -= 1 << bits
@@ -44,16 +40,13 @@ def look_up(values: Table, entries: Sequence[int], first: int) -> Table:
 
 
 def window(values: Table, center: float, width: float, function: str = "LINEAR") -> Table:
-    """Map values to 0 (black) to 1 through a window.
+    """Map values of any shape to 0 (black) to 1 through a window.
 
     Args:
-        values: any shape, after the modality transformation.
+        values: after the modality transformation.
         center: in the values' unit.
         width: above 0; at least 1 for LINEAR.
         function: LINEAR, LINEAR_EXACT or SIGMOID.
-
-    Returns:
-        0 to 1, the shape of ``values``.
 
     Source: PS3.3, C.11.2.1.2.1, C.11.2.1.3.2 and C.11.2.1.3.1.
 
@@ -74,17 +67,14 @@ def window(values: Table, center: float, width: float, function: str = "LINEAR")
 
 
 def polarity(image: NDArray[np.uint8]) -> float:
-    """Correlate an image with the average chest image: positives (air dark) lie above 0.
+    """Correlate an image (H, W) uint8, at least 6 x 6, with the average chest image.
 
     MONOCHROME1 is at times written over pixels that are a positive already; inverting those as
     the header asks gives a negative, which no model of positives may be shown.
 
-    Args:
-        image: (H, W) uint8, at least 6 x 6.
-
     Returns:
-        -1 to 1: positives lie near 0.7, their negatives at the same figure below 0; 0 for an
-        image of one value.
+        -1 to 1: positives (air dark) lie near 0.7, their negatives at the same figure below 0;
+        0 for an image of one value.
     """
     side = len(_HALF)
     half = np.asarray(_HALF, np.float64)

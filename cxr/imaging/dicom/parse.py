@@ -13,7 +13,8 @@ import warnings
 import zlib
 from collections.abc import Iterator
 
-from pydicom import config
+from pydicom import config, uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
@@ -22,58 +23,26 @@ from cxr.imaging.raster import DICOM_HEAD_BYTES, MAX_COSTLY_PIXELS, ImageError, 
 MAX_INFLATED_BYTES = 3 * MAX_COSTLY_PIXELS
 """Largest deflated file once inflated: 50 megapixels of 24 bits."""
 
-SYNTAXES = {
-    "1.2.840.10008.1.2": "Implicit VR Little Endian",
-    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
-    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
-    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
-    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
-    "1.2.840.10008.1.2.4.51": "JPEG Extended",
-    "1.2.840.10008.1.2.4.57": "JPEG Lossless",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless, first-order prediction",
-    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
-    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-Lossless",
-    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
-    "1.2.840.10008.1.2.4.91": "JPEG 2000",
-    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Lossless",
-    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 Lossless RPCL",
-    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
-    "1.2.840.10008.1.2.5": "RLE Lossless",
-}
-"""Transfer syntaxes that are read (PS3.6, annex A)."""
-IMPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"
-BIG_ENDIAN, RLE = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5"
-NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+IMPLICIT, EXPLICIT = uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian
+DEFLATED, BIG_ENDIAN = uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
+RLE = uid.RLELossless
+SYNTAXES = (
+    *(*NATIVE, RLE, *uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes),
+    *(uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
+)
+"""Transfer syntaxes that are read."""
 
-TAGS = {
-    "SOPClassUID": 0x00080016,
-    "Modality": 0x00080060,
-    "BodyPartExamined": 0x00180015,
-    "ViewPosition": 0x00185101,
-    "SamplesPerPixel": 0x00280002,
-    "PhotometricInterpretation": 0x00280004,
-    "PlanarConfiguration": 0x00280006,
-    "NumberOfFrames": 0x00280008,
-    "Rows": 0x00280010,
-    "Columns": 0x00280011,
-    "BitsAllocated": 0x00280100,
-    "BitsStored": 0x00280101,
-    "HighBit": 0x00280102,
-    "PixelRepresentation": 0x00280103,
-    "PixelPaddingValue": 0x00280120,
-    "PixelPaddingRangeLimit": 0x00280121,
-    "WindowCenter": 0x00281050,
-    "WindowWidth": 0x00281051,
-    "RescaleIntercept": 0x00281052,
-    "RescaleSlope": 0x00281053,
-    "VOILUTFunction": 0x00281056,
-    "ModalityLUTSequence": 0x00283000,
-    "VOILUTSequence": 0x00283010,
-    "PresentationLUTShape": 0x20500020,
-    "PixelData": 0x7FE00010,
-}
+KEYWORDS = (
+    *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "RescaleIntercept"),
+    *("RescaleSlope", "VOILUTFunction", "ModalityLUTSequence", "VOILUTSequence"),
+    *("PresentationLUTShape", "PixelData"),
+)
+TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in KEYWORDS}
 LUT_DESCRIPTOR, LUT_DATA = 0x00283002, 0x00283006
-DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _SYNTAX_TAG = 0x00020010
 _CLASS_TAG = 0x00020002
 
@@ -103,11 +72,7 @@ class Elements:
         return value.strip(" \0").upper()
 
     def integer(self, keyword: str, default: int | None = None, *, signed: bool = False) -> int:
-        """Return a 16-bit number.
-
-        Raises:
-            ImageError: missing, with no default.
-        """
+        """Return a 16-bit number, or raise ImageError: missing, with no default."""
         value = self.raw(keyword)
         if len(value) < 2:
             if default is None:
@@ -116,11 +81,7 @@ class Elements:
         return int(struct.unpack(f"{self._order}{'h' if signed else 'H'}", value[:2])[0])
 
     def number(self, keyword: str) -> float | None:
-        """Return the first value of a decimal text; None where there is none.
-
-        Raises:
-            ImageError: not a finite number.
-        """
+        """Return the first value of a decimal text, or None; ImageError for no finite number."""
         value = self.text(keyword)
         if not value:
             return None
@@ -136,7 +97,7 @@ class Elements:
         """Return the first look-up table of a sequence: entries, first input, stated bits.
 
         Raises:
-            ImageError: shorter than it says.
+            ImageError: shorter than it says, or damaged.
         """
         try:
             with _quietly():
@@ -174,7 +135,7 @@ def parse(data: bytes) -> Elements:
     stream = io.BytesIO(data)
     stream.seek(DICOM_HEAD_BYTES if has_dicom_mark(data) else 0)
     meta = _read(stream, implicit=False, only_meta=True)
-    if _ascii(_raw(meta, _CLASS_TAG)) == DIRECTORY_CLASS:
+    if _ascii(_raw(meta, _CLASS_TAG)) == uid.MediaStorageDirectoryStorage:
         raise ImageError("is a DICOMDIR, a list of files: give the files that it lists")
     begin = stream.tell()
     syntax = _ascii(_raw(meta, _SYNTAX_TAG)) or _guess_syntax(data[begin : begin + 6])
@@ -235,7 +196,7 @@ def _ascii(value: bytes) -> str:
 def _guess_syntax(body: bytes) -> str:
     """Tell how elements are written where no file meta information says so."""
     little = body[4:6].isalpha() and body[4:6].isupper()
-    return "1.2.840.10008.1.2.1" if little else IMPLICIT
+    return EXPLICIT if little else IMPLICIT
 
 
 def _inflate(body: bytes) -> bytes:
