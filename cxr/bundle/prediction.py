@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from cxr.bundle.maps import HeatMaps
 from cxr.errors import InputError
-from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, DecodedImage, eight_bits, read_image
+from cxr.imaging.raster import MAX_PIXELS, MIN_SIDE_PX, eight_bits
+from cxr.imaging.read import DecodedImage, read_image
 from cxr.lungs.find import Lungs
 
 Image = Path | str | bytes | NDArray[Any] | DecodedImage

@@ -43,23 +43,6 @@ def closed_form_cam(features: Tensor, weight: Tensor, target: Tensor | None = No
     return torch.einsum("bc,bchw->bhw", weight[target], features).relu()
 
 
-@torch.no_grad()
-def member_cam(member: Member, pixels: Tensor, classes: Tensor) -> Tensor:
-    """Compute a member's Grad-CAM in closed form, in units of the logit.
-
-    Args:
-        member: in inference mode.
-        pixels: (B, 1, S, S) uint8.
-        classes: (B,) int64, the class explained on each image.
-
-    Returns:
-        (B, h, w) float32 on the member's device.
-    """
-    device = member.head.weight.device
-    features = member.features(member.prepare(pixels.to(device)))
-    return closed_form_cam(features, member.head.weight, classes.to(device))
-
-
 def member_maps(
     member: Member,
     pixels: NDArray[np.uint8],
@@ -90,13 +73,16 @@ def member_maps(
         InputError: see ``library_cam``.
     """
     check_method(method, layer)
-    member.eval().to(inference_device())
+    device = inference_device()
+    member.eval().to(device)
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = torch.from_numpy(np.array(pixels[rows[start : start + batch_size]]))[:, None]
         targets = torch.from_numpy(classes[start : start + batch_size].astype(np.int64))
         if method == CLOSED_FORM:
-            maps = member_cam(member, batch, targets)
+            with torch.no_grad():
+                features = member.features(member.prepare(batch.to(device)))
+                maps = closed_form_cam(features, member.head.weight, targets.to(device))
         else:
             maps = library_cam(member, batch, targets, method=method, layer=layer)
         parts.append(maps.cpu().numpy())

@@ -12,28 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import MissingInputError
-from cxr.imaging.raster import (
-    DICOM_HEAD_BYTES,
-    MAX_PIXELS,
-    MIN_SIDE_PX,
-    ImageError,
-    eight_bits,
-    has_dicom_mark,
-    read_raster,
-)
-
-__all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "MIN_SIDE_PX",
-    "SUFFIXES",
-    "DecodedImage",
-    "ImageError",
-    "eight_bits",
-    "is_image_file",
-    "read_gray",
-    "read_image",
-]
+from cxr.imaging.raster import DICOM_HEAD_BYTES, MAX_PIXELS, ImageError, has_dicom_mark, read_raster
 
 SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 """File name endings that count as images; DICOM without an ending is told by its bytes."""

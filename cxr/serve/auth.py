@@ -20,15 +20,8 @@ from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, is_out
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
 from cxr.serve.serving import read, serving, utc_now, write
+from cxr.serve.store import users as accounts
 from cxr.serve.store.rows import User
-from cxr.serve.store.users import (
-    create_token,
-    find_user,
-    list_tokens,
-    list_usage,
-    revoke_tokens,
-    set_password,
-)
 
 blueprint = Blueprint("auth", __name__)
 
@@ -56,7 +49,7 @@ def try_login() -> ResponseReturnValue:
         answer = _login_page(_wait_words(wait_s), name, 429)
         answer.headers["Retry-After"] = str(wait_s)
         return answer
-    user = read(find_user, name)
+    user = read(accounts.find_user, name)
     is_right = is_password(password, user.password_hash if user else None)
     if not is_right or user is None or user.disabled:
         return _login_page(WRONG, name, 401)
@@ -97,7 +90,7 @@ def change_password() -> ResponseReturnValue:
         check_password(new, user.name)
     except InputError as error:
         return _account_page(sentence(error))
-    write(set_password, user.id, hash_password(new))
+    write(accounts.set_password, user.id, hash_password(new))
     sign_in(user)
     return go_to("auth.account", "The password is changed. Other devices were signed out.")
 
@@ -108,7 +101,9 @@ def make_token() -> ResponseReturnValue:
     name, days = request.form.get("name", ""), request.form.get("days", "")
     lasts = int(days) if days in map(str, TOKEN_DAYS) else None
     try:
-        secret, token = write(create_token, current_user().id, name, now=utc_now(), days=lasts)
+        secret, token = write(
+            accounts.create_token, current_user().id, name, now=utc_now(), days=lasts
+        )
     except InputError as error:
         return _account_page(sentence(error))
     return render_template("token.html", secret=secret, token=token)
@@ -117,7 +112,7 @@ def make_token() -> ResponseReturnValue:
 @blueprint.post("/account/tokens/<int:token_id>/revoke")
 def drop_token(token_id: int) -> ResponseReturnValue:
     """Revoke one of one's own tokens."""
-    if write(revoke_tokens, current_user().id, token_id):
+    if write(accounts.revoke_tokens, current_user().id, token_id):
         return go_to("auth.account", "The token is revoked and works no more.")
     return go_to("auth.account", "There is no such token.", "error")
 
@@ -126,7 +121,7 @@ def drop_token(token_id: int) -> ResponseReturnValue:
 def users() -> ResponseReturnValue:
     """Show accounts and how much they use, to admins."""
     need_admin()
-    return render_template("users.html", rows=read(list_usage, utc_now()))
+    return render_template("users.html", rows=read(accounts.list_usage, utc_now()))
 
 
 def _wait_words(wait_s: int) -> str:
@@ -139,7 +134,7 @@ def _account_page(fault: str = "", status: int = 422) -> Response:
         flash(fault, "error")
     page = render_template(
         "account.html",
-        tokens=read(list_tokens, current_user().id),
+        tokens=read(accounts.list_tokens, current_user().id),
         min_chars=MIN_CHARS,
         token_days=TOKEN_DAYS,
         now=utc_now(),

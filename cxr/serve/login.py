@@ -10,15 +10,9 @@ from flask import abort, current_app, flash, g, jsonify, redirect, request, sess
 from flask.typing import ResponseReturnValue
 
 from cxr.serve.serving import read, serving, utc_now, write
+from cxr.serve.store import users as accounts
 from cxr.serve.store.counters import count_hit, take_back
 from cxr.serve.store.rows import LoginSession, User
-from cxr.serve.store.users import (
-    begin_session,
-    digest_secret,
-    end_sessions,
-    session_user,
-    touch_session,
-)
 
 COOKIE_KEY = "login"
 OPEN_BLUEPRINTS = ("api", "api-docs", "health")
@@ -80,7 +74,7 @@ def need_admin() -> None:
 
 def sign_in(user: User) -> None:
     """Begin a session with a fresh cookie, so that one planted before is worth nothing."""
-    secret = write(begin_session, user, utc_now())
+    secret = write(accounts.begin_session, user, utc_now())
     session.clear()
     session[COOKIE_KEY] = secret
 
@@ -88,7 +82,7 @@ def sign_in(user: User) -> None:
 def sign_out() -> None:
     """End the session here and in the database."""
     if secret := session.get(COOKIE_KEY):
-        write(end_sessions, LoginSession.digest == digest_secret(str(secret)))
+        write(accounts.end_sessions, LoginSession.digest == accounts.digest_secret(str(secret)))
     session.clear()
 
 
@@ -150,11 +144,11 @@ def _find_user() -> User | None:
         return None
     lifetime = timedelta(hours=settings.session_hours)
     idle = timedelta(minutes=settings.idle_minutes)
-    signed_in = read(session_user, secret, now=now, lifetime=lifetime, idle=idle)
+    signed_in = read(accounts.session_user, secret, now=now, lifetime=lifetime, idle=idle)
     if signed_in is None:
         session.pop(COOKIE_KEY, None)
         return None
     user, is_touch_due = signed_in
     if is_touch_due:
-        write(touch_session, secret, now)
+        write(accounts.touch_session, secret, now)
     return user

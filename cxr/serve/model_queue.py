@@ -2,7 +2,7 @@
 
 An image takes a place before anything is done with it and gives it back once it is answered and
 stored. Beyond ``length`` places the answer is "come back in so many seconds", so that waiting
-stays short and memory flat. Waiting images that ask for the same go to the model together.
+stays short and memory flat. Waiting images go to the model together.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring
 from cxr.serve.watched_bundle import Busy, WatchedBundle
 
+NAME = "the image"
+"""What errors call it: its file's name is nobody's business."""
 LONGEST_RETRY_S = 30
 PACE_WEIGHT = 0.2
 """Weight of the newest call in the running mean of seconds per image."""
@@ -53,8 +55,6 @@ class _Job:
     """An image that waits for the model."""
 
     image: DecodedImage | NDArray[np.uint8]
-    level: float
-    name: str
     alive: Callable[[], bool] | None
     answer: Future[Any] = field(default_factory=Future)
 
@@ -86,7 +86,7 @@ class ModelQueue:
         level: float = 0.9,
     ) -> None:
         self.model = WatchedBundle(bundle, load, level=level, watch_s=watch_s)
-        self.length, self.deadline_s, self._batch = length, deadline_s, batch
+        self.length, self.deadline_s, self._batch, self._level = length, deadline_s, batch, level
         self._waiting: deque[_Job] = deque()
         self._state = threading.Condition()
         self.in_work, self._stopping = 0, False
@@ -148,30 +148,23 @@ class ModelQueue:
                 self._state.notify_all()
 
     def predict(
-        self,
-        image: DecodedImage | NDArray[np.uint8],
-        *,
-        level: float = 0.9,
-        name: str = "image",
-        alive: Callable[[], bool] | None = None,
+        self, image: DecodedImage | NDArray[np.uint8], *, alive: Callable[[], bool] | None = None
     ) -> tuple[Any, PredictorLike]:
         """Wait for the model's answer; hold a place meanwhile.
 
         Args:
             image: as it was read, or (H, W) uint8.
-            level: of the prediction set.
-            name: what errors call the image.
             alive: whether somebody still waits; else the image is dropped when its turn comes.
 
         Returns:
             The Prediction, with heat maps, and the model that made it.
 
         Raises:
-            InputError: the image cannot be read, or the level is not offered.
+            InputError: the image cannot be read.
             Busy: the deadline passed, no usable bundle is loaded, or ``alive`` said no.
         """
         self.loaded_predictor()  # raises at once while there is none
-        job = _Job(image, level, name, alive)
+        job = _Job(image, alive)
         with self._state:
             self._waiting.append(job)
             self._state.notify_all()
@@ -198,7 +191,7 @@ class ModelQueue:
             monitoring.BATCH_IMAGES.observe(len(jobs))
 
     def _take(self) -> list[_Job]:
-        """Wait for images; return up to a batch that asks for the same, or none at the end."""
+        """Wait for images; return up to a batch, or none at the end."""
         with self._state:
             while True:
                 self._state.wait_for(lambda: self._waiting or (self._stopping and not self.in_work))
@@ -206,8 +199,6 @@ class ModelQueue:
                     return []
                 jobs: list[_Job] = []
                 while self._waiting and len(jobs) < self._batch:
-                    if jobs and self._waiting[0].level != jobs[0].level:
-                        break
                     job = self._waiting.popleft()
                     if _is_awaited(job):
                         jobs.append(job)
@@ -216,9 +207,9 @@ class ModelQueue:
 
     def _answer(self, jobs: list[_Job]) -> None:
         try:
-            images, names = [job.image for job in jobs], [job.name for job in jobs]
-            predictor, level = self.predictor, jobs[0].level
-            answers = predictor.predict_each(images, level=level, maps=True, names=names)
+            predictor, images = self.predictor, [job.image for job in jobs]
+            names = [NAME] * len(jobs)
+            answers = predictor.predict_each(images, level=self._level, maps=True, names=names)
             for job, answer in zip(jobs, answers, strict=True):
                 if isinstance(answer, BaseException):
                     job.answer.set_exception(answer)

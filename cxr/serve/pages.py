@@ -31,12 +31,7 @@ from cxr.serve.prediction_service import (
     uploaded_files,
 )
 from cxr.serve.serving import read, serving
-from cxr.serve.store.predictions import (
-    clean_file_name,
-    own_outcomes,
-    own_prediction,
-    own_predictions,
-)
+from cxr.serve.store import predictions
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.stored_results import forget, forget_all, own_row, tidy_sometimes
 from cxr.serve.watched_bundle import Busy
@@ -79,7 +74,9 @@ def try_upload() -> ResponseReturnValue:
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
     ids = request.args.getlist("id")[: serving().settings.upload_files]
-    rows = [row for name in ids if (row := read(own_prediction, current_user().id, name))]
+    rows = [
+        row for name in ids if (row := read(predictions.own_prediction, current_user().id, name))
+    ]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -92,10 +89,12 @@ def history() -> ResponseReturnValue:
     user_id, number = current_user().id, request.args.get("page", 1, type=int)
     return render_template(
         "history.html",
-        page=read(own_predictions, user_id, search=search, outcome=outcome, page=number),
+        page=read(
+            predictions.own_predictions, user_id, search=search, outcome=outcome, page=number
+        ),
         search=search,
         outcome=outcome,
-        outcomes=read(own_outcomes, user_id),
+        outcomes=read(predictions.own_outcomes, user_id),
         keep_days=serving().settings.retention_days,
     )
 
@@ -150,7 +149,7 @@ def model() -> ResponseReturnValue:
 
 
 def _predict(file: FileStorage) -> PredictionRow | dict[str, Any]:
-    name, limit = clean_file_name(file.filename or ""), serving().settings.upload_bytes
+    name, limit = predictions.clean_file_name(file.filename or ""), serving().settings.upload_bytes
     try:
         with contextlib.closing(file):
             check_size(file.seek(0, 2) or file.tell(), limit)

@@ -18,7 +18,7 @@ from cxr.errors import InputError
 from cxr.imaging.raster import FORMATS
 from cxr.imaging.read import read_image
 from cxr.serve import monitoring
-from cxr.serve.model_queue import client_watch
+from cxr.serve.model_queue import NAME, client_watch
 from cxr.serve.serving import serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
@@ -117,12 +117,10 @@ def check_size(size: int, allowed: int) -> None:
 
 def _predict(data: bytes) -> tuple[Any, PredictorLike]:
     """Decode an image here and let the model's thread predict it; count what became of it."""
-    here, name = serving(), "the image"
     try:
-        image = read_image(data, name=name)
-        prediction, predictor = here.queue.predict(
-            image, level=here.settings.level, name=name, alive=client_watch(request.environ)
-        )
+        image = read_image(data, name=NAME)
+        alive = client_watch(request.environ)
+        prediction, predictor = serving().queue.predict(image, alive=alive)
     except (InputError, Busy) as error:
         reason = error.reason if isinstance(error, Busy) else "unreadable"
         monitoring.TURNED_AWAY.labels(reason).inc()

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from cxr.errors import InputError
-from cxr.imaging.read import MAX_PIXELS
+from cxr.imaging.raster import MAX_PIXELS
 
 RESEARCH_USE = "Research use only, not a medical device."
 """Stands on every page and in every answer."""
