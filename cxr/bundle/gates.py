@@ -43,8 +43,8 @@ def check_outputs(
 
     Args:
         runtime: the exported graph.
-        members: as trained, on the processor, in inference mode.
-        ensemble: of these members.
+        members: those of the ensemble as trained, on the processor, in inference mode.
+        ensemble: pool, temperatures, weights.
         pixels: (N, S, S) real images, at least one.
         rng: draws the random pixels.
 

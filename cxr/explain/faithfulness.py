@@ -77,19 +77,16 @@ def perturbation_curve(
     fractions: tuple[float, ...] = FRACTIONS,
     ends: tuple[Floats, Floats] | None = None,
 ) -> Floats:
-    """Follow a class's probability while pixels are covered or uncovered.
+    """Follow a class's probability (N, L) while pixels are covered or uncovered, see ``perturbed``.
 
     Args:
         predict: the network or ensemble.
         images: (N, S, S).
         maps: (N, S, S), 0 and above.
-        mode: see ``perturbed``.
+        mode: insertion or deletion.
         rng: decides between pixels of equal value.
         fractions: L, rising, from 0 to 1.
         ends: what ``end_points`` returns, which no map changes.
-
-    Returns:
-        (N, L).
 
     Raises:
         InputError: maps of other images, or fractions that do not rise from 0 to 1.

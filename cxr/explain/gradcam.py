@@ -24,15 +24,8 @@ def closed_form_cam(features: Tensor, weight: Tensor, target: Tensor | None = No
 
     Behind average pooling and one linear layer the gradient of logit c by feature k is
     W_ck / (h w) everywhere, so Grad-CAM is ReLU(sum_k W_ck A_k) / (h w). The constant is
-    left out.
-
-    Args:
-        features: (B, C, h, w).
-        weight: (K, C) of the head.
-        target: (B,) class positions; all classes by default.
-
-    Returns:
-        (B, h, w), or (B, K, h, w) of all classes; float32, 0 and above.
+    left out. Of features (B, C, h, w), a head (K, C) and target classes (B,) it returns
+    (B, h, w), of all classes (B, K, h, w); float32, 0 and above.
 
     Source: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2; section 3.1 for this case,
     which is Zhou et al. 2016, CAM.
@@ -56,18 +49,12 @@ def member_maps(
 ) -> Maps:
     """Compute a member's maps of many images, on the GPU if there is one.
 
-    Args:
-        member: a network.
-        pixels: (M, S, S) uint8, of which ``rows`` (N,) are explained.
-        rows: see pixels.
-        classes: (N,) class explained on each.
-        method: ``closed_form``, or a method of pytorch-grad-cam.
-        layer: module of the network, for the library's methods.
-        batch_size: images at once.
-        on_image: called once an image.
+    Of ``pixels`` (M, S, S) uint8 ``rows`` (N,) are explained, each for its class in ``classes``
+    (N,); ``on_image`` is called once an image. ``method`` is ``closed_form``, or one of
+    pytorch-grad-cam, for which ``layer`` may name a module of the network.
 
     Returns:
-        (N, h, w) float32, 0 and above; not scaled.
+        (N, h, w) float32, 0 and above; not scaled, of the closed form in units of the logit.
 
     Raises:
         InputError: see ``library_cam``.
@@ -113,10 +100,8 @@ def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px
     silence the very member that is confident. E is 1 only where all members have their maximum, so
     its own maximum tells how far they agree; it is not stretched to 1.
 
-    Args:
-        maps: per member (N, h, w), 0 and above; h and w may differ between members.
-        weights: per member, summing to 1.
-        size_px: side of the result, (N, size, size) float32, 0 to 1.
+    Of each member's maps (N, h, w), 0 and above, whose cells may differ, and of weights that sum
+    to 1, it returns (N, size, size) float32, 0 to 1.
 
     Raises:
         InputError: maps and weights of different members.

@@ -47,13 +47,13 @@ def check_method(method: str, layer: str | None) -> None:
 def library_cam(
     member: Member, pixels: Tensor, classes: Tensor, *, method: str, layer: str | None = None
 ) -> Tensor:
-    """Compute a map by a method of pytorch-grad-cam.
+    """Compute a map of each image's class by a method of pytorch-grad-cam, such as GradCAMPlusPlus.
 
     Args:
         member: a network.
         pixels: (B, 1, S, S) uint8.
-        classes: (B,) int64, the class explained on each image.
-        method: name of the method's class, such as GradCAMPlusPlus.
+        classes: (B,) int64.
+        method: name of the method's class.
         layer: module of the network; the last feature layer by default.
 
     Returns:

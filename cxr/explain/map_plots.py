@@ -65,10 +65,8 @@ def heat_map() -> ListedColormap:
 def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figure:
     """Draw a row per image: the image, each member's map of the predicted class, the ensemble's.
 
-    Args:
-        examples: at least one, all with the same members.
-        title: what they have in common.
-        note: what the images are.
+    All examples, at least one, have the same members; the title says what else they have in
+    common, the note what the images are.
     """
     names = list(examples[0].maps)
     outlined = any(_has_lesion(example) for example in examples)
@@ -96,15 +94,9 @@ def draw_maps(
     lesion: NDArray[np.bool_] | None = None,
     columns: int = 5,
 ) -> Figure:
-    """Draw one image and several maps of it, such as those of different methods.
+    """Draw an image (S, S) and several maps of it, such as those of different methods.
 
-    Args:
-        image: (S, S) uint8.
-        maps: head of the panel to (S, S) float32, 0 to 1.
-        title: of the plot.
-        note: what the image is.
-        lesion: (S, S) bool, outlined if given.
-        columns: panels in a row.
+    ``maps`` are heads of panels to (S, S) float32, 0 to 1; a lesion (S, S) is outlined.
     """
     rows = -(-(1 + len(maps)) // columns)
     width, height = PANEL_IN * min(columns, 1 + len(maps)) + 0.9, (PANEL_IN + 0.3) * rows + 0.7

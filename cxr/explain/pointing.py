@@ -32,11 +32,8 @@ def read_masks(
 ) -> Masks:
     """Read masks into the geometry of the prepared images.
 
-    Args:
-        root: folder that the names start from.
-        names: a path per image, or "" where there is no mask.
-        spec: side and fit of the images.
-        placements: where the squares show the images; whole ones by default.
+    ``names`` are paths below ``root``, or "" where there is no mask; ``placements`` tell where the
+    squares show the images, whole ones by default.
 
     Returns:
         (N, S, S) bool, empty where there is no mask. A prepared pixel belongs to the mask

@@ -37,13 +37,8 @@ def select_images(
 ) -> NDArray[np.int64]:
     """Choose at most ``count`` images of evaluation's predictions table, possibly none.
 
-    Args:
-        predictions: the table.
-        label: true class; any by default.
-        right: rightly or wrongly predicted by the ensemble; either by default.
-        order: random shows what is usual, the other two what is extreme.
-        count: how many at most.
-        rng: draws where the order is random.
+    They have the true class ``label`` and are ``right`` or wrong by the ensemble, where either is
+    given. A random order, drawn by ``rng``, shows what is usual, the other two what is extreme.
 
     Returns:
         Positions in the table.

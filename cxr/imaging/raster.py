@@ -1,6 +1,7 @@
 """JPEG, PNG and TIFF to gray pixels, within bounds of memory and time. H W pixels."""
 
 import io
+import math
 import threading
 import warnings
 from pathlib import Path
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cxr.errors import InputError, MissingInputError, reason_of
-from cxr.imaging.colour import colourfulness
 from cxr.imaging.depth import ROBUST, apply_table, between, count_codes, robust_range, to_bytes
 
 MIN_SIDE_PX = 32
@@ -20,6 +20,9 @@ MAX_PIXELS = 100_000_000
 MAX_COSTLY_PIXELS = 50_000_000
 """Largest image whose decoder keeps more than a byte or two a pixel (colour, transparency,
 progressive JPEG, DICOM), so that no file takes more than 1 GB."""
+COLOUR_LIMIT = 5.0
+"""Gray levels of 255. A gray image stored in colour, tinted throughout or with coloured marks lies
+below 2, ten photographs at 8 and beyond."""
 COLOUR_SIDE_PX = 120
 """Longer side at which colour is looked for."""
 MAX_SCANS = 50
@@ -56,7 +59,7 @@ def read_raster(
 
     Returns:
         (H, W) uint8, 0 black; one sentence for everything that had to be guessed; and how
-        far the original lies off gray (``cxr.imaging.colour``), None where it was gray.
+        far the original lies off gray (``colourfulness``), None where it was gray.
         Colours are weighted as ITU-R 601 luma, 16-bit values keep the upper 8 of the bits
         that they use (see ``eight_bits``), transparency is laid on black, the EXIF
         orientation is applied.
@@ -161,6 +164,34 @@ def eight_bits(
         seen = between(codes, low, high)
         notes = (f"holds grays from {low:.0f} to {high:.0f} of 65535: spread to the full range",)
     return apply_table(to_bytes(seen, inverted=inverted), deep), notes
+
+
+def colourfulness(rgb: NDArray[np.uint8]) -> float:
+    """Measure what of an image's colours its gray does not explain.
+
+    Each channel is fitted by a line through the gray, so that an image that is tinted
+    throughout, as an old scan may be, counts as gray. The fit is repeated on the best 70 % of
+    the pixels, and the worst fifth does not count, so that coloured marks do not make an image a
+    photograph. Of (H, W, 3) uint8, not yet made gray, some four thousand pixels are looked at.
+
+    Returns:
+        What four fifths of the pixels lie below, in gray levels of 255. See ``COLOUR_LIMIT``.
+    """
+    step = max(1, math.isqrt(rgb.shape[0] * rgb.shape[1] // 4_000))
+    sample = rgb[::step, ::step].reshape(-1, 3).astype(np.float64)
+    if np.ptp(sample, axis=1).max() <= 2:
+        # Gray saved as colour, the common case.
+        return 0.0
+    gray = sample.mean(axis=1)
+    kept = np.ones(len(gray), bool)
+    off = np.zeros(len(gray))
+    for _ in range(4):
+        some, colours = gray[kept] - gray[kept].mean(), sample[kept].mean(axis=0)
+        slopes = some @ sample[kept] / max(float(some @ some), 1e-9)
+        line = colours + np.outer(gray - gray[kept].mean(), slopes)
+        off = np.sqrt(((sample - line) ** 2).mean(axis=1))
+        kept = off <= np.quantile(off, 0.7)
+    return float(np.quantile(off, 0.8))
 
 
 def _open(stream: Path | io.BytesIO) -> Image.Image:

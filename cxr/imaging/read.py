@@ -33,7 +33,7 @@ class DecodedImage:
     warnings: tuple[str, ...] = ()
     """One sentence for each thing that had to be guessed or looks wrong; without the name."""
     colour: float | None = None
-    """How far the original lies off gray, see ``cxr.imaging.colour``; None where it was gray."""
+    """How far the original lies off gray, see ``colourfulness``; None where it was gray."""
     name: str = ""
     """What results call the image, where the caller says so."""
     original: tuple[int, int] | None = None
@@ -62,7 +62,7 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
 
     Returns:
         Raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
-        ``cxr.imaging.dicom.read_dicom`` says.
+        ``cxr.imaging.dicom.grayscale.read_dicom`` says.
 
     Raises:
         MissingInputError: no file at the path.
@@ -75,7 +75,7 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
         _check_file(source, shown)
     if _is_dicom(_head(source)):
         # Imported here: JPEG folders never pay for it.
-        from cxr.imaging.dicom import read_dicom
+        from cxr.imaging.dicom.grayscale import read_dicom
 
         data = source.read_bytes() if isinstance(source, Path) else source
         return DecodedImage(*read_dicom(data, shown))

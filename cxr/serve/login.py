@@ -87,11 +87,7 @@ def sign_out() -> None:
 
 
 def count_attempt(name: str, *, back: bool = False) -> int:
-    """Count a try to sign in, before the password is looked at.
-
-    Args:
-        name: account as typed.
-        back: take the try back, for it was right.
+    """Count a try to sign in, before the password is looked at, or take back one that was right.
 
     Returns:
         Seconds to wait where tries are used up, else 0.

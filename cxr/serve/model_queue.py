@@ -152,9 +152,7 @@ class ModelQueue:
     ) -> tuple[Any, PredictorLike]:
         """Wait for the model's answer; hold a place meanwhile.
 
-        Args:
-            image: as it was read, or (H, W) uint8.
-            alive: whether somebody still waits; else the image is dropped when its turn comes.
+        ``alive`` tells whether somebody still waits; else the image is dropped when its turn comes.
 
         Returns:
             The Prediction, with heat maps, and the model that made it.

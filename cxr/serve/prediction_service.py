@@ -63,11 +63,8 @@ def status_of(error: Exception) -> tuple[int, int | None]:
 def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> PredictionRow:
     """Predict an uploaded file and add it to its user's history; return the stored row.
 
-    Args:
-        data: the file.
-        name: what the user calls it; never trusted, kept for the user's own eyes.
-        user_id: whose it is.
-        origin: ``page`` or ``api``.
+    ``name`` is what the user calls the file: never trusted, kept for the user's own eyes.
+    ``origin`` is ``page`` or ``api``.
 
     Raises:
         TooLargeError: too many bytes.

@@ -65,17 +65,12 @@ def overlay_png(
     *,
     caption: bool = True,
 ) -> bytes:
-    """Draw a stored image under one of its maps.
+    """Draw a stored image under the map of a class, or of a member for it; by default as predicted.
 
-    Args:
-        row: of the image.
-        label: class whose map is drawn; the predicted one by default.
-        member: whose map; the ensemble's by default.
-        opacity: 0 to 1.
-        caption: whether a strip below says what is shown.
+    ``opacity`` is 0 to 1; the caption is a strip below that says what is shown.
 
     Returns:
-        PNG at the image's own size, and a strip of words; a refused image without map and class.
+        PNG at the image's own size, and the strip; a refused image without map and class.
 
     Raises:
         InputError: an unknown class or member.

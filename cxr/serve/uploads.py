@@ -56,11 +56,9 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 
 
 class ImageStore:
-    """The images' folder.
+    """The images' folder, made at the first image.
 
-    Args:
-        folder: made at the first image.
-        spare_bytes: left free on its disk; an image that comes when there is less is refused.
+    ``spare_bytes`` are left free on its disk; an image that comes when there is less is refused.
     """
 
     def __init__(self, folder: Path, *, spare_bytes: int = 0) -> None:
@@ -69,8 +67,7 @@ class ImageStore:
     def save(self, image: NDArray[np.uint8], maps: HeatMaps | None) -> str:
         """Write an image (H, W) uint8, its small picture, and its maps where it was not refused.
 
-        Returns:
-            The stem, by which everything of the image is found.
+        Returns the stem, by which everything of the image is found.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -130,8 +127,7 @@ class ImageStore:
     def tidy(self, known: Callable[[list[str]], set[str]]) -> int:
         """Delete images without a row and what interrupted work left; return how many went.
 
-        Args:
-            known: says which of these stems have a row.
+        ``known`` says which of these stems have a row.
         """
         before = time.time() - ORPHAN_AGE_S
         stems: list[str] = []

@@ -56,14 +56,10 @@ def own_prediction(session: Session, user_id: int, prediction_id: str) -> Predic
 def own_predictions(
     session: Session, user_id: int, *, search: str = "", outcome: str = "", page: int = 1
 ) -> Page:
-    """Return a page of a user's own results; beyond the last one the last one.
+    """Return a page, from 1, of a user's own results; beyond the last one the last one.
 
-    Args:
-        session: a reading one.
-        user_id: whose.
-        search: parts of an image's name or of an outcome, in any case of letters.
-        outcome: a class or ``refused``; any by default.
-        page: from 1.
+    ``search`` are parts of an image's name or of an outcome, in any case of letters; ``outcome`` a
+    class or ``refused``.
     """
     rules = [PredictionRow.user_id == user_id]
     if outcome:
