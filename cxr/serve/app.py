@@ -10,18 +10,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cxr.bundle.prediction import PredictorLike
-from cxr.serve import (
-    api,
-    auth,
-    commands,
-    health,
-    logs,
-    openapi,
-    pages,
-    problems,
-    result_pages,
-    security,
-)
+from cxr.serve import api, auth, commands, health, logs, pages, problems, result_pages, security
 from cxr.serve.login import guard
 from cxr.serve.model_queue import ModelQueue
 from cxr.serve.phrases import add_filters
@@ -86,7 +75,7 @@ def _add_parts(app: Flask) -> None:
     security.init_app(app)
     app.before_request(guard)
     csrf = CSRFProtect(app)
-    openapi.register(app, api.blueprint)
+    api.init_app(app)
     for part in (health, auth, pages, result_pages):
         app.register_blueprint(part.blueprint)
     for part in (api, health):
