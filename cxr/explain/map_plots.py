@@ -69,8 +69,9 @@ def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figu
     common, the note what the images are.
     """
     names = list(examples[0].maps)
-    outlined = any(_has_lesion(example) for example in examples)
-    legend = " · blue outline: true lesion" if outlined else ""
+    legend = ""
+    if any(example.lesion is not None and example.lesion.any() for example in examples):
+        legend += " · blue outline: true lesion"
     if any(example.lungs is not None and example.lungs.any() for example in examples):
         legend += " · dotted: lungs, as found"
     width = PANEL_IN * (1 + len(names)) + 0.9
@@ -165,7 +166,3 @@ def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) ->
         _draw_overlay(axes, example.image, example.maps[name], **outlines, title=text)
         if name == WEIGHTED:
             axes.title.set_fontweight("bold")
-
-
-def _has_lesion(example: Example) -> bool:
-    return example.lesion is not None and bool(example.lesion.any())

@@ -111,7 +111,11 @@ def pointing_game(
     distances = [distance_transform_edt(~lesions[row]) for row in rows]
     distance = np.asarray(distances, np.float64).reshape(len(rows), *lesions.shape[1:])
     reach = {"inside": 0.0, "half_cell": cell_px / 2}
-    hits = {name: _hits(values[rows], distance, reach) for name, values in maps.items()}
+    hits = {}
+    for name, values in maps.items():
+        peaks = find_peaks(values[rows])
+        away = distance[np.arange(len(rows)), peaks[:, 0], peaks[:, 1]]
+        hits[name] = {key: (peaks[:, 0] >= 0) & (away <= limit) for key, limit in reach.items()}
     areas = {"image": np.ones_like(lesions[rows])}
     if lungs is not None and lungs[rows].any(axis=(1, 2)).all():
         areas["lungs"] = lungs[rows]
@@ -144,14 +148,6 @@ def pointing_game(
     everyone, each = np.ones(len(rows), np.bool_), dict.fromkeys(classes)
     per_class = {name: count(classes == name) for name in each}
     return {"cell_px": cell_px, "all": count(everyone), "per_class": per_class}
-
-
-def _hits(
-    maps: NDArray[np.float32], distance: NDArray[np.float64], reach: Mapping[str, float]
-) -> dict[str, Masks]:
-    peaks = find_peaks(maps)
-    away = distance[np.arange(len(peaks)), peaks[:, 0], peaks[:, 1]]
-    return {key: (peaks[:, 0] >= 0) & (away <= limit) for key, limit in reach.items()}
 
 
 def _share(hit: Masks, within: Masks) -> NDArray[np.float64]:

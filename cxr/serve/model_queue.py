@@ -60,18 +60,11 @@ class _Job:
 
 
 class ModelQueue:
-    """Places, the waiting line, and the thread that calls the model.
+    """Places, the waiting line, and the thread that calls the model that ``load`` makes.
 
-    Threads start with the first image or with ``start``, in the process that serves.
-
-    Args:
-        bundle: the bundle's folder.
-        load: makes a predictor of it.
-        length: images in the process at once, from upload to answer.
-        batch: most images given to the model in one call.
-        deadline_s: longest time from joining the line to the answer.
-        watch_s: how often the bundle's files are looked at.
-        level: of the prediction sets that will be asked for; a bundle without it is refused.
+    Threads start with the first image or with ``start``, in the process that serves. ``length``
+    images are in the process at once, from upload to answer, ``batch`` in one call of the model;
+    one waits at most ``deadline_s`` from joining the line to the answer. See ``WatchedBundle``.
     """
 
     def __init__(
@@ -189,7 +182,7 @@ class ModelQueue:
             monitoring.BATCH_IMAGES.observe(len(jobs))
 
     def _take(self) -> list[_Job]:
-        """Wait for images; return up to a batch, or none at the end."""
+        """Wait for images; return up to a batch that somebody waits for, or none at the end."""
         with self._state:
             while True:
                 self._state.wait_for(lambda: self._waiting or (self._stopping and not self.in_work))
@@ -198,7 +191,11 @@ class ModelQueue:
                 jobs: list[_Job] = []
                 while self._waiting and len(jobs) < self._batch:
                     job = self._waiting.popleft()
-                    if _is_awaited(job):
+                    if not job.answer.set_running_or_notify_cancel():
+                        continue
+                    if job.alive is not None and not job.alive():
+                        job.answer.set_exception(ClientGone("the client has gone"))
+                    else:
                         jobs.append(job)
                 if jobs:
                     return jobs
@@ -217,16 +214,6 @@ class ModelQueue:
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
-
-
-def _is_awaited(job: _Job) -> bool:
-    """Return whether somebody still waits; tell the waiting thread where not."""
-    if not job.answer.set_running_or_notify_cancel():
-        return False
-    if job.alive is not None and not job.alive():
-        job.answer.set_exception(ClientGone("the client has gone"))
-        return False
-    return True
 
 
 def client_watch(environ: dict[str, Any]) -> Callable[[], bool] | None:

@@ -2,7 +2,6 @@
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, abort, json, render_template, request
@@ -13,7 +12,7 @@ from cxr.files import current_keys
 from cxr.serve.serving import serving
 from cxr.serve.store.rows import PredictionRow
 from cxr.serve.stored_results import overlay_png, own_row
-from cxr.serve.uploads import gray_map, png_bytes
+from cxr.serve.uploads import IMAGE_FILE, THUMB_FILE, gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
 VIEWS = ("over", "beside", "image")
@@ -41,13 +40,13 @@ def result(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/film.png")  # as version 0.1 called it
 def image(prediction_id: str) -> ResponseReturnValue:
     """Send the image."""
-    return _send(serving().images.image_path(own_row(prediction_id).stem))
+    return _stored(prediction_id, IMAGE_FILE)
 
 
 @blueprint.get("/thumb.png")
 def thumb(prediction_id: str) -> ResponseReturnValue:
     """Send the small picture."""
-    return _send(serving().images.thumb_path(own_row(prediction_id).stem))
+    return _stored(prediction_id, THUMB_FILE)
 
 
 @blueprint.get("/layer.png")
@@ -119,9 +118,9 @@ def _chosen(row: PredictionRow, maps: HeatMaps | None) -> tuple[str, str]:
     return label, member
 
 
-def _send(path: Path) -> Response:
+def _stored(prediction_id: str, name: str) -> Response:
     try:
-        return _png(path.read_bytes())
+        return _png(serving().images.image_path(own_row(prediction_id).stem, name).read_bytes())
     except FileNotFoundError:
         abort(404)
 

@@ -43,13 +43,10 @@ class ModelMissing(Busy):
 
 
 class WatchedBundle:
-    """A bundle, the predictor made of it, and the thread that watches it.
+    """A bundle, the predictor that ``load`` makes of it, and the thread that watches it.
 
-    Args:
-        bundle: the folder.
-        load: makes a predictor of it.
-        level: of the prediction sets that will be asked for; a bundle without it is refused.
-        watch_s: how often the files are looked at.
+    The files are looked at every ``watch_s``; a bundle without prediction sets of ``level`` is
+    refused.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ def stored_codes(elements: Elements, layout: Layout) -> Codes:
     data = elements.raw("PixelData")
     if elements.syntax in NATIVE:
         order = ">" if elements.syntax == BIG_ENDIAN else "<"
-        raw = _native(data, layout, order, words=elements.value_representation("PixelData") != "OB")
+        raw = _native(data, layout, order, words=not elements.is_in_bytes("PixelData"))
         return _stored_bits(raw, layout)
     frame = _encapsulated(data)
     if elements.syntax == RLE:

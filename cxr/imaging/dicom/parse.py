@@ -61,10 +61,9 @@ class Elements:
         """Return an element's bytes; none where it is missing."""
         return _raw(self._dataset, TAGS[keyword])
 
-    def value_representation(self, keyword: str) -> str:
-        """Return the two letters of an explicit value representation, or nothing."""
-        element = self._dataset.get_item(TAGS[keyword], keep_deferred=True)
-        return str(getattr(element, "VR", "") or "")
+    def is_in_bytes(self, keyword: str) -> bool:
+        """Tell whether an element's explicit value representation is OB."""
+        return getattr(self._dataset.get_item(TAGS[keyword], keep_deferred=True), "VR", "") == "OB"
 
     def text(self, keyword: str) -> str:
         """Return the first value of a code, in capitals."""
@@ -101,7 +100,7 @@ class Elements:
         """
         try:
             with _quietly():
-                items = self._dataset[TAGS[keyword]].value if self._has(keyword) else []
+                items = self._dataset[TAGS[keyword]].value if TAGS[keyword] in self._dataset else []
                 item = items[0] if items else None
         # What pydicom raises on a damaged sequence differs.
         except Exception:
@@ -121,9 +120,6 @@ class Elements:
         entries = list(struct.unpack(f"{self._order}{count}{letter}", data[: width * count]))
         return entries, first, min(bits, 16)
 
-    def _has(self, keyword: str) -> bool:
-        return TAGS[keyword] in self._dataset
-
 
 def parse(data: bytes) -> Elements:
     """Find the listed elements of a DICOM file, with or without its preamble.
@@ -138,7 +134,10 @@ def parse(data: bytes) -> Elements:
     if _ascii(_raw(meta, _CLASS_TAG)) == uid.MediaStorageDirectoryStorage:
         raise ImageError("is a DICOMDIR, a list of files: give the files that it lists")
     begin = stream.tell()
-    syntax = _ascii(_raw(meta, _SYNTAX_TAG)) or _guess_syntax(data[begin : begin + 6])
+    syntax = _ascii(_raw(meta, _SYNTAX_TAG))
+    if not syntax:  # no file meta information says how elements are written
+        letters = data[begin + 4 : begin + 6]
+        syntax = EXPLICIT if letters.isalpha() and letters.isupper() else IMPLICIT
     if syntax not in SYNTAXES:
         raise ImageError(
             "is compressed in a way that is not read: JPEG, JPEG-LS, JPEG 2000 and RLE are; "
@@ -191,12 +190,6 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
 
 def _ascii(value: bytes) -> str:
     return value.decode("ascii", "replace").strip(" \0")
-
-
-def _guess_syntax(body: bytes) -> str:
-    """Tell how elements are written where no file meta information says so."""
-    little = body[4:6].isalpha() and body[4:6].isupper()
-    return EXPLICIT if little else IMPLICIT
 
 
 def _inflate(body: bytes) -> bytes:
