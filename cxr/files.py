@@ -29,13 +29,10 @@ RECORDED_PACKAGES = (
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; InputError: a full disk, a folder that is not written.
 
     The bytes go to a neighbour that replaces ``path`` once they are on disk; on an error
     the neighbour goes and what was at ``path`` stays.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
     """
     handle, name = -1, ""
     try:
@@ -61,10 +58,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` once it is complete.
 
-    On an error the new one goes and what was at ``folder`` stays.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
+    On an error, such as InputError for a full disk, the new one goes and what was there stays.
     """
     fresh: Path | None = None
     try:

@@ -69,8 +69,7 @@ def in_label(named: Iterable[str], labels: Iterable[str]) -> NDArray[np.bool_]:
 def label_memberships(values: Sequence[str], labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return which classes each image may be of, (N, K): one, or those of its set.
 
-    Raises:
-        InputError: a class that is not among the labels.
+    A class that is not among the labels is an InputError.
     """
     sets = [value.split(SET_MARK) for value in values]
     rows = np.repeat(np.arange(len(sets)), [len(parts) for parts in sets])

@@ -76,11 +76,7 @@ def style_axes(axes: Axes, *, title: str = "", x_label: str = "", y_label: str =
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write a figure as PNG, as ``atomic_write`` does; the same figure gives the same bytes."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
 

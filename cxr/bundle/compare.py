@@ -67,10 +67,7 @@ def check_metrics(
     """Compare each model's metrics through the graph with those of ``scripts/evaluate.py``.
 
     An undefined metric is None or NaN; ``slack`` is that of ``tie_slack``. Return the largest
-    difference of the metrics that no tie leaves open.
-
-    Raises:
-        GateError: a metric differs by more than the limit.
+    difference of the metrics that no tie leaves open; one above the limit is a GateError.
     """
     largest = 0.0
     for model, values in trained.items():

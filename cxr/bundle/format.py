@@ -120,11 +120,7 @@ def fingerprint_of(info: Mapping[str, Any]) -> str:
 
 
 def describe(bundle: Path | str) -> str:
-    """Check a bundle's folder and describe it in lines ``name  value``.
-
-    Raises:
-        InputError: no bundle, or one that was changed or is of a newer format.
-    """
+    """Check a bundle's folder and describe it in lines ``name  value``; see ``read_info``."""
     folder = Path(bundle)
     info = read_info(folder)
     check_files(folder, info)

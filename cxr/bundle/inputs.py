@@ -19,19 +19,15 @@ from cxr.imaging.read import is_image_file
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to predict.
-
-    Attributes:
-        path: where it is.
-        name: what the results call it: the path as it was given, with slashes.
-        error: why it cannot be used, known before it is opened; empty where nothing is known.
-        original: (H, W) of its original, where a manifest states it.
-    """
+    """An image to predict."""
 
     path: Path
     name: str
+    """What the results call it: the path as it was given, with slashes."""
     error: str = ""
+    """Why it cannot be used, known before it is opened; empty where nothing is known."""
     original: tuple[int, int] | None = None
+    """(H, W) of its original, where a manifest states it."""
 
     def key(self) -> int:
         """Return 64 bits of the file's place, size and time of change, and of the name if wrong.

@@ -108,12 +108,10 @@ def is_single(images: Any) -> bool:
 def prepare_input(
     image: Any, name: str | None, original: tuple[int, int] | None = None
 ) -> DecodedImage | InputError:
-    """Read an image, or return what is wrong with it.
+    """Read a path, bytes or gray pixels, if they are not yet, or return what is wrong with them.
 
-    Args:
-        image: a path, bytes, gray pixels, or what was read already.
-        name: what results and errors call it; a path is called by itself by default.
-        original: (H, W) of its original, where that is known.
+    ``name`` is what results and errors call the image, a path by default; ``original`` are (H, W)
+    of its original, where that is known.
     """
     try:
         if isinstance(image, str | Path):

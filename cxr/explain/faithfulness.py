@@ -42,10 +42,8 @@ def perturbed(
 ) -> NDArray[np.uint8]:
     """Cover (deletion) or uncover (insertion) the first share of the pixels by their ranks.
 
-    Deletion puts the image's mean gray over them; insertion lays them on the blurred image.
-
-    Raises:
-        InputError: an unknown mode.
+    Deletion puts the image's mean gray over them; insertion lays them on the blurred image; another
+    mode is an InputError.
     """
     first = ranks < round(fraction * images[0].size)
     if mode == "deletion":

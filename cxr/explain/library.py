@@ -83,11 +83,7 @@ def library_cam(
 
 @torch.no_grad()
 def layer_cells(member: Member, layer: str | None = None) -> int:
-    """Return h, how many rows of cells a layer's output has.
-
-    Raises:
-        InputError: no such layer, or its output is no map (C, h, w).
-    """
+    """Return h, how many rows of cells a layer's output has; InputError where it is no map."""
     name = layer or member.spec.feature_module
     modules = dict(member.network.named_modules())
     if not name or name not in modules:

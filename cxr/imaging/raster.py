@@ -4,13 +4,12 @@ import io
 import math
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cxr.errors import InputError, MissingInputError, reason_of
+from cxr.errors import InputError, reason_of
 from cxr.imaging.depth import ROBUST, apply_table, between, count_codes, robust_range, to_bytes
 
 MIN_SIDE_PX = 32
@@ -39,7 +38,6 @@ LEAST_MIDDLE = 1 / 16
 
 DICOM_HEAD_BYTES = 132
 """A DICOM file begins with 128 free bytes and DICM (PS3.10, 7.1)."""
-
 _STRIP_PIXELS = 4_000_000
 _warning_lock = threading.Lock()
 
@@ -48,14 +46,8 @@ class ImageError(InputError):
     """A file that is no usable image; the message names it."""
 
 
-def read_raster(
-    source: Path | bytes, shown: str
-) -> tuple[NDArray[np.uint8], tuple[str, ...], float | None]:
-    """Decode a JPEG, PNG or TIFF to gray.
-
-    Args:
-        source: a path or the file's bytes.
-        shown: what errors call the image.
+def read_raster(data: bytes, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...], float | None]:
+    """Decode a JPEG, PNG or TIFF, which errors call ``shown``, to gray.
 
     Returns:
         (H, W) uint8, 0 black; one sentence for everything that had to be guessed; and how
@@ -65,26 +57,18 @@ def read_raster(
         orientation is applied.
 
     Raises:
-        MissingInputError: no file at the path.
         ImageError: not a JPEG, PNG or TIFF, truncated, under 32 pixels on a side or over
             100 megapixels (50 in colour, with transparency, or as a progressive JPEG); of 16
             bits nearly blank, or using fewer in colour.
     """
     try:
-        if isinstance(source, Path) and source.suffix.lower() in (".jpg", ".jpeg"):
-            source = source.read_bytes()
-        stream = source if isinstance(source, Path) else io.BytesIO(source)
-        with _open(stream) as image:
+        with _open(data) as image:
             costly = image.mode not in ("1", "L", "I;16", "I;16B") or "progressive" in image.info
             most = MAX_COSTLY_PIXELS if costly else MAX_PIXELS
             check_size(image.width, image.height, shown, most=most)
-            _check_depth(image, source, shown)
+            _check_depth(image, data, shown)
             gray, notes = _to_gray(image, shown)
             return _upright(gray, image.getexif().get(0x0112, 1)), notes, _colour(image)
-    except FileNotFoundError:
-        raise MissingInputError(
-            f"no image at {shown}: correct the manifest's path, or restore the file"
-        ) from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{shown} is no image: JPEG, PNG, TIFF and DICOM are read; remove it, or skip such "
@@ -194,22 +178,21 @@ def colourfulness(rgb: NDArray[np.uint8]) -> float:
     return float(np.quantile(off, 0.8))
 
 
-def _open(stream: Path | io.BytesIO) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
     # Pillow warns where we refuse: the size is checked right after. The lock is there
     # because images are read in threads and the list of filters is everybody's.
     with _warning_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(stream, formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _check_depth(image: Image.Image, source: Path | bytes, shown: str) -> None:
+def _check_depth(image: Image.Image, data: bytes, shown: str) -> None:
     """Refuse what costs too much, or has no black and white, before it is decoded."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ImageError(
             f"{shown} has 32 bits a pixel and so no fixed black and white: save it as 16 bit"
         )
     if image.format == "JPEG":
-        data = source.read_bytes() if isinstance(source, Path) else source
         scans = data.count(b"\xff\xda")
         if scans > MAX_SCANS:
             raise ImageError(

@@ -41,12 +41,7 @@ class DecodedImage:
 
 
 def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decode an image to gray, (H, W) uint8, 0 black, and log what ``read_image`` warns of.
-
-    Raises:
-        MissingInputError: no file at the path.
-        ImageError: see ``read_image``.
-    """
+    """Decode as ``read_image`` does, to (H, W) uint8, 0 black, and log what it warns of."""
     image = read_image(source, name=name)
     for warning in image.warnings:
         log.warning("%s %s", _shown(source, name), warning)
@@ -71,16 +66,13 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
             something that is no chest radiograph, of several frames or of an unreadable kind.
     """
     shown = _shown(source, name)
-    if isinstance(source, Path):
-        _check_file(source, shown)
-    if _is_dicom(_head(source)):
+    data = _read_file(source, shown) if isinstance(source, Path) else source
+    if _is_dicom(data[:DICOM_HEAD_BYTES]):
         # Imported here: JPEG folders never pay for it.
         from cxr.imaging.dicom.grayscale import read_dicom
 
-        data = source.read_bytes() if isinstance(source, Path) else source
         return DecodedImage(*read_dicom(data, shown))
-    pixels, notes, colour = read_raster(source, shown)
-    return DecodedImage(pixels, notes, colour)
+    return DecodedImage(*read_raster(data, shown))
 
 
 def is_image_file(path: Path) -> bool:
@@ -107,7 +99,7 @@ def _shown(source: Path | bytes, name: str | None) -> str:
     return name or (str(source) if isinstance(source, Path) else "the uploaded bytes")
 
 
-def _check_file(path: Path, shown: str) -> None:
+def _read_file(path: Path, shown: str) -> bytes:
     if not path.exists():
         raise MissingInputError(
             f"no image at {shown}: correct the manifest's path, or restore the file"
@@ -120,18 +112,11 @@ def _check_file(path: Path, shown: str) -> None:
             f"{shown} has {path.stat().st_size // 1_000_000} MB: at most "
             f"{MAX_FILE_BYTES // 1_000_000} MB are read; scale it down"
         )
-
-
-def _head(source: Path | bytes) -> bytes:
-    """Return the bytes that tell DICOM from the rest."""
-    if isinstance(source, bytes):
-        return source[:DICOM_HEAD_BYTES]
     try:
-        with source.open("rb") as file:
-            return file.read(DICOM_HEAD_BYTES)
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(
-            f"{source} cannot be opened ({error.strerror}): correct its permissions"
+            f"{path} cannot be opened ({error.strerror}): correct its permissions"
         ) from None
 
 

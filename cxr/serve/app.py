@@ -27,9 +27,8 @@ def create_app(
 ) -> Flask:
     """Make the application; the model is loaded with the first image, not here.
 
-    Args:
-        config: settings, or some of them; the rest comes from the environment.
-        load: makes the predictor of a bundle; ``cxr.Predictor`` by default.
+    ``config`` are settings, or some of them; the rest comes from the environment. ``load`` makes
+    the predictor of a bundle; ``cxr.Predictor`` by default.
 
     Raises:
         InputError: a setting that cannot be used, or a database that does not answer.

@@ -87,10 +87,9 @@ def sign_out() -> None:
 
 
 def count_attempt(name: str, *, back: bool = False) -> int:
-    """Count a try to sign in, before the password is looked at, or take back one that was right.
+    """Count a try to sign in, before the password is looked at, or take a right one back.
 
-    Returns:
-        Seconds to wait where tries are used up, else 0.
+    Return the seconds to wait where tries are used up, else 0.
     """
     settings, address = serving().settings, network(request.remote_addr or "")
     name, most = name.strip().lower()[:256], settings.login_attempts

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ class ModelQueue:
         self._state = threading.Condition()
         self.in_work, self._stopping = 0, False
         self._pace_s = 0.2
-        self._thread: threading.Thread | None = None
+        # Its thread starts with the first image: in the process that serves, not before a fork.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="cxr-model")
 
     @property
     def predictor(self) -> PredictorLike:
@@ -97,11 +98,9 @@ class ModelQueue:
         return self.predictor
 
     def start(self, *, wait_s: float = 0.0) -> bool:
-        """Start the threads, once; wait for the first load and return whether it is over."""
+        """Start to load, once; wait for the first load and return whether it is over."""
         with self._state:
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._work, name="cxr-model", daemon=True)
-                self._thread.start()
+            if not self._stopping:
                 self.model.start()
         return self.model.wait(wait_s)
 
@@ -110,10 +109,8 @@ class ModelQueue:
         with self._state:
             self._stopping = True
             self._state.wait_for(lambda: self.in_work == 0, timeout_s)
-            self._state.notify_all()
         self.model.stop(1.0)
-        if self._thread is not None:
-            self._thread.join(1.0)
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     def check_room(self) -> None:
         """Raise QueueFull where an image would not be admitted, before its bytes are read."""
@@ -123,11 +120,7 @@ class ModelQueue:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places while an image is decoded, predicted and stored.
-
-        Raises:
-            QueueFull: none is free, or the server is stopping.
-        """
+        """Hold a place while an image is predicted and stored, or raise QueueFull: none is free."""
         with self._state:
             self.check_room()
             self.in_work += 1
@@ -156,9 +149,8 @@ class ModelQueue:
         """
         self.loaded_predictor()  # raises at once while there is none
         job = _Job(image, alive)
-        with self._state:
-            self._waiting.append(job)
-            self._state.notify_all()
+        self._waiting.append(job)
+        self._worker.submit(self._answer_waiting)
         try:
             answer: tuple[Any, PredictorLike] = job.answer.result(self.deadline_s)
             return answer
@@ -172,33 +164,25 @@ class ModelQueue:
         seconds = math.ceil(self._pace_s * max(1, self.in_work))
         return min(LONGEST_RETRY_S, max(1, seconds))
 
-    def _work(self) -> None:
-        while jobs := self._take():
-            began = time.monotonic()
-            self._answer(jobs)
-            took_s = time.monotonic() - began
-            self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
-            monitoring.MODEL_SECONDS.observe(took_s)
-            monitoring.BATCH_IMAGES.observe(len(jobs))
-
-    def _take(self) -> list[_Job]:
-        """Wait for images; return up to a batch that somebody waits for, or none at the end."""
-        with self._state:
-            while True:
-                self._state.wait_for(lambda: self._waiting or (self._stopping and not self.in_work))
-                if not self._waiting:
-                    return []
-                jobs: list[_Job] = []
-                while self._waiting and len(jobs) < self._batch:
-                    job = self._waiting.popleft()
-                    if not job.answer.set_running_or_notify_cancel():
-                        continue
-                    if job.alive is not None and not job.alive():
-                        job.answer.set_exception(ClientGone("the client has gone"))
-                    else:
-                        jobs.append(job)
-                if jobs:
-                    return jobs
+    def _answer_waiting(self) -> None:
+        """Answer up to a batch of those that are waited for; one call may answer for several."""
+        jobs: list[_Job] = []
+        while self._waiting and len(jobs) < self._batch:
+            job = self._waiting.popleft()
+            if not job.answer.set_running_or_notify_cancel():
+                continue
+            if job.alive is not None and not job.alive():
+                job.answer.set_exception(ClientGone("the client has gone"))
+            else:
+                jobs.append(job)
+        if not jobs:
+            return
+        began = time.monotonic()
+        self._answer(jobs)
+        took_s = time.monotonic() - began
+        self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
+        monitoring.MODEL_SECONDS.observe(took_s)
+        monitoring.BATCH_IMAGES.observe(len(jobs))
 
     def _answer(self, jobs: list[_Job]) -> None:
         try:

@@ -21,11 +21,7 @@ _turn = threading.BoundedSemaphore(AT_ONCE)
 
 
 def check_password(password: str, name: str) -> None:
-    """Check the new password of an account.
-
-    Raises:
-        InputError: too short, too long, few characters over and over, or the account's name.
-    """
+    """Raise InputError for what is too short, too long, few characters, or the account's name."""
     if not MIN_CHARS <= len(password) <= MAX_CHARS:
         raise InputError(
             f"the password has {len(password)} characters: {MIN_CHARS} to {MAX_CHARS} are "

@@ -67,10 +67,8 @@ class ImageStore:
     def save(self, image: NDArray[np.uint8], maps: HeatMaps | None) -> str:
         """Write an image (H, W) uint8, its small picture, and its maps where it was not refused.
 
-        Returns the stem, by which everything of the image is found.
-
-        Raises:
-            StorageError: the disk is full or the folder cannot be written.
+        Return the stem, by which everything of the image is found, or raise StorageError: the disk
+        is full or the folder cannot be written.
         """
         stem = secrets.token_hex(16)
         place = self._place(stem)

@@ -31,9 +31,8 @@ _PADDING_BYTES = 64
 def stored_codes(elements: Elements, layout: Layout) -> Codes:
     """Decode the one frame of a file, of one sample a pixel.
 
-    Returns:
-        (H, W) uint8 or uint16: the stored bits of each pixel as an unsigned number below
-        2 ** bits stored, also where they stand for signed values.
+    Return the stored bits of each pixel, (H, W) uint8 or uint16, as an unsigned number below
+    2 ** bits stored, also where they stand for signed values.
 
     Raises:
         ImageError: shorter than it says, damaged, of a size or depth that the header
@@ -60,8 +59,7 @@ def stored_codes(elements: Elements, layout: Layout) -> Codes:
 def colour_frame(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
     """Decode a frame of three samples to gray, ITU-R 601 luma.
 
-    Raises:
-        ImageError: as ``stored_codes``; colours in RLE, JPEG-LS and JPEG lossless.
+    Errors are those of ``stored_codes``, and colours in RLE, JPEG-LS and JPEG lossless.
     """
     data = elements.raw("PixelData")
     if elements.syntax not in NATIVE:

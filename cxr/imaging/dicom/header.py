@@ -64,10 +64,9 @@ class Layout:
 
 
 def check_subject(elements: Elements) -> tuple[str, ...]:
-    """Refuse what is no chest radiograph by its header; return a sentence for each doubt.
+    """Return a sentence for each doubt whether this is a chest radiograph by its header.
 
-    Raises:
-        ImageError: another modality, another part of the body.
+    Another modality, or another part of the body, is an ImageError.
     """
     modality, part = elements.text("Modality"), elements.text("BodyPartExamined")
     chest, seen = _chest_part(part), _view(elements.text("ViewPosition"))

@@ -95,8 +95,7 @@ class Elements:
     def table(self, keyword: str, *, signed: bool) -> tuple[list[int], int, int] | None:
         """Return the first look-up table of a sequence: entries, first input, stated bits.
 
-        Raises:
-            ImageError: shorter than it says, or damaged.
+        One that is damaged, or shorter than it says, is an ImageError.
         """
         try:
             with _quietly():

@@ -13,10 +13,7 @@ def count_hit(session: Session, key: str, *, limit: int, window_s: int, now: dat
     """Count something, such as ``predict:7``; what is over its limit is not counted.
 
     The last window's count fades linearly while the present one grows, so that a limit cannot
-    be used twice around a border.
-
-    Returns:
-        0 within the limit, else the seconds until one is allowed again.
+    be used twice around a border. Return 0 within it, else the seconds until one is allowed.
     """
     windows, position = divmod(now.timestamp(), window_s)
     name, slot = _name(key), int(windows)

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.pg8000 import PGDialect_pg8000
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from cxr.errors import InputError
 from cxr.serve.store.rows import Base
@@ -35,14 +35,9 @@ UPGRADE_LOCK = 0x637872
 
 
 class Database:
-    """A database of the server; safe to share between threads.
+    """A database of the server; safe to share between threads, each with a connection.
 
-    Args:
-        url: SQLAlchemy's address, driver included.
-        threads: how many connections may be open at once.
-
-    Raises:
-        InputError: an address that cannot be understood, or a folder that cannot be written.
+    An address that cannot be understood, or a folder that cannot be written, is an InputError.
     """
 
     def __init__(self, url: str, *, threads: int = 20) -> None:
@@ -79,18 +74,10 @@ class Database:
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
             self._writer = self.engine.execution_options(cxr_write=True)
-
-    @contextlib.contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open a session that changes nothing; what it found stays usable afterwards."""
-        with Session(self.engine, expire_on_commit=False) as session:
-            yield session
-
-    @contextlib.contextmanager
-    def write(self) -> Iterator[Session]:
-        """Open a session that is committed at the end, or taken back on an error."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+        # Sessions: one that changes nothing, one that is committed at the end, or taken back on an
+        # error. What they found stays usable afterwards.
+        self.read = sessionmaker(self.engine, expire_on_commit=False)
+        self.write = sessionmaker(self._writer, expire_on_commit=False).begin
 
     def ping(self) -> None:
         """Ask the database for a row of its tables, or raise DBAPIError: it does not answer."""
@@ -162,8 +149,7 @@ def open_source(address: str) -> Database:
 def copy_rows(source: Database, target: Database) -> dict[str, int]:
     """Copy every row, all or none; return the number of rows by table.
 
-    Raises:
-        InputError: tables of another version, or rows in the target.
+    Tables of another version, and rows in the target, are an InputError.
     """
     needed = Database.newest_revision()
     for database, which in ((source, "the source"), (target, "the target")):

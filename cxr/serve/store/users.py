@@ -28,11 +28,7 @@ def digest_secret(secret: str) -> str:
 
 
 def clean_name(name: str) -> str:
-    """Return an account name as it is stored.
-
-    Raises:
-        InputError: empty, too long, or other than letters, digits and ``. _ @ + -``.
-    """
+    """Return an account's name as stored, or raise InputError: what it allows is in the message."""
     lowered = name.strip().lower()
     if len(lowered) > NAME_CHARS or not _NAME.fullmatch(lowered):
         raise InputError(
@@ -53,11 +49,7 @@ def check_new(session: Session, name: str) -> str:
 def add_user(
     session: Session, name: str, password_hash: str, *, role: str = "user", now: datetime
 ) -> User:
-    """Make an account.
-
-    Raises:
-        InputError: the name is taken or not allowed, or an unknown role.
-    """
+    """Make an account, or raise InputError: the name is taken or not allowed, an unknown role."""
     name = check_new(session, name)
     if role not in ROLES:
         raise InputError(f"role is {role!r}: allowed are {', '.join(ROLES)}")
@@ -106,10 +98,9 @@ def begin_session(session: Session, user: User, now: datetime) -> str:
 def session_user(
     session: Session, secret: str, *, now: datetime, lifetime: timedelta, idle: timedelta
 ) -> tuple[User, bool] | None:
-    """Return who is signed in by what a cookie holds, for a lifetime or until idle for too long.
+    """Return who is signed in by what a cookie holds, and whether ``touch_session`` is due.
 
-    Returns:
-        The account and whether ``touch_session`` is due; None: unknown, ended, expired, disabled.
+    None: unknown, ended, past its lifetime, idle for too long, or the account is disabled.
     """
     young = (LoginSession.created_at >= now - lifetime, LoginSession.seen_at >= now - idle)
     row = _owner(session, LoginSession, secret, *young)
@@ -130,10 +121,7 @@ def end_sessions(session: Session, *rules: ColumnElement[bool]) -> None:
 def create_token(
     session: Session, user_id: int, name: str, *, now: datetime, days: int | None = None
 ) -> tuple[str, Token]:
-    """Make a token that lasts some days, or for ever.
-
-    Returns:
-        The token itself, never to be seen again, and its row.
+    """Make a token that lasts some days, or for ever; return it, this once, and its row.
 
     Raises:
         InputError: an empty or too long name, too many tokens, or no positive number of days.
