@@ -6,6 +6,7 @@ threads may draw side by side.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,7 +60,7 @@ def new_figure(width_in: float, height_in: float, *, title: str, note: str) -> F
     foot = _FOOTER_IN / height_in
     figure.set_layout_engine("constrained", rect=(0.0, foot, 1.0, 1 - foot), w_pad=0.08, h_pad=0.08)
     figure.suptitle(title, fontsize=12, fontweight="bold", color=INK)
-    look = {"fontsize": 7.5, "color": "#555555", "ha": "left", "va": "center"}
+    look: dict[str, Any] = {"fontsize": 7.5, "color": "#555555", "ha": "left", "va": "center"}
     figure.text(0.08 / width_in, foot / 2, footer_text(note), **look)
     return figure
 

@@ -2,26 +2,36 @@
 
 import math
 
-from flask import Blueprint, Response, flash, g, make_response, redirect, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    flash,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+)
 from flask.typing import ResponseReturnValue
 
 from cxr.errors import InputError
 from cxr.serve.login import (
+    COOKIE_KEY,
     count_attempt,
     current_user,
     go_to,
-    need_admin,
     public,
     safe_next,
     sign_in,
-    sign_out,
 )
-from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, is_outdated, is_password
+from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, hasher, is_password
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store import users as accounts
-from cxr.serve.store.rows import User
+from cxr.serve.store.rows import LoginSession, User
 
 blueprint = Blueprint("auth", __name__)
 
@@ -54,17 +64,20 @@ def try_login() -> ResponseReturnValue:
     if not is_right or user is None or user.disabled:
         return _login_page(WRONG, name, 401)
     count_attempt(name, back=True)
-    if is_outdated(user.password_hash):
-        with serving().database.write() as session:
-            session.get_one(User, user.id).password_hash = hash_password(password)
+    if hasher.check_needs_rehash(user.password_hash):
+        with serving().database.write() as store:
+            store.get_one(User, user.id).password_hash = hash_password(password)
     sign_in(user)
     return redirect(safe_next(request.form.get("next")), 303)
 
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
-    """Sign out."""
-    sign_out()
+    """Sign out, here and in the database."""
+    if secret := session.get(COOKIE_KEY):
+        mine = LoginSession.digest == accounts.digest_secret(str(secret))
+        write(accounts.end_sessions, mine)
+    session.clear()
     return go_to("auth.login", "You are signed out.")
 
 
@@ -120,7 +133,8 @@ def drop_token(token_id: int) -> ResponseReturnValue:
 @blueprint.get("/users")
 def users() -> ResponseReturnValue:
     """Show accounts and how much they use, to admins."""
-    need_admin()
+    if current_user().role != "admin":
+        abort(404)  # for others the page does not exist
     return render_template("users.html", rows=read(accounts.list_usage, utc_now()))
 
 

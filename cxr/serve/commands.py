@@ -1,5 +1,6 @@
 """Commands: ``flask --app cxr.serve users|tokens|db|tidy``; accounts are made here alone."""
 
+import secrets
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
 from cxr.errors import InputError
-from cxr.serve.passwords import check_password, hash_password, make_password
+from cxr.serve.passwords import check_password, hash_password
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.settings import Settings
 from cxr.serve.store import users as accounts
@@ -163,7 +164,7 @@ def _tidy_command() -> None:
 
 def _new_password(name: str, generate: bool) -> str:
     if generate:
-        password = make_password()
+        password = secrets.token_urlsafe(15)  # 120 bits
         click.echo(f"password: {password}")
         return password
     if sys.stdin.isatty():

@@ -79,7 +79,7 @@ def init_app(app: Flask) -> None:
     """Give every request an id, and a line and figures when it is answered."""
     app.logger = logging.getLogger("cxr.serve.app")
     # What failed and where, without the address, which Flask's own line quotes.
-    app.log_exception = lambda info: log.error("unexpected error", exc_info=info)  # type: ignore[method-assign]
+    app.log_exception = lambda exc_info: log.error("unexpected error", exc_info=exc_info)  # type: ignore[method-assign]
     app.before_request_funcs.setdefault(None, []).insert(0, _begin)
     app.after_request(_finish)
 

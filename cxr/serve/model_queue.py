@@ -32,24 +32,6 @@ PACE_WEIGHT = 0.2
 """Weight of the newest call in the running mean of seconds per image."""
 
 
-class QueueFull(Busy):
-    """All places are taken."""
-
-    reason = "full"
-
-
-class DeadlinePassed(Busy):
-    """The image waited longer than allowed."""
-
-    reason = "deadline"
-
-
-class ClientGone(Busy):
-    """Nobody waits for the answer any more."""
-
-    reason = "gone"
-
-
 @dataclass
 class _Job:
     """An image that waits for the model."""
@@ -89,7 +71,7 @@ class ModelQueue:
 
     @property
     def predictor(self) -> PredictorLike:
-        """Return the model that answers now, or raise ModelMissing with the reason."""
+        """Return the model that answers now, or raise Busy with the reason."""
         return self.model.predictor
 
     def loaded_predictor(self) -> PredictorLike:
@@ -113,14 +95,15 @@ class ModelQueue:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def check_room(self) -> None:
-        """Raise QueueFull where an image would not be admitted, before its bytes are read."""
+        """Raise Busy where an image would not be admitted, before its bytes are read."""
         if self._stopping or self.in_work >= self.length:
-            monitoring.TURNED_AWAY.labels(QueueFull.reason).inc()
-            raise QueueFull("all places are taken: come back in a moment", self._retry_after())
+            monitoring.TURNED_AWAY.labels("full").inc()
+            words = "all places are taken: come back in a moment"
+            raise Busy("full", words, self._retry_after())
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place while an image is predicted and stored, or raise QueueFull: none is free."""
+        """Hold a place while an image is predicted and stored, or raise Busy: none is free."""
         with self._state:
             self.check_room()
             self.in_work += 1
@@ -156,9 +139,8 @@ class ModelQueue:
             return answer
         except TimeoutError:
             job.answer.cancel()
-            raise DeadlinePassed(
-                f"no answer within {self.deadline_s:g} s: come back later", self._retry_after()
-            ) from None
+            words = f"no answer within {self.deadline_s:g} s: come back later"
+            raise Busy("deadline", words, self._retry_after()) from None
 
     def _retry_after(self) -> int:
         seconds = math.ceil(self._pace_s * max(1, self.in_work))
@@ -172,7 +154,7 @@ class ModelQueue:
             if not job.answer.set_running_or_notify_cancel():
                 continue
             if job.alive is not None and not job.alive():
-                job.answer.set_exception(ClientGone("the client has gone"))
+                job.answer.set_exception(Busy("gone", "the client has gone"))
             else:
                 jobs.append(job)
         if not jobs:

@@ -33,7 +33,7 @@ from cxr.serve.prediction_service import (
 from cxr.serve.serving import read, serving
 from cxr.serve.store import predictions
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import forget, forget_all, own_row, tidy_sometimes
+from cxr.serve.stored_results import forget, own_row, tidy_sometimes
 from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)
@@ -99,31 +99,23 @@ def history() -> ResponseReturnValue:
     )
 
 
+@blueprint.get("/history/delete", defaults={"prediction_id": None})
 @blueprint.get("/predictions/<prediction_id>/delete")
-def ask_delete(prediction_id: str) -> ResponseReturnValue:
-    """Ask before deleting."""
-    return render_template("delete.html", row=own_row(prediction_id))
+def ask_delete(prediction_id: str | None) -> ResponseReturnValue:
+    """Ask before deleting a result, or everything."""
+    row = None if prediction_id is None else own_row(prediction_id)
+    return render_template("delete.html", row=row)
 
 
+@blueprint.post("/history/delete", defaults={"prediction_id": None})
 @blueprint.post("/predictions/<prediction_id>/delete")
-def delete(prediction_id: str) -> ResponseReturnValue:
-    """Delete a result and its files."""
-    forget(prediction_id)
-    return go_to("pages.history", "The image and its result are deleted.")
-
-
-@blueprint.get("/history/delete")
-def ask_delete_all() -> ResponseReturnValue:
-    """Ask before deleting everything."""
-    return render_template("delete.html", row=None)
-
-
-@blueprint.post("/history/delete")
-def delete_all() -> ResponseReturnValue:
-    """Delete one's whole history and its files."""
-    count = forget_all()
-    words = "result is" if count == 1 else "results are"
-    return go_to("pages.history", f"{count} {words} deleted.")
+def delete(prediction_id: str | None) -> ResponseReturnValue:
+    """Delete a result, or one's whole history, and the files."""
+    count = forget(prediction_id)
+    words = f"{count} {'result is' if count == 1 else 'results are'} deleted."
+    if prediction_id is not None:
+        words = "The image and its result are deleted."
+    return go_to("pages.history", words)
 
 
 @blueprint.get("/model")

@@ -39,19 +39,14 @@ def own_row(prediction_id: str) -> PredictionRow:
     return row
 
 
-def forget(prediction_id: str) -> None:
-    """Delete an own result, row first and then files, or raise NotFound."""
-    if not _forget(prediction_id):
-        raise NotFound
+def forget(prediction_id: str | None) -> int:
+    """Delete an own result, or the own history, rows first and then files; return how many went.
 
-
-def forget_all() -> int:
-    """Delete the own history; return how many results went."""
-    return _forget(None)
-
-
-def _forget(prediction_id: str | None) -> int:
+    A result that is not there, or is another user's, is NotFound.
+    """
     stems = write(delete_own, g.user_id, prediction_id)
+    if prediction_id is not None and not stems:
+        raise NotFound
     for stem in stems:
         serving().images.remove(stem)
     return len(stems)

@@ -31,15 +31,15 @@ class RetryError(Exception):
 
 
 class Busy(RetryError):
-    """The image cannot be predicted now; ``reason`` is a word for the metrics."""
+    """The image cannot be predicted now.
 
-    reason = "error"
+    ``reason`` is a word for the metrics: ``full`` (no place is free), ``deadline`` (it waited for
+    too long), ``gone`` (nobody waits any more) or ``no_model`` (no usable bundle is loaded).
+    """
 
-
-class ModelMissing(Busy):
-    """No usable bundle is loaded."""
-
-    reason = "no_model"
+    def __init__(self, reason: str, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message, retry_after_s)
+        self.reason = reason
 
 
 class WatchedBundle:
@@ -69,9 +69,9 @@ class WatchedBundle:
 
     @property
     def predictor(self) -> PredictorLike:
-        """Return the predictor, or raise ModelMissing, which says why there is none."""
+        """Return the predictor, or raise Busy, which says why there is none."""
         if self._predictor is None:
-            raise ModelMissing(self._fault, retry_after_s=5)
+            raise Busy("no_model", self._fault, 5)
         return self._predictor
 
     def start(self) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.serve.model_queue import ClientGone, DeadlinePassed, ModelQueue, QueueFull
-from cxr.serve.watched_bundle import ModelMissing
+from cxr.serve.model_queue import ModelQueue
+from cxr.serve.watched_bundle import Busy
 
 IMAGE = np.full((64, 48), 7, np.uint8)
 
@@ -102,8 +102,9 @@ def test_waiting_images_go_together_and_each_gets_its_own_answer(queue, model):
 def test_beyond_its_places_it_says_when_to_come_back_and_does_not_wait(queue, model):
     threads = ask(queue, 6)
     wait_until(lambda: queue.in_work == 6)
-    with pytest.raises(QueueFull) as caught, queue.place():
+    with pytest.raises(Busy, match="all places are taken") as caught, queue.place():
         pass
+    assert caught.value.reason == "full"
     assert 1 <= caught.value.retry_after_s <= 30
     model.go.set()
     for thread in threads:
@@ -131,7 +132,7 @@ def test_a_image_that_waited_too_long_is_given_up_and_never_predicted(model):
     queue = ModelQueue(Path("nowhere"), load=lambda _: model, deadline_s=0.3)
     first = ask(queue, 1)
     assert model.called.wait(5)
-    with pytest.raises(DeadlinePassed):
+    with pytest.raises(Busy, match="no answer within"):
         queue.predict(IMAGE + np.uint8(1))
     model.go.set()
     first[0].join()
@@ -148,7 +149,7 @@ def test_a_image_nobody_waits_for_is_dropped_when_its_turn_comes(queue, model):
     model.go.set()
     for thread in first + gone:
         thread.join()
-    assert isinstance(gone[0].answers[0], ClientGone)
+    assert gone[0].answers[0].reason == "gone"
     assert model.batches == [[7]]
 
 
@@ -158,7 +159,7 @@ def test_the_end_answers_who_was_admitted_and_admits_nobody(queue, model):
     ending = threading.Thread(target=queue.stop, args=(5,))
     ending.start()
     wait_until(lambda: queue._stopping)
-    with pytest.raises(QueueFull), queue.place():
+    with pytest.raises(Busy, match="all places are taken"), queue.place():
         pass
     model.go.set()
     ending.join()
@@ -172,6 +173,6 @@ def test_without_a_bundle_it_says_so_at_once():
         raise InputError("bundle.json is missing")
 
     queue = ModelQueue(Path("nowhere"), load=load, deadline_s=5)
-    with pytest.raises(ModelMissing, match=r"bundle\.json is missing"):
+    with pytest.raises(Busy, match=r"bundle\.json is missing"):
         queue.predict(IMAGE)
     queue.stop(1)

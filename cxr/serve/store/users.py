@@ -103,8 +103,8 @@ def session_user(
     None: unknown, ended, past its lifetime, idle for too long, or the account is disabled.
     """
     young = (LoginSession.created_at >= now - lifetime, LoginSession.seen_at >= now - idle)
-    row = _owner(session, LoginSession, secret, *young)
-    return row and (row[0], now - row[1].seen_at > SEEN_EVERY)
+    owner = _owner(session, LoginSession, secret, *young)
+    return owner and (owner[0], now - owner[1].seen_at > SEEN_EVERY)
 
 
 def touch_session(session: Session, secret: str, now: datetime) -> None:
@@ -147,8 +147,7 @@ def create_token(
 def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Token] | None:
     """Return whose token this is and its row, or None: unknown, expired or account disabled."""
     lasts = or_(Token.expires_at.is_(None), Token.expires_at > now)
-    row = _owner(session, Token, secret, lasts)
-    return row and (row[0], row[1])
+    return _owner(session, Token, secret, lasts)
 
 
 def is_touch_due(token: Token, now: datetime) -> bool:
@@ -199,8 +198,9 @@ def list_usage(session: Session, now: datetime) -> Sequence[Row[Any]]:
 
 def _owner(
     session: Session, table: type[LoginSession | Token], secret: str, *rules: ColumnElement[bool]
-) -> Row[Any] | None:
+) -> tuple[User, Any] | None:
     """Return the account that holds a secret, and the secret's row; None of disabled accounts."""
     query = select(User, table).join(table, table.user_id == User.id)
     mine = (table.digest == digest_secret(secret), User.disabled.is_(False))
-    return session.execute(query.where(*mine, *rules)).one_or_none()
+    row = session.execute(query.where(*mine, *rules)).one_or_none()
+    return None if row is None else (row[0], row[1])
