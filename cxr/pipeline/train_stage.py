@@ -140,7 +140,7 @@ def train_member(
         seed=config.seed,
         frozen=config.model.freeze,
         random_start=config.model.pretrained == "none",
-        teacher=teaching and (teaching.teacher, teaching.settings),
+        teacher=(teaching.teacher, teaching.settings) if teaching else None,
     )
     result = fit(module, train, val, folder, note=note_of(prepared))
     if getattr(rank_zero_only, "rank", 0):

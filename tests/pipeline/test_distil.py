@@ -39,7 +39,7 @@ def test_the_student_is_a_run_of_its_own(tiny_run, student):
     card = json.loads((student / "members/mobilenetv2/member.json").read_text())
     teacher = TrainedRun(RunConfig("phantom", "tiny", str(tiny_run.output_root)))
 
-    assert run.prepared.folder == teacher.prepared.folder
+    assert run.prepared.folder.resolve() == teacher.prepared.folder.resolve()
     assert run.info["data_config"] == teacher.info["data_config"]
     assert list(run.members) == ["mobilenetv2"]
     assert card["teacher"] == {
@@ -70,9 +70,7 @@ def test_it_goes_on_or_reuses(tiny_run, student, caplog):
     distil_stage(compose("distil", overrides(tiny_run)))
     assert (student / "members/mobilenetv2/weights.safetensors").read_bytes() == before
 
-    with pytest.raises(
-        InputError, match=r"trained with other settings \(teacher.weight 0.7, now 0.2"
-    ):
+    with pytest.raises(InputError, match=r"teacher\.weight 0\.7, now 0\.2"):
         distil_stage(compose("distil", overrides(tiny_run, "teacher.weight=0.2")))
 
 
@@ -100,7 +98,7 @@ def test_the_teacher_says_what_the_ensemble_says(tiny_run, pool):
     run = TrainedRun(RunConfig("phantom", "tiny", str(tiny_run.output_root)))
     values = run.ensemble.to_dict() | {"pool": pool, "temperature": 1.3}
     ensemble = Ensemble.from_dict(values)
-    pixels = torch.from_numpy(np.asarray(run.prepared.pixels[:5]))[:, None]
+    pixels = torch.from_numpy(np.array(run.prepared.pixels[:5]))[:, None]
 
     log_probs = teacher_of(run.members, ensemble)(pixels.float() / 255)
 
