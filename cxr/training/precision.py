@@ -16,8 +16,8 @@ ROUNDS = 3
 EMULATED = 3.0
 """Times slower from which no chance could make bfloat16 win."""
 LEAST_GAIN = 1.4
-"""Times faster that bfloat16 must be: a network that gains less (MobileNetV2 by AVX-512 BF16, 0.9 to
-1.25) would get another arithmetic from one training to the next by chance."""
+"""Times faster that bfloat16 must be: a network that gains less (MobileNetV2 by AVX-512 BF16, 0.9
+to 1.25) would get another arithmetic from one training to the next by chance."""
 
 
 def choose_precision(
