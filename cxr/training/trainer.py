@@ -23,7 +23,8 @@ from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
 from cxr.files import raise_if_unwritable
 from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average
-from cxr.training.fit import MemberModule, choose_precision
+from cxr.training.fit import MemberModule
+from cxr.training.precision import choose_precision
 from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
 
@@ -83,7 +84,9 @@ def fit(
     settings, checkpoints = module.settings, folder / "checkpoints"
     THREADS.fix(settings.threads)
     module.train_batches = train
-    precision = choose_precision(settings.precision, cuda=_uses_cuda(settings.accelerator))
+    device = torch.device("cuda" if _uses_cuda(settings.accelerator) else "cpu")
+    processes = settings.devices * settings.num_nodes
+    precision = choose_precision(settings.precision, module.member, device, processes=processes)
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(
