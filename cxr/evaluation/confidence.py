@@ -167,21 +167,19 @@ def measure_confidence(
     return result
 
 
-def calibration_table(found: Mapping[str, Any]) -> list[Row]:
-    """Return a row per model: calibration before and after temperature, and referral."""
-    rows = []
-    for name in (*found["members"], EQUAL, WEIGHTED):
-        row = {"model": name}
-        for stage in ("before", "after"):
-            values = found["calibration"][name][stage]
-            row |= {
-                f"NLL {stage}": show_interval(values["nll"]),
-                f"Brier {stage}": show_number(values["brier"]["value"]),
-                f"ECE {stage}": show_number(values["ece"]["value"]),
-                f"debiased {stage}": show_interval(values["ece_debiased"]),
-            }
-        rows.append(row)
-    return rows
+def calibration_table(found: Mapping[str, Any], stage: str) -> list[Row]:
+    """Return a row per model: its calibration ``before`` or ``after`` the temperatures."""
+    return [
+        {
+            "model": name,
+            "NLL": show_interval(values["nll"]),
+            "Brier": show_number(values["brier"]["value"]),
+            "ECE": show_number(values["ece"]["value"]),
+            "debiased": show_interval(values["ece_debiased"]),
+        }
+        for name in (*found["members"], EQUAL, WEIGHTED)
+        for values in [found["calibration"][name][stage]]
+    ]
 
 
 def sets_table(found: Mapping[str, Any]) -> list[Row]:

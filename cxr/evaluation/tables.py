@@ -1,7 +1,6 @@
 """The metrics as plain rows for a terminal, a README or a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cxr.evaluation.intervals import FEW_PATIENTS
@@ -33,25 +32,6 @@ Cell = str | int | float | None
 """What stands in a table; None is shown as a dash."""
 Row = dict[str, str]
 """Column head to cell; every row of a table has the same heads."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a test.
-
-    Attributes:
-        title: above it.
-        columns: heads.
-        rows: cells, as many in each row as there are heads.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            assert len(row) == len(self.columns), f"{self.title}: {row} under {self.columns}"
 
 
 def show_interval(found: Mapping[str, float | None], *, digits: int = 3) -> str:

@@ -172,7 +172,9 @@ def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
             log.info("%s", text)
     if adults := metrics.get("adults"):
         print_table("Covid against normal among adults", adult_rows(adults, "model"))
-    print_table(f"Calibration · {confidence['note']}", calibration_table(confidence))
+    for stage in ("before", "after"):
+        title = f"Calibration {stage} temperature · {confidence['note']}"
+        print_table(title, calibration_table(confidence, stage))
     print_table("Prediction sets of the ensemble, coverage and size", sets_table(confidence))
     for sentence in (*difference_sentences(metrics), *referral_sentences(confidence)):
         log.info("%s", sentence)

@@ -22,8 +22,7 @@ from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import save_figure
 from cxr.report.cards import data_card, model_card
 from cxr.report.outside import draw_outside, outside_alt, outside_bars
-from cxr.report.page import render_report
-from cxr.report.parts import Picture
+from cxr.report.page import Picture, render_report
 from cxr.report.results import Results, read_results
 
 REPORT, MODEL_CARD, DATA_CARD = "report.html", "MODEL_CARD.md", "DATA_CARD.md"

@@ -5,13 +5,12 @@ from typing import Any
 import pandas as pd
 
 from cxr.data.manifest import patients_unknown
-from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.evaluation.tables import Cell, show_interval
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import list_words
 from cxr.models.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble
-from cxr.report.parts import rows_table
 from cxr.report.results import Results
-from cxr.report.wording import count, percent
+from cxr.report.wording import Table, count, percent, rows_table
 
 SPLITS = ("train", "val", "test")
 HEADLINE = {
@@ -33,48 +32,45 @@ def headline(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def split_counts(results: Results) -> dict[str, int]:
-    """Return the images of each split."""
-    images = results.prepared["counts"]["images"]
-    return {name: sum(found.get(name, 0) for found in images.values()) for name in SPLITS}
-
-
 def data_rows(results: Results) -> list[tuple[str, str]]:
     """Return what was trained on what: data, fingerprint, groups, drops, splits, members."""
     counts, disjoint = results.prepared["counts"], results.prepared["disjoint"]
     settings, spec = results.prepared["settings"], results.prepared["preprocess"]
-    images, splits = counts["images"], split_counts(results)
-    crossing = disjoint["crossing_groups"]
-    apart = (
-        "none of them in two splits"
-        if not crossing
-        else (
+    apart = "none of them in two splits"
+    if crossing := disjoint["crossing_groups"]:
+        apart = (
             f"{crossing:,} of them in two splits, {disjoint['test_images_in_crossing_groups']:,} "
             "test images among them"
         )
+    dropped = (
+        f"{counts['dropped_copies']:,} copies of other images, {counts['dropped_conflicting']:,} "
+        f"with conflicting labels, {counts['dropped_unreadable']:,} unreadable"
     )
+    splits = []
+    for name in SPLITS:
+        own = {label: part.get(name, 0) for label, part in counts["images"].items()}
+        by_class = ", ".join(f"{label} {number:,}" for label, number in own.items())
+        splits.append(f"{sum(own.values()):,} {name} ({by_class})")
     rows = [
         ("data", results.run["data"] + (" (synthetic phantom)" if results.synthetic else "")),
         ("fingerprint", results.run["fingerprint"]),
-        ("images", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {_drops(counts)}"),
+        ("images", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {dropped}"),
         ("patients or groups", f"{counts['patients_or_groups']:,}, {apart}"),
-        (
-            "split",
-            f"{settings['split']}: "
-            + ", ".join(
-                f"{splits[name]:,} {name} ("
-                + ", ".join(f"{label} {images[label].get(name, 0):,}" for label in images)
-                + ")"
-                for name in SPLITS
-            ),
-        ),
+        ("split", f"{settings['split']}: {', '.join(splits)}"),
         (
             "image as seen",
             f"{spec['size_px']} x {spec['size_px']} pixels, {PreprocessSpec(**spec).how()}",
         ),
     ]
-    rows += [(f"member {name}", _member(results, name)) for name in results.ensemble["members"]]
     ensemble = Ensemble.from_dict(results.ensemble)
+    rows += [
+        (
+            f"member {name}",
+            f"{results.members[name].get('architecture', UNKNOWN)}, weight "
+            f"{ensemble.weights[name]:.3f}, temperature {ensemble.temperatures[name]:.3f}",
+        )
+        for name in ensemble.members
+    ]
     fitted = "out-of-fold images" if ensemble.fitted_on == OUT_OF_FOLD else "validation"
     rows.append(
         (
@@ -200,21 +196,16 @@ def training_table(results: Results) -> Table:
     return rows_table("How the members were trained", rows)
 
 
-def _member(results: Results, name: str) -> str:
-    card, ensemble = results.members[name], results.ensemble
-    return (
-        f"{card.get('architecture', UNKNOWN)}, weight {ensemble['weights'][name]:.3f}, "
-        f"temperature {ensemble['temperatures'][name]:.3f}"
-    )
-
-
-def _drops(counts: dict[str, Any]) -> str:
-    parts = {
-        "copies of other images": counts["dropped_copies"],
-        "with conflicting labels": counts["dropped_conflicting"],
-        "unreadable": counts["dropped_unreadable"],
+def made_by(results: Results) -> list[tuple[str, str, dict[str, Any] | None]]:
+    """Return each stage, the file that it left, and that one's environment."""
+    files: dict[tuple[str, str], dict[str, Any] | None] = {
+        ("prepare", "prepared.json"): results.prepared,
+        ("ensemble", "ensemble.json"): results.ensemble,
+        ("evaluate", "metrics.json"): results.metrics,
+        ("audit", "audit.json"): results.audit,
     }
-    return ", ".join(f"{number:,} {what}" for what, number in parts.items())
+    files |= {(f"train {name}", f"{name}/member.json"): x for name, x in results.members.items()}
+    return [(*names, (values or {}).get("environment")) for names, values in files.items()]
 
 
 def _known(part: pd.DataFrame, column: str) -> str:

@@ -2,55 +2,71 @@
 
 import base64
 import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from cxr.evaluation.tables import Table
-from cxr.report.facts import data_rows, headline, limits
+from cxr.evaluation.adults import adult_rows
+from cxr.evaluation.confidence import calibration_table, referral_sentences, sets_table
+from cxr.evaluation.cross_validation import fold_table
+from cxr.evaluation.set_coverage import sets_sentences
+from cxr.evaluation.tables import (
+    class_table,
+    difference_sentences,
+    difference_table,
+    few_note,
+    partly_known_note,
+    show_patients,
+    summary_table,
+)
+from cxr.report.facts import (
+    data_rows,
+    headline,
+    licence_table,
+    limits,
+    made_by,
+    source_table,
+    training_table,
+)
 from cxr.report.outside import outside_sentences
-from cxr.report.parts import Picture, Pictures, Section, templates
 from cxr.report.results import Results
-from cxr.report.sections import build_sections, images_line, verdict_rows
-from cxr.report.wording import VERDICTS, split_interval
+from cxr.report.wording import VERDICTS, count, show_table, split_interval, templates
 
-TEMPLATE = "report.html.j2"
+ROWS = (
+    *(adult_rows, calibration_table, class_table, difference_sentences, difference_table),
+    *(few_note, fold_table, partly_known_note, referral_sentences, sets_sentences, sets_table),
+    *(show_patients, summary_table, count, data_rows, headline, licence_table, limits, made_by),
+    *(source_table, training_table, outside_sentences, show_table),
+)
+"""What the template asks for rows and sentences, by its name."""
 SHORT = 12
 """Digits of the fingerprint on the first page; the whole stands under the data."""
 WIDE = 7
 """Columns from which a table is set smaller."""
 
 
+class Picture(NamedTuple):
+    """A plot inside the report: the PNG file's bytes, and what it shows for who cannot see it."""
+
+    png: bytes
+    alt: str
+
+
+Pictures = Mapping[str, Sequence[Picture]]
+"""Place in the report ("roc", "audit/lungs", "mistakes") to what stands there."""
+
+
 def render_report(results: Results, pictures: Pictures) -> str:
     """Return the report as one HTML document without external references.
 
     Args:
-        results: of the run.
-        pictures: place to figures; "outside" stands on the first page.
+        results: of the run; a section for which nothing was measured is left out.
+        pictures: those at hand; "outside" stands on the first page.
     """
     environment = templates(autoescape=True)
     environment.filters |= {"cell": split_interval, "uri": data_uri, "css": css_string}
-    kinds = {"table": Table, "picture": Picture, "pair": list, "section": Section}
-    environment.tests |= {
-        name: lambda part, kind=kind: isinstance(part, kind) for name, kind in kinds.items()
-    }
-    facts = [
-        (name, value[:SHORT] if name == "fingerprint" else value)
-        for name, value in data_rows(results)
-    ]
-    text = environment.get_template(TEMPLATE).render(
-        name=results.name,
-        note=results.note,
-        facts=facts,
-        headline=headline(results),
-        images=images_line(results),
-        verdicts=verdict_rows(results),
-        story=outside_sentences(results),
-        audit_missing="" if results.audit else results.not_measured("audit"),
-        complete=bool(results.audit and results.audit["complete"]),
-        audit_command=results.commands["audit"],
-        outside=pictures.get("outside", ()),
-        limits=limits(results),
-        sections=build_sections(results, pictures),
-        wide=WIDE,
-        signs=VERDICTS,
+    environment.globals |= {function.__name__: function for function in ROWS}
+    text = environment.get_template("report.html.j2").render(
+        results=results, pictures=pictures, signs=VERDICTS, titles=[], short=SHORT, wide=WIDE
     )
     return re.sub(r"\n\s*\n+", "\n", text)
 

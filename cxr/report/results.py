@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cxr.plotting import RESEARCH_USE, footer_text
 
 STAGES = ("evaluate", "audit", "explain", "evaluate_on", "cv")
 """What makes the parts of a report, beside the leak experiment."""
+CALIBRATION = "calibration, prediction sets, referral"
 
 
 def default_commands() -> dict[str, str]:
@@ -120,50 +121,44 @@ def read_results(
         InputError: a file is damaged.
     """
     run, ensemble = (_read(folder / name) for name in ("run.json", "ensemble.json"))
-    sieve = _Sieve(run, state, default_commands() | portable(commands or {}))
-    evaluation = folder / "evaluation"
-    metrics = _evaluation(sieve, evaluation)
-    calibration = _read(evaluation / "calibration.json") if metrics else {}
-    explain = _read(folder / "explain" / "explain.json")
-    other = explain.get("weights", ensemble["weights"]) != ensemble["weights"]
-    return Results(
-        folder,
-        run,
-        dict(prepared),
-        table,
-        ensemble,
-        {name: _read(folder / "members" / name / "member.json") for name in ensemble["members"]},
+    members = {n: _read(folder / "members" / n / "member.json") for n in ensemble["members"]}
+    commands = default_commands() | portable(commands or {})
+    results = Results(folder, run, dict(prepared), table, ensemble, members, commands=commands)
+    sieve = _Sieve(results, state)
+    path = folder / "evaluation" / "metrics.json"
+    metrics = sieve.read("evaluation", "evaluate", path)
+    if metrics:
+        path = folder / "evaluation" / "calibration.json"
+        thresholds = digest_of(_read(folder / "uncertainty.json"))
+        calibration = sieve.read(CALIBRATION, "evaluate", path, thresholds=thresholds)
+        published = _read(folder / "evaluation" / "published.json")
+        if any(metrics[key] != published.get(key) for key in ("fingerprint", "test_opened")):
+            published = {}
+    else:
+        calibration = sieve.keep(CALIBRATION, "evaluate", {})
+        published = {}
+    audit = sieve.read("shortcut audit", "audit", folder / "audit" / "audit.json", key=audit_key)
+    if audit and not audit["complete"]:
+        results.missing["some tests of the audit"] = f"not done yet: {results.commands['audit']}"
+    explain = folder / "explain" / "explain.json"
+    return replace(
+        results,
         metrics=metrics,
-        calibration=sieve.keep(
-            "calibration, prediction sets, referral",
-            "evaluate",
-            calibration,
-            _of_other_predictions(calibration, evaluation)
-            or _of_other_thresholds(calibration, _read(folder / "uncertainty.json")),
-        ),
-        audit=_audit(sieve, folder, audit_key),
-        explain=sieve.keep("pointing game", "explain", explain, "of an earlier ensemble" * other)
-        if explain
-        else None,
+        calibration=calibration,
+        audit=audit,
+        explain=sieve.read("pointing game", "explain", explain) if explain.exists() else None,
         leak=_leak(sieve, folder.parent.parent),
-        published=_published(metrics, evaluation),
+        published=published or None,
         elsewhere={
             path.parent.name: values
-            for path, values in _read_all(folder, "evaluated_on/*/metrics.json").items()
-            if sieve.keep(
-                f"on {path.parent.name}",
-                "evaluate_on",
-                values,
-                _of_other_predictions(values, path.parent),
-            )
+            for path in sorted(folder.glob("evaluated_on/*/metrics.json"))
+            if (values := sieve.read(f"on {path.parent.name}", "evaluate_on", path))
         },
         folds={
             path.parent.name: values
-            for path, values in _read_all(folder, "cv-*/cv.json").items()
-            if sieve.keep(path.parent.name, "cv", values)
+            for path in sorted(folder.glob("cv-*/cv.json"))
+            if (values := sieve.read(path.parent.name, "cv", path))
         },
-        commands=sieve.commands,
-        missing=sieve.missing,
     )
 
 
@@ -171,92 +166,74 @@ def read_results(
 class _Sieve:
     """Keeps results that speak of the run as it is now, and notes why others are left out."""
 
-    run: Mapping[str, Any]
+    results: Results
     state: str | None
-    commands: dict[str, str]
-    missing: dict[str, str] = field(default_factory=dict)
+
+    def read(
+        self, part: str, stage: str, path: Path, **expected: str | None
+    ) -> dict[str, Any] | None:
+        """Return a file's values that are there and without a fault, else None."""
+        values = _read(path)
+        return self.keep(part, stage, values, self._fault(stage, path, values, **expected))
 
     def keep(
         self, part: str, stage: str, values: dict[str, Any], fault: str = ""
     ) -> dict[str, Any] | None:
         """Return values that are there and without a fault, else None."""
-        fault = self._of_another_state(values) or fault
         if values and not fault:
             return values
         why = f"what is there was {fault}, so it is left out" if values else "not done yet"
-        self.missing[part] = f"{why}: {self.commands[stage]}"
+        self.results.missing[part] = f"{why}: {self.results.commands[stage]}"
         return None
 
-    def _of_another_state(self, values: Mapping[str, Any]) -> str:
+    def _fault(
+        self,
+        stage: str,
+        path: Path,
+        values: dict[str, Any],
+        *,
+        key: str | None = None,
+        thresholds: str | None = None,
+    ) -> str:
         """Say what a result speaks of instead of this run; those before 0.2 name no state."""
         elsewhere = "measured_on" in values
         fingerprint = (values["run"] if elsewhere else values).get("fingerprint")
-        if fingerprint is not None and fingerprint != self.run["fingerprint"]:
-            return "of other training images" if elsewhere else "measured on other images"
-        if self.state is not None and values.get("state", self.state) != self.state:
-            return "of earlier weights or another ensemble"
-        return ""
-
-
-def _evaluation(sieve: _Sieve, folder: Path) -> dict[str, Any] | None:
-    metrics = _read(folder / "metrics.json")
-    old = "of version 0.1" if "ensemble_minus" not in metrics else ""
-    return sieve.keep(
-        "evaluation", "evaluate", metrics, old or _of_other_predictions(metrics, folder)
-    )
-
-
-def _audit(sieve: _Sieve, folder: Path, key: str | None) -> dict[str, Any] | None:
-    audit = _read(folder / "audit" / "audit.json")
-    fault = "of an earlier state" if key is not None and audit.get("key") != key else ""
-    fault = "of an earlier version" if "version" not in audit else fault
-    kept = sieve.keep("shortcut audit", "audit", audit, fault)
-    if kept and not kept["complete"]:
-        sieve.missing["some tests of the audit"] = f"not done yet: {sieve.commands['audit']}"
-    return kept
+        beside = path.parent / "predictions.csv"
+        weights = self.results.ensemble["weights"]
+        faults = {
+            "of other training images" if elsewhere else "measured on other images": (
+                fingerprint not in (None, self.results.run["fingerprint"])
+            ),
+            "of earlier weights or another ensemble": (
+                self.state is not None and values.get("state", self.state) != self.state
+            ),
+            "of version 0.1": path.parent.name == "evaluation"
+            and path.name == "metrics.json"
+            and "ensemble_minus" not in values,
+            "of an earlier version": stage == "audit" and "version" not in values,
+            "of an earlier state": key is not None and values.get("key") != key,
+            "of an earlier ensemble": stage == "explain"
+            and values.get("weights", weights) != weights,
+            "of other predictions": "predictions" in values
+            and not (beside.is_file() and digest(beside.read_bytes()) == values["predictions"]),
+            "measured with earlier thresholds": thresholds is not None
+            and values.get("uncertainty", thresholds) != thresholds,
+        }
+        return next((fault for fault, there in faults.items() if there), "")
 
 
 def _leak(sieve: _Sieve, root: Path) -> dict[str, Any] | None:
     """Return the leak experiment; the phantom's has no place beside real images, nor vice versa."""
-    synthetic = bool(sieve.run.get("synthetic"))
-    for path, values in _read_all(root, "*/leak/leak.json").items():
-        if ("synthetic" in values["note"]) == synthetic:
+    for path in sorted(root.glob("*/leak/leak.json")):
+        values = _read(path)
+        if ("synthetic" in values["note"]) == sieve.results.synthetic:
             if "shown" in values:
                 return values | {"folder": str(path.parent)}
-            sieve.keep("what a leak is worth", "leak", {"note": ""}, "of version 0.1")
+            sieve.keep("what a leak is worth", "leak", values, "of version 0.1")
     return None
-
-
-def _published(metrics: dict[str, Any] | None, folder: Path) -> dict[str, Any] | None:
-    """Return the comparison with published statistics where it is of this very evaluation."""
-    values = _read(folder / "published.json")
-    same = metrics and all(
-        metrics[key] == values.get(key) for key in ("fingerprint", "test_opened")
-    )
-    return values if same else None
-
-
-def _of_other_predictions(values: Mapping[str, Any], folder: Path) -> str:
-    """Say so where a result was measured on other predictions than those beside it."""
-    path = folder / "predictions.csv"
-    if "predictions" not in values:
-        return ""
-    same = path.is_file() and digest(path.read_bytes()) == values["predictions"]
-    return "" if same else "of other predictions"
-
-
-def _of_other_thresholds(values: Mapping[str, Any], uncertainty: Mapping[str, Any]) -> str:
-    """Say so where calibration was measured with other thresholds than are fitted now."""
-    if "uncertainty" in values and values["uncertainty"] != digest_of(uncertainty):
-        return "measured with earlier thresholds"
-    return ""
 
 
 def _read(path: Path) -> dict[str, Any]:
     """Return a JSON file's content, empty where there is none."""
     values: dict[str, Any] = read_json(path, hint="remove it") if path.exists() else {}
     return values
-
-
-def _read_all(folder: Path, pattern: str) -> dict[Path, dict[str, Any]]:
-    return {path: _read(path) for path in sorted(folder.glob(pattern))}

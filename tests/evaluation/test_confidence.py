@@ -112,7 +112,7 @@ def test_content_agrees_with_metrics_and_is_plain(tmp_path):
 
 def test_tables_and_sentences():
     _, _, _, found = opened()
-    assert [row["model"] for row in calibration_table(found)] == ["a", "b", "equal", "ensemble"]
+    assert [row["model"] for row in calibration_table(found, "after")] == ["a", "b", "equal", "ensemble"]
     rows = sets_table(found)
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
     assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
@@ -140,7 +140,7 @@ def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
     assert "too small to cover at 0.95" in found["skipped"]["sets at 0.95"]
     assert "12 patients, fewer than 100" in uncertainty["warning"]
     assert np.isnan(found["calibration"]["ensemble"]["after"]["ece"]["value"])
-    assert calibration_table(found)[0]["ECE after"] == "n/a"
+    assert calibration_table(found, "after")[0]["ECE"] == "n/a"
     assert "too few" in caplog.text
     save_confidence_plots(predictions, found, tmp_path)
     assert "error n/a" in words(draw_reliability(found))
