@@ -1,7 +1,8 @@
 """Do the probabilities mean what they say: NLL, Brier score, calibration error, reliability.
 
-As in ``metrics``, a resample is a row of counts and the point value the row of ones.
-N samples, K classes, R resamples, B bins.
+A resample is a row of counts that say how often each image was drawn, the point value the row of
+ones. N samples, K classes, R resamples, B bins. ``y_true`` are (N,) class positions, ``y_prob``
+(N, K) rows that sum to 1, ``groups`` (N,) patient or group names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,8 @@ from scipy.optimize import bisect
 from scipy.special import erf
 from scipy.stats import norm
 
-from cxr.evaluation.intervals import CONFIDENCE, share_interval
+from cxr.evaluation.intervals import CONFIDENCE, mean_interval, share_interval
 from cxr.evaluation.metrics import MIN_PROB, Floats
-from cxr.evaluation.summary import mean_interval
 
 BINS = 15
 """Equal-mass bins of the calibration error, the number that Guo et al. 2017 use."""
@@ -31,11 +31,7 @@ PROPER = ("nll", "brier")
 
 
 def equal_mass_bins(values: ArrayLike, bins: int) -> NDArray[np.int64]:
-    """Deal images to bins of equal size by their value; equal values share a bin.
-
-    Args:
-        values: (N,).
-        bins: B.
+    """Deal images to bins of equal size by their values, (N,); equal values share a bin.
 
     Returns:
         (N,) bin numbers, 0 to B - 1; a bin may stay empty where values are equal.
@@ -165,10 +161,6 @@ def _crossing(excess: Callable[[float], float]) -> float:
 def image_losses(y_true: ArrayLike, y_prob: ArrayLike) -> dict[str, Floats]:
     """Compute the proper scores of every image.
 
-    Args:
-        y_true: (N,) class positions.
-        y_prob: (N, K), rows summing to 1.
-
     Returns:
         ``nll`` in nats and ``brier``, summed over classes, 0 to 2; each (N,).
 
@@ -200,7 +192,7 @@ def reliability_curve(
     Args:
         prob: (N,) said probability of the event.
         truth: (N,) bool.
-        groups: (N,) patient or group names.
+        groups: (N,).
         bins: B, equal width; neighbours are joined until ``CURVE_IMAGES`` images are in each.
 
     Returns:
@@ -246,12 +238,7 @@ def _joined(images: NDArray[np.int64]) -> list[tuple[int, int]]:
 def gap_statistics(
     y_true: ArrayLike, stages: Mapping[str, ArrayLike]
 ) -> dict[tuple[str, int], Callable[[Floats], BinGaps]]:
-    """Return what is to be resampled of a model, by stage and number of the event.
-
-    Args:
-        y_true: (N,) class positions.
-        stages: ``before`` and ``after``, each (N, K).
-    """
+    """Return what is to be resampled of a model, by stage and number of the event."""
     bins = bins_for(len(np.asarray(y_true)))
     return {
         (stage, number): partial(bin_gaps, *event, bins=bins)
@@ -270,9 +257,9 @@ def measure_calibration(
     """Measure one model's probabilities before and after its temperature, on the same draws.
 
     Args:
-        y_true: (N,) class positions.
+        y_true: (N,).
         stages: ``before`` and ``after``, each (N, K).
-        groups: (N,) patient or group names.
+        groups: (N,).
         labels: K class names.
         gaps: what ``resample`` gave for ``gap_statistics``.
 

@@ -18,6 +18,7 @@ from cxr.evaluation.calibration import (
     BINS,
     IMAGES_PER_BIN,
     bins_for,
+    events,
     gap_statistics,
     measure_calibration,
     reliability_curve,
@@ -54,13 +55,9 @@ def probs_before_and_after(
 ) -> dict[str, dict[str, Floats]]:
     """Return each model's probabilities before and after its temperatures.
 
-    Args:
-        predictions: N rows of the evaluation's predictions table.
-        ensemble: pool, temperatures and weights; before is the same with all T = 1, the
-            members' own and those behind the pools.
-
     Returns:
-        Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
+        Per member, "equal" and "ensemble": ``before``, with all T = 1, the members' own and those
+        behind the pools, and ``after``, each (N, K).
     """
     logits = {
         name: columns_of(predictions, "logit", name, ensemble.labels) for name in ensemble.members
@@ -90,9 +87,9 @@ def measure_confidence(
 
     Args:
         predictions: the table of ``build_predictions``; classes may be absent from it.
-        ensemble: labels, members, temperatures and weights.
-        uncertainty: content of uncertainty.json, fitted on validation.
-        resamples: bootstrap resamples of whole groups.
+        ensemble: what made them.
+        uncertainty: uncertainty.json, fitted on validation.
+        resamples: of whole groups.
         seed: of the resamples.
         note: what the images are; stands in the result.
 
@@ -145,7 +142,10 @@ def measure_confidence(
             for name, stages in models.items()
         },
         "reliability": {
-            stage: _curves(targets, probs, groups, labels)
+            stage: {
+                name: reliability_curve(*event, groups)
+                for name, event in zip((TOP, *labels), events(targets, probs), strict=True)
+            }
             for stage, probs in models[WEIGHTED].items()
         },
         "prediction_sets": measure_sets(targets, served, groups, uncertainty, sets, draws["sizes"]),
@@ -193,19 +193,12 @@ def sets_table(found: Mapping[str, Any]) -> list[Row]:
                 "coverage": show_interval(values["coverage"]),
                 "mean size": show_interval(values["size"], digits=2),
             }
-            rows.append(
-                row
-                | {
-                    _class_head(label, value): show_interval(value)
-                    for label, value in values["per_class"].items()
-                }
-            )
+            for label, value in values["per_class"].items():
+                # Version 0.1 did not count the patients that a class's coverage rests on.
+                counted = f", {value['patients']} patients" if "patients" in value else ""
+                row[f"{label}{counted}"] = show_interval(value)
+            rows.append(row)
     return rows
-
-
-def _class_head(label: str, value: Mapping[str, Any]) -> str:
-    """Name a class and how many patients its coverage rests on; version 0.1 did not count them."""
-    return f"{label}, {value['patients']} patients" if "patients" in value else label
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:
@@ -226,16 +219,6 @@ def referral_sentences(found: Mapping[str, Any]) -> list[str]:
             f"{show_interval(fixed['accuracy'])} of those"
         )
     return sentences
-
-
-def _curves(targets: Any, probs: Floats, groups: Any, labels: list[str]) -> dict[str, Any]:
-    """Return the reliability curve of each class's probability, and of the named class."""
-    right = probs.argmax(axis=1) == targets
-    own = {
-        label: reliability_curve(probs[:, k], targets == k, groups)
-        for k, label in enumerate(labels)
-    }
-    return {TOP: reliability_curve(probs.max(axis=1), right, groups)} | own
 
 
 def _skip(result: dict[str, Any], uncertainty: Mapping[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.intervals import CONFIDENCE, paired_difference, share_interval
-from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, weighted_scores
+from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, score
 from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
 from cxr.labels import check_labels, label_indices, label_memberships, partly_known
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
@@ -35,7 +35,7 @@ def build_predictions(
     Args:
         rows: N rows of the prepared table, with ``TEXT_COLUMNS``.
         logits_by_member: per member (N, K), in the order of the rows.
-        ensemble: temperatures, weights and labels.
+        ensemble: what pools them.
 
     Returns:
         ``TEXT_COLUMNS``, ``logit_<member>_<class>``, then ``prob_<name>_<class>`` of the
@@ -105,20 +105,13 @@ def score_validation(
 ) -> dict[str, dict[str, float]]:
     """Score members and averages on validation, for the table that ends training.
 
-    Args:
-        logits: per member (N, K), validation rows.
-        targets: (N,) class positions.
-        ensemble: fitted on the same rows, so its own figures flatter it a little.
+    The ensemble is fitted on the same rows, so its own figures flatter it a little.
 
     Returns:
         Per member, "equal" and "ensemble": the point values of every overall metric.
     """
-    once = np.ones((1, len(targets)))
-    return {
-        name: {metric: float(scores[metric][0]) for metric in OVERALL}
-        for name, probs in all_probs(logits, ensemble).items()
-        for scores in [weighted_scores(targets, probs, once)]
-    }
+    scores = {name: score(targets, probs) for name, probs in all_probs(logits, ensemble).items()}
+    return {name: {key: float(own[key]) for key in OVERALL} for name, own in scores.items()}
 
 
 def best_member(validation: Mapping[str, Mapping[str, float]], members: Sequence[str]) -> str:
@@ -142,10 +135,9 @@ def evaluate(
 
     Args:
         predictions: the table of ``build_predictions``.
-        labels: K class names, in the columns' order.
-        members: member names.
-        best_member: the member that is set against the ensemble; chosen on validation, never
-            here.
+        labels: in the columns' order.
+        members: of the ensemble.
+        best_member: what is set against the ensemble; chosen on validation, never here.
         seed: of the paired test's permutations.
         note: what the images are, such as "synthetic phantom"; stands in the result.
         classes: take only images of these classes, drop the other classes' probabilities and
@@ -178,13 +170,10 @@ def evaluate(
             f"all {len(everything)} images have a label set, such as {everything['label'].iloc[0]}:"
             " nothing to evaluate without an image whose class is known"
         )
-    full = {name: _probs_of(kept, name, labels) for name in names}
+    full = probs = {name: _probs_of(kept, name, labels) for name in names}
     shown = check_labels(classes or labels)
-    probs = (
-        full
-        if classes is None
-        else {name: _renormalise(full[name], labels, shown) for name in names}
-    )
+    if classes is not None:
+        probs = {name: _renormalise(full[name], labels, shown) for name in names}
     y_true = np.asarray(label_indices(kept["label"], shown), np.int64)
     groups = kept["group"].to_numpy(str)
     models = {name: summarise(y_true, values, groups, shown) for name, values in probs.items()}

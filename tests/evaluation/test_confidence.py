@@ -112,7 +112,12 @@ def test_content_agrees_with_metrics_and_is_plain(tmp_path):
 
 def test_tables_and_sentences():
     _, _, _, found = opened()
-    assert [row["model"] for row in calibration_table(found, "after")] == ["a", "b", "equal", "ensemble"]
+    assert [row["model"] for row in calibration_table(found, "after")] == [
+        "a",
+        "b",
+        "equal",
+        "ensemble",
+    ]
     rows = sets_table(found)
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
     assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
