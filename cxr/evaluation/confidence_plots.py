@@ -75,9 +75,9 @@ def draw_risk_coverage(predictions: pd.DataFrame, found: Mapping[str, Any]) -> F
         axes.plot(*curve, label=f"{name}, area {area}", zorder=3 + order, **style)
     referral = found["referral"][WEIGHTED]
     points = referral["curve"]
-    band = ([row[key] for row in points] for key in ("coverage", "low", "high"))
+    at, low, high = ([row[key] for row in points] for key in ("coverage", "low", "high"))
     look: dict[str, Any] = {"color": BLUE, "alpha": 0.15, "linewidth": 0}
-    axes.fill_between(*band, label="ensemble, 95 % interval", **look)
+    axes.fill_between(at, low, high, label="ensemble, 95 % interval", **look)
     everyone, text = 1 - referral["accuracy_all"]["value"], "referring images at random"
     axes.axhline(everyone, color=PALE, linewidth=1, linestyle=DASHES[1], label=text)
     _mark_referral(axes, referral)
@@ -206,7 +206,11 @@ def _draw_coverages(
                 "color": INK if name == "all" else colours[name],
                 "label": None if place else name,
             }
-            bars = {"yerr": error_bars([share]), "markersize": 5.5, "elinewidth": 1.3}
+            bars: dict[str, Any] = {
+                "yerr": error_bars([share]),
+                "markersize": 5.5,
+                "elinewidth": 1.3,
+            }
             axes.errorbar([at], [share["value"]], **bars, **look)
     return lowest
 
@@ -219,7 +223,7 @@ def _draw_sizes(axes: Axes, sets: Mapping[str, Any], n_classes: int) -> None:
     for offset, (kind, colour, hatch) in enumerate(looks):
         at = np.arange(len(sets)) + (offset - 0.5) * 0.36
         sizes = [sets[level][kind]["size"]["value"] for level in sets]
-        look = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+        look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
         axes.bar(at, sizes, 0.34, label=KIND_NAMES[kind], **look)
         for x, size in zip(at, sizes, strict=True):
             axes.text(x, size + 0.03, f"{size:.2f}", ha="center", fontsize=7.5, color=INK)

@@ -166,7 +166,7 @@ def _draw_curves(predictions: pd.DataFrame, metrics: Mapping[str, Any], curve: C
         else:
             reason = "no image of this class" if count == 0 else "no image of another class"
             axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9, color=INK)
-        chance = {"color": PALE_LINE, "linewidth": 0.8, "zorder": 1}
+        chance: dict[str, Any] = {"color": PALE_LINE, "linewidth": 0.8, "zorder": 1}
         if curve is ROC:
             axes.plot([0, 1], [0, 1], **chance)
         else:
