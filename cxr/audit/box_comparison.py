@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cxr.audit.context import AuditContext, Floats, Interval, Masks, Rows
-from cxr.audit.limits import corrected, shortage
+from cxr.audit.limits import corrected, firm_limit, shortage
 from cxr.audit.maxt import permuted_aurocs
 from cxr.audit.result import Verdict, judge, worst
 from cxr.evaluation.intervals import auroc_influences, auroc_interval, cluster_interval
@@ -40,7 +40,7 @@ class Comparison:
         name: "normal against covid".
         pair: whether it is of two classes.
         auroc: per part.
-        short: why a judged part is not judged.
+        short: which judged parts are not judged.
         p: per judged part, of so high an AUROC by chance, adjusted for all comparisons.
         shift: train less test, where both are judged.
         measure: of ``MEASURES`` that tells most in train, and per part its AUROC.
@@ -56,8 +56,7 @@ class Comparison:
 
     def low(self, part: str) -> float:
         """Return the lower limit by which a part is judged: chance's at most if p allows it."""
-        low = self.auroc[part]["low"]
-        return low if self.p[part] < ALPHA else min(low, 0.5)
+        return firm_limit(self.auroc[part], self.p[part] < ALPHA, chance=0.5)
 
     @property
     def moved(self) -> bool:

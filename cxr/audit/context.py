@@ -129,6 +129,12 @@ class AuditContext:
         lungs = [self.read_masks(part).any(axis=(1, 2)) for part in chunks(rows)]
         return rows[np.concatenate(lungs)] if lungs else rows
 
+    def mask_notes(self, used: Rows) -> list[str]:
+        """Say that test images other than these take no part, and what outlined the lungs."""
+        without = len(self.test_rows) - len(used)
+        notes = [f"{without} test images without a mask take no part"] if without else []
+        return notes + ([self.outlined_by] if self.outlined_by else [])
+
     def predict(self, pixels: Pixels, on_image: Callable[[], None]) -> dict[str, Floats]:
         """Return probabilities (n, K) of images (n, S, S) by members and ensemble."""
         everyone, size = np.arange(len(pixels)), self.batch_size
@@ -140,22 +146,21 @@ class AuditContext:
 
     def features(self, name: str, rows: Rows) -> NDArray[np.float32]:
         """Return a member's pooled features, from ``features-<member>.npy`` where they fit."""
-        if self.folder is None:
-            member = self.members[name]
-            return pooled_features(member, self.pixels, rows, batch_size=self.batch_size)
-        path = self.folder / f"features-{name}.npy"
-        card = path.with_suffix(".json")
         source = {"key": self.key, "rows": digest(np.ascontiguousarray(rows).tobytes())}
-        if path.exists() and card.exists() and read_json(card, hint=f"remove {card}") == source:
+        path = (self.folder or Path()) / f"features-{name}.npy"
+        card = path.with_suffix(".json")
+        known = self.folder and path.exists() and card.exists()
+        if known and read_json(card, hint=f"remove {card}") == source:
             stored: NDArray[np.float32] = np.load(path)
             return stored
         with self.progress(f"features, {name}", len(rows)) as done:
             pooled = pooled_features(
                 self.members[name], self.pixels, rows, batch_size=self.batch_size, on_image=done
             )
-        with atomic_write(path) as file:
-            np.save(file, pooled)
-        write_json(card, source)
+        if self.folder:
+            with atomic_write(path) as file:
+                np.save(file, pooled)
+            write_json(card, source)
         return pooled
 
     def with_plot(self, result: AuditResult, draw: Callable[[], Figure]) -> AuditResult:
@@ -180,14 +185,7 @@ def pooled_features(
     batch_size: int = 32,
     on_image: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return a member's last feature layer, averaged over the image.
-
-    Args:
-        member: trained.
-        pixels: (M, S, S) uint8.
-        rows: (N,) which of them, in order.
-        batch_size: images at once.
-        on_image: called once an image.
+    """Return a member's last feature layer of rows of pixels (M, S, S), averaged over the image.
 
     Returns:
         (N, F) float32; the member's logits are linear in it.
@@ -202,26 +200,15 @@ def pooled_features(
 
 
 def draw_per_class(rows: Rows, targets: Rows, most: int, rng: np.random.Generator) -> Rows:
-    """Draw at most so many images of each class, in the rows' order.
-
-    Args:
-        rows: to draw from.
-        targets: (N,) class positions of all images.
-        most: images of a class.
-        rng: source of the draw.
-    """
+    """Draw at most so many of the rows of each class, in their order; targets are of all images."""
     drawn = [rng.permutation(rows[targets[rows] == k])[:most] for k in np.unique(targets[rows])]
     return np.sort(np.concatenate(drawn)) if drawn else rows
 
 
 def draw_alike(rows: Rows, targets: Rows, count: int, rng: np.random.Generator) -> Rows:
-    """Draw images so that the classes keep their shares, and each class at least one image.
+    """Draw so many of the rows that the classes keep their shares, and each at least one image.
 
-    Args:
-        rows: to draw from.
-        targets: (N,) class positions of all images.
-        count: images, to the rounding of the shares; all where there are no more.
-        rng: source of the draw.
+    All are drawn where there are no more than ``count``, which holds to the rounding of shares.
     """
     share = min(1.0, count / max(len(rows), 1))
     drawn = []
@@ -234,18 +221,16 @@ def draw_alike(rows: Rows, targets: Rows, count: int, rng: np.random.Generator) 
 def mean_intervals(
     values: ArrayLike, groups: ArrayLike, *, rng: np.random.Generator, resamples: int
 ) -> list[Interval]:
-    """Average columns over images, with intervals from resampled groups.
-
-    All columns see the same resamples.
+    """Average columns over images, with intervals from the same resamples of groups for all.
 
     Args:
         values: (N, J) or (N,); NaN where an image has no value, which then does not count.
-        groups: (N,) patient or group names.
-        rng: source of the resamples.
+        groups: (N,).
+        rng: of the resamples.
         resamples: R.
 
     Returns:
-        Per column ``value``, ``low``, ``high``; NaN where no image has a value.
+        Per column an interval; NaN where no image has a value.
     """
     table = np.asarray(values, np.float64)
     table = table[:, None] if table.ndim == 1 else table

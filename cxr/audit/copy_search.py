@@ -7,8 +7,8 @@ laying one image on the other decides. N images, S side of prepared pixels, P pa
 
 import concurrent.futures
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,7 @@ WORKERS = 2
 Pairs = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Copies:
+class Copies(NamedTuple):
     """Pairs of images of two splits that show the same exposure.
 
     Attributes:
@@ -47,8 +46,7 @@ class Copies:
     correlation: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class FileCheck:
+class FileCheck(NamedTuple):
     """What the original files say.
 
     Attributes:
@@ -71,7 +69,7 @@ def find_leaks(
 
     Args:
         pixels: (N, S, S) uint8.
-        split: (N,) names.
+        split: (N,).
         digests: (N,) of the original pixels, "" where unknown; equal ones are identical too.
         progress: see ``ShowProgress``.
     """
@@ -101,11 +99,11 @@ def read_files(
     *,
     progress: ShowProgress = no_progress,
 ) -> FileCheck | None:
-    """Decode the original images again and compare them with the prepared pixels.
+    """Decode N original images below a folder again and compare them with the prepared pixels.
 
     Args:
         root: folder of the images.
-        names: (N,) paths below it.
+        names: of the files.
         pixels: (N, S, S) uint8, what ``prepare`` made of them.
         square_of: how: from a row and its original (H, W) to (S, S).
         progress: see ``ShowProgress``.
@@ -124,15 +122,14 @@ def read_files(
         key = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
         return key, bool(np.array_equal(square_of(row, image), pixels[row]))
 
-    digests, differing = [], []
+    checked = []
     pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
     with progress("leak: read the original files", len(names)) as done, pool:
-        for row, (key, equal) in enumerate(pool.map(one, range(len(names)))):
-            digests.append(key)
-            if not equal:
-                differing.append(row)
+        for found in pool.map(one, range(len(names))):
+            checked.append(found)
             done()
-    return FileCheck(np.asarray(digests, str), differing)
+    digests, equal = zip(*checked, strict=True)
+    return FileCheck(np.asarray(digests, str), np.flatnonzero(~np.array(equal)).tolist())
 
 
 def pair_equal(keys: NDArray[np.str_]) -> Pairs:

@@ -55,10 +55,8 @@ ADVICE = (
 def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> AuditResult:
     """Tell classes by the lungs' box alone, in train by folds, in val and test by train's model.
 
-    Args:
-        context: see ``AuditContext``.
-        boxes: (N, 4) top, left, bottom, right as shares of the image as the network gets it, NaN
-            where no lungs are known; by default those of the masks.
+    Boxes, (N, 4), are top, left, bottom, right as shares of the image as the network gets it, NaN
+    where no lungs are known; by default those of the masks.
 
     Returns:
         The verdict of the worst comparison, by ``SUSPICIOUS`` and ``SHORTCUT`` in train or test
@@ -98,9 +96,7 @@ def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> Audi
 
 def lung_boxes(context: AuditContext) -> Floats:
     """Return top, left, bottom and right (N, 4) of the lungs, shares; NaN where none are known."""
-    rows = np.flatnonzero(
-        np.zeros(len(context.table)) if context.has_mask is None else context.has_mask
-    )
+    rows = context.masked(np.arange(len(context.table)))
     sides = np.full((len(context.table), 4), np.nan)
     with context.progress("framing: boxes around the lungs", len(rows)) as done:
         for part in chunks(rows):
@@ -136,15 +132,11 @@ def _judge(compared: Sequence[Comparison], without: int, thin: list[str]) -> Aud
         reasons.append(f"too few images to judge {list_words(short)}")
     if without:
         reasons.append(f"{without} images without outlined lungs take no part")
+    metric = f"AUROC of {first.name} in {part}, from the lungs' box alone"
     return TEST.result(
         verdict,
         _sentence(verdict, worse, compared),
-        statistic_of(
-            first.auroc[part],
-            "auroc",
-            f"AUROC of {first.name} in {part}, from the lungs' box alone",
-            chance=0.5,
-        ),
+        statistic_of(first.auroc[part], "auroc", metric, chance=0.5),
         values={
             "auroc": {comparison.name: comparison.auroc for comparison in compared},
             "shift": {part.name: part.shift for part in compared if part.shift},

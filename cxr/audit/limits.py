@@ -3,7 +3,8 @@
     if not shortage(targets == k, groups):
         verdict = judge(auroc_limit(targets == k, scores, groups, confidence=corrected(m)), ...)
 
-N images, K classes.
+N images, K classes. ``positive`` is (N,) bool, ``scores`` (N,), higher speaks for positive,
+``groups`` (N,) patient or group names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,11 +34,7 @@ FAMILY_ERROR = 0.05
 
 
 def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
-    """Count what the chosen images lack to be judged.
-
-    Args:
-        chosen: (N,) the images of a class, of a source, or of all others.
-        groups: (N,) patient or group names.
+    """Count what the chosen images, of a class, of a source or of all others, lack to be judged.
 
     Returns:
         "" where there are ``MIN_IMAGES`` of ``MIN_PATIENTS``, else how many there are, in words.
@@ -60,11 +57,9 @@ def shortages(
 
 
 def too_few(shortages: dict[str, str], where: str) -> list[str]:
-    """Return the reason why classes are not judged, if there is one.
+    """Return the reason why classes with a shortage are not judged, if there is one.
 
-    Args:
-        shortages: per class, see ``shortage``; those of "" are judged.
-        where: which images were counted, "test images".
+    ``where`` says which images were counted, "test images".
     """
     thin = [f"{label} ({count})" for label, count in shortages.items() if count]
     needed = f"{MIN_IMAGES} images of {MIN_PATIENTS} patients are needed"
@@ -79,11 +74,7 @@ def judgeable(
 ) -> tuple[list[int], list[str]]:
     """Return the classes that every part has enough images of, and why others are not judged.
 
-    Args:
-        parts: rows by what they are, "test images".
-        targets: (N,) class positions.
-        groups: (N,) patient or group names.
-        labels: K class names.
+    ``parts`` are rows by what they are, "test images"; targets and groups are of all images.
     """
     short = {where: shortages(targets[rows], groups[rows], labels) for where, rows in parts.items()}
     enough = [k for k, label in enumerate(labels) if not any(s[label] for s in short.values())]
@@ -112,12 +103,6 @@ def auroc_limit(
     usual 95 % interval. At 0.99 of few patients an interval of so high a confidence would
     hold nearly everything.
 
-    Args:
-        positive: (N,) bool.
-        scores: (N,) higher speaks for positive.
-        groups: (N,) patient or group names.
-        confidence: of ``corrected``.
-
     Returns:
         The lower end of the 95 % interval, at most 0.5 where chance is not excluded; NaN where
         the AUROC is undefined.
@@ -129,7 +114,12 @@ def auroc_limit(
     ill, rest = (len(np.unique(names[side])) for side in (truth, ~truth))
     error = np.sqrt((ill + rest + 1) / (12 * max(ill * rest, 1)))
     any_told = interval["value"] - 0.5 > norm.ppf(0.5 + confidence / 2) * error
-    return interval["low"] if any_told else min(interval["low"], 0.5)
+    return firm_limit(interval, any_told, chance=0.5)
+
+
+def firm_limit(interval: Interval, any_told: bool, *, chance: float) -> float:
+    """Return an interval's lower end, at most chance where that is not excluded."""
+    return interval["low"] if any_told else min(interval["low"], chance)
 
 
 def balanced_interval(hits: NDArray[np.bool_], targets: ArrayLike, groups: ArrayLike) -> Interval:
@@ -164,14 +154,8 @@ def auroc_excess(
 
     A difference of AUROC cannot exceed 1 - C, so 0.1 beyond a control of 0.88 is nearly all
     and beyond one of 0.5 next to nothing; this share has one scale for both. At a control of
-    0.5 an AUROC of 0.65 is 0.3, one of 0.8 is 0.6.
-
-    Args:
-        positive: (N,) bool.
-        scores: (N,) of the model.
-        control: (N,) of the model that has the control's input alone.
-        groups: (N,) patient or group names.
-        confidence: two-sided.
+    0.5 an AUROC of 0.65 is 0.3, one of 0.8 is 0.6. ``control`` are the scores, (N,), of the model
+    that has the control's input alone.
 
     Returns:
         ``value``, ``low``, ``high``, 1 at most; NaN where the control is perfect, or one side

@@ -1,6 +1,7 @@
 """Is any of many comparisons more than chance? Permutation of attributes between patients.
 
 N images of one class whose attribute is known, P patients, R permutations, J comparisons.
+``groups`` are (N,) patient or group names.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ def permuted_gaps(
     Args:
         right: (N,) whether the image is classified rightly.
         values: (N,) of the attribute, all known.
-        groups: (N,) patient or group names.
+        groups: (N,).
         compared: J values to compare with the rest.
         rng: of the permutations.
         permutations: R.
@@ -56,12 +57,8 @@ def permuted_places(
 
     A patient's values move together to another patient. Where that one has more images they
     begin again, where fewer the last are left out, from a place drawn at random; an attribute
-    that every patient has only one of (sex) is permuted exactly.
-
-    Args:
-        sizes: (P,) images of each patient; they lie side by side, N in all.
-        rng: of the permutations.
-        permutations: R.
+    that every patient has only one of (sex) is permuted exactly. ``sizes`` are the images of each
+    patient, (P,), which lie side by side, N in all.
 
     Yields:
         (rows, N), R + 1 rows in all; in the first each image keeps its own.
@@ -90,12 +87,7 @@ def permuted_aurocs(
 ) -> Floats:
     """Return by how many standard errors an AUROC lies above 0.5, seen and permuted.
 
-    Args:
-        positive: (N,) which images are of the class; patients exchange this.
-        scores: (N,) higher speaks for positive.
-        groups: (N,) patient or group names.
-        rng: of the permutations.
-        permutations: R.
+    Patients exchange which of their images are positive, (N,); higher scores, (N,), speak for it.
 
     Returns:
         (R + 1, 1), the observed first; 0 where one side has no image. The error is that of N
@@ -148,8 +140,7 @@ def _below(
 def adjusted_p(statistics: Floats) -> Floats:
     """Return each comparison's p-value, adjusted so that 5 % of families hold one below 0.05.
 
-    Args:
-        statistics: (R + 1, J), the observed first; large ones speak against chance.
+    Of statistics (R + 1, J), the observed first, large ones speak against chance.
 
     Returns:
         (J,), 1 / (R + 1) to 1.

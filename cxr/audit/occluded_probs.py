@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cxr.audit.baseline_inputs import thumbnails
 from cxr.audit.context import AuditContext, Floats, Interval, Masks, Rows, chunks, pooled_features
-from cxr.audit.limits import auroc_excess
+from cxr.audit.limits import auroc_excess, auroc_gain, firm_limit
 from cxr.audit.linear import fit_linear
 from cxr.audit.occlude import VARIANTS, Variant, occlude
 from cxr.evaluation.intervals import CONFIDENCE, auroc_influences, auroc_interval
@@ -52,10 +52,6 @@ class Occluded:
         """Return the test images of a model."""
         return self.every if model == THUMBNAIL else self.few
 
-    def positive(self, model: str, k: int) -> Masks:
-        """Return (n,) which of a model's test images are of a class."""
-        return np.asarray(self.context.targets[self.rows(model)] == k)
-
     def groups(self, model: str) -> NDArray[np.str_]:
         """Return (n,) patient or group names of a model's test images."""
         return self.context.groups[self.rows(model)]
@@ -68,7 +64,7 @@ class Occluded:
     def auroc(self, variant: Variant, model: str, k: int) -> Interval:
         """Return a model's AUROC of a class against the rest."""
         scores = self.probs[variant, model][:, k]
-        return auroc_interval(self.positive(model, k), scores, self.groups(model))
+        return auroc_interval(self._positive(model, k), scores, self.groups(model))
 
     def control(self, model: str, k: int) -> tuple[str, Floats]:
         """Return which linear model tells most of a class from the box alone, and its scores.
@@ -83,34 +79,42 @@ class Occluded:
             THUMBNAIL: thumbs[np.searchsorted(self.every, self.few)],
             FEATURES: self.probs[CONTROL, FEATURES][:, k],
         }
-        positive = self.positive(model, k)
+        positive = self._positive(model, k)
         best = max(scores, key=lambda name: auroc_influences(positive, scores[name])[0])
         return best, scores[best]
 
     def control_auroc(self, model: str, k: int) -> Interval:
         """Return what the box alone tells of a class, on the model's images."""
         scores = self.control(model, k)[1]
-        return auroc_interval(self.positive(model, k), scores, self.groups(model))
+        return auroc_interval(self._positive(model, k), scores, self.groups(model))
+
+    def gain(self, model: str, k: int) -> Interval:
+        """Return a model's AUROC under the box less that of the box alone, on the same images."""
+        return auroc_gain(*self._beside_control(model, k))
 
     def excess(self, model: str, k: int, *, confidence: float = CONFIDENCE) -> Interval:
         """Return the share of what the box alone leaves open that a model tells beside it."""
+        return auroc_excess(*self._beside_control(model, k), confidence=confidence)
+
+    def limit(self, model: str, k: int, *, confidence: float) -> float:
+        """Return the lower limit by which the excess is judged, as ``auroc_limit``."""
+        any_told = self.excess(model, k, confidence=confidence)["low"] > 0
+        return firm_limit(self.excess(model, k), any_told, chance=0.0)
+
+    def _positive(self, model: str, k: int) -> Masks:
+        return np.asarray(self.context.targets[self.rows(model)] == k)
+
+    def _beside_control(self, model: str, k: int) -> tuple[Masks, Floats, Floats, NDArray[np.str_]]:
         scores, control = self.probs[DECIDES, model][:, k], self.control(model, k)[1]
-        positive, groups = self.positive(model, k), self.groups(model)
-        return auroc_excess(positive, scores, control, groups, confidence=confidence)
+        return self._positive(model, k), scores, control, self.groups(model)
 
 
 def network_probs(
     context: AuditContext, fit: Rows, test: Rows
 ) -> dict[tuple[Variant, str], Floats]:
-    """Return test probabilities (n, K) of the networks as trained and of a linear model.
+    """Return test probabilities (n, K) by variant of the networks as trained and a linear model.
 
-    Args:
-        context: see ``AuditContext``.
-        fit: images with a mask to fit the linear model on.
-        test: images with a mask to test.
-
-    Returns:
-        Per variant and model: members, "ensemble" and ``FEATURES``.
+    The latter is fitted on ``fit`` images; all have a mask.
     """
     both, members, size = np.concatenate([fit, test]), context.members, context.batch_size
     pixels, masks = np.asarray(context.pixels[both]), context.read_masks(both)
@@ -123,9 +127,7 @@ def network_probs(
                 name: pooled_features(member, changed, everyone, batch_size=size, on_image=done)
                 for name, member in members.items()
             }
-            logits = {
-                name: _logits(members[name], values[len(fit) :]) for name, values in pooled.items()
-            }
+            logits = {name: _logits(members[name], x[len(fit) :]) for name, x in pooled.items()}
             trained = all_probs(logits, context.ensemble)
             probs |= {(variant, name): part for name, part in trained.items() if name != EQUAL}
             joined = np.concatenate([pooled[name] for name in members], axis=1)
@@ -150,13 +152,7 @@ def _linear_probs(context: AuditContext, values: NDArray[np.float32], fit: Rows)
 def thumbnail_probs(
     context: AuditContext, fit: Rows, test: Rows
 ) -> dict[tuple[Variant, str], Floats]:
-    """Return test probabilities (n, K) per variant of a linear model on thumbnails.
-
-    Args:
-        context: see ``AuditContext``.
-        fit: images with a mask to fit on.
-        test: images with a mask to test.
-    """
+    """Return test probabilities (n, K) by variant of a linear model on thumbnails; see above."""
     both = np.concatenate([fit, test])
     parts: dict[Variant, list[NDArray[np.float32]]] = {variant: [] for variant in VARIANTS}
     with context.progress("thumbnails, lungs occluded", len(both)) as done:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr.audit.audit_plots import draw_lungs
 from cxr.audit.context import AuditContext, draw_per_class
-from cxr.audit.limits import auroc_gain, balanced_interval, corrected, judgeable
+from cxr.audit.limits import balanced_interval, corrected, judgeable
 from cxr.audit.occlude import VARIANTS, occlude, visible_share
 from cxr.audit.occluded_probs import (
     DECIDES,
@@ -109,22 +109,18 @@ def _aurocs(occluded: Occluded, model: str) -> dict[str, dict[str, dict[str, flo
 def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResult:
     context, models = occluded.context, occluded.models
     labels, confidence = context.labels, corrected(len(enough) * len(models))
-
-    def limit(model: str, k: int) -> float:
-        # As ``auroc_limit``: that anything is told, by all together; how much, by its own.
-        any_told = occluded.excess(model, k, confidence=confidence)["low"] > 0
-        own = occluded.excess(model, k)["low"]
-        return own if any_told else min(own, 0.0)
-
-    def low(model: str, k: int) -> float:
-        # Undefined ones come last.
-        return float(np.nan_to_num(limit(model, k), nan=-9))
-
-    best = {k: max(models, key=lambda model: low(model, k)) for k in enough}
-    ranked = sorted(enough, key=lambda k: -low(best[k], k))
+    lows = {
+        (k, model): occluded.limit(model, k, confidence=confidence)
+        for k in enough
+        for model in models
+    }
+    # Undefined ones come last.
+    ranks = {key: float(np.nan_to_num(low, nan=-9)) for key, low in lows.items()}
+    best = {k: max(models, key=lambda model: ranks[k, model]) for k in enough}
+    ranked = sorted(enough, key=lambda k: -ranks[k, best[k]])
     first = ranked[0]
     verdict = judge(
-        limit(best[first], first), suspicious=SUSPICIOUS_EXCESS, shortcut=SHORTCUT_EXCESS
+        lows[first, best[first]], suspicious=SUSPICIOUS_EXCESS, shortcut=SHORTCUT_EXCESS
     )
     by_class = [
         f"{labels[k]} {show_interval(occluded.auroc(DECIDES, best[k], k), digits=2)} (the box "
@@ -143,9 +139,6 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
         f"has a mean AUROC of {whole:.2f} on whole images and {boxed:.2f} under the box. "
         f"{ENDING[verdict]} {MEANING}"
     )
-    without = len(context.test_rows) - len(occluded.every)
-    reasons = thin + ([f"{without} test images without a mask take no part"] if without else [])
-    reasons += [context.outlined_by] if context.outlined_by else []
     metric = (
         f"share of what the box alone leaves open of {labels[first]} against the rest, box black, "
         f"{best[first]}"
@@ -161,7 +154,7 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
             "auroc": _aurocs(occluded, THUMBNAIL),
         },
         tables=[_table(occluded), _excess_table(occluded)],
-        reason="; ".join(reasons),
+        reason="; ".join(thin + context.mask_notes(occluded.every)),
     )
 
 
@@ -175,9 +168,8 @@ def _table(occluded: Occluded) -> AuditTable:
             accuracy = share_interval(hits, groups) if model == THUMBNAIL else None
             balanced = balanced_interval(hits, context.targets[images], groups)
             aurocs = (occluded.auroc(variant, model, k) for k in range(len(context.labels)))
-            seen = occluded.visible[variant]
-            name = variant.replace("_", " ")
-            rows.append((model, name, seen, len(images), accuracy, balanced, *aurocs))
+            image = (variant.replace("_", " "), occluded.visible[variant], len(images))
+            rows.append((model, *image, accuracy, balanced, *aurocs))
     columns = (
         *(Column("model"), Column("image"), Column("visible", "to see", "share")),
         Column("images", kind="count"),
@@ -193,11 +185,9 @@ def _excess_table(occluded: Occluded) -> AuditTable:
     rows = []
     for model in occluded.models:
         for k, label in enumerate(occluded.context.labels):
-            name, control = occluded.control(model, k)
-            positive, groups = occluded.positive(model, k), occluded.groups(model)
-            gain = auroc_gain(positive, occluded.probs[DECIDES, model][:, k], control, groups)
             own, alone = occluded.auroc(DECIDES, model, k), occluded.control_auroc(model, k)
-            rows.append((model, label, name, own, alone, gain, occluded.excess(model, k)))
+            told = (own, alone, occluded.gain(model, k), occluded.excess(model, k))
+            rows.append((model, label, occluded.control(model, k)[0], *told))
     columns = (
         *(Column("model"), Column("class"), Column("control")),
         Column("box_auroc", "AUROC under the box", "interval", 2),

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.audit.context import AuditContext, Interval, Masks, Rows
-from cxr.audit.limits import TOO_FEW, auroc_limit, shortage
+from cxr.audit.context import AuditContext, Rows
+from cxr.audit.limits import TOO_FEW, auroc_limit, firm_limit, shortage
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.result import AuditTable, Cell, Column, Verdict, judge, worst
-from cxr.evaluation.intervals import auroc_interval, cluster_interval, share_interval
+from cxr.evaluation.intervals import auroc_interval, mean_interval, share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
@@ -26,13 +26,9 @@ LOSS_SUSPICIOUS = 0.10
 
 @dataclass(frozen=True)
 class Sources:
-    """What the sources inside a class are looked for in.
+    """What the sources inside a class are looked for in: per member (R, F) features of the rows.
 
-    Attributes:
-        context: see ``AuditContext``.
-        features: per member (R, F) pooled features.
-        rows: (R,) of which images.
-        confidence: of all comparisons together.
+    ``confidence`` is that of all comparisons together.
     """
 
     context: AuditContext
@@ -150,7 +146,10 @@ def leave_out(query: Sources, label: str) -> Part:
                 hits.append(model.probs(values[held]).argmax(axis=1) == own)
             right, right_without = (int(part.sum()) for part in hits)
             shares = [share_interval(part, groups[held]) for part in hits]
-            loss, low = _loss(hits[0], hits[1], groups[held], query.confidence)
+            lost = hits[0].astype(float) - hits[1]
+            loss = mean_interval(lost, groups[held])
+            firm = mean_interval(lost, groups[held], confidence=query.confidence)["low"] > 0
+            low = firm_limit(loss, firm, chance=0.0)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
             rows.append(
                 (source, member, len(held), right, shares[0], right_without, shares[1], loss)
@@ -177,14 +176,3 @@ def leave_out(query: Sources, label: str) -> Part:
     )
     table = AuditTable(f"left_out_{label}", title, columns, tuple(rows))
     return Part([table], verdicts, [sentence], reasons)
-
-
-def _loss(
-    hits: Masks, hits_without: Masks, groups: NDArray[np.str_], confidence: float
-) -> tuple[Interval, float]:
-    """Return the sensitivity lost, and the lower limit by which it is judged."""
-    lost = hits.astype(float) - hits_without
-    parts = (float(lost.mean()), (lost - lost.mean()) / len(lost), groups)
-    loss = cluster_interval(*parts)
-    any_lost = cluster_interval(*parts, confidence=confidence)["low"] > 0
-    return loss, loss["low"] if any_lost else min(loss["low"], 0.0)

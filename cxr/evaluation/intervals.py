@@ -119,13 +119,16 @@ def cluster_interval(
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def mean_interval(values: ArrayLike, groups: ArrayLike, *, scale: str = "plain") -> Interval:
+def mean_interval(
+    values: ArrayLike, groups: ArrayLike, *, scale: str = "plain", confidence: float = CONFIDENCE
+) -> Interval:
     """Return the mean over images, such as of a loss, with its interval by patient."""
     numbers = np.asarray(values, np.float64)
     if not len(numbers):
         return undefined()
     mean = float(numbers.mean())
-    return cluster_interval(mean, (numbers - mean) / len(numbers), groups, scale=scale)
+    influences = (numbers - mean) / len(numbers)
+    return cluster_interval(mean, influences, groups, scale=scale, confidence=confidence)
 
 
 def auroc_influences(positive: ArrayLike, scores: ArrayLike) -> tuple[float, Floats]:
@@ -193,12 +196,10 @@ def paired_difference(
     gaps = one.astype(np.float64) - two.astype(np.float64)
     if not len(gaps):
         return undefined() | {"p": np.nan}
-    value = float(gaps.mean())
-    sums = _by_group(gaps, groups)
-    found = cluster_interval(value, (gaps - value) / len(gaps), groups)
+    sums, found = _by_group(gaps, groups), mean_interval(gaps, groups)
     if one.dtype == np.bool_ and not gaps.any():
         reach = _none_seen(0.0, len(sums))["high"]
-        found = {"value": value, "low": -reach, "high": reach}
+        found |= {"low": -reach, "high": reach}
     return found | {"p": _sign_flip_p(sums, rng=rng, draws=draws)}
 
 

@@ -92,7 +92,9 @@ def _ranking(positive: NDArray[np.bool_], values: Floats, weights: Floats) -> tu
 def _ratio(over: ArrayLike, under: ArrayLike) -> Floats:
     """Divide; NaN where the divisor is 0."""
     over, under = np.asarray(over, np.float64), np.asarray(under, np.float64)
-    return np.divide(over, under, out=np.full(under.shape, np.nan), where=under > 0)
+    quotient = np.full(under.shape, np.nan)
+    np.divide(over, under, out=quotient, where=under > 0)
+    return quotient
 
 
 def _mean_of_defined(values: Floats) -> Floats:

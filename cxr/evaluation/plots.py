@@ -43,21 +43,31 @@ class Curve(NamedTuple):
 
 
 ROC = Curve(
-    *("auroc", "ROC on test", lambda truth, prob: roc_curve(truth, prob)[:2]),
-    *("1 - specificity", "sensitivity", "AUROC [95 %]", "lower right", "default"),
+    "auroc",
+    "ROC on test",
+    lambda truth, prob: roc_curve(truth, prob)[:2],
+    x_label="1 - specificity",
+    y_label="sensitivity",
+    legend="AUROC [95 %]",
+    place="lower right",
+    drawstyle="default",
 )
 PRECISION_RECALL = Curve(
-    *("average_precision", "Precision and recall on test"),
+    "average_precision",
+    "Precision and recall on test",
     lambda truth, prob: precision_recall_curve(truth, prob)[1::-1],
-    *("recall (sensitivity)", "precision (PPV)"),
-    *("average precision [95 %]", "lower left", "steps-post"),
+    x_label="recall (sensitivity)",
+    y_label="precision (PPV)",
+    legend="average precision [95 %]",
+    place="lower left",
+    drawstyle="steps-post",
 )
 
 
 def error_bars(intervals: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
     """Return (2, n), how far intervals reach below and above their values, never negative."""
     ends = [[part["value"] - part["low"], part["high"] - part["value"]] for part in intervals]
-    return np.maximum(np.array(ends).T, 0)
+    return np.asarray(np.maximum(np.array(ends).T, 0))
 
 
 def model_style(name: str, order: int, colour: str, *, thin: float, thick: float) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_names_pairs_and_sources_left_out_are_one_family(monkeypatch):
     for module, name in (
         (sources, "auroc_interval"),
         (inside, "auroc_interval"),
-        (inside, "cluster_interval"),
+        (inside, "mean_interval"),
     ):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
     audit(table(mixed=True), source=0.0)
