@@ -20,9 +20,8 @@ from cxr.pipeline.config import ReportConfig, RunConfig
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import save_figure
-from cxr.report.cards import data_card, model_card
 from cxr.report.outside import draw_outside, outside_alt, outside_bars
-from cxr.report.page import Picture, render_report
+from cxr.report.page import Picture, data_card, model_card, render_report
 from cxr.report.results import Results, read_results
 
 REPORT, MODEL_CARD, DATA_CARD = "report.html", "MODEL_CARD.md", "DATA_CARD.md"

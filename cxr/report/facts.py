@@ -19,6 +19,16 @@ HEADLINE = {
     "macro_auroc": "macro AUROC",
 }
 UNKNOWN = "unknown"
+MAY_BE_EMPTY = {
+    "patient_id": "who the patient is",
+    "source": "the source",
+    "sex": "sex",
+    "age": "age",
+    "view": "the view",
+    "mask": "where the lungs are",
+    "license": "the licence",
+}
+"""Columns of the table that may be empty, and what is then not known."""
 
 
 def headline(results: Results) -> list[tuple[str, str]]:
@@ -212,3 +222,21 @@ def _known(part: pd.DataFrame, column: str) -> str:
     if column not in part:
         return "0 %"
     return f"{100 * float((part[column] != '').mean()):.0f} %"
+
+
+def sentence_of(results: Results, test: str) -> str:
+    """Return what a test of the audit found, or that it was not done."""
+    for result in (results.audit or {}).get("results", []):
+        if result["id"] == test:
+            return str(result["sentence"])
+    return f"{results.not_measured('audit')}."
+
+
+def unknown(table: pd.DataFrame) -> list[str]:
+    """Say which columns of the table are empty, and for how many images."""
+    lines = []
+    for column, name in MAY_BE_EMPTY.items():
+        blank = int((table[column] == "").sum()) if column in table else len(table)
+        if blank:
+            lines.append(f"{name}: unknown of {blank:,} of {len(table):,} images")
+    return [*lines, "who was imaged, why, and who was left out: the sources do not tell"]

@@ -19,9 +19,8 @@ from cxr.evaluation.tables import show_interval
 from cxr.files import digest, digest_of, write_json
 from cxr.models.ensemble import Ensemble, all_probs
 from cxr.reliability.conformal import fit_uncertainty
-from cxr.report.cards import data_card, model_card
 from cxr.report.outside import draw_outside, outside_alt, outside_bars, outside_sentences
-from cxr.report.page import Picture, css_string, render_report
+from cxr.report.page import Picture, css_string, data_card, model_card, render_report
 from cxr.report.results import read_results
 from cxr.report.wording import one_line, percent, split_interval
 
