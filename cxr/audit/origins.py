@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cxr.audit.result import AuditTable, Cell, Column
 from cxr.labels import list_words
@@ -30,18 +29,14 @@ UNKNOWN = "unknown"
 
 
 def origin_table(table: pd.DataFrame, labels: Sequence[str]) -> AuditTable:
-    """Count images and patients of each class and source, with what is known of the patients.
-
-    Args:
-        table: N rows of the prepared table.
-        labels: K class names.
-    """
+    """Count images and patients of each class and source, with what is known of the patients."""
     rows: list[tuple[Cell, ...]] = []
     for label in labels:
         of_class = table[table["label"] == label]
         for source, images in of_class.groupby(of_class["source"].replace("", UNKNOWN)):
             name, patients = str(source), int(images["group"].nunique())
-            people = (_age_range(images), _counts(images["sex"]), _counts(images["view"]))
+            known, age = _age_range(images)
+            people = (age if known else UNKNOWN, *(_counts(images[key]) for key in ("sex", "view")))
             rows.append((label, name, len(images), patients, *people, POPULATIONS.get(name, "")))
     columns = (
         *(Column("class"), Column("source"), Column("images", kind="count")),
@@ -74,45 +69,31 @@ def origin_sentences(table: pd.DataFrame, labels: Sequence[str]) -> str:
 
 def _ages_sentence(label: str, own: pd.DataFrame, rest: pd.DataFrame) -> str:
     """Say how old the patients of a class are beside those of the others."""
-    described = {
-        source: POPULATIONS[source]
-        for source in sorted(set(rest["source"]))
-        if source in POPULATIONS
-    }
-    known_own, known_rest = ages(own), ages(rest)
-    if not len(known_own):
+    (known_own, ours), (known_rest, theirs) = (_age_range(images) for images in (own, rest))
+    words = "median {value:.0f}, {low:.0f} to {high:.0f}"
+    if not known_own:
         return ""
     first = (
-        f"It also comes from other ages: in years, {label} patients have the {_ages_of(own)} "
-        f"(known of {len(known_own)} of {len(own)} images)"
+        f"It also comes from other ages: in years, {label} patients have the "
+        f"{words.format(**ours)} (known of {known_own} of {len(own)} images)"
     )
-    if len(known_rest):
-        return f"{first}, the others {_ages_of(rest)} (of {len(known_rest)} of {len(rest)})."
-    if described:
-        described_as = list_words(
-            [f"{source} describes its images as {words}" for source, words in described.items()]
-        )
-        return f"{first}; of the others no image's age is known, but {described_as}."
-    return f"{first}; of the others no image's age is known."
+    if known_rest:
+        return f"{first}, the others {words.format(**theirs)} (of {known_rest} of {len(rest)})."
+    described = [
+        f"{source} describes its images as {POPULATIONS[source]}"
+        for source in sorted(set(rest["source"]))
+        if source in POPULATIONS
+    ]
+    but = f", but {list_words(described)}" if described else ""
+    return f"{first}; of the others no image's age is known{but}."
 
 
-def ages(images: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the known ages in years."""
-    years = pd.to_numeric(images["age"], errors="coerce").to_numpy(np.float64)
-    return np.asarray(years[np.isfinite(years)])
-
-
-def _age_range(images: pd.DataFrame) -> Cell:
-    """Return the median age, the least and the largest, or that none is known."""
-    known = ages(images)
-    if not len(known):
-        return UNKNOWN
-    return {"value": float(np.median(known)), "low": float(known.min()), "high": float(known.max())}
-
-
-def _ages_of(images: pd.DataFrame) -> str:
-    known = ages(images)
-    return f"median {np.median(known):.0f}, {known.min():.0f} to {known.max():.0f}"
+def _age_range(images: pd.DataFrame) -> tuple[int, dict[str, float]]:
+    """Return of how many images the age is known, and its median, least and largest."""
+    years = pd.to_numeric(images["age"], errors="coerce")
+    known = years[np.isfinite(years)].astype(float)
+    ends = {"value": known.median(), "low": known.min(), "high": known.max()}
+    return len(known), {key: float(end) for key, end in ends.items()}
 
 
 def _counts(values: pd.Series) -> Cell:

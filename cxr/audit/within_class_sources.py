@@ -40,13 +40,7 @@ the classes with several sources."""
 
 
 def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed: int = 0) -> Rows:
-    """Choose the images whose features this test needs.
-
-    Args:
-        split: (N,) train, val or test.
-        labels: (N,) class names.
-        sources: (N,) source names, "" where unknown.
-        seed: of the choice.
+    """Choose the images whose features this test needs by split, class and source, each (N,).
 
     Returns:
         All images of classes with several sources, and ``FIT_IMAGES`` of the others outside
@@ -74,10 +68,8 @@ def audit_sources(
 ) -> AuditResult:
     """Measure what sources tell of classes, and what features tell of sources.
 
-    Args:
-        context: see ``AuditContext``.
-        rows: (R,) images whose features are used; those of ``source_rows`` by default.
-        features: per member (R, F) pooled features of these; the networks' by default.
+    By default the features, per member (R, F), are those that the networks have of the images,
+    (R,) rows, of ``source_rows``.
 
     Returns:
         ``shortcut`` where the source's name alone tells a class; else ``suspicious`` where
