@@ -54,12 +54,9 @@ MODES: tuple[Mode, ...] = ("insertion", "deletion")
 
 @dataclass(frozen=True)
 class Faith:
-    """One method's scores; the more insertion and the less deletion the better.
+    """One method's insertion, deletion, score (the first less the second), and curves (L,) by mode.
 
-    Attributes:
-        score: insertion - deletion.
-        over: paired, by how much the score exceeds that of each baseline.
-        curves: per mode (L,), the mean probability.
+    ``over`` is by how much the score exceeds that of each baseline, paired.
     """
 
     insertion: Interval
@@ -77,12 +74,8 @@ def audit_faithfulness(
     What is measured is what a user sees: the ensemble's map of the predicted class and the
     ensemble's probability. The baselines, random values and the strength of edges, are laid on
     the members' cells and averaged as their maps are, so that only the places differ and not
-    the size of the patches.
-
-    Args:
-        context: see ``AuditContext``.
-        count: test images drawn.
-        methods: ``closed_form`` or a method of pytorch-grad-cam; the first decides.
+    the size of the patches. ``count`` test images are drawn; methods are ``closed_form`` or those
+    of pytorch-grad-cam, and the first decides.
 
     Returns:
         Suspicious where the first method is not better than both baselines by more than
@@ -169,35 +162,27 @@ def _score(
     rows: Rows,
     rng: np.random.Generator,
 ) -> dict[str, Faith]:
-    areas = {
-        name: {mode: area_under(part[mode]) for mode in MODES} for name, part in curves.items()
-    }
-    score = {name: part["insertion"] - part["deletion"] for name, part in areas.items()}
-    columns = [
-        column
-        for name, part in areas.items()
-        for column in (
-            *(part["insertion"], part["deletion"], score[name]),
-            *(score[name] - score[RANDOM], score[name] - score[EDGES]),
-        )
-    ]
+    areas = {name: [area_under(part[mode]) for mode in MODES] for name, part in curves.items()}
+    score = {name: inserted - deleted for name, (inserted, deleted) in areas.items()}
+    columns = []
+    for name, own in score.items():
+        columns += [*areas[name], own, *(own - score[other] for other in (RANDOM, EDGES))]
     groups, resamples = context.groups[rows], context.resamples
     means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
     faiths = {}
     for place, (name, part) in enumerate(curves.items()):
-        inserted, deleted, own, over_random, over_edges = means[5 * place : 5 * place + 5]
-        over = {RANDOM: over_random, EDGES: over_edges}
+        *own, over_random, over_edges = means[5 * place : 5 * place + 5]
         mean_curves = {mode: values.mean(axis=0) for mode, values in part.items()}
-        faiths[name] = Faith(inserted, deleted, own, over, mean_curves)
+        faiths[name] = Faith(*own, {RANDOM: over_random, EDGES: over_edges}, mean_curves)
     return faiths
 
 
 def _judge(faiths: Mapping[str, Faith], method: str, count: int) -> AuditResult:
     first = faiths[method]
-    lows = {name: first.over[name]["low"] for name in (RANDOM, EDGES)}
+    lows = {name: over["low"] for name, over in first.over.items()}
     better = [name for name, low in lows.items() if low > 0]
     verdict: Verdict = "clear" if len(better) == 2 else "suspicious"
-    if any(math.isnan(low) for low in lows.values()):
+    if any(map(math.isnan, lows.values())):
         verdict = "skipped"
     ending = {
         2: "The maps tell what the prediction hangs on better than chance and than mere edges.",
@@ -213,7 +198,7 @@ def _judge(faiths: Mapping[str, Faith], method: str, count: int) -> AuditResult:
         f"{show_interval(first.over[EDGES], digits=2)}). {ending}"
     )
     rows = [
-        (name, part.insertion, part.deletion, part.score, part.over[RANDOM], part.over[EDGES])
+        (name, part.insertion, part.deletion, part.score, *part.over.values())
         for name, part in faiths.items()
     ]
     columns = (
