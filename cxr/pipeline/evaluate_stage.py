@@ -59,22 +59,22 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     out = run.folder / "evaluation"
     opened = _count_opening(out / "test_openings.json", run.info["fingerprint"])
     predictions = run.open_test(rows, batch_size=config.batch_size)
-    metrics = measure_run(run, predictions, note=run.note, seed=config.seed)
-    if subset := _classes_with_published_test(run.prepared.table.iloc[rows], run.labels):
+    given = {"note": run.note, "seed": config.seed}
+    metrics = measure_run(run, predictions, **given)
+    table, info = run.prepared.table, run.prepared.info
+    if subset := _classes_with_published_test(table.iloc[rows], run.labels):
         classes, images = subset
         part = predictions[predictions["image"].isin(images)]
-        metrics["published_test"] = measure_run(
-            run, part, note=run.note, seed=config.seed, classes=classes
-        )
-    metrics |= measure_adults(predictions, run.prepared.table, synthetic=run.info["synthetic"])
+        metrics["published_test"] = measure_run(run, part, classes=classes, **given)
+    metrics |= measure_adults(predictions, table, synthetic=run.info["synthetic"])
     metrics |= {
         "test_opened": opened,
         "fingerprint": run.info["fingerprint"],
         "synthetic": run.info["synthetic"],
         "seed": config.seed,
-        "split": run.prepared.info["settings"]["split"],
-        "disjoint": run.prepared.info["disjoint"],
-        "patients_unknown": patients_unknown(run.prepared.table),
+        "split": info["settings"]["split"],
+        "disjoint": info["disjoint"],
+        "patients_unknown": patients_unknown(table),
     }
     write_evaluation(run, predictions, metrics, out, config)
     log.info("%s. The test split was opened %d time(s) for this run.", INTERVALS, opened)
@@ -121,12 +121,7 @@ def write_evaluation(
 ) -> None:
     """Write predictions, metrics, calibration and plots of one set of images, and show tables.
 
-    Args:
-        run: what was measured.
-        predictions: of the images.
-        metrics: what ``measure_run`` gave, and what else is known; gets what it speaks of.
-        out: folder of the results.
-        config: seed and resamples of the draws.
+    ``metrics``, what ``measure_run`` gave and what else is known, gets what it speaks of.
     """
     path = out / "predictions.csv"
     write_csv(path, predictions)

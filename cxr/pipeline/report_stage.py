@@ -46,9 +46,6 @@ def report_stage(config: ReportConfig) -> Path:
 def write_report(run: TrainedRun) -> Path:
     """Write ``report.html``, ``MODEL_CARD.md`` and ``DATA_CARD.md`` into the run's folder.
 
-    Returns:
-        The report.
-
     Raises:
         InputError: nothing trained, no ensemble fitted, a damaged file.
     """
@@ -116,22 +113,15 @@ def gather(run: TrainedRun) -> Results:
 def _pictures(results: Results, run: TrainedRun) -> dict[str, list[Picture]]:
     """Return the pictures at hand by their place in the report; draws those that are its own."""
     folder = run.folder / "evaluation" / "figures"
-    pictures: dict[str, list[Picture]] = {
-        "curves": [
-            picture
-            for name in run.ensemble.members
-            for picture in _read(
-                run.folder / "members" / name / "logs" / "curves.png",
-                f"Loss and balanced accuracy of {name} by epoch.",
-            )
-        ]
-    }
+    pictures: dict[str, list[Picture]] = {"curves": []}
+    for name in run.ensemble.members:
+        path = run.folder / "members" / name / "logs" / "curves.png"
+        pictures["curves"] += _read(path, f"Loss and balanced accuracy of {name} by epoch.")
     for result in (results.audit or {}).get("results", []):
         alt = f"{result['title']}: {result['sentence']}"
-        paths = [results.folder / "audit" / Path(name).name for name in result["plots"]]
-        pictures[f"audit/{result['id']}"] = [
-            picture for path in paths for picture in _read(path, alt)
-        ]
+        own = pictures[f"audit/{result['id']}"] = []
+        for name in result["plots"]:
+            own += _read(results.folder / "audit" / Path(name).name, alt)
     if results.leak:
         path = Path(results.leak["folder"]) / "leak.png"
         pictures["leak"] = _read(path, "Accuracy with copies in the test share and without them.")
@@ -140,9 +130,8 @@ def _pictures(results: Results, run: TrainedRun) -> dict[str, list[Picture]]:
     # Four matrices, as confusion.png has them, fill a page.
     shown = (results.metrics["best_member"], WEIGHTED)
     models = {name: results.metrics["models"][name] for name in shown}
-    save_figure(
-        draw_confusions(results.metrics | {"models": models}), folder / "confusion_best.png"
-    )
+    confusions = draw_confusions(results.metrics | {"models": models})
+    save_figure(confusions, folder / "confusion_best.png")
     pictures |= {name: _read(folder / f"{name}.png", alt) for name, alt in PLOTS.items()}
     if bars := outside_bars(results):
         path = folder / "outside.png"
@@ -176,8 +165,7 @@ def _mistakes(run: TrainedRun, folder: Path) -> list[Picture]:
     if not len(chosen):
         return []
     predicted = run.predictions["prediction"].iloc[chosen]
-    classes = np.asarray(label_indices(predicted, run.labels), np.int64)
-    maps = run.maps(chosen, classes)
+    maps = run.maps(chosen, np.asarray(label_indices(predicted, run.labels), np.int64))
     examples = run.examples(chosen, maps, run.masks("lesion_mask", chosen))
     pictures = []
     for start in range(0, len(examples), A_PLOT):

@@ -32,19 +32,12 @@ def portable(commands: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of a run; None and empty where a stage has not run.
+    """The JSON files of a run by what they hold; None and empty where a stage has not run.
 
     Attributes:
         folder: of the run.
-        run: ``run.json``.
-        prepared: ``prepared.json``.
         table: the prepared set's table, a row per image.
-        ensemble: ``ensemble.json``.
         members: each member's ``member.json``.
-        metrics: ``evaluation/metrics.json``.
-        calibration: ``evaluation/calibration.json``.
-        audit: ``audit/audit.json``, where it is of this state of the run.
-        explain: ``explain/explain.json``.
         leak: ``leak.json`` of the leak experiment, and ``folder``.
         published: ``published.json``, the comparison with published statistics.
         elsewhere: ``metrics.json`` of each other data set that the run was measured on.
@@ -114,9 +107,6 @@ def read_results(
         audit_key: digest of all that an audit depends on; an audit of another is left out.
         state: digest of the run's data, weights and ensemble; what names another is left out.
 
-    Returns:
-        The results; ``missing`` names the parts that are not there, or not of this state.
-
     Raises:
         InputError: a file is damaged.
     """
@@ -125,17 +115,14 @@ def read_results(
     commands = default_commands() | portable(commands or {})
     results = Results(folder, run, dict(prepared), table, ensemble, members, commands=commands)
     sieve = _Sieve(results, state)
-    path = folder / "evaluation" / "metrics.json"
-    metrics = sieve.read("evaluation", "evaluate", path)
-    if metrics:
-        path = folder / "evaluation" / "calibration.json"
-        thresholds = digest_of(_read(folder / "uncertainty.json"))
-        calibration = sieve.read(CALIBRATION, "evaluate", path, thresholds=thresholds)
-        published = _read(folder / "evaluation" / "published.json")
-        if any(metrics[key] != published.get(key) for key in ("fingerprint", "test_opened")):
-            published = {}
-    else:
-        calibration = sieve.keep(CALIBRATION, "evaluate", {})
+    evaluation = folder / "evaluation"
+    metrics = sieve.read("evaluation", "evaluate", evaluation / "metrics.json")
+    path = evaluation / "calibration.json" if metrics else Path("not of these metrics")
+    thresholds = digest_of(_read(folder / "uncertainty.json"))
+    calibration = sieve.read(CALIBRATION, "evaluate", path, thresholds=thresholds)
+    published = _read(evaluation / "published.json")
+    same = ("fingerprint", "test_opened")
+    if not metrics or any(metrics[key] != published.get(key) for key in same):
         published = {}
     audit = sieve.read("shortcut audit", "audit", folder / "audit" / "audit.json", key=audit_key)
     if audit and not audit["complete"]:
