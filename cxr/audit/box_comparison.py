@@ -139,14 +139,10 @@ def find_best_measure(
     comparison: Comparison, positive: Masks, measures: Floats, rows: dict[str, Rows]
 ) -> None:
     """Find the measure that tells most in train, whichever way, and what it tells elsewhere."""
-    aurocs = {
-        name: {
-            part: auroc_influences(positive[own], measures[own, column])[0]
-            for part, own in rows.items()
-        }
-        for column, name in enumerate(MEASURES)
-    }
-    name = max(aurocs, key=lambda name: abs(aurocs[name]["train"] - 0.5))
-    up = aurocs[name]["train"] >= 0.5
-    values = {part: value if up else 1 - value for part, value in aurocs[name].items()}
-    comparison.measure = (name, values)
+    aurocs = {}
+    for name, values in zip(MEASURES, measures.T, strict=True):
+        told = {part: auroc_influences(positive[own], values[own])[0] for part, own in rows.items()}
+        up = told["train"] >= 0.5
+        aurocs[name] = told if up else {part: 1 - value for part, value in told.items()}
+    name = max(aurocs, key=lambda name: aurocs[name]["train"])
+    comparison.measure = (name, aurocs[name])

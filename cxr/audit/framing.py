@@ -76,9 +76,8 @@ def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> Audi
     measures = box_measures(boxes)
     probs = _probs(context, measures[:, :4], rows, enough)
     compared, statistics = [], []
-    rest = [(k, [j for j in enough if j != k]) for k in enough]
-    pairs = [(k, [j]) for k, j in combinations(enough, 2)]
-    for k, others in (rest if len(enough) > 2 else []) + pairs:
+    rest = [(k, [j for j in enough if j != k]) for k in enough if len(enough) > 2]
+    for k, others in rest + [(k, [j]) for k, j in combinations(enough, 2)]:
         pair = len(others) == 1
         name = f"{labels[k]} against {labels[others[0]] if pair else 'the rest'}"
         comparison = Comparison(name, pair)
@@ -154,12 +153,11 @@ def _sentence(verdict: Verdict, worse: Sequence[Comparison], compared: Sequence[
         "skipped": "No statistic is defined",
     }[verdict]
     told = worse[: 1 if verdict == "clear" else NAMED]
-    moved = [comparison.name for comparison in compared if comparison.moved]
     sentence = (
         f"{start}. AUROC of a linear model on the box alone (0.50 is guessing): "
         f"{list_words([comparison.words for comparison in told])}."
     )
-    if moved:
+    if moved := [comparison.name for comparison in compared if comparison.moved]:
         sentence += (
             f" It differs between train and test for {list_words(moved)}, which no disease "
             "explains; a validation split framed as train is cannot see that."

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.audit.context import AuditContext, Rows
+from cxr.audit.context import AuditContext, Masks, Rows
 from cxr.audit.limits import TOO_FEW, auroc_limit, firm_limit, shortage
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.result import AuditTable, Cell, Column, Verdict, judge, worst
@@ -51,12 +51,8 @@ class Part:
     reasons: list[str] = field(default_factory=list)
 
     def __add__(self, other: "Part") -> "Part":
-        return Part(
-            self.tables + other.tables,
-            self.verdicts + other.verdicts,
-            self.sentences + other.sentences,
-            self.reasons + other.reasons,
-        )
+        mine, theirs = vars(self), vars(other)
+        return Part(**{name: mine[name] + theirs[name] for name in mine})
 
 
 def sources_of(label: str, labels: NDArray[np.str_], sources: NDArray[np.str_]) -> list[str]:
@@ -82,29 +78,27 @@ def tell_apart(query: Sources, label: str) -> Part:
     names, targets, counts = np.unique(sources[here], return_inverse=True, return_counts=True)
     if len(names) < 2:
         column = query.context.column
-        whole = sources_of(label, column("label"), column("source"))
-        named = whole[0] if whole else "no named source"
-        return Part(reasons=[f"{label} has one source ({named}), so none to tell apart"])
+        whole = sources_of(label, column("label"), column("source")) or ["no named source"]
+        return Part(reasons=[f"{label} has one source ({whole[0]}), so none to tell apart"])
     shown = ", ".join(f"{name} {count}" for name, count in zip(names, counts, strict=True))
     groups = query.column("group")[here]
     if counts.min() < TOO_FEW or any(shortage(targets == k, groups) for k in range(len(names))):
         return Part(reasons=[f"too few {label} images to tell its sources apart ({shown})"])
     rows: list[tuple[Cell, ...]] = []
     verdicts, telling, seed = [], [], query.context.seed
+    against = names[1] if len(names) == 2 else "the rest"
     for member, values in query.features.items():
         probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
         for k in range(_pairs(names.tolist())):
             parts = (targets == k, probs[:, k], groups)
             auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=query.confidence)
-            against = names[1] if len(names) == 2 else "the rest"
             rows.append((member, f"{names[k]} against {against}", auroc))
             verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
             telling.append(f"{show_interval(auroc, digits=2)} ({member})")
-    clear = worst(verdicts) == "clear"
+    ending = "little of the hospital." if worst(verdicts) == "clear" else "they carry the hospital."
     sentence = (
         f"Inside {label}, where the diagnosis is the same, the network's features tell "
-        f"{list_words(names.tolist())} apart with AUROC {list_words(telling)}: "
-        + ("little of the hospital." if clear else "they carry the hospital.")
+        f"{list_words(names.tolist())} apart with AUROC {list_words(telling)}: {ending}"
     )
     title = f"Sources inside {label} by frozen features ({shown} images), out of fold"
     columns = (
@@ -117,10 +111,9 @@ def tell_apart(query: Sources, label: str) -> Part:
 
 def leave_out(query: Sources, label: str) -> Part:
     """Fit a linear head without one source of a class and look whether it is still recognised."""
-    context, labels, sources = query.context, query.column("label"), query.column("source")
+    labels, sources, groups = (query.column(name) for name in ("label", "source", "group"))
     # What the networks have not trained on.
-    groups, unseen = query.column("group"), query.column("split") != "train"
-    targets, own = context.targets[query.rows], context.labels.index(label)
+    unseen = query.column("split") != "train"
     names = sources_of(label, labels, sources)
     rows: list[tuple[Cell, ...]] = []
     verdicts, recognised, reasons = [], [], []
@@ -135,15 +128,10 @@ def leave_out(query: Sources, label: str) -> Part:
                 f"({len(held)} outside train, {int(others.sum())} of other sources to learn from)"
             )
             continue
-        for member, values in query.features.items():
-            hits = []
-            for fit in (~unseen, ~unseen & ~of_source):
-                model = fit_linear(
-                    *(values[fit], targets[fit], groups[fit]),
-                    n_classes=len(context.labels),
-                    seed=context.seed,
-                )
-                hits.append(model.probs(values[held]).argmax(axis=1) == own)
+        for member in query.features:
+            hits = [
+                _hits(query, member, label, fit, held) for fit in (~unseen, ~unseen & ~of_source)
+            ]
             right, right_without = (int(part.sum()) for part in hits)
             shares = [share_interval(part, groups[held]) for part in hits]
             lost = hits[0].astype(float) - hits[1]
@@ -151,9 +139,8 @@ def leave_out(query: Sources, label: str) -> Part:
             firm = mean_interval(lost, groups[held], confidence=query.confidence)["low"] > 0
             low = firm_limit(loss, firm, chance=0.0)
             verdicts.append(judge(low, suspicious=LOSS_SUSPICIOUS, shortcut=np.inf))
-            rows.append(
-                (source, member, len(held), right, shares[0], right_without, shares[1], loss)
-            )
+            told = (right, shares[0], right_without, shares[1], loss)
+            rows.append((source, member, len(held), *told))
             recognised.append(
                 f"{source} {right_without} of {len(held)} instead of {right} ({member})"
             )
@@ -176,3 +163,13 @@ def leave_out(query: Sources, label: str) -> Part:
     )
     table = AuditTable(f"left_out_{label}", title, columns, tuple(rows))
     return Part([table], verdicts, [sentence], reasons)
+
+
+def _hits(query: Sources, member: str, label: str, fit: Masks, held: Rows) -> Masks:
+    """Return which held images a linear model on a member's features calls by their class."""
+    context, values, groups = query.context, query.features[member], query.column("group")
+    targets, count = context.targets[query.rows], len(context.labels)
+    model = fit_linear(
+        *(values[fit], targets[fit], groups[fit]), n_classes=count, seed=context.seed
+    )
+    return np.asarray(model.probs(values[held]).argmax(axis=1) == context.labels.index(label))

@@ -128,20 +128,18 @@ def _by_name(query: Sources) -> tuple[Part, Statistic | None, dict[str, Interval
         aurocs[label] = auroc_interval(*parts)
         if not short[label]:
             lows[label] = auroc_limit(*parts, confidence=query.confidence)
-    verdicts = [
-        judge(low, suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT) for low in lows.values()
-    ]
-    telling = [
+    limits = {"suspicious": NAME_SUSPICIOUS, "shortcut": NAME_SHORTCUT}
+    verdicts = [judge(low, **limits) for low in lows.values()]
+    sentence = "The source's name alone tells little of the class."
+    if telling := [
         f"{label} {show_interval(aurocs[label], digits=2)}"
         for label, low in lows.items()
         if low >= NAME_SUSPICIOUS
-    ]
-    sentence = origin_sentences(context.table, labels) + (
-        f" Who knows the source's name alone tells the class with AUROC {list_words(telling)} "
-        "(0.50 is guessing)."
-        if telling
-        else " The source's name alone tells little of the class."
-    )
+    ]:
+        sentence = (
+            f"Who knows the source's name alone tells the class with AUROC {list_words(telling)} "
+            "(0.50 is guessing)."
+        )
     columns = (Column("class"), Column("auroc", "AUROC against the rest", "interval"))
     title = "What the source's name alone tells, test images"
     table = AuditTable("names", title, columns, tuple(aurocs.items()))
@@ -152,4 +150,5 @@ def _by_name(query: Sources) -> tuple[Part, Statistic | None, dict[str, Interval
         statistic = statistic_of(aurocs[first], "auroc", metric, chance=0.5)
     tables = [origin_table(context.table, labels), table]
     reasons = too_few(short, "images outside or inside test")
-    return Part(tables, verdicts, [sentence.strip()], reasons), statistic, aurocs
+    sentences = [origin_sentences(context.table, labels), sentence]
+    return Part(tables, verdicts, sentences, reasons), statistic, aurocs
