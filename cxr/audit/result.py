@@ -1,7 +1,7 @@
 """What an audit test found: a verdict, a sentence for anyone, a statistic, typed tables.
 
 Every test gives one ``AuditResult``, also where it could not be done; ``audit.json`` and the
-report are made of them. Numbers stay numbers here; ``cxr.report.parts`` formats them.
+report are made of them. Numbers stay numbers here; ``cxr.report.wording`` formats them.
 """
 
 import math

@@ -22,6 +22,15 @@ INSIDE_SUSPICIOUS = 0.80
 differ in their patients, so this alone is never called a shortcut."""
 LOSS_SUSPICIOUS = 0.10
 """Sensitivity lost on a source that the linear model has not seen, lower end."""
+LEFT_OUT = (
+    *(Column("source", "source left out"), Column("member", "features of")),
+    Column("images", "images outside train", "count"),
+    Column("right_with", "right with it", "count"),
+    Column("sensitivity_with", "sensitivity with it", "interval"),
+    Column("right_without", "right without it", "count"),
+    Column("sensitivity_without", "sensitivity without it", "interval"),
+    Column("loss", kind="interval"),
+)
 
 
 @dataclass(frozen=True)
@@ -146,22 +155,13 @@ def leave_out(query: Sources, label: str) -> Part:
             )
     if not rows:
         return Part(verdicts=verdicts, reasons=reasons)
-    columns = (
-        *(Column("source", "source left out"), Column("member", "features of")),
-        Column("images", "images outside train", "count"),
-        Column("right_with", "right with it", "count"),
-        Column("sensitivity_with", "sensitivity with it", "interval"),
-        Column("right_without", "right without it", "count"),
-        Column("sensitivity_without", "sensitivity without it", "interval"),
-        Column("loss", kind="interval"),
-    )
     title = f"{label}: a linear model on frozen features that has not seen one source"
     sentence = (
         f"Learned again without one source, {label} images from there are recognised: "
         f"{list_words(recognised)}. (The features themselves were trained with all sources, so a "
         "network that has really never seen the hospital may lose more.)"
     )
-    table = AuditTable(f"left_out_{label}", title, columns, tuple(rows))
+    table = AuditTable(f"left_out_{label}", title, LEFT_OUT, tuple(rows))
     return Part([table], verdicts, [sentence], reasons)
 
 

@@ -6,9 +6,8 @@ ones. N samples, K classes, R resamples, B bins. ``y_true`` are (N,) class posit
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,8 +46,7 @@ def bins_for(n_samples: int) -> int:
     return bins if bins > 1 else 0
 
 
-@dataclass(frozen=True)
-class BinGaps:
+class BinGaps(NamedTuple):
     """How far the frequency of an event lies from its probability, bin by bin.
 
     Attributes:
@@ -285,12 +283,7 @@ def measure_calibration(
 
 def _summarise(parts: Sequence[BinGaps]) -> dict[str, dict[str, float]]:
     """Return both calibration errors of an event with their interval."""
-    gaps = BinGaps(
-        *(
-            np.concatenate([getattr(part, key) for part in parts])
-            for key in ("share", "gap", "spread")
-        )
-    )
+    gaps = BinGaps(*map(np.concatenate, zip(*parts, strict=True)))
     low, high = error_interval(gaps)
     values = {"ece": gaps.error[0], "ece_debiased": gaps.debiased[0]}
     return {key: {"value": float(value), "low": low, "high": high} for key, value in values.items()}

@@ -28,7 +28,7 @@ from cxr.evaluation.intervals import CONFIDENCE
 from cxr.evaluation.metrics import Floats
 from cxr.evaluation.selective import measure_selective
 from cxr.evaluation.set_coverage import KINDS, fitted_sets, mean_sizes, measure_sets
-from cxr.evaluation.summary import count_patients
+from cxr.evaluation.summary import count_images
 from cxr.evaluation.tables import Row, show_interval, show_number
 from cxr.labels import label_indices
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
@@ -113,30 +113,19 @@ def measure_confidence(
         statistics |= {(name, *key): gaps for key, gaps in gap_statistics(targets, stages).items()}
     rng = np.random.default_rng(seed)
     draws = resample(groups, statistics, rng=rng, resamples=resamples)
-    counts = dict(zip(labels, np.bincount(targets, minlength=len(labels)).tolist(), strict=True))
+    drawn = {"resamples": resamples, "seed": seed}
     result: dict[str, Any] = {
         "note": note,
         "use": RESEARCH_USE,
         "labels": labels,
         "members": list(ensemble.members),
-        "n": len(targets),
-        "n_groups": len(np.unique(groups)),
-        "counts": counts,
-        "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
-        "interval": {
-            "level": CONFIDENCE,
-            "method": CALIBRATION_METHOD,
-            "resamples": resamples,
-            "seed": seed,
-        },
+        **count_images(targets, groups, labels),
+        "interval": {"level": CONFIDENCE, "method": CALIBRATION_METHOD} | drawn,
         "temperatures": dict(ensemble.temperatures),
         "bins": bins_for(len(targets)),
         "calibration": {
             name: measure_calibration(
-                targets,
-                stages,
-                groups,
-                labels,
+                *(targets, stages, groups, labels),
                 {key[1:]: gaps for key, gaps in draws.items() if key[0] == name},
             )
             for name, stages in models.items()

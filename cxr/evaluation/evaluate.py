@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.intervals import CONFIDENCE, paired_difference, share_interval
 from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, score
-from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
+from cxr.evaluation.summary import METHOD, compare, count_images, summarise
 from cxr.labels import check_labels, label_indices, label_memberships, partly_known
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 from cxr.plotting import RESEARCH_USE
@@ -177,17 +177,13 @@ def evaluate(
     y_true = np.asarray(label_indices(kept["label"], shown), np.int64)
     groups = kept["group"].to_numpy(str)
     models = {name: summarise(y_true, values, groups, shown) for name, values in probs.items()}
-    patients = count_patients(y_true, groups, len(shown))
     result = {
         "note": note,
         "use": RESEARCH_USE,
         "labels": list(shown),
         "members": list(members),
         "best_member": best_member,
-        "n": len(kept),
-        "n_groups": len(np.unique(groups)),
-        "counts": {label: int((y_true == index).sum()) for index, label in enumerate(shown)},
-        "patients": dict(zip(shown, patients, strict=True)),
+        **count_images(y_true, groups, shown),
         "interval": {"level": CONFIDENCE, "method": METHOD},
         "models": {
             name: scores | {"confusion": confusion_matrix(y_true, probs[name]).tolist()}

@@ -134,6 +134,18 @@ def compare(
     }
 
 
+def count_images(y_true: ArrayLike, groups: ArrayLike, labels: Sequence[str]) -> dict[str, Any]:
+    """Return ``n`` and ``n_groups``, and ``counts`` and ``patients`` of each class."""
+    targets, names = np.asarray(y_true, np.int64), np.asarray(groups)
+    counts = np.bincount(targets, minlength=len(labels)).tolist()
+    return {
+        "n": len(targets),
+        "n_groups": len(np.unique(names)),
+        "counts": dict(zip(labels, counts, strict=True)),
+        "patients": dict(zip(labels, count_patients(targets, names, len(labels)), strict=True)),
+    }
+
+
 def count_patients(y_true: ArrayLike, groups: ArrayLike, classes: int) -> list[int]:
     """Return how many patients or groups have images of each class."""
     targets, names = np.asarray(y_true), np.asarray(groups)
