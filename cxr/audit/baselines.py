@@ -4,11 +4,7 @@ N images, n test images, F features, K classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cxr.audit.baseline_inputs import (
     BORDER,
@@ -21,8 +17,8 @@ from cxr.audit.baseline_inputs import (
     Inputs,
     read_inputs,
 )
-from cxr.audit.context import AuditContext, Floats, Interval, Masks
-from cxr.audit.limits import auroc_gain, auroc_limit, balanced_interval, corrected, judgeable
+from cxr.audit.context import AuditContext, Interval
+from cxr.audit.limits import Scored, corrected, judgeable
 from cxr.audit.linear import fit_linear
 from cxr.audit.result import (
     AuditResult,
@@ -35,7 +31,6 @@ from cxr.audit.result import (
     statistic_of,
     worst,
 )
-from cxr.evaluation.intervals import auroc_interval, share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
@@ -56,32 +51,6 @@ suspicious, and a shortcut. What cannot show a lung should tell nothing, and 0.8
 of images of five in the right order. Gray may tell a little, since disease whitens lungs. A
 thumbnail shows the lungs, coarsely, so it is not judged: it stands there for what a network adds
 to it."""
-
-
-@dataclass(frozen=True)
-class Tested:
-    """The n test images: targets, groups, and per input or trained model (n, K) probabilities."""
-
-    targets: NDArray[np.int64]
-    groups: NDArray[np.str_]
-    probs: dict[str, Floats]
-
-    def auroc(self, name: str, k: int) -> Interval:
-        """Return a model's AUROC of a class against the rest."""
-        return auroc_interval(self.targets == k, self.probs[name][:, k], self.groups)
-
-    def hits(self, name: str) -> Masks:
-        """Return (n,) which images a model has right."""
-        return np.asarray(self.probs[name].argmax(axis=1) == self.targets)
-
-    def accuracy(self, name: str) -> Interval:
-        """Return a model's share of images named rightly."""
-        return share_interval(self.hits(name), self.groups)
-
-    def gain(self, model: str, best: str, k: int) -> Interval:
-        """Return what a model's AUROC of a class has beyond that of another; images are paired."""
-        scores = self.probs[model][:, k], self.probs[best][:, k]
-        return auroc_gain(self.targets == k, *scores, self.groups)
 
 
 class Judged(NamedTuple):
@@ -119,7 +88,7 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
             )
             fitted[name] = model.probs(values[test])
             done()
-    tested = Tested(targets[test], groups[test], fitted | dict(context.probs))
+    tested = Scored(targets[test], groups[test], fitted | dict(context.probs))
     judged = _judge(tested, shown, [name for name in fitted if name in LIMITS])
     best = {k: max(fitted, key=lambda name: tested.auroc(name, k)["value"]) for k in shown}
     if not judged:
@@ -148,14 +117,13 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
     )
 
 
-def _judge(tested: Tested, shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
+def _judge(tested: Scored, shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
     judged = []
     confidence = corrected(len(names) * len(shown))
     for name in names:
         suspicious, shortcut = LIMITS[name]
         for k in shown:
-            scores = tested.probs[name][:, k]
-            low = auroc_limit(tested.targets == k, scores, tested.groups, confidence=confidence)
+            low = tested.limit(name, k, confidence=confidence)
             verdict = judge(low, suspicious=suspicious, shortcut=shortcut)
             judged.append(Judged(verdict, name, k, tested.auroc(name, k)))
     return judged
@@ -166,7 +134,7 @@ def _sentence(
     verdict: Verdict,
     judged: Sequence[Judged],
     best: Mapping[int, str],
-    tested: Tested,
+    tested: Scored,
 ) -> str:
     labels, model = context.labels, context.model
     from_pixels = _best_of([part for part in judged if part.input not in UNSEEN], labels)
@@ -208,12 +176,12 @@ def _best_of(judged: Sequence[Judged], labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _table(tested: Tested, labels: Sequence[str]) -> AuditTable:
+def _table(tested: Scored, labels: Sequence[str]) -> AuditTable:
     rows: list[tuple[Cell, ...]] = [
         (
             WORDS.get(name, name),
             tested.accuracy(name),
-            balanced_interval(tested.hits(name), tested.targets, tested.groups),
+            tested.balanced_accuracy(name),
             *(tested.auroc(name, k) for k in range(len(labels))),
         )
         for name in tested.probs
@@ -226,7 +194,7 @@ def _table(tested: Tested, labels: Sequence[str]) -> AuditTable:
 
 
 def _gain_table(
-    tested: Tested, best: Mapping[int, str], labels: Sequence[str], model: str
+    tested: Scored, best: Mapping[int, str], labels: Sequence[str], model: str
 ) -> AuditTable:
     rows: list[tuple[Cell, ...]] = []
     for k, name in best.items():

@@ -8,6 +8,8 @@ N images, K classes. ``positive`` is (N,) bool, ``scores`` (N,), higher speaks f
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +20,7 @@ from cxr.evaluation.intervals import (
     auroc_influences,
     auroc_interval,
     cluster_interval,
+    share_interval,
     undefined,
 )
 
@@ -178,3 +181,47 @@ def auroc_excess(
     slopes = (left * other - own) / (1 - theirs)
     open_share = cluster_interval(left, slopes, groups, scale="log", confidence=confidence)
     return {"value": 1 - left, "low": 1 - open_share["high"], "high": 1 - open_share["low"]}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Images with their classes (n,), patient or group names (n,), and per model (n, K) probs."""
+
+    targets: NDArray[np.int64]
+    groups: NDArray[np.str_]
+    probs: Mapping[Any, NDArray[np.float64]]
+
+    def hits(self, model: Any) -> NDArray[np.bool_]:
+        """Return (n,) which images a model has right."""
+        return np.asarray(self.probs[model].argmax(axis=1) == self.targets)
+
+    def accuracy(self, model: Any) -> Interval:
+        """Return a model's share of images named rightly."""
+        return share_interval(self.hits(model), self.groups)
+
+    def balanced_accuracy(self, model: Any) -> Interval:
+        """Return a model's mean sensitivity."""
+        return balanced_interval(self.hits(model), self.targets, self.groups)
+
+    def auroc(self, model: Any, k: int) -> Interval:
+        """Return a model's AUROC of a class against the rest."""
+        return auroc_interval(self.targets == k, self.probs[model][:, k], self.groups)
+
+    def limit(self, model: Any, k: int, *, confidence: float) -> float:
+        """Return the lower limit by which that is judged."""
+        scores = self.probs[model][:, k]
+        return auroc_limit(self.targets == k, scores, self.groups, confidence=confidence)
+
+    def gain(self, model: Any, other: Any, k: int) -> Interval:
+        """Return a model's AUROC of a class less that of another; the images are paired."""
+        return auroc_gain(*self._pair(model, other, k))
+
+    def excess(
+        self, model: Any, control: Any, k: int, *, confidence: float = CONFIDENCE
+    ) -> Interval:
+        """Return the share of what a control leaves open that a model tells of a class."""
+        return auroc_excess(*self._pair(model, control, k), confidence=confidence)
+
+    def _pair(self, model: Any, other: Any, k: int) -> tuple[NDArray[Any], ...]:
+        scores = self.probs[model][:, k], self.probs[other][:, k]
+        return (self.targets == k, *scores, self.groups)

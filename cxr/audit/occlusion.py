@@ -3,24 +3,17 @@
 F features, K classes, S side of prepared pixels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr.audit.audit_plots import draw_lungs
 from cxr.audit.context import AuditContext, draw_per_class
-from cxr.audit.limits import balanced_interval, corrected, judgeable
-from cxr.audit.occlude import VARIANTS, occlude, visible_share
-from cxr.audit.occluded_probs import (
-    DECIDES,
-    FEATURES,
-    THUMBNAIL,
-    Occluded,
-    network_probs,
-    thumbnail_probs,
-)
+from cxr.audit.limits import corrected, judgeable
+from cxr.audit.occlude import VARIANTS, occlude
+from cxr.audit.occluded_probs import DECIDES, FEATURES, THUMBNAIL, Occluded, occluded_models
 from cxr.audit.result import AuditResult, AuditTable, AuditTest, Column, judge, statistic_of
-from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 from cxr.models.ensemble import WEIGHTED
@@ -83,12 +76,10 @@ def audit_lungs(context: AuditContext) -> AuditResult:
     rng = context.stream(TEST.number)
     few_fit = draw_per_class(fit, targets, MOST_FIT, rng)
     few_test = draw_per_class(test, targets, MOST_TEST, rng)
-    probs = network_probs(context, few_fit, few_test) | thumbnail_probs(context, fit, test)
-    masks = context.read_masks(few_test)
-    visible = {variant: visible_share(masks, variant) for variant in VARIANTS}
-    occluded = Occluded(context, probs, few_test, test, visible)
-    result = _judge(occluded, enough, thin)
-    aurocs = {model: _aurocs(occluded, model) for model in (WEIGHTED, FEATURES, THUMBNAIL)}
+    occluded = occluded_models(context, fit, test, few_fit, few_test)
+    result = _judge(context, occluded, enough, thin + context.mask_notes(test))
+    models = (WEIGHTED, FEATURES, THUMBNAIL)
+    aurocs = {model: _aurocs(occluded, model, labels) for model in models}
     row = few_test[[int(rng.integers(len(few_test)))]]
     pixels, mask = np.asarray(context.pixels[row]), context.read_masks(row)
     example: dict[str, Any] = {variant: occlude(pixels, mask, variant)[0] for variant in VARIANTS}
@@ -97,18 +88,21 @@ def audit_lungs(context: AuditContext) -> AuditResult:
     )
 
 
-def _aurocs(occluded: Occluded, model: str) -> dict[str, dict[str, dict[str, float]]]:
+def _aurocs(
+    occluded: Occluded, model: str, labels: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Return a model's AUROC per variant and class."""
-    labels = occluded.context.labels
     return {
         variant: {label: occluded.auroc(variant, model, k) for k, label in enumerate(labels)}
         for variant in VARIANTS
     }
 
 
-def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResult:
-    context, models = occluded.context, occluded.models
-    labels, confidence = context.labels, corrected(len(enough) * len(models))
+def _judge(
+    context: AuditContext, occluded: Occluded, enough: list[int], reasons: list[str]
+) -> AuditResult:
+    models, labels = occluded.models, context.labels
+    confidence = corrected(len(enough) * len(models))
     lows = {
         (k, model): occluded.limit(model, k, confidence=confidence)
         for k in enough
@@ -143,51 +137,49 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
         f"share of what the box alone leaves open of {labels[first]} against the rest, box black, "
         f"{best[first]}"
     )
-    hits = {variant: occluded.hits(variant, THUMBNAIL) for variant in VARIANTS}
-    every = context.groups[occluded.every]
+    every = occluded.every
     return TEST.result(
         verdict,
         sentence,
         statistic_of(occluded.excess(best[first], first), "excess", metric, chance=0.0),
         values={
-            "accuracy": {name: share_interval(right, every) for name, right in hits.items()},
-            "auroc": _aurocs(occluded, THUMBNAIL),
+            "accuracy": {name: every.accuracy((name, THUMBNAIL)) for name in VARIANTS},
+            "auroc": _aurocs(occluded, THUMBNAIL, labels),
         },
-        tables=[_table(occluded), _excess_table(occluded)],
-        reason="; ".join(thin + context.mask_notes(occluded.every)),
+        tables=[_table(occluded, labels), _excess_table(occluded, labels)],
+        reason="; ".join(reasons),
     )
 
 
-def _table(occluded: Occluded) -> AuditTable:
-    context, rows = occluded.context, []
+def _table(occluded: Occluded, labels: Sequence[str]) -> AuditTable:
+    rows = []
     for model in occluded.models:
-        images, groups = occluded.rows(model), occluded.groups(model)
+        scored = occluded.scored(model)
         for variant in VARIANTS:
-            hits = occluded.hits(variant, model)
+            name = (variant, model)
             # Drawn images do not have the classes' shares, so their accuracy says little.
-            accuracy = share_interval(hits, groups) if model == THUMBNAIL else None
-            balanced = balanced_interval(hits, context.targets[images], groups)
-            aurocs = (occluded.auroc(variant, model, k) for k in range(len(context.labels)))
-            image = (variant.replace("_", " "), occluded.visible[variant], len(images))
-            rows.append((model, *image, accuracy, balanced, *aurocs))
+            accuracy = scored.accuracy(name) if model == THUMBNAIL else None
+            aurocs = (scored.auroc(name, k) for k in range(len(labels)))
+            image = variant.replace("_", " "), occluded.visible[variant], len(scored.targets)
+            rows.append((model, *image, accuracy, scored.balanced_accuracy(name), *aurocs))
     columns = (
         *(Column("model"), Column("image"), Column("visible", "to see", "share")),
         Column("images", kind="count"),
         *(Column(name, "", "interval", 2) for name in ("accuracy", "balanced_accuracy")),
-        *(Column(f"auroc_{label}", f"AUROC {label}", "interval", 2) for label in context.labels),
+        *(Column(f"auroc_{label}", f"AUROC {label}", "interval", 2) for label in labels),
     )
     title = "Test images with a lung mask, AUROC of each class against the rest"
     return AuditTable("variants", title, columns, tuple(rows))
 
 
-def _excess_table(occluded: Occluded) -> AuditTable:
+def _excess_table(occluded: Occluded, labels: Sequence[str]) -> AuditTable:
     """Set each model's AUROC under the box beside that of the box alone, on the same images."""
     rows = []
     for model in occluded.models:
-        for k, label in enumerate(occluded.context.labels):
+        for k, label in enumerate(labels):
             own, alone = occluded.auroc(DECIDES, model, k), occluded.control_auroc(model, k)
             told = (own, alone, occluded.gain(model, k), occluded.excess(model, k))
-            rows.append((model, label, occluded.control(model, k)[0], *told))
+            rows.append((model, label, occluded.control(model, k)[1], *told))
     columns = (
         *(Column("model"), Column("class"), Column("control")),
         Column("box_auroc", "AUROC under the box", "interval", 2),
