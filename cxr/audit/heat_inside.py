@@ -6,6 +6,7 @@ N images, S side of prepared pixels, h w a map's cells.
 import itertools
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ def heat_inside(
     side, targets, groups = context.side_px, context.targets[rows], context.groups[rows]
     members, weights = context.members, context.ensemble.weights
     raw: dict[str, Maps] = {}
-    options = {"batch_size": context.batch_size}
+    options: dict[str, Any] = {"batch_size": context.batch_size}
     with context.progress("maps and lungs", len(rows) * len(members)) as done:
         for name, member in members.items():
             raw[name] = member_maps(member, context.pixels, rows, targets, on_image=done, **options)
@@ -121,8 +122,12 @@ def heat_inside(
             influences = (gap[known] - mean) / max(known.sum(), 1)
             confidence = corrected(len(context.labels))
             judged = cluster_interval(mean, influences, groups[own][known], confidence=confidence)
-            short = shortage(own, groups)
-            parts[model, label] = Inside(int(own.sum()), blank, *means, short, judged)
+            held, fills, excess, most = means
+            parts[model, label] = Inside(
+                *(int(own.sum()), blank, held, fills, excess, most),
+                short=shortage(own, groups),
+                judged=judged,
+            )
     return parts
 
 

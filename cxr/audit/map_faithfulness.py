@@ -17,7 +17,7 @@ from cxr.audit.context import (
     draw_per_class,
     mean_intervals,
 )
-from cxr.audit.result import AuditResult, AuditTable, AuditTest, Column, Verdict, statistic_of
+from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, Verdict, statistic_of
 from cxr.evaluation.tables import show_interval
 from cxr.explain.faithfulness import (
     FRACTIONS,
@@ -171,9 +171,10 @@ def _score(
     means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
     faiths = {}
     for place, (name, part) in enumerate(curves.items()):
-        *own, over_random, over_edges = means[5 * place : 5 * place + 5]
+        inserted, deleted, total, over_random, over_edges = means[5 * place : 5 * place + 5]
+        over = {RANDOM: over_random, EDGES: over_edges}
         mean_curves = {mode: values.mean(axis=0) for mode, values in part.items()}
-        faiths[name] = Faith(*own, {RANDOM: over_random, EDGES: over_edges}, mean_curves)
+        faiths[name] = Faith(inserted, deleted, total, over, mean_curves)
     return faiths
 
 
@@ -197,7 +198,7 @@ def _judge(faiths: Mapping[str, Faith], method: str, count: int) -> AuditResult:
         f"{faiths[EDGES].score['value']:.2f} (difference "
         f"{show_interval(first.over[EDGES], digits=2)}). {ending}"
     )
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (name, part.insertion, part.deletion, part.score, *part.over.values())
         for name, part in faiths.items()
     ]

@@ -46,7 +46,7 @@ def age_bands(ages: Sequence[str]) -> NDArray[np.str_]:
     # A child of 5.5 years is in the band that ends with 5.
     years = np.trunc(pd.to_numeric(pd.Series(ages, dtype=object), errors="coerce"))
     bands = pd.cut(years, [*AGE_BANDS, OLDEST + 1], right=False, labels=[*AGE_BANDS.values()])
-    return bands.astype(object).fillna(UNKNOWN).to_numpy(str)
+    return np.asarray(bands.astype(object).fillna(UNKNOWN), str)
 
 
 @dataclass

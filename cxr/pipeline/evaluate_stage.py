@@ -59,7 +59,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     out = run.folder / "evaluation"
     opened = _count_opening(out / "test_openings.json", run.info["fingerprint"])
     predictions = run.open_test(rows, batch_size=config.batch_size)
-    given = {"note": run.note, "seed": config.seed}
+    given: dict[str, Any] = {"note": run.note, "seed": config.seed}
     metrics = measure_run(run, predictions, **given)
     table, info = run.prepared.table, run.prepared.info
     if subset := _classes_with_published_test(table.iloc[rows], run.labels):
