@@ -33,7 +33,7 @@ def build_predictions(
     """Put together the evaluation's predictions table.
 
     Args:
-        rows: N rows of the prepared table, with ``TEXT_COLUMNS``.
+        rows: N rows of the prepared table.
         logits_by_member: per member (N, K), in the order of the rows.
         ensemble: what pools them.
 
@@ -55,14 +55,11 @@ def build_predictions(
     probs = all_probs(logits_by_member, ensemble)
     values = {f"logit_{name}": np.asarray(logits_by_member[name]) for name in ensemble.members}
     values |= {f"prob_{name}": table for name, table in probs.items()}
-    numbers = {
-        f"{name}_{label}": table[:, index]
-        for name, table in values.items()
-        for index, label in enumerate(ensemble.labels)
-    }
-    predicted = np.asarray(ensemble.labels)[probs[WEIGHTED].argmax(axis=1)]
-    text = {name: rows[name].to_numpy() for name in TEXT_COLUMNS}
-    return pd.DataFrame(text | numbers | {"prediction": predicted})
+    table = {name: rows[name].to_numpy() for name in TEXT_COLUMNS}
+    for name, columns in values.items():
+        table |= {f"{name}_{label}": columns[:, k] for k, label in enumerate(ensemble.labels)}
+    table["prediction"] = np.asarray(ensemble.labels)[probs[WEIGHTED].argmax(axis=1)]
+    return pd.DataFrame(table)
 
 
 def read_predictions(
@@ -160,9 +157,8 @@ def evaluate(
     names = (*members, EQUAL, WEIGHTED)
     if best_member not in members:
         raise InputError(f"best_member is {best_member!r}: allowed are {', '.join(members)}")
-    _require_columns(
-        predictions, ("label", "group", *(f"prob_{m}_{k}" for m in names for k in labels))
-    )
+    columns = (f"prob_{name}_{label}" for name in names for label in labels)
+    _require_columns(predictions, ("label", "group", *columns))
     everything = _restrict(predictions, labels, classes)
     kept = fully_known(everything)
     if kept.empty:
@@ -191,7 +187,7 @@ def evaluate(
         },
         "ensemble_minus": {
             name: compare(
-                y_true, probs[WEIGHTED], probs[name], groups, rng=np.random.default_rng(seed)
+                *(y_true, probs[WEIGHTED], probs[name], groups), rng=np.random.default_rng(seed)
             )
             for name in (best_member, EQUAL)
         },
@@ -200,13 +196,14 @@ def evaluate(
     if len(kept) < len(everything):
         _count_sets(result, everything, names, seed)
     if classes is not None:
-        y_full = np.asarray(label_indices(kept["label"], labels), np.int64)
-        again = {name: summarise(y_full, values, groups, labels) for name, values in full.items()}
-        result["as_they_are"] = {
-            name: {key: scores[key] for key in ("accuracy", "balanced_accuracy")}
-            | {"sensitivity": {k: scores["per_class"][k]["sensitivity"] for k in shown}}
-            for name, scores in again.items()
-        }
+        result["as_they_are"] = {}
+        for name, values in full.items():
+            scores = summarise(label_indices(kept["label"], labels), values, groups, labels)
+            result["as_they_are"][name] = {
+                "accuracy": scores["accuracy"],
+                "balanced_accuracy": scores["balanced_accuracy"],
+                "sensitivity": {k: scores["per_class"][k]["sensitivity"] for k in shown},
+            }
     return result
 
 
@@ -223,12 +220,11 @@ def _count_sets(
     labels = list(result["labels"])
     members = label_memberships(predictions["label"].tolist(), labels)
     groups, partly = predictions["group"].to_numpy(str), members.sum(axis=1) > 1
-    right = {
-        name: members[np.arange(len(members)), _probs_of(predictions, name, labels).argmax(axis=1)]
-        for name in names
-    }
-    for name, hits in right.items():
-        result["models"][name]["accuracy"] = share_interval(hits, groups)
+    right = {}
+    for name in names:
+        named = _probs_of(predictions, name, labels).argmax(axis=1)
+        right[name] = members[np.arange(len(members)), named]
+        result["models"][name]["accuracy"] = share_interval(right[name], groups)
     for name, found in result["ensemble_minus"].items():
         rng = np.random.default_rng(seed)
         one, two = right[WEIGHTED], right[name]
@@ -245,8 +241,7 @@ def _count_sets(
 
 
 def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in table]
-    if missing:
+    if missing := [name for name in columns if name not in table]:
         raise InputError(
             f"the table lacks the columns {', '.join(missing)}: evaluate the run again "
             f"({command('evaluate')})"
@@ -256,8 +251,7 @@ def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
 def _restrict(
     predictions: pd.DataFrame, labels: Sequence[str], classes: Sequence[str] | None
 ) -> pd.DataFrame:
-    unknown = [name for name in classes or () if name not in labels]
-    if unknown:
+    if unknown := [name for name in classes or () if name not in labels]:
         raise InputError(f"classes name {', '.join(unknown)}: the run knows {', '.join(labels)}")
     kept = predictions
     if classes is not None:
@@ -287,15 +281,12 @@ def _renormalise(probs: Floats, labels: Sequence[str], classes: Sequence[str]) -
 
 def _undefined(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Name the values that are NaN, and say so once."""
-    found = []
+    values = {}
     for model, scores in models.items():
-        found += [f"{metric} of {model}" for metric in OVERALL if isnan(scores[metric]["value"])]
+        values |= {f"{metric} of {model}": scores[metric] for metric in OVERALL}
         for label, own in scores["per_class"].items():
-            found += [
-                f"{metric} of {model} for {label}"
-                for metric, value in own.items()
-                if isnan(value["value"])
-            ]
+            values |= {f"{metric} of {model} for {label}": own[metric] for metric in own}
+    found = [name for name, interval in values.items() if isnan(interval["value"])]
     if found:
         logger.warning(
             "%d metrics are undefined (NaN), since a class is absent or never predicted, such "

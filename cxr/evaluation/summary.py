@@ -43,18 +43,12 @@ def summarise(
     values, parts = measure(targets, probs)
     patients = count_patients(targets, names, len(labels))
     fewest = min((count for count in patients if count), default=0)
-    result: dict[str, Any] = {
-        key: share_interval(predicted == targets, names)
-        if key == "accuracy"
-        else cluster_interval(
-            float(values[key]),
-            parts[key],
-            names,
-            scale="log" if key == "nll" else "logit",
-            patients=fewest,
+    result: dict[str, Any] = {"accuracy": share_interval(predicted == targets, names)}
+    for key in OVERALL[1:]:
+        scale = "log" if key == "nll" else "logit"
+        result[key] = cluster_interval(
+            float(values[key]), parts[key], names, scale=scale, patients=fewest
         )
-        for key in OVERALL
-    }
     result["per_class"] = {}
     for k, label in enumerate(labels):
         true, named = targets == k, predicted == k
