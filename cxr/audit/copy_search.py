@@ -31,13 +31,10 @@ Pairs = NDArray[np.int64]
 
 
 class Copies(NamedTuple):
-    """Pairs of images of two splits that show the same exposure.
+    """Pairs of images of two splits that show the same exposure, (P, 2) rows, first below second.
 
-    Attributes:
-        pairs: (P, 2) rows, first below second.
-        identical: (P,) whether the pixels are equal as they stand.
-        orientations: (P,) index into ``ORIENTATIONS``.
-        correlation: (P,) of fine detail.
+    ``identical`` are those whose pixels are equal as they stand; ``orientations`` are indices into
+    ``ORIENTATIONS``, ``correlation`` is of fine detail.
     """
 
     pairs: Pairs
@@ -47,11 +44,9 @@ class Copies(NamedTuple):
 
 
 class FileCheck(NamedTuple):
-    """What the original files say.
+    """What the original files say: (N,) digests of their pixels, "" where they cannot be read.
 
-    Attributes:
-        digests: (N,) of the decoded pixels; "" where a file is missing or cannot be read.
-        differing: rows whose file no longer gives the prepared pixels.
+    ``differing`` are rows whose file no longer gives the prepared pixels.
     """
 
     digests: NDArray[np.str_]

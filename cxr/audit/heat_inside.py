@@ -57,7 +57,6 @@ class Cascade:
         other_image: similarity of the trained network's maps of different images of a class.
         energy: share of the heat inside the lungs, per stage; empty without masks.
         blank: maps without any heat, per stage.
-        images: how many.
     """
 
     stages: list[str]

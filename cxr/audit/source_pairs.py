@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.audit.context import AuditContext, Masks, Rows
-from cxr.audit.limits import TOO_FEW, auroc_limit, firm_limit, shortage
+from cxr.audit.limits import TOO_FEW, Scored, firm_limit, shortage
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.result import AuditTable, Cell, Column, Verdict, judge, worst
-from cxr.evaluation.intervals import auroc_interval, mean_interval, share_interval
+from cxr.evaluation.intervals import mean_interval, share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
@@ -96,11 +96,14 @@ def tell_apart(query: Sources, label: str) -> Part:
     rows: list[tuple[Cell, ...]] = []
     verdicts, telling, seed = [], [], query.context.seed
     against = names[1] if len(names) == 2 else "the rest"
-    for member, values in query.features.items():
-        probs = out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
+    probs = {
+        member: out_of_fold(values[here], targets, groups, n_classes=len(names), seed=seed)
+        for member, values in query.features.items()
+    }
+    told = Scored(targets, groups, probs)
+    for member in probs:
         for k in range(_pairs(names.tolist())):
-            parts = (targets == k, probs[:, k], groups)
-            auroc, low = auroc_interval(*parts), auroc_limit(*parts, confidence=query.confidence)
+            auroc, low = told.auroc(member, k), told.limit(member, k, confidence=query.confidence)
             rows.append((member, f"{names[k]} against {against}", auroc))
             verdicts.append(judge(low, suspicious=INSIDE_SUSPICIOUS, shortcut=np.inf))
             telling.append(f"{show_interval(auroc, digits=2)} ({member})")

@@ -54,9 +54,6 @@ class Group:
     """The images of one class and one value of an attribute, "" where it is not known.
 
     Attributes:
-        label: the class.
-        attribute: "sex".
-        value: "F".
         right: (n,) whether each image is classified rightly.
         patients: (n,) patient or group names.
         gap: sensitivity less that of the class's other images of known value, with its

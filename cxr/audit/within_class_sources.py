@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.audit.context import AuditContext, Interval, Rows
-from cxr.audit.limits import auroc_limit, corrected, shortages, too_few
+from cxr.audit.limits import Scored, corrected, shortages, too_few
 from cxr.audit.origins import origin_sentences, origin_table
 from cxr.audit.result import (
     AuditResult,
@@ -20,7 +20,6 @@ from cxr.audit.result import (
     worst,
 )
 from cxr.audit.source_pairs import Part, Sources, comparisons, leave_out, sources_of, tell_apart
-from cxr.evaluation.intervals import auroc_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
@@ -122,12 +121,13 @@ def _by_name(query: Sources) -> tuple[Part, Statistic | None, dict[str, Interval
     scores = np.where(total > 0, counts / np.maximum(total, 1), overall)[place[test]]
     inside, outside = (shortages(targets[side], groups[side], labels) for side in (test, ~test))
     short = {label: inside[label] or outside[label] for label in labels}
-    aurocs, lows = {}, {}
-    for k, label in enumerate(labels):
-        parts = (targets[test] == k, scores[:, k], groups[test])
-        aurocs[label] = auroc_interval(*parts)
-        if not short[label]:
-            lows[label] = auroc_limit(*parts, confidence=query.confidence)
+    named = Scored(targets[test], groups[test], {"name": scores})
+    aurocs = {label: named.auroc("name", k) for k, label in enumerate(labels)}
+    lows = {
+        label: named.limit("name", k, confidence=query.confidence)
+        for k, label in enumerate(labels)
+        if not short[label]
+    }
     limits = {"suspicious": NAME_SUSPICIOUS, "shortcut": NAME_SHORTCUT}
     verdicts = [judge(low, **limits) for low in lows.values()]
     sentence = "The source's name alone tells little of the class."
