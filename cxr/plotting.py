@@ -93,19 +93,15 @@ def style_axes(axes: Axes, *, title: str = "", x_label: str = "", y_label: str =
     axes.set_axisbelow(True)
 
 
-def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
-
-    Args:
-        figure: what to draw.
-        path: a ``.png`` file; its folder is made.
-        dpi: dots per inch.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+        # ``savefig`` would lay everything out once more before it draws.
+        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

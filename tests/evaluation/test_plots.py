@@ -118,7 +118,7 @@ def test_failed_drawing_leaves_the_old_figure(tmp_path, monkeypatch):
     def fill_disk(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figure, "savefig", fill_disk)
+    monkeypatch.setattr("cxr.plotting.FigureCanvasAgg.print_png", fill_disk)
     with pytest.raises(InputError, match="disk is full"):
         save_figure(figure, path)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
