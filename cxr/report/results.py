@@ -201,7 +201,8 @@ class _Sieve:
             "of an earlier state": key is not None and values.get("key") != key,
             "of an earlier ensemble": stage == "explain"
             and values.get("weights", weights) != weights,
-            "of other predictions": "predictions" in values
+            "of other predictions": stage.startswith("evaluate")
+            and "predictions" in values
             and not (beside.is_file() and digest(beside.read_bytes()) == values["predictions"]),
             "measured with earlier thresholds": thresholds is not None
             and values.get("uncertainty", thresholds) != thresholds,
