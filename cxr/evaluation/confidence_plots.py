@@ -16,7 +16,16 @@ from matplotlib.ticker import MaxNLocator
 
 from cxr.evaluation.confidence import TOP
 from cxr.evaluation.evaluate import columns_of
-from cxr.evaluation.plots import LEGEND, PALE_LINE, error_bars, model_style
+from cxr.evaluation.plots import (
+    LEGEND,
+    PALE_LINE,
+    PRECISION_RECALL,
+    ROC,
+    draw_confusions,
+    draw_curves,
+    error_bars,
+    model_style,
+)
 from cxr.evaluation.selective import risk_curve
 from cxr.evaluation.set_coverage import KINDS
 from cxr.evaluation.tables import show_interval, show_number
@@ -112,22 +121,23 @@ def draw_coverage(found: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def save_confidence_plots(
-    predictions: pd.DataFrame, found: Mapping[str, Any], folder: Path
+def save_plots(
+    predictions: pd.DataFrame, metrics: Mapping[str, Any], found: Mapping[str, Any], folder: Path
 ) -> list[Path]:
-    """Draw and write ``reliability.png``, ``risk_coverage.png``, ``coverage.png`` into a folder.
+    """Draw every plot of an evaluation and write it into a folder.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    return save_figures(
-        {
-            "reliability": draw_reliability(found),
-            "risk_coverage": draw_risk_coverage(predictions, found),
-            "coverage": draw_coverage(found),
-        },
-        folder,
-    )
+    figures = {
+        "confusion": draw_confusions(metrics),
+        "roc": draw_curves(predictions, metrics, ROC),
+        "precision_recall": draw_curves(predictions, metrics, PRECISION_RECALL),
+        "reliability": draw_reliability(found),
+        "risk_coverage": draw_risk_coverage(predictions, found),
+        "coverage": draw_coverage(found),
+    }
+    return save_figures(figures, folder)
 
 
 def _draw_curve(axes: Axes, rows: list[dict[str, float]], *, colour: str, filled: bool) -> None:

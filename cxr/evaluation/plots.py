@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,16 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxr.evaluation.tables import few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
-from cxr.plotting import (
-    DASHES,
-    GRAYS,
-    HEAT,
-    INK,
-    class_colours,
-    new_figure,
-    save_figures,
-    style_axes,
-)
+from cxr.plotting import DASHES, GRAYS, HEAT, INK, class_colours, new_figure, style_axes
 
 LEGEND: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none"}
 PALE_LINE = "#BBBBBB"
@@ -99,62 +89,11 @@ def draw_confusions(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_roc(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
-    """Draw ROC curves, a panel per class against the rest; a thin line marks chance.
+def draw_curves(predictions: pd.DataFrame, metrics: Mapping[str, Any], curve: Curve) -> Figure:
+    """Draw a panel per class with a curve per member and, above them, the ensemble's.
 
-    Args:
-        predictions: the evaluation's predictions table.
-        metrics: what ``evaluate`` gave for it.
+    A thin line marks chance. Metrics are what ``evaluate`` gave for the predictions.
     """
-    return _draw_curves(predictions, metrics, ROC)
-
-
-def draw_precision_recall(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
-    """Draw precision-recall curves likewise."""
-    return _draw_curves(predictions, metrics, PRECISION_RECALL)
-
-
-def save_plots(predictions: pd.DataFrame, metrics: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw and write ``confusion.png``, ``roc.png``, ``precision_recall.png`` into a folder.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    return save_figures(
-        {
-            "confusion": draw_confusions(metrics),
-            "roc": draw_roc(predictions, metrics),
-            "precision_recall": draw_precision_recall(predictions, metrics),
-        },
-        folder,
-    )
-
-
-def _draw_matrix(
-    axes: Axes, counts: NDArray[np.int64], labels: list[str], shown: list[str], title: str
-) -> None:
-    """Colour cells by their share of the true class; write count and share into them."""
-    totals = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
-    axes.imshow(share, cmap=HEAT, vmin=0, vmax=1)
-    for row, column in np.ndindex(*counts.shape):
-        # An absent class has no shares: 0 of 0 is not 0 %.
-        percent = f"{share[row, column]:.0%}" if totals[row, 0] else "n/a"
-        percent = "<1%" if percent == "0%" and counts[row, column] else percent
-        colour, text = (
-            "white" if share[row, column] > 0.55 else INK,
-            f"{counts[row, column]}\n{percent}",
-        )
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
-    style_axes(axes, title=title, x_label="predicted", y_label="true")
-    axes.grid(False)
-    axes.set_xticks(range(len(labels)), labels)
-    names = [f"{label}\n(n = {total})" for label, total in zip(shown, totals[:, 0], strict=True)]
-    axes.set_yticks(range(len(labels)), names)
-
-
-def _draw_curves(predictions: pd.DataFrame, metrics: Mapping[str, Any], curve: Curve) -> Figure:
-    """Draw a panel per class with a curve per member and, above them, the ensemble's."""
     labels = metrics["labels"]
     columns = min(2, len(labels)) if len(labels) != 3 else 3
     rows = math.ceil(len(labels) / columns)
@@ -185,6 +124,29 @@ def _draw_curves(predictions: pd.DataFrame, metrics: Mapping[str, Any], curve: C
             sizes = {"fontsize": 7.5, "title_fontsize": 7.5}
             axes.legend(title=curve.legend, loc=curve.place, **sizes, **LEGEND).set_zorder(20)
     return figure
+
+
+def _draw_matrix(
+    axes: Axes, counts: NDArray[np.int64], labels: list[str], shown: list[str], title: str
+) -> None:
+    """Colour cells by their share of the true class; write count and share into them."""
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    axes.imshow(share, cmap=HEAT, vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        # An absent class has no shares: 0 of 0 is not 0 %.
+        percent = f"{share[row, column]:.0%}" if totals[row, 0] else "n/a"
+        percent = "<1%" if percent == "0%" and counts[row, column] else percent
+        colour, text = (
+            "white" if share[row, column] > 0.55 else INK,
+            f"{counts[row, column]}\n{percent}",
+        )
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    style_axes(axes, title=title, x_label="predicted", y_label="true")
+    axes.grid(False)
+    axes.set_xticks(range(len(labels)), labels)
+    names = [f"{label}\n(n = {total})" for label, total in zip(shown, totals[:, 0], strict=True)]
+    axes.set_yticks(range(len(labels)), names)
 
 
 def _draw_models(

@@ -17,10 +17,9 @@ from cxr.evaluation.confidence import (
     referral_sentences,
     sets_table,
 )
-from cxr.evaluation.confidence_plots import save_confidence_plots
+from cxr.evaluation.confidence_plots import save_plots
 from cxr.evaluation.evaluate import evaluate, fully_known
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.plots import save_plots
 from cxr.evaluation.tables import (
     INTERVALS,
     class_table,
@@ -132,7 +131,6 @@ def write_evaluation(
     }
     write_json(out / "metrics.json", metrics)
     known = fully_known(predictions)
-    save_plots(known, metrics, out / "figures")
     confidence = measure_confidence(
         known,
         ensemble=run.ensemble,
@@ -145,7 +143,7 @@ def write_evaluation(
     confidence |= {key: metrics[key] for key in head if key in metrics}
     confidence["uncertainty"] = digest_of(run.uncertainty)
     write_json(out / "calibration.json", confidence)
-    save_confidence_plots(known, confidence, out / "figures")
+    save_plots(known, metrics, confidence, out / "figures")
     _show(metrics, confidence)
     log.info("results: %s", relative(out))
 
