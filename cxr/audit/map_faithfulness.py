@@ -19,17 +19,8 @@ from cxr.audit.context import (
 )
 from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, Verdict, statistic_of
 from cxr.evaluation.tables import show_interval
-from cxr.explain.faithfulness import (
-    FRACTIONS,
-    Maps,
-    Mode,
-    Predict,
-    area_under,
-    edge_maps,
-    end_points,
-    perturbation_curve,
-    to_cells,
-)
+from cxr.explain import faithfulness
+from cxr.explain.faithfulness import FRACTIONS, Maps, Mode, Predict
 from cxr.explain.gradcam import ensemble_cam, member_maps
 from cxr.explain.library import CLOSED_FORM
 from cxr.models.ensemble import WEIGHTED
@@ -133,12 +124,12 @@ def _maps(
         }
 
     grids = {name: maps.shape[1:] for name, maps in by(CLOSED_FORM).items()}
-    edges = edge_maps(pixels)
+    edges = faithfulness.edge_maps(pixels)
     raw = {method: by(method) for method in methods}
     raw[RANDOM] = {
         name: rng.random((len(pixels), *grid), dtype=np.float32) for name, grid in grids.items()
     }
-    raw[EDGES] = {name: to_cells(edges, grid) for name, grid in grids.items()}
+    raw[EDGES] = {name: faithfulness.to_cells(edges, grid) for name, grid in grids.items()}
     return {name: ensemble_cam(parts, weights, context.side_px) for name, parts in raw.items()}
 
 
@@ -146,14 +137,11 @@ def _curves(
     predict: Predict, pixels: Pixels, maps: Mapping[str, Maps], rng: np.random.Generator
 ) -> dict[str, dict[Mode, Floats]]:
     """Return, per map and mode, (N, L) probabilities."""
-    ends = {mode: end_points(predict, pixels, mode) for mode in MODES}
-    return {
-        name: {
-            mode: perturbation_curve(predict, pixels, values, mode, rng=rng, ends=ends[mode])
-            for mode in MODES
-        }
-        for name, values in maps.items()
-    }
+    ends = {mode: faithfulness.end_points(predict, pixels, mode) for mode in MODES}
+    curve, curves = partial(faithfulness.perturbation_curve, predict, pixels), {}
+    for name, values in maps.items():
+        curves[name] = {mode: curve(values, mode, rng=rng, ends=ends[mode]) for mode in MODES}
+    return curves
 
 
 def _score(
@@ -162,7 +150,10 @@ def _score(
     rows: Rows,
     rng: np.random.Generator,
 ) -> dict[str, Faith]:
-    areas = {name: [area_under(part[mode]) for mode in MODES] for name, part in curves.items()}
+    areas = {
+        name: [faithfulness.area_under(part[mode]) for mode in MODES]
+        for name, part in curves.items()
+    }
     score = {name: inserted - deleted for name, (inserted, deleted) in areas.items()}
     columns = []
     for name, own in score.items():

@@ -10,6 +10,7 @@ from cxr.console import log, print_table
 from cxr.data.loader import rows_of
 from cxr.data.manifest import patients_unknown
 from cxr.errors import InputError
+from cxr.evaluation import tables
 from cxr.evaluation.adults import adult_rows, measure_adults
 from cxr.evaluation.confidence import (
     calibration_table,
@@ -20,15 +21,6 @@ from cxr.evaluation.confidence import (
 from cxr.evaluation.confidence_plots import save_plots
 from cxr.evaluation.evaluate import evaluate, fully_known
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.tables import (
-    INTERVALS,
-    class_table,
-    difference_sentences,
-    difference_table,
-    few_note,
-    partly_known_note,
-    summary_table,
-)
 from cxr.files import digest, digest_of, environment, read_json, write_csv, write_json
 from cxr.pipeline.config import EvaluateConfig, EvaluateOnConfig
 from cxr.pipeline.report_stage import write_report
@@ -76,7 +68,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         "patients_unknown": patients_unknown(table),
     }
     write_evaluation(run, predictions, metrics, out, config)
-    log.info("%s. The test split was opened %d time(s) for this run.", INTERVALS, opened)
+    log.info("%s. The test split was opened %d time(s) for this run.", tables.INTERVALS, opened)
     if metrics["patients_unknown"]:
         log.warning("%s", metrics["patients_unknown"])
     if crossing := metrics["disjoint"]["crossing_groups"]:
@@ -151,16 +143,16 @@ def write_evaluation(
 def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
     """Print metrics, differences, calibration, prediction sets and referral."""
     images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
-    print_table(f"Test, {images} · {metrics['note']}", summary_table(metrics))
-    print_table("Paired differences on the same images", difference_table(metrics))
+    print_table(f"Test, {images} · {metrics['note']}", tables.summary_table(metrics))
+    print_table("Paired differences on the same images", tables.difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
-        rows = class_table(metrics, columns=columns)
+        rows = tables.class_table(metrics, columns=columns)
         rows = [row for row in rows if metrics["counts"][row["class"]]]
         print_table("Ensemble, each class against the rest", rows)
     if own := metrics.get("published_test"):
         title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
-        print_table(title, summary_table(own))
-    for text in (few_note(metrics["patients"]), partly_known_note(metrics)):
+        print_table(title, tables.summary_table(own))
+    for text in (tables.few_note(metrics["patients"]), tables.partly_known_note(metrics)):
         if text:
             log.info("%s", text)
     if adults := metrics.get("adults"):
@@ -169,7 +161,7 @@ def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
         title = f"Calibration {stage} temperature · {confidence['note']}"
         print_table(title, calibration_table(confidence, stage))
     print_table("Prediction sets of the ensemble, coverage and size", sets_table(confidence))
-    for sentence in (*difference_sentences(metrics), *referral_sentences(confidence)):
+    for sentence in (*tables.difference_sentences(metrics), *referral_sentences(confidence)):
         log.info("%s", sentence)
 
 
