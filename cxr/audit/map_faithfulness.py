@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -150,10 +151,8 @@ def _score(
     rows: Rows,
     rng: np.random.Generator,
 ) -> dict[str, Faith]:
-    areas = {
-        name: [faithfulness.area_under(part[mode]) for mode in MODES]
-        for name, part in curves.items()
-    }
+    area = faithfulness.area_under
+    areas = {name: [area(part[mode]) for mode in MODES] for name, part in curves.items()}
     score = {name: inserted - deleted for name, (inserted, deleted) in areas.items()}
     columns = []
     for name, own in score.items():

@@ -90,12 +90,10 @@ def occluded_models(
     """
     probs, thumbs = network_probs(context, few_fit, few), thumbnail_probs(context, fit, test)
     probs[CONTROL, THUMBNAIL] = thumbs[CONTROL, THUMBNAIL][np.searchsorted(test, few)]
-    masks = context.read_masks(few)
+    masks, targets, groups = context.read_masks(few), context.targets, context.groups
     return Occluded(
-        *(
-            Scored(context.targets[rows], context.groups[rows], part)
-            for rows, part in ((few, probs), (test, thumbs))
-        ),
+        Scored(targets[few], groups[few], probs),
+        Scored(targets[test], groups[test], thumbs),
         {variant: visible_share(masks, variant) for variant in VARIANTS},
     )
 
