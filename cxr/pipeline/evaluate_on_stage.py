@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cxr.console import images_bar, log, print_table
 from cxr.data.overlap import find_overlap
@@ -22,6 +21,7 @@ from cxr.pipeline.prepare_stage import prepare_whole
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, named_run
 from cxr.pipeline.trained_run import TrainedRun
+from cxr.training.thread_count import THREADS
 
 FITTED = ("train", "val")
 """Splits of the run that its weights or its thresholds come from."""
@@ -39,8 +39,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
         InputError: no such run, no image of a class that it knows, or none that it was not
             trained on.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    THREADS.fix(config.threads)
     run = TrainedRun(named_run(config))
     _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
     spec = run.prepared.spec

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cxr.data.loader import BatchLoader, FixedOrder
 from cxr.files import atomic_write
 from cxr.models.build import Member
+from cxr.training.thread_count import THREADS
 
 AT_ONCE = 16
 """Images that a processor takes at once: activations of more no longer fit what the allocator keeps
@@ -53,6 +54,7 @@ def predict_logits(
     # The parameters are moved before, or they could never take part in a backward pass again.
     with torch.inference_mode():
         for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
+            THREADS.adapt()
             for part in _parts(batch["pixels"].to(device)):
                 inputs = member.prepare(part).contiguous(memory_format=torch.channels_last)
                 found.append(member(inputs).float().cpu().numpy())
@@ -97,5 +99,6 @@ def feature_batches(
     targets = np.zeros(len(pixels), np.int64)
     with torch.inference_mode():
         for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
+            THREADS.adapt()
             inputs = member.prepare(batch["pixels"].to(device))
             yield member.features(inputs.contiguous(memory_format=torch.channels_last))

@@ -24,6 +24,7 @@ from cxr.errors import InputError
 from cxr.files import raise_if_unwritable
 from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average
 from cxr.training.fit import MemberModule, choose_precision
+from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class FitResult:
         epochs: how many were run.
         seconds: of this process, not of one that was killed before.
         precision: arithmetic that was used.
+        threads: each count of processor threads that was in force, see ThreadCount.
         resumed_at_step: 0 if it began anew.
     """
 
@@ -47,6 +49,7 @@ class FitResult:
     epochs: int
     seconds: float
     precision: str
+    threads: list[int]
     resumed_at_step: int
 
 
@@ -78,8 +81,7 @@ def fit(
     began = time.monotonic()
     reuse_freed_memory()
     settings, checkpoints = module.settings, folder / "checkpoints"
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    THREADS.fix(settings.threads)
     module.train_batches = train
     precision = choose_precision(settings.precision, cuda=_uses_cuda(settings.accelerator))
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
@@ -122,6 +124,7 @@ def fit(
         epochs=int(trainer.current_epoch),
         seconds=time.monotonic() - began,
         precision=precision,
+        threads=THREADS.used,
         resumed_at_step=step,
     )
 
