@@ -39,7 +39,6 @@ class Comparison:
     Attributes:
         name: "normal against covid".
         pair: whether it is of two classes.
-        auroc: per part.
         short: which judged parts are not judged.
         p: per judged part, of so high an AUROC by chance, adjusted for all comparisons.
         shift: train less test, where both are judged.

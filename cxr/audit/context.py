@@ -39,11 +39,9 @@ class AuditContext:
 
     Attributes:
         table: N rows of the prepared set: ``label``, ``split``, ``group``, and what else is known.
-        pixels: (N, S, S) uint8, in the table's order.
+        pixels: (N, S, S), in the table's order.
         labels: K class names.
         test_rows: (n,) images on which everything is measured.
-        members: per name a trained network.
-        ensemble: the members' temperatures and weights.
         probs: per trained model (n, K) probabilities of the test images; the last is the model
             that users see.
         has_mask: (N,) whether the image's lungs are outlined; None where no image's are.
@@ -55,12 +53,9 @@ class AuditContext:
             to; None where the originals are not at hand.
         folder: receives plots and features; none are written without it.
         note: what the images are.
-        seed: of every draw.
         stream_of_all: one generator for all draws; None gives each test a stream of its own, so
             that an interrupted audit ends like a whole one.
         resamples: of patients, and permutations.
-        batch_size: images at once.
-        progress: see ``ShowProgress``.
         key: digest of everything that the results depend on.
     """
 
@@ -223,11 +218,7 @@ def mean_intervals(
 ) -> list[Interval]:
     """Average columns over images, with intervals from the same resamples of groups for all.
 
-    Args:
-        values: (N, J) or (N,); NaN where an image has no value, which then does not count.
-        groups: (N,).
-        rng: of the resamples.
-        resamples: R.
+    An image whose value, of (N, J) or (N,), is NaN does not count.
 
     Returns:
         Per column an interval; NaN where no image has a value.

@@ -60,13 +60,9 @@ def find_leaks(
     digests: NDArray[np.str_] | None = None,
     progress: ShowProgress = no_progress,
 ) -> Copies:
-    """Find pairs of images of different splits that show the same exposure.
+    """Find pairs of images, (N, S, S), of different splits that show the same exposure.
 
-    Args:
-        pixels: (N, S, S) uint8.
-        split: (N,).
-        digests: (N,) of the original pixels, "" where unknown; equal ones are identical too.
-        progress: see ``ShowProgress``.
+    Where digests (N,) of the original pixels are equal and not "", the images are identical too.
     """
     squares = [digest(np.ascontiguousarray(image).tobytes()) for image in pixels]
     same = [pair_equal(np.asarray(squares))] + ([] if digests is None else [pair_equal(digests)])
@@ -96,12 +92,7 @@ def read_files(
 ) -> FileCheck | None:
     """Decode N original images below a folder again and compare them with the prepared pixels.
 
-    Args:
-        root: folder of the images.
-        names: of the files.
-        pixels: (N, S, S) uint8, what ``prepare`` made of them.
-        square_of: how: from a row and its original (H, W) to (S, S).
-        progress: see ``ShowProgress``.
+    ``square_of`` makes a row's original (H, W) to (S, S), as ``prepare`` did.
 
     Returns:
         None where not one of the files is there.

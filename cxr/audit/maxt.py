@@ -26,13 +26,8 @@ def permuted_gaps(
 ) -> Floats:
     """Return by how many standard errors each group lies below the rest, seen and permuted.
 
-    Args:
-        right: (N,) whether the image is classified rightly.
-        values: (N,) of the attribute, all known.
-        groups: (N,).
-        compared: J values to compare with the rest.
-        rng: of the permutations.
-        permutations: R.
+    ``right`` says which images are classified rightly, values (N,) are of the attribute, all known;
+    J of them are compared with the rest.
 
     Returns:
         (R + 1, J), the observed first; 0 where every image is right or none is.

@@ -86,13 +86,10 @@ class AuditResult:
 
     Attributes:
         id: short and fixed, as in ``audit.json``: "leak", "baselines".
-        title: for people.
         what: what was done, in one or two sentences for a layman.
-        verdict: see ``Verdict``.
         sentence: the finding in plain words with its numbers; where skipped, the reason.
         statistic: the number that decided, where there is one.
         values: typed numbers under stable ids, which the report or another stage reads.
-        tables: the details.
         reason: why a test, or a part of it, was skipped; "" where nothing was.
         plots: names of PNG files beside ``audit.json``.
     """

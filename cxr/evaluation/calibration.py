@@ -90,11 +90,8 @@ class BinGaps(NamedTuple):
 def bin_gaps(prob: ArrayLike, truth: ArrayLike, weights: ArrayLike, *, bins: int) -> BinGaps:
     """Measure an event's frequency against its probability for every row of weights.
 
-    Args:
-        prob: (N,) said probability of the event.
-        truth: (N,) bool, whether it is so.
-        weights: (R, N), 0 or above.
-        bins: B, of equal mass by the unweighted images; 0 leaves every error NaN.
+    The probabilities and the truth, bool, are (N,), weights (R, N), 0 or above. B bins are of equal
+    mass by the unweighted images; 0 leaves every error NaN.
     """
     said, event = np.asarray(prob, np.float64), np.asarray(truth, np.float64)
     counts = np.asarray(weights, np.float64)
@@ -187,11 +184,8 @@ def reliability_curve(
 ) -> list[dict[str, float]]:
     """Return how often an event came true where its probability lay in a bin.
 
-    Args:
-        prob: (N,) said probability of the event.
-        truth: (N,) bool.
-        groups: (N,).
-        bins: B, equal width; neighbours are joined until ``CURVE_IMAGES`` images are in each.
+    The probabilities and the truth, bool, are (N,). Of B bins of equal width neighbours are joined
+    until ``CURVE_IMAGES`` images are in each.
 
     Returns:
         A row a bin: ``from``, ``to``, ``images``, ``groups``, ``mean_prob``,
@@ -254,12 +248,8 @@ def measure_calibration(
 ) -> dict[str, Any]:
     """Measure one model's probabilities before and after its temperature, on the same draws.
 
-    Args:
-        y_true: (N,).
-        stages: ``before`` and ``after``, each (N, K).
-        groups: (N,).
-        labels: K class names.
-        gaps: what ``resample`` gave for ``gap_statistics``.
+    ``stages`` are ``before`` and ``after``, each (N, K); gaps what ``resample`` gave for
+    ``gap_statistics``.
 
     Returns:
         Per stage ``nll`` and ``brier``, ``ece`` and ``ece_debiased`` of the class that is named,

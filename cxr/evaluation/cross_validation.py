@@ -20,11 +20,9 @@ from cxr.models.ensemble import WEIGHTED, Ensemble
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold gave.
+    """What one fold gave: predictions of its test images, its ensemble.
 
     Attributes:
-        predictions: of its test images, see cxr.evaluation.evaluate.build_predictions.
-        ensemble: fitted on the fold's validation.
         validation: per member and average the point values of the overall metrics there.
         sizes: images of ``train``, ``val`` and ``test``.
         name: what was left out; "" numbers the folds.
@@ -52,8 +50,8 @@ def cross_validation(
         The pooled predictions with a column ``fold``, and the content of cv.json: what
         ``evaluate`` says of them, ``per_fold`` with each fold's point values, and
         ``across_folds`` with mean, standard deviation, lowest and highest of these, without folds
-        where the metric is undefined, since test lacks classes. Pooling
-        compares probabilities of different members, so a pooled AUROC may lie below each fold's.
+        where the metric is undefined. Pooling compares probabilities of different members, so a
+        pooled AUROC may lie below each fold's.
 
     Raises:
         InputError: an image that no fold has tested, or more than one.

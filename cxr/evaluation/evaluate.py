@@ -142,10 +142,9 @@ def evaluate(
             class still in the running.
 
     Returns:
-        ``note, labels, members, best_member, n, n_groups``; ``counts`` and ``patients``, a
-        class's images and patients or groups; ``models``, which for each member, "equal" and
-        "ensemble" holds every metric as ``value, low, high``, ``per_class`` and ``confusion``;
-        ``ensemble_minus``, the best member and "equal", see ``cxr.evaluation.summary.compare``;
+        ``note, labels, members, best_member``; see ``count_images``; ``models``, which for each
+        member, "equal" and "ensemble" holds what ``summarise`` gives, and ``confusion``;
+        ``ensemble_minus``, the best member and "equal", see ``compare``;
         ``undefined``, the metrics that are NaN and whose. An image whose label is a set of classes
         is right where the class named is in it, which counts in ``accuracy`` alone: all else leaves
         it out, and ``partly_known`` says how many there are, and the share that is right by model.

@@ -27,10 +27,7 @@ def risks_at(
     The risk of a coverage is the error among that share of images which is the most confident;
     of images of equal confidence at the border a part counts.
 
-    Args:
-        confidence: (N,).
-        wrong: (N,).
-        coverages: (C,) above 0, at most 1.
+    Coverages, (C,), are above 0 and at most 1.
 
     Returns:
         (C,) risks, 0 to 1, and (C, N) their derivatives by the images' weights. Where the border
@@ -98,7 +95,7 @@ def measure_selective(
         y_true: (N,) class positions.
         y_prob: (N, K), rows summing to 1.
         groups: (N,).
-        threshold: referral threshold fitted on validation; None leaves ``at_threshold`` out.
+        threshold: fitted on validation; None leaves ``at_threshold`` out.
         coverage: share of images that is answered.
 
     Returns:

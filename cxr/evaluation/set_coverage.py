@@ -74,7 +74,7 @@ def measure_sets(
         y_true: (N,) positions among ``uncertainty["labels"]``.
         y_prob: (N, K) calibrated.
         groups: (N,) patient or group names.
-        uncertainty: uncertainty.json.
+        uncertainty: content of uncertainty.json.
         sets: of ``fitted_sets``.
         sizes: what ``resample`` gave for ``mean_sizes``.
 

@@ -37,11 +37,8 @@ STYLES: dict[str, dict[str, Any]] = {
 class Bar(NamedTuple):
     """What one sees of an image, and how often the class is then named rightly.
 
-    Attributes:
-        text: beside the bar.
-        found: ``value``, ``low``, ``high`` of the accuracy; ``low`` NaN where there is none.
-        kind: nothing of the image, what lies outside the lungs, all of it.
-        picture: which picture stands beside it: "border", "lungs_black", ..., or "".
+    ``kind`` says how much is seen: nothing, what lies outside the lungs, all. ``picture`` stands
+    beside the bar: "border", "lungs_black", ..., or "".
     """
 
     text: str
@@ -140,11 +137,8 @@ def draw_outside(
 ) -> Figure:
     """Draw how often the class is named rightly by how much of an image is seen.
 
-    Args:
-        bars: of ``outside_bars``.
-        image: (S, S), an example that is shown as each model sees it; None shows none.
-        mask: (S, S), its lungs; None leaves out the pictures that need it.
-        note: what the images are.
+    An example (S, S) is shown as each model sees it, without a mask of its lungs, (S, S), not where
+    that is needed.
     """
     pictures = {} if image is None else _pictures(image, mask)
     figure = new_figure(
