@@ -1,5 +1,6 @@
 """The report and the cards of a run, written from what its stages left; opens no test split."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ def gather(run: TrainedRun) -> Results:
     commands = {stage: run.command(stage) for stage in ("evaluate", "audit", "explain", "cv")}
     name = f"{run.info['data']}/{run.info['run']}"
     commands["evaluate_on"] = stage_command("evaluate_on", data="OTHER", run=name)
+    commands["leak"] = stage_command("experiments.leak")
+    # A report is handed on, so it names no interpreter of this machine.
+    python = re.compile(r"^\S*python\S* ")
     audit, key = run.read("audit/audit.json"), None
     if audit and run.evaluated:
         key = audit_key(run, audit["seed"], audit["resamples"], audit.get("outlined_by", ""))
@@ -104,7 +108,7 @@ def gather(run: TrainedRun) -> Results:
         run.folder,
         run.prepared.info,
         run.prepared.table,
-        commands=commands,
+        {stage: python.sub("python ", words) for stage, words in commands.items()},
         audit_key=key,
         state=run.state,
     )

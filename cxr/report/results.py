@@ -1,6 +1,5 @@
 """All that a run's stages wrote, read once for the report and the cards."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,26 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from cxr.errors import command
 from cxr.files import digest, digest_of, read_json
 from cxr.plotting import RESEARCH_USE, footer_text
 
-STAGES = ("evaluate", "audit", "explain", "evaluate_on", "cv")
-"""What makes the parts of a report, beside the leak experiment."""
 CALIBRATION = "calibration, prediction sets, referral"
-
-
-def default_commands() -> dict[str, str]:
-    """Return the command that makes each part, for a run that is not named."""
-    return portable({stage: command(stage) for stage in (*STAGES, "experiments.leak")})
-
-
-def portable(commands: Mapping[str, str]) -> dict[str, str]:
-    """Return commands that name no interpreter of this machine, since a report is handed on."""
-    return {
-        stage.rpartition(".")[2]: re.sub(r"^\S*python\S* ", "python ", words)
-        for stage, words in commands.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -38,11 +21,11 @@ class Results:
         folder: of the run.
         table: the prepared set's table, a row per image.
         members: each member's ``member.json``.
+        commands: what makes each part.
         leak: ``leak.json`` of the leak experiment, and ``folder``.
         published: ``published.json``, the comparison with published statistics.
         elsewhere: ``metrics.json`` of each other data set that the run was measured on.
         folds: ``cv.json`` of each cross-validation.
-        commands: what makes each part.
         missing: part to why it is not there and what makes it.
     """
 
@@ -52,6 +35,7 @@ class Results:
     table: pd.DataFrame
     ensemble: dict[str, Any]
     members: dict[str, dict[str, Any]]
+    commands: Mapping[str, str]
     metrics: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     audit: dict[str, Any] | None = None
@@ -60,7 +44,6 @@ class Results:
     published: dict[str, Any] | None = None
     elsewhere: dict[str, dict[str, Any]] = field(default_factory=dict)
     folds: dict[str, dict[str, Any]] = field(default_factory=dict)
-    commands: Mapping[str, str] = field(default_factory=default_commands)
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -92,8 +75,8 @@ def read_results(
     folder: Path,
     prepared: Mapping[str, Any],
     table: pd.DataFrame,
+    commands: Mapping[str, str],
     *,
-    commands: Mapping[str, str] | None = None,
     audit_key: str | None = None,
     state: str | None = None,
 ) -> Results:
@@ -103,7 +86,7 @@ def read_results(
         folder: outputs/<data>/<run>.
         prepared: ``prepared.json`` of its prepared set.
         table: the prepared set's table.
-        commands: what makes each part, where it is not ``default_commands``.
+        commands: what makes each part: evaluate, audit, explain, evaluate_on, cv, leak.
         audit_key: digest of all that an audit depends on; an audit of another is left out.
         state: digest of the run's data, weights and ensemble; what names another is left out.
 
@@ -112,8 +95,7 @@ def read_results(
     """
     run, ensemble = (_read(folder / name) for name in ("run.json", "ensemble.json"))
     members = {n: _read(folder / "members" / n / "member.json") for n in ensemble["members"]}
-    commands = default_commands() | portable(commands or {})
-    results = Results(folder, run, dict(prepared), table, ensemble, members, commands=commands)
+    results = Results(folder, run, dict(prepared), table, ensemble, members, commands)
     sieve = _Sieve(results, state)
     evaluation = folder / "evaluation"
     metrics = sieve.read("evaluation", "evaluate", evaluation / "metrics.json")
