@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from cxr.audit.context import Floats, Pixels
 from cxr.audit.heat_inside import Cascade, Inside
 from cxr.evaluation.plots import LEGEND, error_bars
 from cxr.explain.faithfulness import Mode
@@ -24,7 +24,7 @@ ONE_COLOUR, WORSE_COLOUR = OKABE_ITO[2], OKABE_ITO[1]
 
 
 def draw_lungs(
-    example: Mapping[str, NDArray[np.uint8]],
+    example: Mapping[str, Pixels],
     aurocs: Mapping[str, Mapping[str, Mapping[str, Interval]]],
     *,
     labels: Sequence[str],
@@ -201,7 +201,7 @@ def _draw_cascades(axes: Axes, cascades: Mapping[str, Cascade]) -> None:
 
 
 def draw_faithfulness(
-    curves: Mapping[str, Mapping[Mode, NDArray[np.float64]]],
+    curves: Mapping[str, Mapping[Mode, Floats]],
     scores: Mapping[str, Interval],
     fractions: Sequence[float],
     *,

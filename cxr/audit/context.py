@@ -26,6 +26,7 @@ from cxr.training.inference import feature_batches, predict_logits
 
 Rows = NDArray[np.int64]
 Masks = NDArray[np.bool_]
+Names = NDArray[np.str_]
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Interval = dict[str, float]
@@ -86,7 +87,7 @@ class AuditContext:
         return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
 
     @cached_property
-    def groups(self) -> NDArray[np.str_]:
+    def groups(self) -> Names:
         """(N,) patient or group names."""
         return self.column("group")
 
@@ -105,7 +106,7 @@ class AuditContext:
         """The model that users see."""
         return list(self.probs)[-1]
 
-    def column(self, name: str) -> NDArray[np.str_]:
+    def column(self, name: str) -> Names:
         """Return a column of the table, all "" where it is missing."""
         known = name in self.table
         return self.table[name].to_numpy(str) if known else np.full(len(self.table), "")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cxr.audit.context import Floats, Masks, Names, Pixels, Rows
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.data.groups import MAX_DISTANCE, MIN_CORRELATION
 from cxr.data.near_duplicates import near_pairs, perceptual_hashes
@@ -27,7 +27,7 @@ EXTRA_BITS = 2
 WORKERS = 2
 """Threads that decode the original files."""
 
-Pairs = NDArray[np.int64]
+Pairs = Rows
 
 
 class Copies(NamedTuple):
@@ -38,9 +38,9 @@ class Copies(NamedTuple):
     """
 
     pairs: Pairs
-    identical: NDArray[np.bool_]
-    orientations: NDArray[np.int64]
-    correlation: NDArray[np.float64]
+    identical: Masks
+    orientations: Rows
+    correlation: Floats
 
 
 class FileCheck(NamedTuple):
@@ -49,15 +49,15 @@ class FileCheck(NamedTuple):
     ``differing`` are rows whose file no longer gives the prepared pixels.
     """
 
-    digests: NDArray[np.str_]
+    digests: Names
     differing: list[int]
 
 
 def find_leaks(
-    pixels: NDArray[np.uint8],
-    split: NDArray[np.str_],
+    pixels: Pixels,
+    split: Names,
     *,
-    digests: NDArray[np.str_] | None = None,
+    digests: Names | None = None,
     progress: ShowProgress = no_progress,
 ) -> Copies:
     """Find pairs of images, (N, S, S), of different splits that show the same exposure.
@@ -85,8 +85,8 @@ def find_leaks(
 def read_files(
     root: Path,
     names: Sequence[str],
-    pixels: NDArray[np.uint8],
-    square_of: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]],
+    pixels: Pixels,
+    square_of: Callable[[int, Pixels], Pixels],
     *,
     progress: ShowProgress = no_progress,
 ) -> FileCheck | None:
@@ -118,7 +118,7 @@ def read_files(
     return FileCheck(np.asarray(digests, str), np.flatnonzero(~np.array(equal)).tolist())
 
 
-def pair_equal(keys: NDArray[np.str_]) -> Pairs:
+def pair_equal(keys: Names) -> Pairs:
     """Pair each row with the others of its key, by a chain; "" stays alone."""
     order = np.argsort(keys, kind="stable")
     links = np.stack([order[:-1], order[1:]], axis=1)
@@ -126,5 +126,5 @@ def pair_equal(keys: NDArray[np.str_]) -> Pairs:
     return np.sort(links[equal], axis=1).astype(np.int64).reshape(-1, 2)
 
 
-def _across(pairs: Pairs, split: NDArray[np.str_]) -> Pairs:
+def _across(pairs: Pairs, split: Names) -> Pairs:
     return np.asarray(pairs[split[pairs[:, 0]] != split[pairs[:, 1]]])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from cxr.audit.context import AuditContext
+from cxr.audit.context import AuditContext, Names
 from cxr.audit.copy_search import Copies, FileCheck, find_leaks, pair_equal, read_files
 from cxr.audit.result import (
     AuditResult,
@@ -77,9 +77,7 @@ def audit_leak(context: AuditContext) -> AuditResult:
     )
 
 
-def _count(
-    copies: Copies, split: NDArray[np.str_], patients: NDArray[np.str_], stored: NDArray[np.str_]
-) -> dict[str, Any]:
+def _count(copies: Copies, split: Names, patients: Names, stored: Names) -> dict[str, Any]:
     """Return what lies on both sides of a split by its id in ``values``, pairs over all splits."""
     pairs = np.concatenate([copies.pairs, pair_equal(patients)])
     group, test = components(len(split), pairs), split == "test"
@@ -105,7 +103,7 @@ def _count(
     }
 
 
-def _crossing(group: ArrayLike, split: NDArray[np.str_]) -> NDArray[Any]:
+def _crossing(group: ArrayLike, split: Names) -> NDArray[Any]:
     """Return the groups that lie in more than one split."""
     splits = pd.Series(split).groupby(np.asarray(group)).nunique()
     return splits.index[splits > 1].to_numpy()
@@ -171,7 +169,7 @@ def _count_table(counted: Mapping[str, Any], files: FileCheck | None) -> AuditTa
     return AuditTable("counts", "Counted from the pixels", columns, tuple(rows))
 
 
-def _pair_table(copies: Copies, split: NDArray[np.str_], names: NDArray[np.str_]) -> AuditTable:
+def _pair_table(copies: Copies, split: Names, names: Names) -> AuditTable:
     rows = [
         (
             str(names[a]),
@@ -192,7 +190,7 @@ def _pair_table(copies: Copies, split: NDArray[np.str_], names: NDArray[np.str_]
     return AuditTable("pairs", title, columns, tuple(rows))
 
 
-def _reason(files: FileCheck | None, counted: Mapping[str, Any], names: NDArray[np.str_]) -> str:
+def _reason(files: FileCheck | None, counted: Mapping[str, Any], names: Names) -> str:
     reasons = []
     if files is None:
         reasons.append("the original files are not at hand, so the prepared pixels alone were read")

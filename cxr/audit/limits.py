@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from cxr.audit.context import Floats, Interval, Masks, Names, Rows
 from cxr.evaluation.intervals import (
     CONFIDENCE,
     auroc_influences,
@@ -23,8 +24,6 @@ from cxr.evaluation.intervals import (
     share_interval,
     undefined,
 )
-
-Interval = dict[str, float]
 
 MIN_IMAGES, MIN_PATIENTS = 10, 10
 """Below which a class, or a source, is not judged: with two images of a class in test, random
@@ -36,7 +35,7 @@ FAMILY_ERROR = 0.05
 """Of all comparisons of a test together: how often it may alarm where nothing is to be found."""
 
 
-def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
+def shortage(chosen: Masks, groups: ArrayLike) -> str:
     """Count what the chosen images, of a class, of a source or of all others, lack to be judged.
 
     Returns:
@@ -48,9 +47,7 @@ def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
     return f"{images} images of {patients} patients"
 
 
-def shortages(
-    targets: NDArray[np.int64], groups: NDArray[np.str_], labels: Sequence[str]
-) -> dict[str, str]:
+def shortages(targets: Rows, groups: Names, labels: Sequence[str]) -> dict[str, str]:
     """Say, per class, what it or its rest lacks to be judged; see ``shortage``."""
     short = {}
     for k, label in enumerate(labels):
@@ -70,10 +67,7 @@ def too_few(shortages: dict[str, str], where: str) -> list[str]:
 
 
 def judgeable(
-    parts: Mapping[str, NDArray[np.int64]],
-    targets: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    labels: Sequence[str],
+    parts: Mapping[str, Rows], targets: Rows, groups: Names, labels: Sequence[str]
 ) -> tuple[list[int], list[str]]:
     """Return the classes that every part has enough images of, and why others are not judged.
 
@@ -125,7 +119,7 @@ def firm_limit(interval: Interval, any_told: bool, *, chance: float) -> float:
     return interval["low"] if any_told else min(interval["low"], chance)
 
 
-def balanced_interval(hits: NDArray[np.bool_], targets: ArrayLike, groups: ArrayLike) -> Interval:
+def balanced_interval(hits: Masks, targets: ArrayLike, groups: ArrayLike) -> Interval:
     """Return the mean sensitivity of the classes present, with its interval by patient."""
     _, place, counts = np.unique(np.asarray(targets), return_inverse=True, return_counts=True)
     recall = np.bincount(place, hits) / counts
@@ -187,11 +181,11 @@ def auroc_excess(
 class Scored:
     """Images with their classes (n,), patient or group names (n,), and per model (n, K) probs."""
 
-    targets: NDArray[np.int64]
-    groups: NDArray[np.str_]
-    probs: Mapping[Any, NDArray[np.float64]]
+    targets: Rows
+    groups: Names
+    probs: Mapping[Any, Floats]
 
-    def hits(self, model: Any) -> NDArray[np.bool_]:
+    def hits(self, model: Any) -> Masks:
         """Return (n,) which images a model has right."""
         return np.asarray(self.probs[model].argmax(axis=1) == self.targets)
 

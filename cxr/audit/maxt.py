@@ -7,18 +7,18 @@ N images of one class whose attribute is known, P patients, R permutations, J co
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
+from cxr.audit.context import Floats, Masks, Names, Rows
+
 BLOCK_VALUES = 1 << 20
 """Labels of images held at once."""
 
 
 def permuted_gaps(
-    right: NDArray[np.bool_],
-    values: NDArray[np.str_],
-    groups: NDArray[np.str_],
+    right: Masks,
+    values: Names,
+    groups: Names,
     compared: Sequence[str],
     *,
     rng: np.random.Generator,
@@ -45,9 +45,7 @@ def permuted_gaps(
     return np.concatenate(blocks)
 
 
-def permuted_places(
-    sizes: NDArray[np.int64], *, rng: np.random.Generator, permutations: int
-) -> Iterator[NDArray[np.int64]]:
+def permuted_places(sizes: Rows, *, rng: np.random.Generator, permutations: int) -> Iterator[Rows]:
     """Yield, in blocks, which image's value each image has when patients exchange theirs.
 
     A patient's values move together to another patient. Where that one has more images they
@@ -73,12 +71,7 @@ def permuted_places(
 
 
 def permuted_aurocs(
-    positive: NDArray[np.bool_],
-    scores: Floats,
-    groups: NDArray[np.str_],
-    *,
-    rng: np.random.Generator,
-    permutations: int,
+    positive: Masks, scores: Floats, groups: Names, *, rng: np.random.Generator, permutations: int
 ) -> Floats:
     """Return by how many standard errors an AUROC lies above 0.5, seen and permuted.
 
@@ -101,7 +94,7 @@ def permuted_aurocs(
     return np.concatenate(above)[:, None]
 
 
-def _likeness(right: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> float:
+def _likeness(right: Floats, starts: Rows, sizes: Rows) -> float:
     """Return the correlation within patients, 0 to 1, by the mean product of their pairs."""
     rest = right - right.mean()
     pairs = (sizes * (sizes - 1)).sum()
@@ -110,9 +103,7 @@ def _likeness(right: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]
     return float(np.clip(products / (pairs * spread), 0, 1)) if pairs and spread else 0.0
 
 
-def _below(
-    inside: NDArray[np.bool_], right: Floats, starts: NDArray[np.int64], likeness: float
-) -> Floats:
+def _below(inside: Masks, right: Floats, starts: Rows, likeness: float) -> Floats:
     """Return (R,) standard errors by which the images inside (R, N) lie below the others.
 
     The error is that without any gap, so that it does not vanish where all of a small group

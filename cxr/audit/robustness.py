@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cxr.audit.audit_plots import draw_robustness
 from cxr.audit.context import (
@@ -12,6 +11,7 @@ from cxr.audit.context import (
     Floats,
     Interval,
     Masks,
+    Names,
     Rows,
     draw_alike,
     mean_intervals,
@@ -123,7 +123,7 @@ def _measure(
 
 def _levels(
     right: Mapping[tuple[str, int], Mapping[str, Masks]],
-    groups: NDArray[np.str_],
+    groups: Names,
     *,
     rng: np.random.Generator,
     resamples: int,

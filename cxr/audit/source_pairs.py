@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.audit.context import AuditContext, Masks, Rows
+from cxr.audit.context import AuditContext, Masks, Names, Rows
 from cxr.audit.limits import TOO_FEW, Scored, firm_limit, shortage
 from cxr.audit.linear import fit_linear, out_of_fold
 from cxr.audit.result import AuditTable, Cell, Column, Verdict, judge, worst
@@ -45,7 +45,7 @@ class Sources:
     rows: Rows
     confidence: float
 
-    def column(self, name: str) -> NDArray[np.str_]:
+    def column(self, name: str) -> Names:
         """Return a column of the table at the rows, (R,)."""
         return np.asarray(self.context.column(name)[self.rows])
 
@@ -64,7 +64,7 @@ class Part:
         return Part(**{name: mine[name] + theirs[name] for name in mine})
 
 
-def sources_of(label: str, labels: NDArray[np.str_], sources: NDArray[np.str_]) -> list[str]:
+def sources_of(label: str, labels: Names, sources: Names) -> list[str]:
     """Return the named sources of a class."""
     return sorted(set(sources[labels == label].tolist()) - {""})
 
@@ -74,7 +74,7 @@ def _pairs(names: Sequence[str]) -> int:
     return 1 if len(names) == 2 else len(names)
 
 
-def comparisons(labels: NDArray[np.str_], sources: NDArray[np.str_]) -> int:
+def comparisons(labels: Names, sources: Names) -> int:
     """Count, for one network, the sources told apart and left out in classes with several."""
     several = [sources_of(label, labels, sources) for label in np.unique(labels).tolist()]
     return sum(_pairs(names) + len(names) for names in several if len(names) > 1)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cxr.audit.context import AuditContext
+from cxr.audit.context import AuditContext, Masks, Names, Rows
 from cxr.audit.limits import TOO_FEW
 from cxr.audit.maxt import adjusted_p, permuted_gaps
 from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, Verdict, statistic_of
@@ -41,7 +40,7 @@ TEST = AuditTest(
 )
 
 
-def age_bands(ages: Sequence[str]) -> NDArray[np.str_]:
+def age_bands(ages: Sequence[str]) -> Names:
     """Return each image's age band of ages (N,) in years, text; "" where it is unknown."""
     # A child of 5.5 years is in the band that ends with 5.
     years = np.trunc(pd.to_numeric(pd.Series(ages, dtype=object), errors="coerce"))
@@ -64,8 +63,8 @@ class Group:
     label: str
     attribute: str
     value: str
-    right: NDArray[np.bool_]
-    patients: NDArray[np.str_]
+    right: Masks
+    patients: Names
     gap: dict[str, float]
     p: float = 1.0
 
@@ -119,11 +118,7 @@ def audit_subgroups(context: AuditContext) -> AuditResult:
 
 
 def _groups(
-    label: str,
-    attribute: str,
-    right: NDArray[np.bool_],
-    values: NDArray[np.str_],
-    patients: NDArray[np.str_],
+    label: str, attribute: str, right: Masks, values: Names, patients: Names
 ) -> list[Group]:
     """Return the groups of one class, the unknown last; none where all are unknown."""
     bands = list(AGE_BANDS.values())
@@ -144,7 +139,7 @@ def _groups(
     return subgroups
 
 
-def _enough(right: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
+def _enough(right: Masks, patients: Names) -> bool:
     return len(right) >= TOO_FEW and len(np.unique(patients)) >= FEWEST_PATIENTS
 
 
@@ -217,10 +212,7 @@ def _table(parts: Sequence[Group]) -> AuditTable:
 
 
 def _reason(
-    missing: Sequence[str],
-    known: Mapping[str, NDArray[np.str_]],
-    targets: NDArray[np.int64],
-    labels: Sequence[str],
+    missing: Sequence[str], known: Mapping[str, Names], targets: Rows, labels: Sequence[str]
 ) -> str:
     """Say which attributes are unknown, wholly or for some classes."""
     reasons = [f"no test image's {name} is known" for name in missing]
