@@ -99,9 +99,12 @@ def read_results(
     sieve = _Sieve(results, state)
     evaluation = folder / "evaluation"
     metrics = sieve.read("evaluation", "evaluate", evaluation / "metrics.json")
-    path = evaluation / "calibration.json" if metrics else Path("not of these metrics")
-    thresholds = digest_of(_read(folder / "uncertainty.json"))
-    calibration = sieve.read(CALIBRATION, "evaluate", path, thresholds=thresholds)
+    if metrics:
+        thresholds = digest_of(_read(folder / "uncertainty.json"))
+        path = evaluation / "calibration.json"
+        calibration = sieve.read(CALIBRATION, "evaluate", path, thresholds=thresholds)
+    else:
+        calibration = sieve.keep(CALIBRATION, "evaluate", {})
     published = _read(evaluation / "published.json")
     same = ("fingerprint", "test_opened")
     if not metrics or any(metrics[key] != published.get(key) for key in same):
