@@ -6,6 +6,7 @@ threads may draw side by side.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -101,7 +102,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     with atomic_write(path) as file:
         # ``savefig`` would lay everything out once more before it draws.
-        FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
+        canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not type what follows
+        canvas.print_png(file, metadata={"Software": None})
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

@@ -280,7 +280,7 @@ def _renormalise(probs: Floats, labels: Sequence[str], classes: Sequence[str]) -
 
 def _undefined(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Name the values that are NaN, and say so once."""
-    values = {}
+    values: dict[str, Mapping[str, float]] = {}
     for model, scores in models.items():
         values |= {f"{metric} of {model}": scores[metric] for metric in OVERALL}
         for label, own in scores["per_class"].items():
