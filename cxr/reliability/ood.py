@@ -181,7 +181,7 @@ class OodReference:
         Args:
             pixels: (N, S, S) uint8, prepared.
             features: member to (N, F).
-            colours: ``cxr.imaging.colour.colourfulness`` of each original; None where it was gray.
+            colours: ``cxr.imaging.raster.colourfulness`` of each original; None where it was gray.
             lungs: of each original; needed where ``limits`` has ``lungs``.
 
         Returns:
