@@ -142,15 +142,14 @@ def own_sources(table: pd.DataFrame) -> list[str]:
         str(label): {str(name) or UNKNOWN for name in part}
         for label, part in table.groupby("label", sort=False)["source"]
     }
-    found = []
-    for label, own in sources.items():
-        others = set().union(*(names for other, names in sources.items() if other != label))
-        if len(sources) > 1 and not own & others:
-            found.append(
-                f"Every {label} image comes from {list_words(sorted(own))}, and no other class "
-                "does: a network can tell the hospital instead of the disease."
-            )
-    return found
+    if len(sources) == 1:
+        return []
+    return [
+        f"Every {label} image comes from {list_words(sorted(own))}, and no other class does: a "
+        "network can tell the hospital instead of the disease."
+        for label, own in sources.items()
+        if own.isdisjoint(set().union(*(names for k, names in sources.items() if k != label)))
+    ]
 
 
 def source_table(table: pd.DataFrame) -> Table:
@@ -158,13 +157,12 @@ def source_table(table: pd.DataFrame) -> Table:
     given = table.assign(source=table.get("source", ""))
     rows: list[dict[str, Cell]] = []
     for (label, source), part in given.groupby(["label", "source"], sort=False):
-        known = (part["patient_id"] != "") if "patient_id" in part else pd.Series(dtype=bool)
-        patients = part.loc[known[known].index, "patient_id"].nunique() if known.any() else None
+        patients = set(part.get("patient_id", ())) - {""}
         row: dict[str, Cell] = {
             "class": str(label),
             "source": str(source) or UNKNOWN,
             "images": len(part),
-            "patient ids": patients,
+            "patient ids": len(patients) or None,
             "groups": int(part["group"].nunique()),
         }
         row |= {name: int((part["split"] == name).sum()) for name in SPLITS}
@@ -219,9 +217,8 @@ def made_by(results: Results) -> list[tuple[str, str, dict[str, Any] | None]]:
 
 
 def _known(part: pd.DataFrame, column: str) -> str:
-    if column not in part:
-        return "0 %"
-    return f"{100 * float((part[column] != '').mean()):.0f} %"
+    known = 100 * float((part[column] != "").mean()) if column in part else 0
+    return f"{known:.0f} %"
 
 
 def sentence_of(results: Results, test: str) -> str:
