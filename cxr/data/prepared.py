@@ -6,10 +6,9 @@ N images kept, S side in pixels.
 import contextlib
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,23 +23,15 @@ from cxr.data.decode import (
     no_progress,
 )
 from cxr.data.groups import group_images
-from cxr.data.splits import (
-    check_disjoint,
-    check_fractions,
-    in_sources,
-    patient_split,
-    published_split,
-    source_split,
-    whole_split,
-)
+from cxr.data.splits import SplitKind, check_disjoint, check_fractions, in_sources, split_images
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import (
-    atomic_write,
     digest,
     digest_of,
     environment,
     read_json,
     replacing_folder,
+    write_csv,
     write_json,
 )
 from cxr.imaging.preprocess import (
@@ -62,8 +53,6 @@ MASKS_FILE = "lungs.npy"
 """Masks of the lungs that were found, (N, bytes), bits of (G, G)."""
 UNSURE = -1
 """Target of an image whose label is a set of classes."""
-SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
-"""The splits that the table alone decides; source needs the sources to leave out."""
 
 
 @dataclass
@@ -101,7 +90,7 @@ class PrepareSettings:
 
     def __post_init__(self) -> None:
         allowed = {key: get_args(kind) for key, kind in NAMED.items()}
-        allowed |= {"split": (*SPLITTERS, "source"), "on_error": ("stop", "skip")}
+        allowed |= {"split": get_args(SplitKind), "on_error": ("stop", "skip")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
@@ -162,6 +151,12 @@ class Prepared:
         """How an image became a square."""
         return PreprocessSpec(**self.info["preprocess"])
 
+    def with_split(self, split: NDArray[np.object_]) -> Self:
+        """Return the same images under another split (N,), with a fingerprint of its own."""
+        table = self.table.assign(split=split)
+        key = digest(self.info["fingerprint"], *(table["image"] + " " + table["split"]))
+        return replace(self, table=table, info=self.info | {"fingerprint": key})
+
     def lungs(self, row: int) -> Lungs | None:
         """Return the lungs that were found in an image; None where none were looked for."""
         if self.spec.lungs == "none":
@@ -190,8 +185,7 @@ class Prepared:
         """
         lungs = self.lungs(row) or find_lungs(np.asarray(self.pixels[row]))
         white = np.where(lungs.mask & (lungs.count >= 2), 255, 0).astype(np.uint8)
-        placement = self.placement(row) or Placement()
-        return np.asarray(to_square(white, self.spec, placement) > 127)
+        return to_square(white, self.spec, self.placement(row) or Placement()) > 127
 
     def _original(self, row: int) -> tuple[int, int] | None:
         """Return (height, width) of the original, which a whole image does not need."""
@@ -207,24 +201,13 @@ def prepare(
     *,
     excluded: Sequence[str] = (),
     workers: int = 0,
-    progress: ShowProgress | None = None,
+    progress: ShowProgress = no_progress,
 ) -> Prepared:
-    """Read, check, group, split and decode the images of a manifest.
+    """Read, check, group, split and decode the images of a manifest, whose paths start at ``root``.
 
-    The folder's name states the settings; the same preparation of the same files is reused,
-    and an interrupted one leaves nothing half-written.
-
-    Args:
-        manifest: table of strings, see cxr.data.manifest.
-        root: folder that the manifest's paths are relative to.
-        parent: folder that receives the prepared set's folder.
-        settings: what it depends on.
-        excluded: images that were left out on purpose before, to be listed.
-        workers: threads that decode; 0 takes one a processor.
-        progress: context manager from (description, total) to a function that counts one.
-
-    Returns:
-        The opened prepared set.
+    The folder's name below ``parent`` states the settings; the same preparation of the same files
+    is reused, and an interrupted one leaves nothing half-written. ``excluded`` lists images that
+    were left out on purpose before.
 
     Raises:
         InputError: an unreadable image (unless skipped), an unknown label, a class with too
@@ -248,7 +231,7 @@ def prepare(
         info["dropped"]["excluded"] = list(excluded)
         info["counts"]["excluded"] = len(excluded)
         write_json(fresh / "prepared.json", info)
-    return Prepared(**(vars(open_prepared(folder)) | {"reused": False}))
+    return replace(open_prepared(folder), reused=False)
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -293,7 +276,7 @@ def _write(
     settings: PrepareSettings,
     labels: tuple[str, ...],
     workers: int,
-    progress: ShowProgress | None,
+    progress: ShowProgress,
 ) -> dict[str, Any]:
     """Write table and pixels into a folder and return what ``prepared.json`` says."""
     decoded = decode_images(
@@ -311,8 +294,7 @@ def _write(
     if split_kind == "published":
         tested = table["published_split"].to_numpy(object) == "test"
     order = np.where(tested, 0, 1).astype(np.int64)
-    show = progress or no_progress
-    with show("look for copies", len(table)) as done:
+    with progress("look for copies", len(table)) as done:
         found = group_images(
             table, decoded.whole, near=settings.near_duplicates, keep_order=order, on_progress=done
         )
@@ -326,19 +308,23 @@ def _write(
             f"no image of class {', '.join(missing)} is left after dropping copies and "
             f"unreadable files, of {len(manifest)} rows: add images or correct data.labels"
         )
-    splitter = SPLITTERS.get(split_kind, partial(source_split, leave_out=settings.leave_out))
-    table["split"] = splitter(table, fractions=settings.fractions, seed=settings.split_seed)
+    table["split"] = split_images(
+        table,
+        split_kind,  # type: ignore[arg-type]  # checked by the settings
+        fractions=settings.fractions,
+        seed=settings.split_seed,
+        leave_out=settings.leave_out,
+    )
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, decoded, keep)
-    with atomic_write(folder / "table.csv") as file:
-        file.write(table.to_csv(index=False, lineterminator="\n").encode())
+    write_csv(folder / "table.csv", table)
     fingerprint = digest(
         *sorted(table["sha256"] + table["label"] + table["split"]),
         digest_of(_settings_values(settings)),
     )
     rows = [*labels, *sorted(set(table["label"][partly_known(table["label"])]))]
     counts = pd.crosstab(table["label"], table["split"]).reindex(rows)
-    return {
+    info = {
         "version": VERSION,
         "fingerprint": fingerprint,
         "labels": list(labels),
@@ -363,20 +349,15 @@ def _write(
             "unreadable": decoded.unreadable,
         },
         "environment": environment(),
-    } | _lung_info(table, rows)
-
-
-def _lung_info(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """Return what ``prepared.json`` says of the lungs; nothing where none were looked for."""
-    if "lungs_count" not in table:
-        return {}
-    fewer = table["label"][table["lungs_count"].astype(int) < 2].value_counts()
-    fallback = {label: int(fewer.get(label, 0)) for label in labels}
-    return {"lungs": {"columns": LUNG_COLUMNS, "fallback": fallback}}
+    }
+    if decoded.masks is not None:
+        fewer = table["label"][table["lungs_count"].astype(int) < 2].value_counts()
+        fallback = {label: int(fewer.get(label, 0)) for label in rows}
+        info["lungs"] = {"columns": LUNG_COLUMNS, "fallback": fallback}
+    return info
 
 
 def _keep_pixels(folder: Path, decoded: Decoded, keep: NDArray[np.int64]) -> None:
-    """Write the kept images as ``pixels.npy``, what was found in them, and drop working copies."""
     kept = allocate(folder / "pixels.npy", (len(keep), *decoded.shown.shape[1:]))
     for start in range(0, len(keep), 1024):
         kept[start : start + 1024] = decoded.shown[keep[start : start + 1024]]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
-from cxr.data.folds import deal_folds
+from cxr.data.splits import deal_folds
 from cxr.errors import InputError
 from cxr.labels import check_labels
 from cxr.models.aligned_logits import check_logits

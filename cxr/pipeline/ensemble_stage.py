@@ -7,13 +7,22 @@ import pandas as pd
 from cxr.console import log, print_table
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import best_member, score_validation
-from cxr.files import environment, read_json, write_json
+from cxr.files import digest_of, environment, read_json, write_json
 from cxr.models.aligned_logits import AlignedLogits
-from cxr.models.ensemble import VALIDATION, WEIGHTED, Ensemble, all_probs, check_fitted_on, nll
+from cxr.models.ensemble import (
+    OUT_OF_FOLD,
+    VALIDATION,
+    WEIGHTED,
+    Ensemble,
+    all_probs,
+    check_fitted_on,
+    nll,
+)
 from cxr.models.ensemble_fit import FOLDS, cross_fitted, fit_ensemble
 from cxr.pipeline.config import EnsembleConfig
-from cxr.pipeline.fit_uncertainty import fitting_predictions, write_uncertainty
+from cxr.pipeline.fit_uncertainty import FILE, out_of_fold_predictions, validation_predictions
 from cxr.pipeline.run_folder import command, find_run, relative, trained_members
+from cxr.reliability.conformal import fit_uncertainty
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -44,7 +53,10 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
                 f"member {name!r} was trained on another prepared set than this run: remove "
                 f"{folder / 'members' / name} and train it again"
             )
-    aligned = fitting_predictions(folder, names, prepared, config.fitted_on)
+    if config.fitted_on == OUT_OF_FOLD:
+        aligned = out_of_fold_predictions(folder, names, prepared)
+    else:
+        aligned = validation_predictions(folder, names, prepared.labels)
     ensemble = fit_ensemble(
         aligned.logits,
         aligned.targets,
@@ -55,24 +67,27 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
     )
     groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)]
     scores = score_validation(aligned.logits, aligned.targets, ensemble)
+    facts = {key: info[key] for key in ("fingerprint", "synthetic", "note")}
     found = ensemble.to_dict() | {
         "best_member": best_member(scores, names),
         "validation": {"images": len(aligned.images), **scores},
         "cross_fitted": _cross_fitted(aligned, ensemble, groups),
-        "fingerprint": info["fingerprint"],
-        "synthetic": info["synthetic"],
-        "note": info["note"],
+        **facts,
         "environment": environment(),
     }
     write_json(folder / "ensemble.json", found)
-    write_uncertainty(
-        folder,
-        ensemble,
-        info,
-        probs=all_probs(aligned.logits, ensemble)[WEIGHTED],
-        targets=aligned.targets,
+    uncertainty = fit_uncertainty(
+        all_probs(aligned.logits, ensemble)[WEIGHTED],
+        aligned.targets,
+        labels,
         groups=groups,
+        fitted_on=ensemble.fitted_on,
     )
+    notes = [level["note"] for level in uncertainty["conformal"]["levels"].values()]
+    for note in filter(None, [uncertainty["warning"], *notes]):
+        log.warning("%s", note)
+    uncertainty |= {"ensemble": digest_of(ensemble.to_dict()), **facts}
+    write_json(folder / FILE, uncertainty)
     _show(found)
     log.info("results: %s", relative(folder))
     log.info(
