@@ -43,14 +43,11 @@ SPLITS = ("train", "val", "test")
 
 
 def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read and check a manifest.
+    """Read and check a manifest, a UTF-8 CSV file whose folder its paths are relative to.
 
     Rows are counted from 1, the first below the header. Columns that are not in ``COLUMNS``
-    are left out with a logged warning.
-
-    Args:
-        path: CSV file, UTF-8; its folder is what the paths in it are relative to.
-        labels: class names that are allowed; any non-empty name by default.
+    are left out with a logged warning. ``labels`` are the class names that are allowed; any
+    non-empty name by default.
 
     Returns:
         A row per image with the columns of ``COLUMNS``, all strings, "" where unknown.
@@ -80,15 +77,10 @@ def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.Data
 def join_manifests(
     root: Path, parts: Sequence[str], *, labels: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read the manifests of several folders as one.
+    """Read the manifests of several folders below ``root`` as one.
 
     Patient ids are put behind their source, so that equal ids of two sources are two patients; a
     row that names no source has its part's name.
-
-    Args:
-        root: folder that the joined manifest's paths are relative to.
-        parts: folders below it with a ``manifest.csv`` each.
-        labels: class names that are allowed; any non-empty name by default.
 
     Raises:
         MissingInputError: a part without a manifest.
@@ -138,13 +130,7 @@ def check_manifest(
     labels: Sequence[str] | None = None,
     name: str = "the manifest",
 ) -> pd.DataFrame:
-    """Check a manifest table; see ``read_manifest`` for what is refused.
-
-    Args:
-        table: a manifest in memory.
-        folder: what its paths are relative to.
-        labels: class names that are allowed; any non-empty name by default.
-        name: what errors call the table.
+    """Check a manifest table, called ``name`` in errors; see ``read_manifest`` for what is refused.
 
     Returns:
         The table with its paths in their shortest form (``a/./b`` becomes ``a/b``) and the classes
@@ -177,11 +163,7 @@ def check_manifest(
 
 
 def patients_unknown(table: pd.DataFrame) -> str:
-    """Return what images without a patient id mean for splits and intervals; nothing if all have.
-
-    Args:
-        table: rows with or without the column ``patient_id``, empty where unknown.
-    """
+    """Return what images without a patient id mean for splits and intervals; "" if all have one."""
     ids = table.get("patient_id", pd.Series("", index=table.index)).fillna("")
     missing = int((ids == "").sum())
     if not missing:
@@ -247,11 +229,7 @@ class _Inside:
         self._parents: dict[str, bool] = {}
 
     def check(self, value: str, where: str, *, required: bool) -> str:
-        """Return the path in its shortest form.
-
-        Raises:
-            InputError: empty though required, absolute, or leaving the folder.
-        """
+        """Return the path in its shortest form; refuse one that leaves the folder."""
         if not value and not required:
             return ""
         path = posixpath.normpath(value) if value else "."

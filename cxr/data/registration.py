@@ -8,8 +8,9 @@ T = 32 side of a thumbnail, D = T * T, V views.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ _FLAT = 3.0
 
 Matrix = NDArray[np.float32]
 Pairs = NDArray[np.int64]
+Squares = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""(N, S, S) uint8, read one by one."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,9 @@ VIEWS = tuple(
 
 
 def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut rows and columns of one gray off the border, as a letterbox or a frame leaves them.
+    """Cut rows and columns of one gray off the border (S, S), as letterboxes and frames leave them.
 
-    Args:
-        square: (S, S) uint8.
-
-    Returns:
-        (h, w), a view; the whole image where less than a quarter would be left of a side.
+    The whole image is kept where less than a quarter would be left of a side.
     """
     border = (square[0], square[-1], square[:, 0], square[:, -1])
     if all(line.std() > _FLAT for line in border):
@@ -85,7 +84,7 @@ def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return square[cut[0], cut[1]]
 
 
-def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
+def shrink(squares: Squares, rows: NDArray[np.int64], side: int) -> Matrix:
     """Resize the chosen rows of (N, S, S) images, without their bars, to (M, side, side)."""
     small = np.empty((len(rows), side, side), np.float32)
     for place, row in enumerate(rows):
@@ -94,12 +93,8 @@ def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Ma
     return small
 
 
-def describe(squares: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = None) -> Matrix:
-    """Shrink images, without their bars, to detail at even local strength.
-
-    Args:
-        squares: (M, S, S) uint8.
-        rows: (N,) which of them; all by default.
+def describe(squares: Squares, *, rows: NDArray[np.int64] | None = None) -> Matrix:
+    """Shrink images (M, S, S), of which ``rows`` or all, without their bars, to local detail.
 
     Returns:
         (N, D) float32 within 2.5 of 0; the negative of an image has the negative values.
@@ -118,7 +113,7 @@ def describe(squares: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = Non
 def alike_pairs(
     thumbs: Matrix,
     *,
-    apart: NDArray[np.str_] | None = None,
+    apart: NDArray[Any] | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> Pairs:
     """Pair each image with those that look most alike through any view.
@@ -162,11 +157,7 @@ def alike_pairs(
 
 
 def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], Matrix]:
-    """Find through which view one image of a pair looks most like the other.
-
-    Args:
-        thumbs: (N, D), of ``describe``.
-        pairs: (P, 2) rows of ``thumbs``.
+    """Find through which view one image of a pair (P, 2) looks most like the other.
 
     Returns:
         The pairs as (target, seen through the view); the view's index (P,); the correlation

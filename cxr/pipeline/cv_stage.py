@@ -203,10 +203,8 @@ def _pool(
 ) -> dict[str, Any]:
     """Write and show the pooled predictions and what they are worth."""
     table, by_source = prepared.table, config.split == "source"
-    tested = (
-        table[in_sources(table, TOGETHER.join(results).split(TOGETHER))] if by_source else table
-    )
-    order = tested["image"].to_numpy(np.object_)
+    named = TOGETHER.join(results).split(TOGETHER)
+    order = (table[in_sources(table, named)] if by_source else table)["image"].to_numpy(np.object_)
     pooled, found = cross_validation(
         list(results.values()), order, seed=config.seed, note=note_of(prepared)
     )

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from cxr.console import images_bar, log, print_table
-from cxr.data.overlap import find_overlap
+from cxr.data.groups import find_overlap
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.adults import measure_adults
@@ -89,14 +89,14 @@ def _overlap(
     with images_bar("images that both sets hold", len(measured.table) + len(table)) as done:
         found = find_overlap(
             measured.pixels,
-            measured.table["sha256"],
+            measured.table["sha256"].tolist(),
             trained.pixels,
-            table["sha256"],
+            table["sha256"].tolist(),
             on_progress=done,
         )
     images: dict[int, dict[str, Any]] = {}
     for row, known, identical, value in zip(
-        found.row, found.known, found.identical, found.correlation, strict=True
+        *found.pairs.T, found.identical, found.correlation, strict=True
     ):
         mine, there = measured.table.iloc[row], table.iloc[known]
         image = {

@@ -19,7 +19,7 @@ from cxr.bundle.format import (
 )
 from cxr.bundle.runtimes import Arrays, open_runtime, run_images
 from cxr.console import images_bar, log, print_table
-from cxr.data.overlap import find_overlap
+from cxr.data.groups import find_overlap
 from cxr.data.prepared import Prepared, open_prepared
 from cxr.errors import InputError
 from cxr.evaluation.tables import show_interval

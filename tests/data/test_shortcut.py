@@ -7,7 +7,7 @@ from PIL import Image
 from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.data.phantom.phantom_image import draw_pose
 from cxr.data.phantom.render import render_patient
-from cxr.data.phantom.shortcut import FRAMES, GAMMAS, MARKED, frame, plant
+from cxr.data.phantom.writer import FRAMES, GAMMAS, MARKED, frame, plant
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
 

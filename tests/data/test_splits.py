@@ -65,9 +65,8 @@ def test_split_does_not_depend_on_the_order_of_rows():
     table = images({"a": 30, "b": 30})
     shuffled = table.sample(frac=1, random_state=0)
     one = pd.Series(split_images(table, "patient", fractions=SHARES, seed=0), table["group"])
-    other = pd.Series(
-        split_images(shuffled, "patient", fractions=SHARES, seed=0), shuffled["group"]
-    )
+    split = split_images(shuffled, "patient", fractions=SHARES, seed=0)
+    other = pd.Series(split, shuffled["group"])
     assert one.groupby(level=0).first().equals(other.groupby(level=0).first())
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.data.phantom.vessels import Floats, blur, splat
+from cxr.data.phantom.chest import Floats, blur, splat
 
 View = Literal["AP", "PA"]
 
