@@ -69,7 +69,7 @@ def decode_images(
         InputError: an image that cannot be read, or none that can.
     """
     shape = (len(manifest), spec.size_px, spec.size_px)
-    whole = allocate(folder / "all.npy", shape)
+    whole: NDArray[np.uint8] = allocate(folder / "all.npy", shape)
     shown = whole if spec.lungs == "none" else allocate(folder / "shown.npy", shape)
     images = manifest["image"].tolist()
     stated = manifest[["image", "width", "height"]].to_dict("records")

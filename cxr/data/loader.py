@@ -6,14 +6,12 @@ so a batch is known by its number alone and an interrupted epoch can go on in it
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-Imbalance = Literal["none", "loss", "sampler", "class_source"]
 
 
 class Batch(TypedDict):
@@ -55,17 +53,14 @@ class EpochSampler:
         return random.choice(self._rows, size=len(self._rows), p=chances)
 
 
-class FixedOrder:
-    """The rows as they stand, in every epoch."""
+class FixedOrder(EpochSampler):
+    """The rows (N,) as they stand, in every epoch."""
 
     def __init__(self, rows: NDArray[np.int64]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(rows, seed=0)
 
     def order(self) -> NDArray[np.int64]:
-        """Return the (N,) rows."""
+        """Return the rows."""
         return self._rows
 
 
@@ -88,7 +83,7 @@ class BatchLoader:
         self,
         pixels: NDArray[np.uint8],
         targets: NDArray[np.int64] | NDArray[np.bool_],
-        sampler: EpochSampler | FixedOrder,
+        sampler: EpochSampler,
         *,
         batch_size: int,
         shard: tuple[int, int] = (0, 1),

@@ -5,6 +5,7 @@ N images kept, S side in pixels.
 
 import contextlib
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -216,7 +217,14 @@ def prepare(
     labels = tuple(settings.labels or ()) or order_labels(manifest["label"])
     # One class is enough where nothing is trained.
     labels = labels if settings.split == "whole" else check_labels(labels)
-    _check_known(manifest, root, labels)
+    for label, images in manifest.groupby("label", sort=False)["image"]:
+        # By the image: a set of folders has no rows.
+        if fault := label_fault(str(label), labels):
+            raise InputError(
+                f"unknown label {label!r} of {root / images.iloc[0]} (images with it: "
+                f"{len(images)}): {fault}; rename or move away the folder {label!r} (with a "
+                "manifest: correct its rows), or name the label in data.labels"
+            )
     key = _inputs_digest(manifest, root, settings)
     spec = settings.spec
     lungs = "" if spec.lungs == "none" else f"-{spec.lungs}"
@@ -256,17 +264,6 @@ def open_prepared(folder: Path) -> Prepared:
             f"{info['counts']['kept']} stated; remove it and {hint}"
         )
     return Prepared(folder, table, pixels, info)
-
-
-def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) -> None:
-    """Refuse a label that is not allowed, by the image: a set of folders has no rows."""
-    for label, images in manifest.groupby("label", sort=False)["image"]:
-        if fault := label_fault(str(label), labels):
-            raise InputError(
-                f"unknown label {label!r} of {root / images.iloc[0]} (images with it: "
-                f"{len(images)}): {fault}; rename or move away the folder {label!r} (with a "
-                "manifest: correct its rows), or name the label in data.labels"
-            )
 
 
 def _write(
@@ -318,36 +315,34 @@ def _write(
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, decoded, keep)
     write_csv(folder / "table.csv", table)
+    values = _settings_values(settings)
     fingerprint = digest(
-        *sorted(table["sha256"] + table["label"] + table["split"]),
-        digest_of(_settings_values(settings)),
+        *sorted(table["sha256"] + table["label"] + table["split"]), digest_of(values)
     )
     rows = [*labels, *sorted(set(table["label"][partly_known(table["label"])]))]
     counts = pd.crosstab(table["label"], table["split"]).reindex(rows)
+    kinds = Counter(copy["kind"] for copy in found.copies)
     info = {
         "version": VERSION,
-        "fingerprint": fingerprint,
+        "fingerprint": digest(*images, digest_of(values)),
         "labels": list(labels),
         "synthetic": settings.synthetic,
-        "settings": _settings_values(settings),
+        "settings": values,
         "preprocess": settings.spec.to_dict(),
         "counts": {
             "rows": len(manifest),
             "kept": len(table),
             "dropped_copies": len(found.copies),
-            "dropped_identical": sum(c["kind"] == "identical" for c in found.copies),
-            "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
+            "dropped_identical": kinds["identical"],
+            "dropped_near": kinds["near"],
             "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
             "dropped_unreadable": len(decoded.unreadable),
             "images": {label: counts.loc[label].to_dict() for label in rows},
             "patients_or_groups": int(table["group"].nunique()),
         },
         "disjoint": proof,
-        "dropped": {
-            "copies": found.copies,
-            "conflicts": found.conflicts,
-            "unreadable": decoded.unreadable,
-        },
+        "dropped": {"copies": found.copies, "conflicts": found.conflicts}
+        | {"unreadable": decoded.unreadable},
         "environment": environment(),
     }
     if decoded.masks is not None:

@@ -9,7 +9,6 @@ T = 32 side of a thumbnail, D = T * T, V views.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,22 +38,9 @@ Squares = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 """(N, S, S) uint8, read one by one."""
 
 
-@dataclass(frozen=True)
-class View:
-    """A window on an image.
-
-    A motion is the shift of y, its part of y and of x less one's own, then the same of x, as
-    ``superposition`` counts them: parts of the side.
-    """
-
-    orientation: int  # index into ``ORIENTATIONS``, applied first
-    motion: tuple[float, ...]
-
-
-def _view(orientation: int, angle_deg: float, scale: float, shift: tuple[float, ...]) -> View:
-    cos, sin = (scale * wave(np.deg2rad(angle_deg)) for wave in (np.cos, np.sin))
-    motion = (shift[0], cos - 1, -sin, shift[1], sin, cos - 1)
-    return View(orientation, tuple(float(value) for value in motion))
+def _motion(angle_deg: float, scale: float, shift: tuple[float, ...]) -> tuple[float, ...]:
+    cos, sin = (float(scale * wave(np.deg2rad(angle_deg))) for wave in (np.cos, np.sin))
+    return (shift[0], cos - 1, -sin, shift[1], sin, cos - 1)
 
 
 _WINDOWS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
@@ -64,8 +50,12 @@ _WINDOWS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
 )
 _SAME_SIZE = [index for index, window in enumerate(_WINDOWS) if window[1] == 1]
 VIEWS = tuple(
-    _view(orientation, *window) for orientation in range(len(ORIENTATIONS)) for window in _WINDOWS
+    (orientation, _motion(*window))
+    for orientation in range(len(ORIENTATIONS))
+    for window in _WINDOWS
 )
+"""Windows on an image: an index into ``ORIENTATIONS``, applied first, and a motion (shift of y, its
+part of y and of x less one's own, then the same of x), in parts of the side."""
 
 
 def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -181,11 +171,11 @@ def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], 
     return ordered, view, best
 
 
-def _sampling(view: View) -> Matrix:
+def _sampling(view: tuple[int, tuple[float, ...]]) -> Matrix:
     """Return (D, n): what reads a thumbnail between pixels on the view's grid, less the mean."""
     grid = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * _WINDOW
     y, x = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
-    motion = np.reshape(view.motion, (2, 3))
+    orientation, motion = view[0], np.reshape(view[1], (2, 3))
     at = (motion @ np.stack([np.ones_like(y), y, x]) + np.stack([y, x]) + 0.5) * _SIDE - 0.5
     at = np.clip(at, 0, _SIDE - 1.001)
     low = at.astype(np.int64)
@@ -195,7 +185,7 @@ def _sampling(view: View) -> Matrix:
         weight = np.abs(1 - down - part[0]) * np.abs(1 - right - part[1])
         read[low[0] + down, low[1] + right, np.arange(len(y))] = weight
     # An orientation moves pixels; its inverse on the weights is the same on the image.
-    place = orient(np.arange(_SIDE**2).reshape(_SIDE, _SIDE), view.orientation).ravel()
+    place = orient(np.arange(_SIDE**2).reshape(_SIDE, _SIDE), orientation).ravel()
     turned = np.empty((_SIDE**2, len(y)), np.float32)
     turned[place] = read.reshape(_SIDE**2, -1)
     return np.asarray(turned - turned.mean(axis=1, keepdims=True), np.float32)

@@ -64,8 +64,8 @@ def confirm_pairs(
     for start in range(0, len(rows), _BLOCK):
         coarse[start : start + _BLOCK] = _detail(squares, rows[start : start + _BLOCK], _SIDES[0])
     sign = np.where(likeness < 0, -1, 1).astype(np.float32)
-    turn = np.array([seen.orientation for seen in VIEWS])[view]
-    motions = np.array([seen.motion for seen in VIEWS])[view]
+    turn = np.array([orientation for orientation, _ in VIEWS])[view]
+    motions = np.array([motion for _, motion in VIEWS])[view]
     kept, values = [np.empty(0, np.int64)], [np.empty(0)]
     for start in range(0, len(pairs), _BLOCK):
         left = np.arange(start, min(start + _BLOCK, len(pairs)))

@@ -21,17 +21,11 @@ DIRECTIONS = 64
 
 @dataclass(frozen=True, eq=False)
 class ModelInput:
-    """What a model sees of an image.
+    """What a model sees of an image."""
 
-    Attributes:
-        pixels: (S, S) uint8.
-        placement: where they show the image.
-        lungs: what was found in it; None where nobody looked.
-    """
-
-    pixels: NDArray[np.uint8]
-    placement: Placement
-    lungs: Lungs | None = None
+    pixels: NDArray[np.uint8]  # (S, S)
+    placement: Placement  # where they show the image
+    lungs: Lungs | None = None  # what was found in it; None where nobody looked
 
 
 def to_model_input(
@@ -80,17 +74,11 @@ def shown_box(lungs: Lungs, spec: PreprocessSpec) -> Box:
 
 
 def lung_window(lungs: Lungs, margin: float) -> NDArray[np.uint8]:
-    """Return how much of each cell stays: all of the lungs' convex hull, less beyond it.
+    """Return how much of each cell stays, (G, G) uint8: all of the lungs' convex hull, less beyond.
 
-    The hull keeps what lies between the lungs. Beyond it the share falls in a straight line and
-    is 0 from ``margin`` on, a share of the box's mean side as with the crop.
-
-    Args:
-        lungs: with at least one cell.
-        margin: 0 or above.
-
-    Returns:
-        (G, G) uint8.
+    The hull keeps what lies between the lungs, of which there is at least a cell. Beyond it the
+    share falls in a straight line and is 0 from ``margin`` on, a share of the box's mean side as
+    with the crop.
     """
     side = len(lungs.mask)
     lines, (rows, columns) = np.arange(side), np.nonzero(lungs.mask)

@@ -50,17 +50,10 @@ class Lungs:
 
 
 def find_lungs(image: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Lungs:
-    """Find the lungs on an image.
+    """Find the lungs on an image (H, W) of any size; the whole image, as read.
 
     One session on one thread serves all callers, so the bits of the answer do not depend on how
-    many threads there are.
-
-    Args:
-        image: (H, W) uint8 of any size; the whole image, as read.
-        finder: ONNX file of the network; another than the shipped one is the caller's to check.
-
-    Returns:
-        Mask, box, score and count.
+    many threads there are. Another ``finder`` than the shipped one is the caller's to check.
 
     Raises:
         MissingInputError: the network or its digest is missing.
@@ -85,11 +78,7 @@ def to_grid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def finder_digest(finder: Path = FINDER_FILE) -> str:
-    """Return the SHA-256 of a network's file, hexadecimal.
-
-    Raises:
-        MissingInputError: it is not there.
-    """
+    """Return the SHA-256 of a network's file, hexadecimal."""
     try:
         return hashlib.sha256(finder.read_bytes()).hexdigest()
     except FileNotFoundError:

@@ -59,11 +59,7 @@ def train_stage(config: TrainConfig) -> Path:
 
 
 def check_name(config: TrainConfig) -> None:
-    """Refuse a member's name that is no folder's, before any image is read.
-
-    Raises:
-        InputError: a name with a slash or a leading dot.
-    """
+    """Refuse a member's name that is no folder's, before any image is read."""
     run_folder(Path("x"), config.model.name, config.model.name)
 
 
@@ -76,12 +72,8 @@ def train_member(
 ) -> Path:
     """Train one member of a run on images that are prepared; go on or reuse as above.
 
-    Args:
-        config: model, trainer and seed; its data is not looked at.
-        prepared: the images, whose column ``split`` says which are train and val.
-        run: the member goes below its ``members/``.
-        train_rows: rows of an epoch, where an image is to come more than once; by default those
-            whose split is train.
+    The column ``split`` says which images are train and val; ``train_rows`` are the rows of an
+    epoch, where an image is to come more than once. The configuration's data is not looked at.
 
     Returns:
         The member's folder.
@@ -108,10 +100,15 @@ def train_member(
     origin = load_pretrained(member, config.model.pretrained)
     freeze(member, config.model.freeze)
     train, val = _loaders(prepared, config, train_rows)
+    weights = None
+    if config.trainer.imbalance == "loss":
+        rows = rows_of(prepared.table["split"].tolist(), "train")
+        balanced = balancing_weights(prepared.memberships[rows])
+        weights = torch.tensor(balanced, dtype=torch.float32)
     module = MemberModule(
         member,
         config.trainer,
-        class_weights=_class_weights(prepared, config.trainer.imbalance),
+        class_weights=weights,
         names=prepared.table["image"].tolist(),
         seed=config.seed,
         frozen=config.model.freeze,
@@ -150,7 +147,7 @@ def _keep(
             "train_images": len(rows_of(prepared.table["split"].tolist(), "train")),
             "preprocess": prepared.info["preprocess"],
         },
-        "validation": validation_metrics(logits, prepared.targets[rows]),
+        "validation": _validation_metrics(logits, prepared.targets[rows]),
         "training": asdict(result) | {"seed": config.seed, "frozen": config.model.freeze},
         "trainer": asdict(config.trainer),
         "environment": environment(),
@@ -168,7 +165,7 @@ def _keep(
     )
 
 
-def validation_metrics(
+def _validation_metrics(
     logits: NDArray[np.float32], targets: NDArray[np.int64]
 ) -> dict[str, float | int]:
     """Return accuracy, balanced accuracy and NLL of (N, K) logits, without label sets."""
@@ -247,11 +244,3 @@ def _loaders(
         BatchLoader(prepared.pixels, truth, order, batch_size=size, drop_last=True),
         BatchLoader(prepared.pixels, truth, val, batch_size=size),
     )
-
-
-def _class_weights(prepared: Prepared, imbalance: str) -> torch.Tensor | None:
-    if imbalance != "loss":
-        return None
-    rows = rows_of(prepared.table["split"].tolist(), "train")
-    weights = balancing_weights(prepared.memberships[rows])
-    return torch.tensor(weights, dtype=torch.float32)

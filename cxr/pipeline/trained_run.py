@@ -42,16 +42,9 @@ PREDICTIONS = "evaluation/predictions.csv"
 class TrainedRun:
     """A trained run; every part is opened when it is first asked for, once, and kept.
 
-    Opening never writes, and never opens the test split: ``predictions`` are those of test
-    where the run was evaluated, else those of validation.
-
-    Args:
-        config: names the run.
-
-    Attributes:
-        folder: outputs/<data>/<run>.
-        info: ``run.json``.
-        prepared: its prepared set.
+    Opening never writes, and never opens the test split: ``predictions`` are those of test where
+    the run was evaluated, else those of validation. ``folder`` is outputs/<data>/<run>, ``info``
+    its ``run.json``, ``prepared`` its prepared set.
 
     Raises:
         MissingInputError: nothing was trained under this name.
@@ -99,13 +92,11 @@ class TrainedRun:
         """The content of ``uncertainty.json``: thresholds of prediction sets and referral.
 
         Raises:
-            InputError: it is missing, damaged, of another ensemble, or of version 0.1, whose
-                thresholds count images.
+            InputError: it is missing, damaged, of another ensemble or of version 0.1.
         """
-        path, fit = self.folder / FILE, self.command("ensemble")
-        if not path.exists():
+        values, fit = self.read(FILE), self.command("ensemble")
+        if values is None:
             raise InputError(f"the run has no {FILE}: fit it ({fit})")
-        values: dict[str, Any] = read_json(path, hint=f"fit it again ({fit})")
         if values.get("ensemble") != digest_of(self.ensemble.to_dict()):
             raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({fit})")
         if "patients" not in values:
@@ -221,13 +212,8 @@ class TrainedRun:
     ) -> dict[str, Maps]:
         """Return each member's maps and the ensemble's, (n, S, S), 0 to 1.
 
-        Args:
-            chosen: (n,) rows of the predictions.
-            classes: (n,) class explained on each.
-            method: see ``cxr.explain.gradcam``.
-            layer: likewise.
-            batch_size: images at once.
-            bar: shows progress.
+        ``chosen`` (n,) are rows of the predictions, ``classes`` (n,) what is explained on each; see
+        ``cxr.explain.gradcam`` for method and layer.
 
         Raises:
             InputError: an unknown method or layer.
@@ -256,19 +242,22 @@ class TrainedRun:
         """Put images, maps (n, S, S) and probabilities together for plots, on whole images."""
         examples = []
         for place, row in enumerate(self.predictions.iloc[chosen].to_dict("records")):
-            probs = {
-                name: {label: float(row[f"prob_{name}_{label}"]) for label in self.labels}
-                for name in maps
-            }
             number = int(self.rows[chosen[place]])
             image, on_image = self._whole_image(number)
-            lesion = None if lesions is None else on_image(lesions[place]) > 0.5
-            lungs = on_image(self.prepared.lung_mask(number)) > 0.5
-            shown = {name: on_image(values[place]) for name, values in maps.items()}
-            truth, prediction, name = row["label"], row["prediction"], row["image"]
-            examples.append(
-                Example(image, truth, prediction, probs, shown, lesion, lungs, name=name)
+            example = Example(
+                image,
+                row["label"],
+                row["prediction"],
+                {
+                    name: {label: float(row[f"prob_{name}_{label}"]) for label in self.labels}
+                    for name in maps
+                },
+                {name: on_image(values[place]) for name, values in maps.items()},
+                None if lesions is None else on_image(lesions[place]) > 0.5,
+                on_image(self.prepared.lung_mask(number)) > 0.5,
+                name=row["image"],
             )
+            examples.append(example)
         return examples
 
     def _whole_image(self, row: int) -> tuple[NDArray[np.uint8], Callable[[Any], Any]]:

@@ -28,13 +28,9 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def augment(
     pixels: Tensor, settings: Augmentation, *, size_px: int, generator: torch.Generator
 ) -> Tensor:
-    """Deviate each image of a batch by its own random amounts and resize it.
+    """Deviate each image (B, 1, S, S) uint8 of a batch by its own random amounts and resize it.
 
-    Args:
-        pixels: (B, 1, S, S) uint8.
-        settings: largest deviations.
-        size_px: H = W of the result.
-        generator: on the processor; it fixes the outcome on any device.
+    The generator is on the processor; it fixes the outcome on any device.
 
     Returns:
         (B, 1, H, W) float32 on the scale 0 to 1.

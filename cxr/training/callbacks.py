@@ -39,11 +39,7 @@ def moving_average(decay: float) -> WeightAveraging:
 
 
 class Shards(Callback):
-    """Give every process its share of each batch, once Lightning knows how many there are.
-
-    Args:
-        loaders: of training and validation.
-    """
+    """Give every process its share of each batch, once Lightning knows how many there are."""
 
     def __init__(self, *loaders: BatchLoader) -> None:
         self._loaders = loaders
@@ -55,12 +51,7 @@ class Shards(Callback):
 
 
 class ResumeCheckpoint(Callback):
-    """Write a checkpoint every few minutes, whole or not at all.
-
-    Args:
-        path: the file, always the same.
-        minutes: least time between two.
-    """
+    """Write a checkpoint to a path at most every few minutes, whole or not at all."""
 
     def __init__(self, path: Path, minutes: float) -> None:
         self._path, self._seconds, self._last = path, minutes * 60, time.monotonic()
@@ -92,16 +83,10 @@ class ResumeCheckpoint(Callback):
 
 
 class Curves(Callback):
-    """Log a line per epoch, and keep every step's loss and rate as CSV and plot.
+    """Log a line per epoch, and keep each step's loss and rate: ``curves.csv`` and ``curves.png``.
 
     Lightning's CSVLogger deletes at a resumption what was logged before it; these rows are part
     of the checkpoint.
-
-    Args:
-        folder: receives ``curves.csv`` and ``curves.png``.
-        name: of the member.
-        title: of the plot.
-        note: drawn below it.
     """
 
     def __init__(self, folder: Path, *, name: str, title: str, note: str) -> None:
@@ -133,8 +118,7 @@ class Curves(Callback):
             "%s epoch %d/%s: val balanced accuracy %.4f, val accuracy %.4f, val NLL %.4f, "
             "%.0f images/s",
             *(self._name, trainer.current_epoch + 1, trainer.max_epochs),
-            *(values[name] for name in reversed(VALIDATION)),
-            rate,
+            *(*(values[name] for name in reversed(VALIDATION)), rate),
         )
         table = pd.DataFrame(self.rows, columns=["step", "epoch", "loss", "lr", *VALIDATION])
         write_csv(self._folder / "curves.csv", table)
@@ -150,14 +134,7 @@ class Curves(Callback):
 
 
 def draw_curves(table: pd.DataFrame, path: Path, *, title: str, note: str) -> None:
-    """Draw loss per step, and validation per epoch below it.
-
-    Args:
-        table: a row per step, see ``Curves``.
-        path: PNG.
-        title: above the plot.
-        note: below it.
-    """
+    """Draw loss per step, and validation per epoch below it, of a table with a row per step."""
     figure = new_figure(8, 6, title=title, note=note)
     above, below = figure.subplots(2, 1, sharex=True)
     checked = table.dropna()

@@ -33,21 +33,13 @@ RESUME_FILE, BEST_FILE = "resume.ckpt", "best.ckpt"
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training found.
+    """What a training found."""
 
-    Attributes:
-        best_epoch: the one whose weights are kept, counted from 1.
-        epochs: how many were run.
-        seconds: of this process, not of one that was killed before.
-        precision: arithmetic that was used.
-        resumed_at_step: 0 if it began anew.
-    """
-
-    best_epoch: int
-    epochs: int
-    seconds: float
-    precision: str
-    resumed_at_step: int
+    best_epoch: int  # whose weights are kept, counted from 1
+    epochs: int  # how many were run
+    seconds: float  # of this process, not of one that was killed before
+    precision: str  # arithmetic that was used
+    resumed_at_step: int  # 0 if it began anew
 
 
 def fit(
@@ -61,15 +53,8 @@ def fit(
 ) -> FitResult:
     """Train, and leave the weights of the epoch that ``monitor`` keeps in the module.
 
-    Killed and called again with the same arguments, it goes on from its last checkpoint.
-
-    Args:
-        module: what is trained, in place.
-        train: batches of the train split.
-        val: batches of the validation split.
-        folder: the member's; receives ``checkpoints/`` and ``logs/``.
-        note: drawn below the curves.
-        extra_callbacks: of tests.
+    Killed and called again with the same arguments, it goes on from its last checkpoint. The
+    member's ``folder`` receives ``checkpoints/`` and ``logs/``; ``note`` is drawn below the curves.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
