@@ -81,6 +81,9 @@ class _OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Who spins takes the processor from the thread it waits for; sleeping costs nothing on a
+        # free machine (benchmarks/busy_machine.py).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Warnings about how a graph could be smaller are not the caller's business.
         options.log_severity_level = 3
         # The arena never shrinks: a batch of images would stay reserved for good.

@@ -316,9 +316,7 @@ def _write(
     _keep_pixels(folder, decoded, keep)
     write_csv(folder / "table.csv", table)
     values = _settings_values(settings)
-    fingerprint = digest(
-        *sorted(table["sha256"] + table["label"] + table["split"]), digest_of(values)
-    )
+    images = sorted(table["sha256"] + table["label"] + table["split"])
     rows = [*labels, *sorted(set(table["label"][partly_known(table["label"])]))]
     counts = pd.crosstab(table["label"], table["split"]).reindex(rows)
     kinds = Counter(copy["kind"] for copy in found.copies)

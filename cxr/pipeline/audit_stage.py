@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cxr.audit.context import AuditContext
 from cxr.audit.result import AUDIT_VERSION, SEVERITY, AuditResult, headline
 from cxr.console import log, print_table
@@ -18,6 +16,7 @@ from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import command, relative
 from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import RESEARCH_USE
+from cxr.training.thread_count import THREADS
 
 HINT = "remove it and audit again (python scripts/audit.py)"
 
@@ -31,8 +30,7 @@ def audit_stage(config: AuditConfig) -> dict[str, Any]:
     Raises:
         InputError: a run that was not evaluated, or an unknown test.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    THREADS.fix(config.threads)
     names = config.tests or list(TESTS)
     if unknown := [name for name in names if name not in TESTS]:
         raise InputError(f"tests name {unknown[0]!r}: allowed are {', '.join(TESTS)}")

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from cxr.console import log, print_table
 from cxr.data.prepared import Prepared
@@ -19,6 +18,7 @@ from cxr.pipeline.prepare_stage import overlap_of, prepare_whole
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, named_run
 from cxr.pipeline.trained_run import TrainedRun
+from cxr.training.thread_count import THREADS
 
 FITTED = ("train", "val")
 """Splits of the run that its weights or its thresholds come from."""
@@ -36,8 +36,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
         InputError: no such run, no image of a class that it knows, or none that it was not
             trained on.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    THREADS.fix(config.threads)
     run = TrainedRun(named_run(config))
     _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
     spec = run.prepared.spec

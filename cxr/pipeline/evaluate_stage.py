@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from cxr.console import log, print_table
 from cxr.data.loader import rows_of
@@ -35,6 +34,7 @@ from cxr.pipeline.config import EvaluateConfig, EvaluateOnConfig
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
+from cxr.training.thread_count import THREADS
 
 
 def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
@@ -46,8 +46,7 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         InputError: nothing trained, nothing to test on, or data settings that are not the run's.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    THREADS.fix(config.threads)
     run = TrainedRun(config)
     rows = rows_of(run.prepared.table["split"].tolist(), "test")
     if not len(rows):

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cxr.console import log, print_table
@@ -24,6 +23,7 @@ from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import RESEARCH_USE, save_figure
+from cxr.training.thread_count import THREADS
 
 FORMULA = "sum over members of weight x (map / its maximum), enlarged bilinearly; not rescaled"
 PER_CHANNEL = ("AblationCAM", "ScoreCAM", "SESS")
@@ -40,8 +40,7 @@ def explain_stage(config: ExplainConfig) -> Path:
     Raises:
         InputError: nothing trained, no ensemble fitted, an unknown method or layer.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    THREADS.fix(config.threads)
     check_method(config.method, config.layer)
     if config.per_class < 1:
         raise InputError(f"per_class is {config.per_class}: at least 1 image is needed")

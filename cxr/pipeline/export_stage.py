@@ -39,6 +39,7 @@ from cxr.pipeline.trained_run import TrainedRun
 from cxr.reliability.drift import drift_reference
 from cxr.reliability.ood_fit import fit_reference, with_lungs
 from cxr.training.inference import predict_logits
+from cxr.training.thread_count import THREADS
 
 CHECKED_IMAGES = 32
 """Validation images whose logits must come back bit for bit."""
@@ -65,8 +66,7 @@ def export_stage(config: ExportConfig) -> Path:
             f"int8={str(config.int8).lower()} is gone: a bundle has its float32 graph alone; "
             "leave int8 out"
         )
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    THREADS.fix(config.threads)
     run = TrainedRun(config)
     folder, info, prepared = run.folder, run.info, run.prepared
     ensemble, uncertainty = run.ensemble, run.uncertainty

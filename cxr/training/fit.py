@@ -20,6 +20,7 @@ from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import Member
 from cxr.training.augment import augment, step_generator
+from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
 
 
@@ -83,6 +84,7 @@ class MemberModule(LightningModule):
         They begin at mean 0 and variance 1, which a deep network of random weights is far from,
         and which 10 steps at momentum 0.1 keep by a third: logits of thousands in inference mode.
         """
+        THREADS.adapt()
         for norm, momentum in self._norms:
             norm.momentum = max(momentum, 1 / (self.trainer.global_step + 1))
 

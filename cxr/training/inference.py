@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cxr.data.loader import BatchLoader, FixedOrder
 from cxr.files import write_csv
 from cxr.models.build import Member
+from cxr.training.thread_count import THREADS
 
 AT_ONCE = 16
 """Images that a processor takes at once: activations of more no longer fit what the allocator keeps
@@ -73,6 +74,7 @@ def _batches(
         member.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     targets = np.zeros(len(pixels), np.int64)
     for batch in BatchLoader(pixels, targets, FixedOrder(rows), batch_size=batch_size):
+        THREADS.adapt()
         yield batch["pixels"].to(device)
 
 

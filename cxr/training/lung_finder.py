@@ -20,6 +20,7 @@ from cxr.errors import NonFiniteLossError
 from cxr.models.build import build_member, load_pretrained
 from cxr.training.augment import augment, step_generator
 from cxr.training.callbacks import moving_average
+from cxr.training.thread_count import THREADS
 from cxr.training.trainer import quiet, reuse_freed_memory
 from cxr.training.trainer_settings import LungSettings
 
@@ -97,6 +98,7 @@ class LungModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch: Dice and cross-entropy of the lungs, and of the pair."""
+        THREADS.adapt()
         step = self.trainer.global_step
         generator = step_generator(self._seed, step)
         images, masks = distort(batch["pixels"][:, 0], self.settings, generator=generator)
@@ -140,8 +142,7 @@ def fit_lungs(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     reuse_freed_memory()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    THREADS.fix(settings.threads)
     module = LungModule(network, settings, seed=seed).to(memory_format=torch.channels_last)
     with quiet():
         lightning.Trainer(

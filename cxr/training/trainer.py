@@ -24,6 +24,7 @@ from cxr.errors import InputError
 from cxr.files import raise_if_unwritable
 from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average
 from cxr.training.fit import MemberModule, choose_precision
+from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class FitResult:
     epochs: int  # how many were run
     seconds: float  # of this process, not of one that was killed before
     precision: str  # arithmetic that was used
+    threads: list[int]  # each count of processor threads that was in force, see ThreadCount
     resumed_at_step: int  # 0 if it began anew
 
 
@@ -63,8 +65,7 @@ def fit(
     began = time.monotonic()
     reuse_freed_memory()
     settings, checkpoints = module.settings, folder / "checkpoints"
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    THREADS.fix(settings.threads)
     module.train_batches = train
     precision = choose_precision(settings.precision, cuda=_uses_cuda(settings.accelerator))
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
@@ -107,6 +108,7 @@ def fit(
         epochs=int(trainer.current_epoch),
         seconds=time.monotonic() - began,
         precision=precision,
+        threads=THREADS.used,
         resumed_at_step=step,
     )
 

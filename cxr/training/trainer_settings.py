@@ -105,7 +105,7 @@ class TrainerSettings:
     num_nodes: int = 1
     """Machines."""
     threads: int = 0
-    """Processor threads; 0 leaves it to torch."""
+    """Processor threads; 0 leaves it to torch, and takes fewer while the machine is busy."""
     checkpoint_minutes: float = 2.0
     """A killed training goes on from at most so long ago."""
     progress: bool = True

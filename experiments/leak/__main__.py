@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from cxr.console import images_bar, log
@@ -24,6 +23,7 @@ from cxr.pipeline.run_folder import note_of, relative
 from cxr.pipeline.train_stage import check_name, train_member
 from cxr.plotting import save_figure
 from cxr.training.inference import predict_logits
+from cxr.training.thread_count import THREADS
 from experiments import show
 from experiments.leak.copies import CopySettings, copy_then_split, count_leaks
 from experiments.leak.measure import (
@@ -143,8 +143,7 @@ def _predict(
     sets: dict[str, Prepared], prepared: Prepared, folder: Path, config: LeakConfig
 ) -> pd.DataFrame:
     """Return each model's probabilities on what its split holds out and on the other images."""
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+    THREADS.fix(config.trainer.threads)
     aside, parts = rows_of(prepared.table["split"].tolist(), "test"), []
     for name, images in sets.items():
         member = load_member(folder / name / "members" / config.model.name)
