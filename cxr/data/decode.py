@@ -31,22 +31,15 @@ LUNG_COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Images that could be read.
-
-    Attributes:
-        table: N rows of the manifest with ``sha256`` of the pixels at their own size, ``width``
-            and ``height`` filled in, and ``LUNG_COLUMNS`` where lungs were looked for.
-        whole: (N, S, S) uint8, whole images, in which copies are looked for.
-        shown: (N, S, S) uint8, what a model sees; ``whole`` itself without lungs.
-        masks: (N, bytes) uint8, the lungs' (G, G) masks as bits; None without lungs.
-        unreadable: the other rows, as ``image`` and ``reason``.
-    """
+    """Images that could be read."""
 
     table: pd.DataFrame
-    whole: NDArray[np.uint8]
-    shown: NDArray[np.uint8]
-    masks: NDArray[np.uint8] | None
-    unreadable: list[dict[str, str]]
+    """N rows of the manifest with ``sha256`` of the pixels at their own size, ``width`` and
+    ``height`` filled in, and ``LUNG_COLUMNS`` where lungs were looked for."""
+    whole: NDArray[np.uint8]  # (N, S, S), whole images, in which copies are looked for
+    shown: NDArray[np.uint8]  # (N, S, S), what a model sees; ``whole`` itself without lungs
+    masks: NDArray[np.uint8] | None  # (N, bytes), the lungs' (G, G) masks as bits
+    unreadable: list[dict[str, str]]  # the other rows, as ``image`` and ``reason``
 
 
 def decode_images(

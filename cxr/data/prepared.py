@@ -115,21 +115,13 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An opened prepared set.
-
-    Attributes:
-        folder: where it lies.
-        table: N rows, the manifest's columns and ``sha256``, ``group``, ``split``.
-        pixels: (N, S, S) uint8 memory map, in the table's order.
-        info: ``prepared.json``.
-        reused: it was there already.
-    """
+    """An opened prepared set."""
 
     folder: Path
-    table: pd.DataFrame
-    pixels: NDArray[np.uint8]
-    info: dict[str, Any]
-    reused: bool = True
+    table: pd.DataFrame  # N rows, the manifest's columns and ``sha256``, ``group``, ``split``
+    pixels: NDArray[np.uint8]  # (N, S, S) memory map, in the table's order
+    info: dict[str, Any]  # ``prepared.json``
+    reused: bool = True  # it was there already
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -246,8 +238,7 @@ def open_prepared(folder: Path) -> Prepared:
     """Open a prepared set.
 
     Raises:
-        MissingInputError: none there.
-        InputError: its files do not belong together.
+        InputError: a file is missing (``MissingInputError``), or they do not belong together.
     """
     hint = f"prepare the data again ({command('prepare')})"
     info = read_json(folder / "prepared.json", hint=hint)

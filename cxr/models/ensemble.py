@@ -153,10 +153,8 @@ def member_log_probs(
 def all_probs(logits: Mapping[str, ArrayLike], ensemble: Ensemble) -> dict[str, NDArray[Any]]:
     """Return the probabilities, (N, K) each, of every member (calibrated), ``EQUAL``, ``WEIGHTED``.
 
-    "equal" is the same pool with equal weights and a temperature of its own behind it.
-
-    Raises:
-        InputError: see ``member_log_probs``.
+    "equal" is the same pool with equal weights and a temperature of its own behind it. See
+    ``member_log_probs`` for what is refused.
     """
     temperatures = {name: ensemble.temperatures[name] for name in ensemble.members}
     log_probs = member_log_probs(logits, temperatures)

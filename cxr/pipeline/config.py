@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
-from cxr.data.phantom import PhantomSettings
+from cxr.data.phantom.writer import PhantomSettings
 from cxr.data.prepared import PrepareSettings
 from cxr.errors import InputError
 from cxr.models.ensemble import LOGARITHMIC

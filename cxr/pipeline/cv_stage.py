@@ -49,9 +49,7 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
 
     Folds are dealt over all images of the prepared set, whatever split it has, or one per source;
     its pixels are shared. What is finished is not done again, and a killed training goes on.
-
-    Returns:
-        The content of ``cv.json``, or None while a member is still to be trained.
+    Returns the content of ``cv.json``, or None while a member is still to be trained.
 
     Raises:
         InputError: fewer than two folds, a class with too few groups for them, a source that
@@ -113,10 +111,8 @@ def leave_folds_out(
 ) -> dict[str, Prepared]:
     """Return the images once per fold, by its number from 1, that fold being test.
 
-    Validation gets its share of train and validation together; the pixels are shared.
-
-    Raises:
-        InputError: see ``deal_folds`` and ``fold_split``.
+    Validation gets its share of train and validation together; the pixels are shared. See
+    ``deal_folds`` and ``fold_split`` for what is refused.
     """
     table, share = prepared.table, fractions[1] / (fractions[0] + fractions[1])
     dealt = deal_folds(table, folds=folds, seed=seed)

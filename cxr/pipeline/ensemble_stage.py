@@ -33,10 +33,7 @@ SHOWN = {
 
 
 def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
-    """Fit the ensemble, write ``ensemble.json`` and ``uncertainty.json``, show the table.
-
-    Returns:
-        The content of ``ensemble.json``.
+    """Fit the ensemble, write ``uncertainty.json`` and ``ensemble.json``, return the latter.
 
     Raises:
         InputError: no run, no trained member, members that do not belong together, or a

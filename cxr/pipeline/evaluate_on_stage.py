@@ -27,10 +27,8 @@ FITTED = ("train", "val")
 def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     """Measure a run on all images of another data set that it was not trained on.
 
-    Everything goes to ``outputs/<run's data>/<run>/evaluated_on/<data>/``.
-
-    Returns:
-        The content of its ``metrics.json``.
+    Everything goes to ``outputs/<run's data>/<run>/evaluated_on/<data>/``; its ``metrics.json`` is
+    returned.
 
     Raises:
         InputError: no such run, no image of a class that it knows, or none that it was not

@@ -34,9 +34,6 @@ HEADS = {"inside": "inside", "half_cell": "within half a cell"}
 def explain_stage(config: ExplainConfig) -> Path:
     """Draw each class's right and wrong examples, play the pointing game, write all of it.
 
-    Returns:
-        The folder ``explain/`` of the run.
-
     Raises:
         InputError: nothing trained, no ensemble fitted, an unknown method or layer.
     """

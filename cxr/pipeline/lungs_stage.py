@@ -53,9 +53,6 @@ class Chests:
 def lungs_stage(config: LungsConfig) -> dict[str, Any]:
     """Train and measure a finder; the run's folder ``lungs/`` is written whole or not at all.
 
-    Returns:
-        The content of ``lungs.json``.
-
     Raises:
         InputError: no masks, an unknown source, or anything that preparing refuses.
     """

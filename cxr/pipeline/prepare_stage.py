@@ -11,7 +11,7 @@ import pandas as pd
 from cxr.console import images_bar, log
 from cxr.data.groups import Copies, describe_limits, find_overlap
 from cxr.data.manifest import join_manifests, patients_unknown, read_manifest
-from cxr.data.phantom import write_phantom
+from cxr.data.phantom.writer import write_phantom
 from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.errors import InputError, MissingInputError, command

@@ -53,9 +53,6 @@ How often sets hold the true class, {measured}:
 def recalibrate_stage(config: RecalibrateConfig) -> Path:
     """Write ``bundle-<data>`` beside a bundle: the same model, its confidence fitted anew.
 
-    Returns:
-        The folder.
-
     Raises:
         InputError: no bundle, one that is recalibrated already, or fewer than ``LEAST`` images
             that the run did not learn from.

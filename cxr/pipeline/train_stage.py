@@ -45,14 +45,7 @@ from cxr.training.trainer_settings import UNESSENTIAL
 
 
 def train_stage(config: TrainConfig) -> Path:
-    """Train one member, go on where a killed training was, or reuse a finished one.
-
-    Returns:
-        The member's folder.
-
-    Raises:
-        InputError: anything the user can correct; nothing stored is lost.
-    """
+    """Train one member, go on where a killed training was, or reuse a finished one."""
     check_name(config)
     prepared = prepare_stage(config)
     return train_member(config, prepared, open_run(config, prepared))
@@ -70,16 +63,10 @@ def train_member(
     *,
     train_rows: NDArray[np.int64] | None = None,
 ) -> Path:
-    """Train one member of a run on images that are prepared; go on or reuse as above.
+    """Train one member below ``run``, on images that are prepared; go on or reuse as above.
 
     The column ``split`` says which images are train and val; ``train_rows`` are the rows of an
     epoch, where an image is to come more than once. The configuration's data is not looked at.
-
-    Returns:
-        The member's folder.
-
-    Raises:
-        InputError: anything the user can correct; nothing stored is lost.
     """
     name = config.model.name
     folder = run / "members" / name

@@ -44,11 +44,7 @@ class TrainedRun:
 
     Opening never writes, and never opens the test split: ``predictions`` are those of test where
     the run was evaluated, else those of validation. ``folder`` is outputs/<data>/<run>, ``info``
-    its ``run.json``, ``prepared`` its prepared set.
-
-    Raises:
-        MissingInputError: nothing was trained under this name.
-        InputError: the command line asks for other data settings than the run was made with.
+    its ``run.json``, ``prepared`` its prepared set; see ``find_run`` for what is refused.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -213,10 +209,7 @@ class TrainedRun:
         """Return each member's maps and the ensemble's, (n, S, S), 0 to 1.
 
         ``chosen`` (n,) are rows of the predictions, ``classes`` (n,) what is explained on each; see
-        ``cxr.explain.gradcam`` for method and layer.
-
-        Raises:
-            InputError: an unknown method or layer.
+        ``cxr.explain.gradcam`` for method and layer, and for what is refused.
         """
         raw: dict[str, Maps] = {}
         for name, member in self.members.items():

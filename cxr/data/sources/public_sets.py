@@ -64,11 +64,8 @@ SETS: Sets = {"cxr4": {"": _CXR4}, "cxr4plus": {"cxr4": _CXR4, "adults": _ADULTS
 def build_part(part: Part, root: Path) -> pd.DataFrame:
     """List the images of the trees in ``root/<source>``, with paths relative to ``root``.
 
-    Width and height stay empty: the images are the originals.
-
-    Raises:
-        MissingInputError: a tree is not there.
-        InputError: a tree cannot be read.
+    Width and height stay empty: the images are the originals. See ``read_source`` for what is
+    refused.
     """
     tables = []
     for source in part.sources:
