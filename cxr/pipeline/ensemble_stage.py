@@ -118,17 +118,13 @@ def _show(found: dict[str, Any]) -> None:
     print_table(f"{where}, {found['validation']['images']} images · {found['note']}", rows)
     log.info(
         "%s pool, temperature %.3f behind it (equal weights %.3f), weight prior %g images",
-        found["pool"],
-        found["temperature"],
-        found["equal_temperature"],
-        found["weight_prior"],
+        *(found[key] for key in ("pool", "temperature", "equal_temperature", "weight_prior")),
     )
     if "nll" in honest:
         log.info(
             "temperatures and weights were fitted on these images, which flatters NLL; "
             "cross-fitted: each image by what the patients of the other %d of %d folds gave",
-            honest["folds"] - 1,
-            honest["folds"],
+            *(honest["folds"] - 1, honest["folds"]),
         )
     else:
         log.info(

@@ -114,12 +114,8 @@ def _matches(
 def _count(seen: list[dict[str, Any]]) -> dict[str, int]:
     kinds = Counter(image["kind"] for image in seen)
     other = sum(image["label"] != image["label_there"] for image in seen)
-    return {
-        "images": len(seen),
-        "identical": kinds["identical"],
-        "near": kinds["near"],
-        "with_another_label": other,
-    }
+    counts = {"images": len(seen), "identical": kinds["identical"], "near": kinds["near"]}
+    return counts | {"with_another_label": other}
 
 
 def _measure(run: TrainedRun, predictions: pd.DataFrame, *, note: str, seed: int) -> dict[str, Any]:
@@ -144,9 +140,7 @@ def _show(metrics: dict[str, Any]) -> None:
     seen = left["trained_on"]
     log.info(
         "%d images are left out, since the run learnt from them: %d identical, %d near copies",
-        seen["images"],
-        seen["identical"],
-        seen["near"],
+        *(seen[key] for key in ("images", "identical", "near")),
     )
     log.info(
         "%d of the images measured are of the run's own test split; that others show patients "
@@ -156,7 +150,5 @@ def _show(metrics: dict[str, Any]) -> None:
     if own := metrics["own_test"]:
         log.info(
             "on its own test split (%d images) the ensemble has accuracy %s and macro AUROC %s",
-            own["n"],
-            show_interval(own["accuracy"]),
-            show_interval(own["macro_auroc"]),
+            *(own["n"], show_interval(own["accuracy"]), show_interval(own["macro_auroc"])),
         )

@@ -151,8 +151,7 @@ def _show(values: dict[str, Any], run: TrainedRun, out: Path) -> None:
         log.info(
             "half a cell is %.0f of %d pixels; chance is a random point (inside / within half a "
             "cell)",
-            pointing["cell_px"] / 2,
-            run.prepared.pixels.shape[-1],
+            *(pointing["cell_px"] / 2, run.prepared.pixels.shape[-1]),
         )
     else:
         log.info("no pointing game: %s", values["pointing_skipped"])

@@ -14,6 +14,7 @@ from cxr.data.manifest import join_manifests, patients_unknown, read_manifest
 from cxr.data.phantom.writer import write_phantom
 from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
+from cxr.data.splits import SPLITS
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
 from cxr.imaging.preprocess import NAMED, PreprocessSpec
@@ -163,22 +164,14 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
 def _report(prepared: Prepared) -> None:
     counts, disjoint = prepared.info["counts"], prepared.info["disjoint"]
     split = prepared.table["split"].value_counts()
+    kinds = ("identical", "near", "conflicting", "unreadable")
     log.info(
         "%s %s: %d images of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
         "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross "
         "a split%s",
-        "reusing" if prepared.reused else "prepared",
-        prepared.folder,
-        counts["kept"],
-        disjoint["groups"],
-        split.get("train", 0),
-        split.get("val", 0),
-        split.get("test", 0),
-        counts.get("excluded", 0),
-        counts["dropped_identical"],
-        counts["dropped_near"],
-        counts["dropped_conflicting"],
-        counts["dropped_unreadable"],
+        *("reusing" if prepared.reused else "prepared", prepared.folder),
+        *(counts["kept"], disjoint["groups"], *(split.get(name, 0) for name in SPLITS)),
+        *(counts.get("excluded", 0), *(counts[f"dropped_{kind}"] for kind in kinds)),
         disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )

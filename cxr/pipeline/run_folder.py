@@ -151,22 +151,6 @@ def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
     return list(names) if names else found
 
 
-def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Return a run's ``ensemble.json``.
-
-    Raises:
-        MissingInputError: it was not fitted yet.
-    """
-    path = folder / "ensemble.json"
-    if not path.exists():
-        trained_members(folder)
-        raise MissingInputError(
-            f"{path} is missing: fit the ensemble first with {command('ensemble', config)}"
-        )
-    found: dict[str, Any] = read_json(path, hint=command("ensemble", config))
-    return found
-
-
 def command(stage: str, config: RunConfig) -> str:
     """Return the command that runs a stage of this run."""
     return stage_command(stage, data=data_name(config), run=config.run)

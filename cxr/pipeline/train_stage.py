@@ -144,11 +144,7 @@ def _keep(
     forget_checkpoints(folder)
     log.info(
         "%s: kept epoch %d of %d, %.0f s, weights in %s",
-        config.model.name,
-        result.best_epoch,
-        result.epochs,
-        result.seconds,
-        folder,
+        *(config.model.name, result.best_epoch, result.epochs, result.seconds, folder),
     )
 
 
@@ -158,25 +154,21 @@ def _validation_metrics(
     """Return accuracy, balanced accuracy and NLL of (N, K) logits, without label sets."""
     known = targets != UNSURE
     logits, targets = logits[known], targets[known]
-    probs, classes = softmax(logits), range(logits.shape[1])
+    probs, classes = softmax(logits), list(range(logits.shape[1]))
     predicted = probs.argmax(axis=1)
     return {
         "images": len(targets),
         "accuracy": float(accuracy_score(targets, predicted)),
         "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
-        "nll": float(log_loss(targets, probs, labels=list(classes))),
+        "nll": float(log_loss(targets, probs, labels=classes)),
     }
 
 
 def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
     """Make the member's folder this configuration's, or refuse if it is another's."""
     trainer = {k: v for k, v in asdict(config.trainer).items() if k not in UNESSENTIAL}
-    values = {
-        "model": asdict(config.model),
-        "trainer": trainer,
-        "seed": config.seed,
-        "fingerprint": prepared.info["fingerprint"],
-    }
+    values = {"model": asdict(config.model), "trainer": trainer, "seed": config.seed}
+    values |= {"fingerprint": prepared.info["fingerprint"]}
     digest, path = digest_of(values), folder / "settings.json"
     if path.exists():
         before = read_json(path, hint=f"remove {folder}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cxr.bundle.maps import enlarge
 from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
-from cxr.errors import InputError
+from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import build_predictions, read_predictions
 from cxr.explain.gradcam import Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.library import CLOSED_FORM
@@ -31,7 +31,7 @@ from cxr.models.build import WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import RunConfig
 from cxr.pipeline.fit_uncertainty import FILE, validation_predictions
-from cxr.pipeline.run_folder import command, find_run, load_ensemble
+from cxr.pipeline.run_folder import command, find_run, trained_members
 from cxr.training.inference import predict_logits
 
 Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
@@ -63,8 +63,13 @@ class TrainedRun:
 
     @functools.cached_property
     def fitted(self) -> dict[str, Any]:
-        """The content of ``ensemble.json``."""
-        return load_ensemble(self.folder, self.config)
+        """The content of ``ensemble.json``; refused where it was not fitted yet."""
+        path, fit = self.folder / "ensemble.json", self.command("ensemble")
+        if not path.exists():
+            trained_members(self.folder)
+            raise MissingInputError(f"{path} is missing: fit the ensemble first with {fit}")
+        values: dict[str, Any] = read_json(path, hint=fit)
+        return values
 
     @functools.cached_property
     def ensemble(self) -> Ensemble:
@@ -90,7 +95,8 @@ class TrainedRun:
         Raises:
             InputError: it is missing, damaged, of another ensemble or of version 0.1.
         """
-        values, fit = self.read(FILE), self.command("ensemble")
+        fit = self.command("ensemble")
+        values = self.read(FILE, hint=f"fit it again ({fit})")
         if values is None:
             raise InputError(f"the run has no {FILE}: fit it ({fit})")
         if values.get("ensemble") != digest_of(self.ensemble.to_dict()):
@@ -153,16 +159,12 @@ class TrainedRun:
         """The content of ``calibration.json``; None where it was not measured."""
         return self.read(CALIBRATION)
 
-    def read(self, name: str) -> dict[str, Any] | None:
-        """Return a result file of the run, None where there is none.
-
-        Raises:
-            InputError: it is damaged.
-        """
+    def read(
+        self, name: str, *, hint: str = "remove it and run its stage again"
+    ) -> dict[str, Any] | None:
+        """Return a result file of the run, None where there is none; a damaged one is refused."""
         path = self.folder / name
-        if not path.exists():
-            return None
-        values: dict[str, Any] = read_json(path, hint="remove it and run its stage again")
+        values: dict[str, Any] | None = read_json(path, hint=hint) if path.exists() else None
         return values
 
     def command(self, stage: str) -> str:

@@ -1,7 +1,9 @@
 """Callbacks of a training: averaged weights, resumption, curves."""
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from cxr.console import log
 from cxr.data.loader import BatchLoader
+from cxr.errors import InputError
 from cxr.files import raise_if_unwritable, write_csv
 from cxr.plotting import GRAYS, OKABE_ITO, new_figure, save_figure, style_axes
 
@@ -36,6 +39,19 @@ def moving_average(decay: float) -> WeightAveraging:
             torch._foreach_copy_(averaged, current)
 
     return WeightAveraging(multi_avg_fn=torch.no_grad()(blend))
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk into one line; what was written before stays."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a failed write as RuntimeError with the OSError as its context.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError):
+            raise_if_unwritable(cause, path)
+        raise
 
 
 class Shards(Callback):
@@ -69,15 +85,12 @@ class ResumeCheckpoint(Callback):
         """Save now."""
         fresh = self._path.with_suffix(".writing")
         try:
-            trainer.save_checkpoint(fresh)
-            if trainer.is_global_zero:
-                os.replace(fresh, self._path)
-        except (OSError, RuntimeError) as error:
+            with storage_errors(self._path):
+                trainer.save_checkpoint(fresh)
+                if trainer.is_global_zero:
+                    os.replace(fresh, self._path)
+        except (OSError, RuntimeError, InputError):
             fresh.unlink(missing_ok=True)
-            # torch.save reports a failed write as RuntimeError with the OSError as its context.
-            cause = error if isinstance(error, OSError) else error.__context__
-            if isinstance(cause, OSError):
-                raise_if_unwritable(cause, self._path)
             raise
         self._last = time.monotonic()
 

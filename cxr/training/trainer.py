@@ -21,8 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException  # 
 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
-from cxr.files import raise_if_unwritable
-from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average
+from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average, storage_errors
 from cxr.training.fit import MemberModule, choose_precision
 from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
@@ -92,7 +91,7 @@ def fit(
         ResumeCheckpoint(checkpoints / RESUME_FILE, settings.checkpoint_minutes),
         *extra_callbacks,
     ]
-    with quiet(), _storage_errors(folder):
+    with quiet(), storage_errors(folder):
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
         trainer = _trainer(settings, precision, callbacks, board)
         resume = checkpoints / RESUME_FILE
@@ -169,18 +168,6 @@ def _step_of(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
-
-
-@contextlib.contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk into one line; what was written before stays."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(cause, OSError):
-            raise_if_unwritable(cause, folder)
-        raise
 
 
 @contextlib.contextmanager
