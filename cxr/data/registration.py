@@ -129,7 +129,10 @@ def alike_pairs(
     found, scores, sources = [], [], []
     for start in range(0, count, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, count))
-        score = _likeness(thumbs[rows], looks, plain)
+        mine, score = thumbs[rows], np.zeros((len(rows), count), np.float32)
+        for look in looks:
+            likeness = _unit(mine @ look) @ plain.T
+            np.maximum(score, np.abs(likeness, out=likeness), out=score)
         score[np.arange(len(rows)), rows] = -1
         if apart is not None:
             score[apart[rows][:, None] == apart] = -1
@@ -202,15 +205,6 @@ def _whitening(seen: Matrix) -> Matrix:
 def _unit(rows: Matrix) -> Matrix:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(length, 1e-6), np.float32)
-
-
-def _likeness(thumbs: Matrix, looks: list[Matrix], plain: Matrix) -> Matrix:
-    """Return (B, N): the highest correlation or anticorrelation through any view."""
-    score = np.zeros((len(thumbs), len(plain)), np.float32)
-    for look in looks:
-        likeness = _unit(thumbs @ look) @ plain.T
-        np.maximum(score, np.abs(likeness, out=likeness), out=score)
-    return score
 
 
 def _highest(scores: Matrix, *, axis: int) -> tuple[NDArray[np.int64], Matrix]:

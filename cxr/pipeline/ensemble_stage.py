@@ -73,18 +73,8 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
         "environment": environment(),
     }
     write_json(folder / "ensemble.json", found)
-    uncertainty = fit_uncertainty(
-        all_probs(aligned.logits, ensemble)[WEIGHTED],
-        aligned.targets,
-        labels,
-        groups=groups,
-        fitted_on=ensemble.fitted_on,
-    )
-    notes = [level["note"] for level in uncertainty["conformal"]["levels"].values()]
-    for note in filter(None, [uncertainty["warning"], *notes]):
-        log.warning("%s", note)
-    uncertainty |= {"ensemble": digest_of(ensemble.to_dict()), **facts}
-    write_json(folder / FILE, uncertainty)
+    uncertainty = _fit_uncertainty(aligned, ensemble, groups)
+    write_json(folder / FILE, uncertainty | facts)
     _show(found)
     log.info("results: %s", relative(folder))
     log.info(
@@ -92,6 +82,19 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
         *(command(stage, config) for stage in ("evaluate", "explain", "export")),
     )
     return found
+
+
+def _fit_uncertainty(
+    aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series
+) -> dict[str, Any]:
+    """Fit prediction sets and referral of an ensemble, and say where they are unsure."""
+    probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    labels, fitted_on = ensemble.labels, ensemble.fitted_on
+    found = fit_uncertainty(probs, aligned.targets, labels, groups=groups, fitted_on=fitted_on)
+    notes = [level["note"] for level in found["conformal"]["levels"].values()]
+    for note in filter(None, [found["warning"], *notes]):
+        log.warning("%s", note)
+    return found | {"ensemble": digest_of(ensemble.to_dict())}
 
 
 def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series) -> dict[str, Any]:

@@ -6,7 +6,6 @@ N images, S side of prepared pixels.
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from cxr.pipeline.fit_uncertainty import FILE, validation_predictions
 from cxr.pipeline.run_folder import command, find_run, trained_members
 from cxr.training.inference import predict_logits
 
-Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 METRICS, CALIBRATION = "evaluation/metrics.json", "evaluation/calibration.json"
 PREDICTIONS = "evaluation/predictions.csv"
 
@@ -206,7 +204,6 @@ class TrainedRun:
         method: str = CLOSED_FORM,
         layer: str | None = None,
         batch_size: int = 32,
-        bar: Bar = images_bar,
     ) -> dict[str, Maps]:
         """Return each member's maps and the ensemble's, (n, S, S), 0 to 1.
 
@@ -215,7 +212,7 @@ class TrainedRun:
         """
         raw: dict[str, Maps] = {}
         for name, member in self.members.items():
-            with bar(f"{method}, {name}", len(chosen)) as done:
+            with images_bar(f"{method}, {name}", len(chosen)) as done:
                 raw[name] = member_maps(
                     member,
                     self.prepared.pixels,

@@ -166,23 +166,6 @@ def fit_uncertainty(
     of_class = {label: classes == k for k, label in enumerate(labels)}
     patients = {label: len(np.unique(names[own])) for label, own in of_class.items()}
     threshold = fit_referral(probs, coverage=coverage)
-    fitted = {}
-    for level in levels:
-        plain = conformal_threshold(scores, names, level)
-        per_class = {
-            label: conformal_threshold(scores[own], names[own], level)
-            for label, own in of_class.items()
-        }
-        short = [f"all classes together ({len(images)})"] if plain is None else []
-        short += [
-            f"{label} ({patients[label]})" for label, limit in per_class.items() if limit is None
-        ]
-        note = (
-            f"{fitted_on} is too small to cover at {level:g}, which takes "
-            f"{patients_needed(level)} patients: {', '.join(short)}; such a class is in every set"
-        )
-        note = note if short else ""
-        fitted[f"{level:g}"] = {"plain": plain, "per_class": per_class, "note": note}
     warning = ""
     if len(images) < UNSURE_BELOW:
         warning = (
@@ -198,7 +181,13 @@ def fit_uncertainty(
         "counts": {label: int(own.sum()) for label, own in of_class.items()},
         "patients": patients,
         "warning": warning,
-        "conformal": {"method": METHOD, "levels": fitted},
+        "conformal": {
+            "method": METHOD,
+            "levels": {
+                f"{level:g}": _fit_level(scores, names, of_class, level, fitted_on)
+                for level in levels
+            },
+        },
         "referral": {
             "coverage": coverage,
             "threshold": threshold,
@@ -206,6 +195,29 @@ def fit_uncertainty(
             "answered": float(1 - refer(probs, threshold).mean()),
         },
     }
+
+
+def _fit_level(
+    scores: NDArray[np.float64],
+    names: NDArray[Any],
+    of_class: Mapping[str, NDArray[np.bool_]],
+    level: float,
+    fitted_on: str,
+) -> dict[str, Any]:
+    """Return a level's thresholds, and a note that names what there are too few patients for."""
+    plain = conformal_threshold(scores, names, level)
+    per_class = {
+        label: conformal_threshold(scores[own], names[own], level)
+        for label, own in of_class.items()
+    }
+    short = [] if plain is not None else [f"all classes together ({len(np.unique(names))})"]
+    lacking = [label for label, limit in per_class.items() if limit is None]
+    short += [f"{label} ({len(np.unique(names[of_class[label]]))})" for label in lacking]
+    note = (
+        f"{fitted_on} is too small to cover at {level:g}, which takes "
+        f"{patients_needed(level)} patients: {', '.join(short)}; such a class is in every set"
+    )
+    return {"plain": plain, "per_class": per_class, "note": note if short else ""}
 
 
 def thresholds_of(

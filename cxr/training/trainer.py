@@ -66,15 +66,12 @@ def fit(
     settings, checkpoints = module.settings, folder / "checkpoints"
     THREADS.fix(settings.threads)
     module.train_batches = train
-    precision = choose_precision(settings.precision, cuda=_uses_cuda(settings.accelerator))
+    cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    precision = choose_precision(settings.precision, cuda=cuda)
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(
-        checkpoints,
-        BEST_FILE.removesuffix(".ckpt"),
-        monitor,
-        mode=mode,
-        enable_version_counter=False,
+        checkpoints, Path(BEST_FILE).stem, monitor, mode=mode, enable_version_counter=False
     )
     stopping = [EarlyStopping(monitor, mode=mode, patience=settings.patience)] if monitor else []
     title = module.member.spec.architecture
@@ -95,8 +92,9 @@ def fit(
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
         trainer = _trainer(settings, precision, callbacks, board)
         resume = checkpoints / RESUME_FILE
-        step = _step_of(resume)
-        if step:
+        step = 0
+        if resume.exists():
+            step = int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
             log.info("%s: going on from step %d", folder.name, step)
         module.to(memory_format=torch.channels_last)
         trainer.fit(module, train, val, ckpt_path=resume if step else None, weights_only=False)
@@ -157,17 +155,6 @@ def _trainer(
             f"trainer.accelerator={settings.accelerator} with {settings.devices} device(s) cannot "
             f"be used here ({reason}): use trainer.accelerator=auto"
         ) from None
-
-
-def _uses_cuda(accelerator: str) -> bool:
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-
-
-def _step_of(checkpoint: Path) -> int:
-    """Return the step of a checkpoint, 0 if there is none."""
-    if not checkpoint.exists():
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
 
 
 @contextlib.contextmanager
