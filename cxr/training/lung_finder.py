@@ -18,7 +18,7 @@ from torch.nn import functional
 from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import build_member, load_pretrained
-from cxr.training.augment import augment, step_generator
+from cxr.training.augment import augment, motion, step_generator
 from cxr.training.callbacks import moving_average
 from cxr.training.thread_count import THREADS
 from cxr.training.trainer import quiet, reuse_freed_memory
@@ -179,12 +179,9 @@ def distort(
     mirror = torch.where(draws[3] < 0.5, -1.0, 1.0)
     cosine, sine = torch.cos(angle), torch.sin(angle)
     across, down = signed[4] * settings.shift * 2, signed[5] * settings.shift * 2
-    theta = torch.stack(
-        [
-            torch.stack([cosine * mirror * width, -sine * width, across], dim=1),
-            torch.stack([sine * mirror * height, cosine * height, down], dim=1),
-        ],
-        dim=1,
+    theta = motion(
+        (cosine * mirror * width, -sine * width, across),
+        (sine * mirror * height, cosine * height, down),
     )
     grid = functional.affine_grid(theta, [count, 2, side, side], align_corners=False)
     moved = functional.grid_sample(pixels.float(), grid, align_corners=False)
