@@ -30,14 +30,14 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
     Raises:
         InputError: see cxr.data.prepared.prepare.
     """
-    return _prepare(config, config.data, *_read(config))
+    return _prepare(config, config.data, *_read(config, config.data))
 
 
-def _read(config: PrepareConfig) -> tuple[pd.DataFrame, Path, list[str]]:
+def _read(config: PrepareConfig, data: DataConfig) -> tuple[pd.DataFrame, Path, list[str]]:
     """Return a manifest, the folder that its paths start from, and the images left out of it."""
-    folder = run_folder(Path(config.output_root), config.data.name, "prepared").parent
-    manifest, root = read_source(config.data, folder)
-    patterns, names = config.data.exclude, manifest["image"].map(lambda image: Path(image).name)
+    folder = run_folder(Path(config.output_root), data.name, "prepared").parent
+    manifest, root = read_source(data, folder)
+    patterns, names = data.exclude, manifest["image"].map(lambda image: Path(image).name)
     hit = names.map(lambda name: any(fnmatchcase(name, pattern) for pattern in patterns))
     hit = hit.astype(bool)
     if hit.all():
@@ -94,7 +94,7 @@ def prepare_whole(
             f"the run was trained with the lung finder {spec.finder[:8]}, installed is "
             f"{data.spec.finder[:8]}: train it again, or install the cxr of its training"
         )
-    manifest, root, excluded = _read(config)
+    manifest, root, excluded = _read(config, data)
     known = manifest["label"].map(lambda label: not label_fault(label, labels)).astype(bool)
     unknown = Counter(manifest["label"][~known].tolist())
     manifest = manifest[known].reset_index(drop=True)
