@@ -186,14 +186,9 @@ def group_images(
 ) -> GroupResult:
     """Group images by patient and copy, and choose which copies to drop.
 
-    Args:
-        table: N rows with columns ``image``, ``label``, ``patient_id`` and ``sha256``; an
-            empty patient id says nothing.
-        squares: (N, S, S) uint8, row i of the table.
-        near: look for near copies too.
-        keep_order: (N,) int; of a set of copies the image with the lowest stays, equals by
-            image name. By image name alone by default.
-        on_progress: called after each image of ``squares`` that is looked at.
+    The table's N rows have ``image``, ``label``, ``patient_id`` (an empty one says nothing) and
+    ``sha256``; row i of squares (N, S, S) is theirs. Of a set of copies the image with the lowest
+    ``keep_order`` (N,) stays, equals by image name. ``near`` looks for near copies too.
 
     Returns:
         Groups, named after their alphabetically first image, and what to drop.

@@ -67,13 +67,10 @@ class FixedOrder(EpochSampler):
 class BatchLoader:
     """Iterate over batches of a prepared set; can be stopped and resumed at any batch.
 
-    Args:
-        pixels: (N, S, S) uint8, usually a memory map.
-        targets: (N,) class index of every row of the table, or (N, K) which it may be of.
-        sampler: which rows, in which order.
-        batch_size: B, per process.
-        shard: (rank, world size), settable; every process sees its share of each global batch.
-        drop_last: leave out the images that do not fill a global batch.
+    ``pixels`` (N, S, S) are usually a memory map, ``targets`` (N,) the class index of every row of
+    the table, or (N, K) which it may be of. Of ``shard`` (rank, world size), settable, every
+    process sees its share of each global batch of B images per process; ``drop_last`` leaves out
+    the images that do not fill one.
     """
 
     batch_sampler = None

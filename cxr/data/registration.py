@@ -108,13 +108,9 @@ def alike_pairs(
 ) -> Pairs:
     """Pair each image with those that look most alike through any view.
 
-    Every view of every image is compared with every image as it is, so time grows with the
-    square of N, and memory with N.
-
-    Args:
-        thumbs: (N, D), of ``describe``.
-        apart: (N,) only images that differ in this are paired.
-        on_progress: called after each image.
+    Every view of every image (N, D), of ``describe``, is compared with every image as it is, so
+    time grows with the square of N, and memory with N. With ``apart`` (N,) only images that differ
+    in it are paired. ``on_progress`` is called after each image.
 
     Returns:
         (P, 2), first below second, sorted; none beyond ``MAX_COMPARED``.

@@ -171,13 +171,8 @@ def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:
 def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
     """Prove that no group crosses a split, or count what a published split forces.
 
-    Args:
-        table: with ``split``.
-        forced: the test split is the source's own, so a group may lie in it and elsewhere;
-            between train and validation none may even then.
-
-    Returns:
-        Plain values for ``prepared.json``.
+    ``forced`` says that the test split is the source's own, so a group may lie in it and elsewhere;
+    between train and validation none may even then. Returns plain values for ``prepared.json``.
 
     Raises:
         AssertionError: a crossing that nothing forced, which is a bug.
@@ -200,13 +195,9 @@ def assign_groups(
 ) -> NDArray[np.object_]:
     """Deal groups in random order, each to the part that lacks most of what it brings.
 
-    Dealing the largest first would balance the labels better still, but leave validation with
-    small groups alone: easier or harder patients than those of the test split.
-
-    Args:
-        table: N rows with columns ``label`` and ``group``.
-        wanted: name of each part to its share.
-        random: of the order.
+    Dealing the largest first would balance the labels better still, but leave validation with small
+    groups alone: easier or harder patients than those of the test split. ``wanted`` is the name of
+    each part to its share.
 
     Returns:
         (N,) names of parts; each part has a group of every class, of label sets where it falls so.

@@ -36,15 +36,10 @@ def to_model_input(
     lungs: Lungs | None = None,
     finder: Path = FINDER_FILE,
 ) -> ModelInput:
-    """Return the square that a model sees, scaled down once from the image's own pixels.
+    """Return the square that a model sees of an image (H, W), scaled down once from its own pixels.
 
-    Args:
-        image: (H, W) uint8.
-        spec: how.
-        original: (H, W) of the image's original, whose aspect ratio a letterboxed crop then
-            has; the image's own by default. A whole image keeps the one of its file.
-        lungs: of this image, where they were found before.
-        finder: network that finds them otherwise.
+    A letterboxed crop has the aspect ratio of ``original`` (H, W), the image's own by default; a
+    whole image keeps the one of its file. ``lungs`` are given where they were found before.
     """
     if spec.lungs == "none":
         placement = place(image.shape, spec)

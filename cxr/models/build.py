@@ -101,16 +101,11 @@ def build_member(
     drop_rate: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Member:
-    """Build an untrained member.
+    """Build an untrained member of timm's ``architecture`` with K logits.
 
-    Args:
-        architecture: timm's name.
-        labels: the K classes.
-        input_size_px: side of the input; timm's own for the architecture by default.
-        output_stride: input pixels per cell of the last feature layer, where timm offers a
-            choice; the last strides become 1. The architecture's own by default.
-        drop_rate: dropout before the head.
-        generator: draws the head; the global one by default.
+    ``output_stride`` is input pixels per cell of the last feature layer, where timm offers a
+    choice; the last strides become 1. Stride and input side are the architecture's own by default.
+    ``drop_rate`` is of dropout before the head, which ``generator`` draws, else the global one.
 
     Raises:
         InputError: a name that timm does not know, a network that does not end in features,

@@ -143,14 +143,9 @@ def fit_uncertainty(
 ) -> dict[str, Any]:
     """Fit everything that is stored in ``uncertainty.json``.
 
-    Args:
-        probs: (N, K) of validation, calibrated.
-        targets: (N,) class positions.
-        labels: K class names.
-        groups: (N,) patient or group names.
-        levels: wished coverages of prediction sets.
-        coverage: share of images that is answered.
-        fitted_on: what the images are: ``validation``, or ``out of fold``.
+    ``probs`` (N, K) of validation are calibrated, ``targets`` (N,) class positions, ``groups`` (N,)
+    patients. ``levels`` are wished coverages of prediction sets, ``coverage`` is the share of
+    images that is answered, ``fitted_on`` says what the images are.
 
     Returns:
         Plain values for JSON; ``thresholds_of`` and ``referral_threshold`` read them. Images

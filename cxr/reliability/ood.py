@@ -147,13 +147,10 @@ class OodReference:
         colours: Sequence[float | None] | None = None,
         lungs: Sequence[Lungs] | None = None,
     ) -> list[tuple[float, list[Refusal]]]:
-        """Test images.
+        """Test images: prepared pixels (N, S, S) and each member's (N, F) features.
 
-        Args:
-            pixels: (N, S, S) uint8, prepared.
-            features: member to (N, F).
-            colours: ``cxr.imaging.colour.colourfulness`` of each original; None where it was gray.
-            lungs: of each original; needed where ``limits`` has ``lungs``.
+        ``colours`` are ``cxr.imaging.colour.colourfulness`` of each original, None where it was
+        gray; ``lungs``, of each original, are needed where ``limits`` has ``lungs``.
 
         Returns:
             For each image its score (its distance over the limit, 0 upwards) and the tests

@@ -193,17 +193,9 @@ def fit_reference(
 ) -> OodReference:
     """Fit the reference of a run, from a sample of its images.
 
-    Args:
-        features_of: from (n, S, S) uint8 to member's (n, F).
-        pixels: (M, S, S) uint8, prepared; may be a memory map.
-        train: rows of training images.
-        val: rows of validation images.
-        seed: of the sample.
-        most_train: training images whose features are taken.
-        most_val: validation images, likewise.
-        most_pixels: training images whose pixels are taken, which costs little.
-        batch_size: images at once.
-        on_image: called once an image whose features are taken.
+    ``features_of`` goes from (n, S, S) uint8 to member's (n, F); ``pixels`` (M, S, S) may be a
+    memory map, of which ``train`` and ``val`` are rows. Features are taken of ``most_train`` and
+    ``most_val`` images, pixels, which cost little, of ``most_pixels``.
 
     Raises:
         InputError: too few images, or features that are not finite.

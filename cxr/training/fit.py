@@ -27,15 +27,9 @@ from cxr.training.trainer_settings import TrainerSettings
 class MemberModule(LightningModule):
     """What Lightning trains.
 
-    Args:
-        member: the network.
-        settings: how.
-        class_weights: (K,) weights of the loss, or None.
-        names: image name of each row of the table, for messages.
-        seed: of augmentation and dropout.
-        frozen: modules that stay in inference mode.
-        random_start: the network has no pretrained weights, and so no statistics of its
-            activations either.
+    ``class_weights`` (K,) are of the loss, ``names`` those of the images by row, for messages;
+    ``frozen`` modules stay in inference mode. ``random_start`` says that the network has no
+    pretrained weights, and so no statistics of its activations either.
     """
 
     def __init__(
