@@ -23,8 +23,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from cxr.console import images_bar, print_table
 from cxr.data.prepared import open_prepared
-from cxr.imaging.colour import colourfulness
 from cxr.imaging.preprocess import PreprocessSpec, to_square
+from cxr.imaging.raster import colourfulness
 from cxr.reliability.ood import OodReference, blocks, distance_tests
 
 Images = NDArray[np.uint8]

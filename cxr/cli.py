@@ -25,14 +25,7 @@ LINE_SECONDS = 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: what follows its name; the process's own by default.
-
-    Returns:
-        The exit status.
-    """
+    """Run the command with what follows its name; return the exit status."""
     given = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
@@ -98,11 +91,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(given: argparse.Namespace) -> None:
-    """Run ``cxr predict``.
-
-    Raises:
-        InputError: a wrong option, nothing to predict, or a table of another run.
-    """
+    """Run ``cxr predict``; InputError: a wrong option, nothing to predict, another run's table."""
     from cxr.bundle.batch import column_types, predict_images
     from cxr.bundle.inputs import find_images
     from cxr.bundle.predictor import Predictor, refuse_variant
@@ -145,11 +134,7 @@ def predict(given: argparse.Namespace) -> None:
 
 
 def show_bundle(given: argparse.Namespace) -> None:
-    """Run ``cxr bundle show``.
-
-    Raises:
-        InputError: no bundle, or one that was changed.
-    """
+    """Run ``cxr bundle show``; InputError: no bundle, or one that was changed."""
     from cxr.bundle.format import describe
 
     sys.stdout.write(f"{describe(given.path)}\n")

@@ -58,9 +58,7 @@ def images_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
 def print_table(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Print rows of the same heads as a table to standard output.
 
-    Args:
-        title: above the table.
-        rows: head to cell; the first column is set left, the others right.
+    The first column is set left, the others right.
     """
     console = Console()
     if not console.is_terminal:

@@ -34,13 +34,9 @@ class NonFiniteLossError(InputError):
 def command(stage: str, **overrides: str) -> str:
     """Return the command that runs a stage, with the interpreter that runs now.
 
-    Args:
-        stage: a script's name without its ending, or an experiment's as ``experiments.leak``.
-        overrides: of its configuration, such as ``data`` and ``run``; leave out what is not known.
-
-    Returns:
-        ``python scripts/evaluate.py data=cxr4 run=default``; ``make help`` says how the same is
-        spelled with make.
+    ``stage`` is a script's name without its ending, or an experiment's as ``experiments.leak``;
+    what is not known of its configuration is left out: ``python scripts/evaluate.py data=cxr4
+    run=default``. ``make help`` says how the same is spelled with make.
     """
     python = Path(sys.executable)
     inside = python.is_relative_to(Path.cwd())

@@ -22,31 +22,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORDED_PACKAGES = (
-    "cxr",
-    "torch",
-    "torchvision",
-    "timm",
-    "lightning",
-    "torchmetrics",
-    "grad-cam",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scipy",
-    "pillow",
-    "imagehash",
+    *("cxr", "torch", "torchvision", "timm", "lightning", "torchmetrics", "grad-cam"),
+    *("numpy", "pandas", "scikit-learn", "scipy", "pillow", "imagehash"),
 )
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; InputError: a full disk, a folder that is not written.
 
     The bytes go to a neighbour that replaces ``path`` once they are on disk; on an error
     the neighbour goes and what was at ``path`` stays.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
     """
     handle, name = -1, ""
     try:
@@ -72,10 +58,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` once it is complete.
 
-    On an error the new one goes and what was at ``folder`` stays.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
+    On an error, such as InputError for a full disk, the new one goes and what was there stays.
     """
     fresh: Path | None = None
     try:
@@ -101,11 +84,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def raise_if_unwritable(error: OSError, path: Path) -> None:
-    """Turn a full disk or a forbidden folder into one clear line.
-
-    Raises:
-        InputError: where the error means that ``path`` cannot be written.
-    """
+    """Raise InputError, one clear line, where an error means that ``path`` cannot be written."""
     reasons = {
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
@@ -130,10 +109,7 @@ def write_json(path: Path, values: Any) -> None:
 def write_csv(path: Path, table: "pd.DataFrame", *, float_format: str | None = None) -> None:
     """Write a table as CSV without its index, whole or not at all.
 
-    Args:
-        path: written or replaced.
-        table: rows and named columns.
-        float_format: of numbers, such as ``%.9g``; the shortest exact form by default.
+    Numbers are in the shortest exact form, or in ``float_format``, such as ``%.9g``.
     """
     text = table.to_csv(index=False, float_format=float_format, lineterminator="\n")
     with atomic_write(path) as file:
@@ -194,11 +170,7 @@ def leaves_folder(name: str) -> bool:
 
 
 def run_folder(output_root: Path, data: str, run: str) -> Path:
-    """Return the folder of a run.
-
-    Raises:
-        InputError: a name that would leave ``output_root``.
-    """
+    """Return the folder of a run, or raise InputError: a name would leave ``output_root``."""
     for key, name in (("data.name", data), ("run", run)):
         if not name or name != Path(name).name or name.startswith("."):
             raise InputError(

@@ -19,13 +19,9 @@ SET_MARK = "|"
 
 
 def order_labels(found: Iterable[str]) -> tuple[str, ...]:
-    """Put class names in the project's order, unknown ones after them by alphabet.
+    """Return each class once, in the project's order, unknown ones after them by alphabet.
 
-    Args:
-        found: labels, repetitions and sets allowed.
-
-    Returns:
-        Each class once.
+    ``found`` are labels, repetitions and sets allowed.
     """
     names = {part for label in found for part in label.split(SET_MARK)}
     known = tuple(name for name in CANONICAL if name in names)
@@ -33,17 +29,9 @@ def order_labels(found: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """Check a list of class names.
-
-    Raises:
-        InputError: fewer than two names, an empty one, a set, or a repetition.
-    """
-    if (
-        len(labels) < 2
-        or len(set(labels)) != len(labels)
-        or not all(labels)
-        or any(SET_MARK in name for name in labels)
-    ):
+    """Return class names, or raise InputError: under two, an empty one, a set, a repetition."""
+    repeats = len(set(labels)) != len(labels)
+    if len(labels) < 2 or repeats or not all(labels) or SET_MARK in "".join(labels):
         raise InputError(
             f"labels {list(labels)} cannot name classes: "
             f"at least two different, non-empty names without {SET_MARK!r} are needed"
@@ -54,9 +42,7 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
 def label_fault(label: str, labels: Sequence[str] | None) -> str:
     """Say why a label, a class or a set of several, is not allowed; "" where it is.
 
-    Args:
-        label: as the manifest has it.
-        labels: the classes; any non-empty name where None.
+    Any non-empty name is a class where ``labels`` is None.
     """
     parts = label.split(SET_MARK)
     if len(set(parts)) < len(parts):
@@ -83,8 +69,7 @@ def in_label(named: Iterable[str], labels: Iterable[str]) -> NDArray[np.bool_]:
 def label_memberships(values: Sequence[str], labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return which classes each image may be of, (N, K): one, or those of its set.
 
-    Raises:
-        InputError: a class that is not among the labels.
+    A class that is not among the labels is an InputError.
     """
     sets = [value.split(SET_MARK) for value in values]
     rows = np.repeat(np.arange(len(sets)), [len(parts) for parts in sets])
@@ -94,11 +79,7 @@ def label_memberships(values: Sequence[str], labels: Sequence[str]) -> NDArray[n
 
 
 def label_indices(values: Iterable[str], labels: Sequence[str]) -> list[int]:
-    """Return each value's position among the labels.
-
-    Raises:
-        InputError: a value that is not among the labels.
-    """
+    """Return each value's position among the labels, or raise InputError: it is not there."""
     position = {name: index for index, name in enumerate(labels)}
     indices = []
     for row, value in enumerate(values):

@@ -6,6 +6,7 @@ threads may draw side by side.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,11 +34,7 @@ _FOOTER_IN = 0.28
 def class_colours(labels: Sequence[str]) -> dict[str, str]:
     """Give each class its colour; the project's four keep theirs whatever stands beside them.
 
-    Args:
-        labels: class names. Beyond eight, colours repeat.
-
-    Returns:
-        Class name to hexadecimal colour.
+    Beyond eight classes colours repeat.
     """
     colours = {name: OKABE_ITO[CANONICAL.index(name)] for name in labels if name in CANONICAL}
     others = [name for name in labels if name not in CANONICAL]
@@ -55,30 +52,16 @@ def footer_text(note: str) -> str:
 def new_figure(width_in: float, height_in: float, *, title: str, note: str) -> Figure:
     """Open a figure with its title and footer; axes added to it keep clear of both.
 
-    Args:
-        width_in: width in inches.
-        height_in: height in inches.
-        title: what the figure shows.
-        note: what it was made from, such as "synthetic phantom"; drawn at the foot beside
-            the words on research use.
-
-    Returns:
-        A figure with an Agg canvas, which nothing global knows.
+    ``note`` says what it was made from, such as "synthetic phantom", and stands at the foot
+    beside the words on research use. Nothing global knows the figure's Agg canvas.
     """
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     foot = _FOOTER_IN / height_in
     figure.set_layout_engine("constrained", rect=(0.0, foot, 1.0, 1 - foot), w_pad=0.08, h_pad=0.08)
     figure.suptitle(title, fontsize=12, fontweight="bold", color=INK)
-    figure.text(
-        0.08 / width_in,
-        foot / 2,
-        footer_text(note),
-        fontsize=7.5,
-        color="#555555",
-        ha="left",
-        va="center",
-    )
+    look: dict[str, Any] = {"fontsize": 7.5, "color": "#555555", "ha": "left", "va": "center"}
+    figure.text(0.08 / width_in, foot / 2, footer_text(note), **look)
     return figure
 
 
@@ -94,16 +77,7 @@ def style_axes(axes: Axes, *, title: str = "", x_label: str = "", y_label: str =
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
-
-    Args:
-        figure: what to draw.
-        path: a ``.png`` file; its folder is made.
-        dpi: dots per inch.
-
-    Raises:
-        InputError: the disk is full or the folder cannot be written.
-    """
+    """Write a figure as PNG, as ``atomic_write`` does; the same figure gives the same bytes."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
 

@@ -48,15 +48,11 @@ class Summary:
     skipped: int = 0
     seconds: float = 0.0
 
-    @property
-    def done(self) -> int:
-        """Images of this run."""
-        return self.predicted + self.refused + self.failed
-
     def sentence(self) -> str:
         """Say it in one line."""
-        rate = f", {self.done / self.seconds:.1f} images/s" if self.seconds and self.done else ""
-        parts = [f"{self.done} images in {self.seconds:.1f} s{rate}: {self.predicted} predicted"]
+        done = self.predicted + self.refused + self.failed
+        rate = f", {done / self.seconds:.1f} images/s" if self.seconds and done else ""
+        parts = [f"{done} images in {self.seconds:.1f} s{rate}: {self.predicted} predicted"]
         parts += [f"{self.refused} refused as not like the training images"] if self.refused else []
         parts += [f"{self.failed} could not be read"] if self.failed else []
         parts += [f"{self.skipped} were done before"] if self.skipped else []
@@ -123,7 +119,9 @@ def predict_images(
             rows = part.result()
             results.append(constant | row for row in rows)
             for row in rows:
-                _count(summary, row)
+                summary.failed += bool(row["error"])
+                summary.refused += row.get("refused") == "true"
+                summary.predicted += not row["error"] and row["refused"] == "false"
                 if drift is not None and not row["error"]:
                     probs = [float(row.get(f"prob_{label}", "nan")) for label in predictor.labels]
                     drift.add(
@@ -136,7 +134,9 @@ def predict_images(
         waiting: deque[Future[list[Row]]] = deque()
         pool = ThreadPoolExecutor(max(1, workers))
         try:
-            for chunk in _chunks(_not_done(images, results, summary, on_image), CHUNK):
+            rest = _not_done(images, results, summary, on_image)
+            # By key: an image that is named twice in a row counts once.
+            while chunk := dict(islice(rest, CHUNK)):
                 waiting.append(pool.submit(_chunk_rows, predictor, chunk, level, maps))
                 if len(waiting) > 2 * workers:
                     take(waiting.popleft())
@@ -150,30 +150,14 @@ def predict_images(
 
 def _not_done(
     images: Iterable[ImageFile], results: Results, summary: Summary, on_image: Callable[[], None]
-) -> Iterator[tuple[ImageFile, int]]:
+) -> Iterator[tuple[int, ImageFile]]:
     for image in images:
         key = image.key()
         if results.has(key):
             summary.skipped += 1
             on_image()
         else:
-            yield image, key
-
-
-def _chunks(images: Iterable[tuple[ImageFile, int]], size: int) -> Iterator[dict[int, ImageFile]]:
-    """Deal images to chunks, by key: an image that is named twice in a row counts once."""
-    rest = iter(images)
-    while chunk := {key: image for image, key in islice(rest, size)}:
-        yield chunk
-
-
-def _count(summary: Summary, row: Mapping[str, str]) -> None:
-    if row["error"]:
-        summary.failed += 1
-    elif row["refused"] == "true":
-        summary.refused += 1
-    else:
-        summary.predicted += 1
+            yield key, image
 
 
 def _chunk_rows(

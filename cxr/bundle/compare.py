@@ -35,11 +35,8 @@ def check_classes(
 ) -> dict[str, float]:
     """Check that the graph's most probable class is PyTorch's on every image of a split.
 
-    Args:
-        exported: (N, K) of the graph.
-        trained: (N, K) of PyTorch, as stored when the run was trained or evaluated.
-        images: N names.
-        split: val or test.
+    ``exported`` and ``trained`` are (N, K), the second as stored when the run was trained or
+    evaluated; ``images`` N names; ``split`` what errors call it.
 
     Returns:
         ``images``, ``largest_difference`` of a probability, and ``ties``: images on which no
@@ -69,13 +66,8 @@ def check_metrics(
 ) -> float:
     """Compare each model's metrics through the graph with those of ``scripts/evaluate.py``.
 
-    An undefined metric is None or NaN; ``slack`` is that of ``tie_slack``.
-
-    Returns:
-        The largest difference of the metrics that no tie leaves open.
-
-    Raises:
-        GateError: a metric differs by more than the limit.
+    An undefined metric is None or NaN; ``slack`` is that of ``tie_slack``. Return the largest
+    difference of the metrics that no tie leaves open; one above the limit is a GateError.
     """
     largest = 0.0
     for model, values in trained.items():

@@ -35,10 +35,7 @@ member's own map, and next to no work."""
 class BundleGraph(nn.Module):
     """Members, temperatures, weights and closed-form Grad-CAM in one forward pass.
 
-    Args:
-        members: per name, in inference mode; their order is the order of outputs.
-        ensemble: of these members; its pool, temperatures and weights.
-        size_px: S.
+    ``members`` are in inference mode, and those of ``ensemble``; their order is that of outputs.
     """
 
     def __init__(self, members: Mapping[str, Member], ensemble: Ensemble, size_px: int) -> None:
@@ -57,15 +54,10 @@ class BundleGraph(nn.Module):
         return output_names(self.names)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return everything that a bundle answers.
+        """Return everything that a bundle answers of (B, 1, S, S) uint8 pixels.
 
-        Args:
-            pixels: (B, 1, S, S) uint8.
-
-        Returns:
-            ``probs`` (B, K), ``member_probs`` (B, M, K), ``map_ensemble`` (B, K, G, G), then
-            of each member ``map_<member>`` (B, K, h, w) and ``features_<member>`` (B, C); all
-            float32.
+        ``probs`` (B, K), ``member_probs`` (B, M, K), ``map_ensemble`` (B, K, G, G), then of each
+        member ``map_<member>`` (B, K, h, w) and ``features_<member>`` (B, C); all float32.
         """
         gray = pixels.to(torch.float32) / 255
         log_probs, maps, features = [], [], []
@@ -118,12 +110,8 @@ def export_onnx(
 ) -> None:
     """Write a graph of (B, 1, S, S) uint8 pixels, in inference mode, as one ONNX file.
 
-    Args:
-        graph: its batch stays dynamic.
-        path: ``.onnx``, written or replaced.
-        size_px: S.
-        note: stands in the file's own description.
-        outputs: names of what it returns.
+    The batch stays dynamic; ``note`` stands in the file's own description, ``outputs`` names what
+    the graph returns.
     """
     # Two images: a batch of 1 would be taken for a constant.
     images = torch.zeros(2, 1, size_px, size_px, dtype=torch.uint8)

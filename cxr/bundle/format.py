@@ -6,7 +6,7 @@ a bundle in which anything was changed, lost or left half-copied is refused.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +97,7 @@ def file_digest(path: Path) -> str:
 def write_info(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     """Complete ``bundle.json`` with format, digests and fingerprint; return what was written.
 
-    Args:
-        folder: holds every other file of the bundle.
-        values: everything else that ``bundle.json`` carries.
+    ``values`` is everything else that it carries; the folder holds every other file already.
     """
     files = {
         path.relative_to(folder).as_posix(): {
@@ -122,46 +120,39 @@ def fingerprint_of(info: Mapping[str, Any]) -> str:
 
 
 def describe(bundle: Path | str) -> str:
-    """Check a bundle's folder and describe it in lines ``name  value``.
-
-    Raises:
-        InputError: no bundle, or one that was changed or is of a newer format.
-    """
+    """Check a bundle's folder and describe it in lines ``name  value``; see ``read_info``."""
     folder = Path(bundle)
     info = read_info(folder)
     check_files(folder, info)
-    rows = _summary(info)
+    rows = list(_summary(info))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def _summary(info: Mapping[str, Any]) -> list[tuple[str, str]]:
-    size = sum(entry["bytes"] for entry in info["files"].values())
-    preprocess = info["preprocess"]
+def _summary(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    preprocess, sure = info["preprocess"], info["uncertainty"]
     weights = [f"{name} {info['weights'][name]:.2f}" for name in info["members"]]
-    return [
-        ("bundle", f"{info['data']['name']}/{info['run']}, format {info['format']}"),
-        ("fingerprint", info["fingerprint"]),
-        ("data", info["data"]["fingerprint"]),
-        ("classes", ", ".join(info["labels"])),
-        ("members", ", ".join(weights)),
-        ("input", f"{preprocess['size_px']} px, {PreprocessSpec(**preprocess).how()}"),
-        *[
-            (f"sets {name}", _sets(info, float(name)))
-            for name in info["uncertainty"]["conformal"]["levels"]
-        ],
-        ("referral", f"below {info['uncertainty']['referral']['threshold']:.3f}"),
-        ("test", _tests(info["test"])),
-        ("files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"),
-        ("exported", str(info["environment"]["time_utc"])),
-        *_recalibrated(info),
-        ("note", info["note"]),
-    ]
-
-
-def _recalibrated(info: Mapping[str, Any]) -> list[tuple[str, str]]:
-    part = info.get("recalibration")
-    return [("recalibrated", recalibration_words(part))] if part else []
+    size = sum(entry["bytes"] for entry in info["files"].values())
+    yield "bundle", f"{info['data']['name']}/{info['run']}, format {info['format']}"
+    yield "fingerprint", info["fingerprint"]
+    yield "data", info["data"]["fingerprint"]
+    yield "classes", ", ".join(info["labels"])
+    yield "members", ", ".join(weights)
+    yield "input", f"{preprocess['size_px']} px, {PreprocessSpec(**preprocess).how()}"
+    for level in sure["conformal"]["levels"]:
+        shares = [
+            f"{label} {share['value']:.3f} ({_limits(share)}, {share['patients']} patients, "
+            f"{promise_words(share, float(level))})"
+            for label, share in set_coverage(info, float(level)).items()
+        ]
+        yield f"sets {level}", f"per class; on test {', '.join(shares) or 'not measured'}"
+    yield "referral", f"below {sure['referral']['threshold']:.3f}"
+    yield "test", _tests(info["test"])
+    yield "files", f"{len(info['files'])}, {size / 1e6:.0f} MB, every digest right"
+    yield "exported", str(info["environment"]["time_utc"])
+    if part := info.get("recalibration"):
+        yield "recalibrated", recalibration_words(part)
+    yield "note", info["note"]
 
 
 def recalibration_words(part: Mapping[str, Any]) -> str:
@@ -175,9 +166,8 @@ def recalibration_words(part: Mapping[str, Any]) -> str:
 def set_coverage(info: Mapping[str, Any], level: float) -> dict[str, dict[str, Any]]:
     """Return how often sets of a level held the true class on test, by class.
 
-    Returns:
-        Label to ``value``, ``low``, ``high``, ``images``, ``patients``; empty where it was not
-        measured for these sets, as in every bundle of version 0.1.
+    Each with ``value``, ``low``, ``high``, ``images``, ``patients``; empty where it was not
+    measured for these sets, as in every bundle of version 0.1.
     """
     test = info.get("test")
     sets = test.get("prediction_sets") if isinstance(test, Mapping) else None
@@ -191,15 +181,6 @@ def promise_words(share: Mapping[str, Any], level: float) -> str:
     if share["value"] >= level:
         return "kept"
     return "short" if share["high"] < level else "within chance"
-
-
-def _sets(info: Mapping[str, Any], level: float) -> str:
-    shares = [
-        f"{label} {share['value']:.3f} ({_limits(share)}, {share['patients']} patients, "
-        f"{promise_words(share, level)})"
-        for label, share in set_coverage(info, level).items()
-    ]
-    return f"per class; on test {', '.join(shares) or 'not measured'}"
 
 
 def _tests(test: Any) -> str:

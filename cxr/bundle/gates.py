@@ -5,7 +5,7 @@ B batch, N images, M members, K classes, S side of prepared pixels.
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cxr.bundle.compare import PROBS_LIMIT, GateError, largest_gap
 from cxr.bundle.export import grid_of
-from cxr.bundle.runtimes import Runtime
+from cxr.bundle.runtimes import Arrays, Runtime
 from cxr.explain.gradcam import closed_form_cam, ensemble_cam
 from cxr.models.build import Member
 from cxr.models.ensemble import WEIGHTED, Ensemble, all_probs
@@ -43,8 +43,8 @@ def check_outputs(
 
     Args:
         runtime: the exported graph.
-        members: as trained, on the processor, in inference mode.
-        ensemble: of these members.
+        members: those of the ensemble as trained, on the processor, in inference mode.
+        ensemble: pool, temperatures, weights.
         pixels: (N, S, S) real images, at least one.
         rng: draws the random pixels.
 
@@ -65,9 +65,10 @@ def check_outputs(
         for kind, images in (("real", real), ("random", noise)):
             trained = _answers(members, ensemble, images)
             roundings = _gaps(trained, _answers(exact_members, ensemble, images))
-            exported = _exported(runtime, list(members), images)
+            exported = runtime.run(images[:, None], [*trained, "map_ensemble"])
             gaps = _gaps(exported, trained)
-            gaps["maps"] = max(gaps["maps"], _ensemble_gap(exported, ensemble, images))
+            together = _ensemble_gap(exported, ensemble, grid_of(images.shape[-1]))
+            gaps["maps"] = max(gaps["maps"], together)
             for name, gap in gaps.items():
                 allowed = max(limits[name], ROUNDINGS * roundings[name])
                 # A NaN is refused too.
@@ -95,63 +96,46 @@ def check_outputs(
 @torch.no_grad()
 def _answers(
     members: Mapping[str, Member], ensemble: Ensemble, images: NDArray[np.uint8]
-) -> dict[str, list[NDArray[np.floating]]]:
-    """Return what PyTorch answers, in the arithmetic of the members' weights."""
-    logits, maps, features = {}, [], []
+) -> Arrays:
+    """Return what PyTorch answers, but for the ensemble's map, as the graph's outputs are called.
+
+    In the arithmetic of the members' weights.
+    """
+    logits, answers = {}, {}
     for name, member in members.items():
         inputs = member.prepare(torch.from_numpy(images)[:, None]).to(member.head.weight.dtype)
         logits[name] = member(inputs).numpy()
         layer = member.features(inputs)
-        maps.append(closed_form_cam(layer, member.head.weight).numpy())
-        features.append(layer.mean(dim=(2, 3)).numpy())
+        answers[f"map_{name}"] = closed_form_cam(layer, member.head.weight).numpy()
+        answers[f"features_{name}"] = layer.mean(dim=(2, 3)).numpy()
     probs = all_probs(logits, ensemble)
     each = np.stack([probs[name] for name in members], axis=1)
-    return {"probs": [probs[WEIGHTED], each], "maps": maps, "features": features}
+    return {"probs": probs[WEIGHTED], "member_probs": each, **answers}
 
 
-def _exported(
-    runtime: Runtime, members: Sequence[str], images: NDArray[np.uint8]
-) -> dict[str, list[NDArray[np.floating]]]:
-    """Return what the graph answers, in the same order; its ensemble's map comes last."""
-    maps, features = ([f"{kind}_{name}" for name in members] for kind in ("map", "features"))
-    names = ["probs", "member_probs", *maps, *features, "map_ensemble"]
-    arrays = runtime.run(images[:, None], names)
-    return {
-        "probs": [arrays["probs"], arrays["member_probs"]],
-        "maps": [arrays[name] for name in [*maps, "map_ensemble"]],
-        "features": [arrays[name] for name in features],
-    }
-
-
-def _gaps(
-    exported: Mapping[str, Sequence[NDArray[np.floating]]],
-    trained: Mapping[str, Sequence[NDArray[np.floating]]],
-) -> dict[str, float]:
+def _gaps(exported: Arrays, trained: Arrays) -> dict[str, float]:
     """Return the largest difference of each kind, in the units of its limit."""
-    gaps = dict.fromkeys(trained, 0.0)
-    for kind, values in trained.items():
-        # The graph's maps have the ensemble's behind them, which _ensemble_gap compares.
-        for one, other in zip(exported[kind], values, strict=False):
-            largest = float(np.abs(other).max())
-            unit = {"probs": 1.0, "maps": max(largest, 1.0)}.get(kind, largest)
-            gaps[kind] = float(np.maximum(gaps[kind], largest_gap(one, other) / unit))
+    gaps = dict.fromkeys(("probs", "maps", "features"), 0.0)
+    for name, values in trained.items():
+        largest, kind, unit = float(np.abs(values).max()), "probs", 1.0
+        if name.startswith("map_"):
+            kind, unit = "maps", max(largest, 1.0)
+        elif name.startswith("features_"):
+            kind, unit = "features", largest
+        gap = largest_gap(exported[name], values) / unit
+        gaps[kind] = float(np.maximum(gaps[kind], gap))  # a NaN stays one
     return gaps
 
 
-def _ensemble_gap(
-    exported: Mapping[str, Sequence[NDArray[np.floating]]],
-    ensemble: Ensemble,
-    images: NDArray[np.uint8],
-) -> float:
+def _ensemble_gap(exported: Arrays, ensemble: Ensemble, side: int) -> float:
     """Compare the ensemble's map with the one made of the members' exported maps.
 
     Not of PyTorch's own: a map that is all but 0 is divided by its maximum, and so would turn
     a rounding error into any difference at all.
     """
-    *own, together = exported["maps"]
-    side = grid_of(images.shape[-1])
     gaps = []
     for place in range(len(ensemble.labels)):
-        cells = {name: maps[:, place] for name, maps in zip(ensemble.members, own, strict=True)}
-        gaps.append(largest_gap(together[:, place], ensemble_cam(cells, ensemble.weights, side)))
+        cells = {name: exported[f"map_{name}"][:, place] for name in ensemble.members}
+        made = ensemble_cam(cells, ensemble.weights, side)
+        gaps.append(largest_gap(exported["map_ensemble"][:, place], made))
     return max(gaps)

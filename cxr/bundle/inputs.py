@@ -19,19 +19,15 @@ from cxr.imaging.read import is_image_file
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to predict.
-
-    Attributes:
-        path: where it is.
-        name: what the results call it: the path as it was given, with slashes.
-        error: why it cannot be used, known before it is opened; empty where nothing is known.
-        original: (H, W) of its original, where a manifest states it.
-    """
+    """An image to predict."""
 
     path: Path
     name: str
+    """What the results call it: the path as it was given, with slashes."""
     error: str = ""
+    """Why it cannot be used, known before it is opened; empty where nothing is known."""
     original: tuple[int, int] | None = None
+    """(H, W) of its original, where a manifest states it."""
 
     def key(self) -> int:
         """Return 64 bits of the file's place, size and time of change, and of the name if wrong.
@@ -53,13 +49,11 @@ class ImageFile:
 def find_images(sources: Sequence[str]) -> Iterator[ImageFile]:
     """Yield the images that the sources name, in their order, folders by alphabet.
 
-    Args:
-        sources: files of any name; folders, searched to any depth for JPEG, PNG, TIFF and
-            DICOM (by ending, or where there is none by content); patterns with ``*``, ``?``
-            or ``[``, in which ``**`` goes to any depth; CSV files with a column ``image``,
-            paths relative to their own folder, beside it ``width`` and ``height`` of the
-            originals. What lies in a folder that was named before
-            is not taken again.
+    A source is a file of any name; a folder, searched to any depth for JPEG, PNG, TIFF and DICOM
+    (by ending, or where there is none by content); a pattern with ``*``, ``?`` or ``[``, in which
+    ``**`` goes to any depth; or a CSV with a column ``image``, paths relative to its own folder,
+    beside it ``width`` and ``height`` of the originals. What lies in a folder that was named
+    before is not taken again.
 
     Raises:
         MissingInputError: a source that does not exist, or a pattern that nothing matches.

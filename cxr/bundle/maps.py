@@ -53,20 +53,11 @@ class HeatMaps:
     placement: Placement = field(default_factory=Placement)
 
     def of(self, label: str, member: str | None = None) -> Floats:
-        """Return a map at the image's own size.
+        """Return a map (H, W) float32, 0 to 1, at the image's own size.
 
-        A member's map is divided by its maximum; the ensemble's is the weighted mean of those,
-        so its maximum tells how far the members agree.
-
-        Args:
-            label: the class explained.
-            member: a member's name; the ensemble by default.
-
-        Returns:
-            (H, W) float32, 0 to 1; 0 throughout where nothing speaks for the class.
-
-        Raises:
-            InputError: an unknown class or member.
+        A member's map is divided by its maximum; the ensemble's, which is the default, is the
+        weighted mean of those, so its maximum tells how far the members agree. It is 0 throughout
+        where nothing speaks for the class; an unknown class or member is an InputError.
         """
         if label not in self.classes:
             raise InputError(f"there is no map of {label!r}: allowed are {', '.join(self.classes)}")
@@ -87,19 +78,7 @@ class HeatMaps:
     def overlay(
         self, label: str, member: str | None = None, opacity: float = OPACITY
     ) -> NDArray[np.uint8]:
-        """Lay a map over the image.
-
-        Args:
-            label: the class explained.
-            member: a member's name; the ensemble by default.
-            opacity: 0 to 1, where the map is 1; where it is 0 the image shows unchanged.
-
-        Returns:
-            (H, W, 3) uint8.
-
-        Raises:
-            InputError: an unknown class or member, or an opacity outside 0 to 1.
-        """
+        """Lay a map over the image; return (H, W, 3) uint8. See ``of`` and ``overlay``."""
         return overlay(self.image, self.of(label, member), opacity)
 
 
@@ -126,8 +105,8 @@ def enlarge(cells: Floats, shape: tuple[int, ...], placement: Placement) -> Floa
 def overlay(image: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray[np.uint8]:
     """Lay a map (H, W), 0 to 1, over an image (H, W) uint8; return (H, W, 3) uint8.
 
-    Raises:
-        InputError: an opacity outside 0 to 1.
+    ``opacity``, 0 to 1 or an InputError, is that where the map is 1; where it is 0 the image
+    shows unchanged.
     """
     if not 0 <= opacity <= 1:
         raise InputError(f"opacity is {opacity}: allowed are 0 to 1")
@@ -158,14 +137,9 @@ def colour_layer(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def captioned(pixels: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Add a strip with lines of words below a picture.
+    """Add a strip with lines of words below a picture (H, W) or (H, W, 3) uint8.
 
-    Args:
-        pixels: (H, W) or (H, W, 3) uint8.
-        lines: what it says, whole: a small picture's strip is as wide as its words.
-
-    Returns:
-        (H + strip, W or wider, 3) uint8.
+    The words are whole: a small picture's strip, (H + strip, W or wider, 3), is as wide as they.
     """
     picture = Image.fromarray(pixels).convert("RGB")
     size = max(13, picture.width // 48)

@@ -3,6 +3,7 @@
 H W pixels of an image as read.
 """
 
+import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,11 +15,17 @@ from numpy.typing import NDArray
 
 from cxr.bundle.maps import HeatMaps
 from cxr.errors import InputError
-from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, DecodedImage, eight_bits, read_image
+from cxr.imaging.raster import MAX_PIXELS, MIN_SIDE_PX, eight_bits
+from cxr.imaging.read import DecodedImage, read_image
 from cxr.lungs.find import Lungs
 
 Image = Path | str | bytes | NDArray[Any] | DecodedImage
 """A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_image`` returned."""
+PLAIN = (
+    *("name", "label", "probs", "member_probs", "level", "prediction_set", "refer", "ood_score"),
+    *("refused", "refusals", "lungs", "warnings", "note"),
+)
+"""What of a prediction goes to JSON, in this order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,21 +75,11 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without pixels; an undefined score is None."""
+        values = {key: copy.deepcopy(getattr(self, key)) for key in PLAIN}
         lungs = self.lungs
-        return {
-            "name": self.name,
-            "label": self.label,
-            "probs": dict(self.probs),
-            "member_probs": {name: dict(probs) for name, probs in self.member_probs.items()},
-            "level": self.level,
-            "prediction_set": list(self.prediction_set),
-            "refer": self.refer,
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()} | {
             "ood_score": self.ood_score if np.isfinite(self.ood_score) else None,
-            "refused": self.refused,
-            "refusals": list(self.refusals),
             "lungs": lungs and {"count": lungs.count, "score": lungs.score, "box": lungs.box},
-            "warnings": list(self.warnings),
-            "note": self.note,
         }
 
 
@@ -101,17 +98,6 @@ class PredictorLike(Protocol):
         """Yield a Prediction, or the InputError of a bad image, for each."""
 
 
-@dataclass(frozen=True, eq=False)
-class ReadImage:
-    """An image that was read."""
-
-    pixels: NDArray[np.uint8]
-    name: str
-    warnings: tuple[str, ...] = ()
-    colour: float | None = None
-    original: tuple[int, int] | None = None
-
-
 def is_single(images: Any) -> bool:
     """Tell one image from a sequence of them."""
     return isinstance(
@@ -121,39 +107,28 @@ def is_single(images: Any) -> bool:
 
 def prepare_input(
     image: Any, name: str | None, original: tuple[int, int] | None = None
-) -> ReadImage | InputError:
-    """Read an image, or return what is wrong with it.
+) -> DecodedImage | InputError:
+    """Read a path, bytes or gray pixels, if they are not yet, or return what is wrong with them.
 
-    Args:
-        image: a path, bytes, or gray pixels.
-        name: what results and errors call it; a path is called by itself by default.
-        original: (H, W) of its original, where that is known.
+    ``name`` is what results and errors call the image, a path by default; ``original`` are (H, W)
+    of its original, where that is known.
     """
-    read = _read(image, name)
-    return replace(read, original=original) if isinstance(read, ReadImage) else read
-
-
-def _read(image: Any, name: str | None) -> ReadImage | InputError:
     try:
         if isinstance(image, str | Path):
-            shown = name or str(image)
-            return _from_file(Path(image), shown, shown)
-        if isinstance(image, bytes | bytearray | memoryview):
-            return _from_file(bytes(image), name, name or "")
-        if isinstance(image, DecodedImage):
-            return ReadImage(image.pixels, name or "", image.warnings, image.colour)
-        pixels, notes = _gray_array(image, name or "the array")
-        return ReadImage(pixels, name or "", notes)
+            name = name or str(image)
+            read = read_image(Path(image), name=name)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            read = read_image(bytes(image), name=name)
+        elif isinstance(image, DecodedImage):
+            read = image
+        else:
+            read = _gray_array(image, name or "the array")
+        return replace(read, name=name or "", original=original)
     except InputError as error:
         return error
 
 
-def _from_file(source: Path | bytes, shown: str | None, name: str) -> ReadImage:
-    image = read_image(source, name=shown)
-    return ReadImage(image.pixels, name, image.warnings, image.colour)
-
-
-def _gray_array(image: Any, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def _gray_array(image: Any, shown: str) -> DecodedImage:
     """Check pixels that the caller decoded; 16 bits become 8 as in files."""
     if not isinstance(image, np.ndarray) or image.dtype not in (np.uint8, np.uint16):
         what = f"{image.dtype} values" if isinstance(image, np.ndarray) else type(image).__name__
@@ -168,5 +143,5 @@ def _gray_array(image: Any, shown: str) -> tuple[NDArray[np.uint8], tuple[str, .
             "several images as a list"
         )
     if image.dtype == np.uint16:
-        return eight_bits(image, shown)
-    return np.ascontiguousarray(image), ()
+        return DecodedImage(*eight_bits(image, shown))
+    return DecodedImage(np.ascontiguousarray(image))

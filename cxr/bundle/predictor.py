@@ -4,7 +4,7 @@ B batch, M members, K classes, H W pixels of an image as read, S side of the pre
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from itertools import chain, compress, islice, repeat
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from cxr.bundle.format import MODEL_FILE, OOD_FILE, check_files, read_info
 from cxr.bundle.maps import HeatMaps
-from cxr.bundle.prediction import Image, Prediction, ReadImage, is_single, prepare_input
+from cxr.bundle.prediction import Image, Prediction, is_single, prepare_input
 from cxr.bundle.runtimes import Arrays, open_runtime
 from cxr.errors import InputError
 from cxr.imaging.preprocess import LUNGS_FILE, PreprocessSpec
-from cxr.lungs.crop import ModelInput, to_model_input
+from cxr.imaging.read import DecodedImage
+from cxr.lungs.crop import to_model_input
 from cxr.lungs.find import Lungs, find_lungs
 from cxr.reliability.conformal import (
     Threshold,
@@ -146,14 +147,8 @@ class Predictor:
         """Predict images one after the other; a bad one yields its error and stops nothing.
 
         Images are pulled and predicted a few at a time, so any number takes constant memory.
-
-        Args:
-            images: paths, bytes or gray pixels.
-            level: coverage of the prediction sets.
-            maps: whether to offer heat maps.
-            names: what each image is called.
-            originals: (H, W) of each image's original, where the file was stretched; its own
-                by default. Counts where images are cropped to their lungs and letterboxed.
+        ``originals`` are (H, W) of each image's original, where the file was stretched; they count
+        where images are cropped to their lungs and letterboxed. The rest is as in ``predict``.
 
         Yields:
             A prediction, or the error of an image that cannot be read, in order.
@@ -166,15 +161,23 @@ class Predictor:
         each = zip(images, named, chain(originals or (), repeat(None)), strict=False)
         while batch := list(islice(each, BATCH)):
             read = [prepare_input(*one) for one in batch]
-            good = [image for image in read if isinstance(image, ReadImage)]
+            good = [image for image in read if isinstance(image, DecodedImage)]
             answers = iter(self._predict(good, level, thresholds, maps) if good else [])
             for image in read:
                 yield image if isinstance(image, InputError) else next(answers)
 
     def _predict(
-        self, images: Sequence[ReadImage], level: float, thresholds: Sequence[Threshold], maps: bool
+        self,
+        images: Sequence[DecodedImage],
+        level: float,
+        thresholds: Sequence[Threshold],
+        maps: bool,
     ) -> list[Prediction]:
-        inputs = [self._input(image) for image in images]
+        # What the graph sees of an image, as ``prepare`` makes it.
+        inputs = [
+            to_model_input(each.pixels, self._spec, original=each.original, finder=self._finder)
+            for each in images
+        ]
         squares = np.stack([each.pixels for each in inputs])[:, None]
         outputs = ["probs", "member_probs"]
         outputs += [f"map_{name}" for name in self.members] if maps else []
@@ -184,24 +187,30 @@ class Predictor:
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
         checks = self._checks(images, [each.lungs for each in inputs], squares, arrays)
+
+        def named(values: NDArray[Any]) -> dict[str, float]:
+            return dict(zip(self.labels, map(float, values), strict=True))
+
+        def heat_maps(row: int) -> HeatMaps:
+            cells = {name: np.array(arrays[f"map_{name}"][row]) for name in self.members}
+            shown, placement = images[row].pixels, inputs[row].placement
+            return HeatMaps(self.labels, cells, self.info["weights"], shown, placement)
+
         return [
             Prediction(
                 label=self.labels[int(probs[row].argmax())],
-                probs=self._named(probs[row]),
-                member_probs={
-                    name: self._named(arrays["member_probs"][row, place])
-                    for place, name in enumerate(self.members)
-                },
-                level=level,
-                prediction_set=tuple(
-                    label for label, inside in zip(self.labels, sets[row], strict=True) if inside
+                probs=named(probs[row]),
+                member_probs=dict(
+                    zip(self.members, map(named, arrays["member_probs"][row]), strict=True)
                 ),
+                level=level,
+                prediction_set=tuple(compress(self.labels, sets[row])),
                 refer=bool(referred[row]),
                 ood_score=checks[row][0],
                 refused=bool(checks[row][1]),
                 refusals=tuple(refusal.sentence for refusal in checks[row][1]),
                 image=image.pixels,
-                maps=self._maps(image, inputs[row], arrays, row) if maps else None,
+                maps=heat_maps(row) if maps else None,
                 name=image.name,
                 note=self.note,
                 warnings=image.warnings,
@@ -212,7 +221,7 @@ class Predictor:
 
     def _checks(
         self,
-        images: Sequence[ReadImage],
+        images: Sequence[DecodedImage],
         lungs: Sequence[Lungs | None],
         squares: NDArray[np.uint8],
         arrays: Arrays,
@@ -227,20 +236,6 @@ class Predictor:
             pairs = zip(images, lungs, strict=True)
             seen = [known or find_lungs(image.pixels, self._finder) for image, known in pairs]
         return self._ood.check(squares[:, 0], features, colours=colours, lungs=seen)
-
-    def _named(self, values: NDArray[Any]) -> dict[str, float]:
-        return dict(zip(self.labels, map(float, values), strict=True))
-
-    def _input(self, image: ReadImage) -> ModelInput:
-        """Return what the graph sees of an image, as ``prepare`` makes it."""
-        return to_model_input(
-            image.pixels, self._spec, original=image.original, finder=self._finder
-        )
-
-    def _maps(self, image: ReadImage, shown: ModelInput, arrays: Arrays, row: int) -> HeatMaps:
-        members = {name: np.array(arrays[f"map_{name}"][row]) for name in self.members}
-        weights = self.info["weights"]
-        return HeatMaps(self.labels, members, weights, image.pixels, shown.placement)
 
 
 def refuse_variant(variant: str) -> None:

@@ -29,14 +29,9 @@ SYNC_SECONDS = 2.0
 class Results:
     """A CSV that only grows, by whole rows, written by one process.
 
-    Args:
-        path: the CSV.
-        columns: its head, ``KEY`` among them.
-        constant: columns whose value is the same in every row, with that value.
-
-    Raises:
-        InputError: the file has another head or other constants, another process writes it,
-            or its folder cannot be written.
+    ``columns`` are its head, ``KEY`` among them; ``constant`` are those whose value is the same in
+    every row, with that value. Another head or other constants, another process that writes the
+    file, or a folder that cannot be written, are an InputError.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], constant: Mapping[str, str]) -> None:
@@ -180,13 +175,8 @@ def check_parquet() -> None:
 def write_parquet(table: Path, target: Path, types: Mapping[str, str]) -> None:
     """Write a CSV as Parquet by row groups, in constant memory, whole or not at all.
 
-    Args:
-        table: the CSV.
-        target: the Parquet file.
-        types: column to ``number``, ``truth`` or ``text``; empty cells become null.
-
-    Raises:
-        InputError: pyarrow is not installed, or the disk is full.
+    ``types`` are those of ``column_types``; empty cells become null. pyarrow that is not installed,
+    or a full disk, is an InputError.
     """
     check_parquet()
     import pyarrow

@@ -41,7 +41,9 @@ def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) 
     if threads < 0:
         raise InputError(f"threads is {threads}: allowed are 0 (every processor) and above")
     kind = _OpenVino if runtime == "openvino" else _OnnxRuntime
-    return kind(path, threads or _processors())
+    # Which processors this process may use; not every system says.
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return kind(path, threads or len(allowed(0)))
 
 
 def run_images(
@@ -53,15 +55,9 @@ def run_images(
     batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> Arrays:
-    """Return outputs of many images.
+    """Return outputs of many images: ``rows`` (N,), at least one, of pixels (P, S, S) uint8.
 
-    Args:
-        runtime: a graph.
-        pixels: (P, S, S) uint8.
-        rows: (N,) which of them, at least one.
-        outputs: names.
-        batch_size: images at once.
-        on_image: called once an image.
+    ``on_image`` is called once an image.
     """
     parts = []
     for start in range(0, len(rows), batch_size):
@@ -125,10 +121,3 @@ class _OpenVino:
         request = self._local.request
         request.infer({INPUT: pixels}, share_inputs=True)
         return {name: np.array(request.get_tensor(name).data) for name in outputs}
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cxr.errors import InputError, MissingInputError
 from cxr.files import digest
 from cxr.imaging.preprocess import WHOLE, PreprocessSpec, original_shape, to_square
-from cxr.imaging.read import ImageError, read_gray
+from cxr.imaging.raster import ImageError
+from cxr.imaging.read import read_gray
 from cxr.lungs.crop import to_model_input
 from cxr.lungs.find import Lungs
 

@@ -28,15 +28,7 @@ pieces of image on an even ground make edges that the image never had."""
 
 
 def pixel_order(maps: Maps, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rank each image's pixels by its map, the highest first, equal ones in random order.
-
-    Args:
-        maps: (N, S, S).
-        rng: decides between equals, such as the zeros of a map.
-
-    Returns:
-        (N, S, S), 0 for the first pixel.
-    """
+    """Return each pixel's rank (N, S, S) by its map, 0 for the highest; equal ones at random."""
     flat = maps.reshape(len(maps), -1)
     ranks = np.empty(flat.shape, np.int64)
     for row, values in enumerate(flat):
@@ -48,17 +40,10 @@ def pixel_order(maps: Maps, rng: np.random.Generator) -> NDArray[np.int64]:
 def perturbed(
     images: NDArray[np.uint8], ranks: NDArray[np.int64], fraction: float, mode: Mode
 ) -> NDArray[np.uint8]:
-    """Cover (deletion) or uncover (insertion) the first pixels of an order.
+    """Cover (deletion) or uncover (insertion) the first share of the pixels by their ranks.
 
-    Args:
-        images: (N, S, S).
-        ranks: (N, S, S), see ``pixel_order``.
-        fraction: share of the pixels.
-        mode: deletion puts the image's mean gray over them; insertion lays them on the
-            blurred image.
-
-    Raises:
-        InputError: an unknown mode.
+    Deletion puts the image's mean gray over them; insertion lays them on the blurred image; another
+    mode is an InputError.
     """
     first = ranks < round(fraction * images[0].size)
     if mode == "deletion":
@@ -76,9 +61,8 @@ def mean_gray(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def blurred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the images blurred by ``BLUR``."""
     sigma = BLUR * images.shape[-1]
-    return np.asarray(
-        np.rint(gaussian_filter(images.astype(np.float32), (0, sigma, sigma))), np.uint8
-    )
+    smooth = gaussian_filter(images.astype(np.float32), (0, sigma, sigma))
+    return np.asarray(np.rint(smooth), np.uint8)
 
 
 def perturbation_curve(
@@ -91,19 +75,16 @@ def perturbation_curve(
     fractions: tuple[float, ...] = FRACTIONS,
     ends: tuple[Floats, Floats] | None = None,
 ) -> Floats:
-    """Follow a class's probability while pixels are covered or uncovered.
+    """Follow a class's probability (N, L) while pixels are covered or uncovered, see ``perturbed``.
 
     Args:
         predict: the network or ensemble.
         images: (N, S, S).
         maps: (N, S, S), 0 and above.
-        mode: see ``perturbed``.
+        mode: insertion or deletion.
         rng: decides between pixels of equal value.
         fractions: L, rising, from 0 to 1.
-        ends: (N,) probabilities at fractions 0 and 1, which no map changes; spares two passes.
-
-    Returns:
-        (N, L).
+        ends: what ``end_points`` returns, which no map changes.
 
     Raises:
         InputError: maps of other images, or fractions that do not rise from 0 to 1.
@@ -121,7 +102,7 @@ def perturbation_curve(
 
 
 def end_points(predict: Predict, images: NDArray[np.uint8], mode: Mode) -> tuple[Floats, Floats]:
-    """Return the probabilities at fractions 0 and 1."""
+    """Return the probabilities (N,) at fractions 0 and 1."""
     whole = predict(images)
     if mode == "deletion":
         return whole, predict(np.broadcast_to(mean_gray(images), images.shape))
@@ -134,27 +115,16 @@ def area_under(curves: Floats, fractions: tuple[float, ...] = FRACTIONS) -> Floa
 
 
 def edge_maps(images: NDArray[np.uint8]) -> Maps:
-    """Return the strength of edges, which no network had a part in.
-
-    Args:
-        images: (N, S, S).
-
-    Returns:
-        (N, S, S) float32, length of the Sobel gradient.
-    """
+    """Return the length of the Sobel gradient (N, S, S), in which no network had a part."""
     gray = images.astype(np.float32)
     return np.asarray(np.hypot(sobel(gray, axis=1), sobel(gray, axis=2)), np.float32)
 
 
 def to_cells(maps: Maps, cells: tuple[int, int]) -> Maps:
-    """Average (N, S, S) maps over a grid of (h, w) cells, as coarse as a network's map.
-
-    Cells' edges are rounded to pixels.
-    """
-    row_edges = np.rint(np.linspace(0, maps.shape[1], cells[0] + 1)).astype(int)
-    column_edges = np.rint(np.linspace(0, maps.shape[2], cells[1] + 1)).astype(int)
-    sums = np.add.reduceat(
-        np.add.reduceat(maps.astype(np.float64), row_edges[:-1], axis=1), column_edges[:-1], axis=2
-    )
-    sizes = np.outer(np.diff(row_edges), np.diff(column_edges))
-    return np.asarray(sums / sizes, np.float32)
+    """Average (N, S, S) maps over (h, w) cells, whose edges are rounded to pixels."""
+    sums, sizes = maps.astype(np.float64), []
+    for axis, (side, count) in enumerate(zip(maps.shape[1:], cells, strict=True), start=1):
+        edges = np.rint(np.linspace(0, side, count + 1)).astype(int)
+        sums = np.add.reduceat(sums, edges[:-1], axis=axis)
+        sizes.append(np.diff(edges))
+    return np.asarray(sums / np.outer(*sizes), np.float32)

@@ -24,15 +24,8 @@ def closed_form_cam(features: Tensor, weight: Tensor, target: Tensor | None = No
 
     Behind average pooling and one linear layer the gradient of logit c by feature k is
     W_ck / (h w) everywhere, so Grad-CAM is ReLU(sum_k W_ck A_k) / (h w). The constant is
-    left out.
-
-    Args:
-        features: (B, C, h, w).
-        weight: (K, C) of the head.
-        target: (B,) class positions; all classes by default.
-
-    Returns:
-        (B, h, w), or (B, K, h, w) of all classes; float32, 0 and above.
+    left out. Of features (B, C, h, w), a head (K, C) and target classes (B,) it returns
+    (B, h, w), of all classes (B, K, h, w); float32, 0 and above.
 
     Source: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2; section 3.1 for this case,
     which is Zhou et al. 2016, CAM.
@@ -41,23 +34,6 @@ def closed_form_cam(features: Tensor, weight: Tensor, target: Tensor | None = No
     if target is None:
         return torch.einsum("kc,bchw->bkhw", weight, features).relu()
     return torch.einsum("bc,bchw->bhw", weight[target], features).relu()
-
-
-@torch.no_grad()
-def member_cam(member: Member, pixels: Tensor, classes: Tensor) -> Tensor:
-    """Compute a member's Grad-CAM in closed form.
-
-    Args:
-        member: in inference mode.
-        pixels: (B, 1, S, S) uint8.
-        classes: (B,) int64, the class explained on each image.
-
-    Returns:
-        (B, h, w) float32 on the member's device, in units of the logit, not scaled.
-    """
-    device = member.head.weight.device
-    features = member.features(member.prepare(pixels.to(device)))
-    return closed_form_cam(features, member.head.weight, classes.to(device))
 
 
 def member_maps(
@@ -73,30 +49,27 @@ def member_maps(
 ) -> Maps:
     """Compute a member's maps of many images, on the GPU if there is one.
 
-    Args:
-        member: a network.
-        pixels: (M, S, S) uint8.
-        rows: (N,) which of them.
-        classes: (N,) class explained on each.
-        method: ``closed_form``, or a method of pytorch-grad-cam.
-        layer: module of the network, for the library's methods.
-        batch_size: images at once.
-        on_image: called once an image.
+    Of ``pixels`` (M, S, S) uint8 ``rows`` (N,) are explained, each for its class in ``classes``
+    (N,); ``on_image`` is called once an image. ``method`` is ``closed_form``, or one of
+    pytorch-grad-cam, for which ``layer`` may name a module of the network.
 
     Returns:
-        (N, h, w) float32, 0 and above; not scaled.
+        (N, h, w) float32, 0 and above; not scaled, of the closed form in units of the logit.
 
     Raises:
         InputError: see ``library_cam``.
     """
     check_method(method, layer)
-    member.eval().to(inference_device())
+    device = inference_device()
+    member.eval().to(device)
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = torch.from_numpy(np.array(pixels[rows[start : start + batch_size]]))[:, None]
         targets = torch.from_numpy(classes[start : start + batch_size].astype(np.int64))
         if method == CLOSED_FORM:
-            maps = member_cam(member, batch, targets)
+            with torch.no_grad():
+                features = member.features(member.prepare(batch.to(device)))
+                maps = closed_form_cam(features, member.head.weight, targets.to(device))
         else:
             maps = library_cam(member, batch, targets, method=method, layer=layer)
         parts.append(maps.cpu().numpy())
@@ -127,13 +100,8 @@ def ensemble_cam(maps: Mapping[str, Maps], weights: Mapping[str, float], size_px
     silence the very member that is confident. E is 1 only where all members have their maximum, so
     its own maximum tells how far they agree; it is not stretched to 1.
 
-    Args:
-        maps: per member (N, h, w), 0 and above; h and w may differ between members.
-        weights: per member, summing to 1.
-        size_px: side of the result.
-
-    Returns:
-        (N, size, size) float32, 0 to 1.
+    Of each member's maps (N, h, w), 0 and above, whose cells may differ, and of weights that sum
+    to 1, it returns (N, size, size) float32, 0 to 1.
 
     Raises:
         InputError: maps and weights of different members.

@@ -32,11 +32,7 @@ def library_methods() -> dict[str, Any]:
 
 
 def check_method(method: str, layer: str | None) -> None:
-    """Check a method's name, and that it can explain the layer asked for.
-
-    Raises:
-        InputError: an unknown method, or a layer for one that has none to choose.
-    """
+    """Raise InputError for an unknown method, or a layer for one that has none to choose."""
     allowed = [CLOSED_FORM, *library_methods()]
     if method not in allowed:
         raise InputError(f"method is {method!r}: allowed are {', '.join(allowed)}")
@@ -51,13 +47,13 @@ def check_method(method: str, layer: str | None) -> None:
 def library_cam(
     member: Member, pixels: Tensor, classes: Tensor, *, method: str, layer: str | None = None
 ) -> Tensor:
-    """Compute a map by a method of pytorch-grad-cam.
+    """Compute a map of each image's class by a method of pytorch-grad-cam, such as GradCAMPlusPlus.
 
     Args:
         member: a network.
         pixels: (B, 1, S, S) uint8.
-        classes: (B,) int64, the class explained on each image.
-        method: name of the method's class, such as GradCAMPlusPlus.
+        classes: (B,) int64.
+        method: name of the method's class.
         layer: module of the network; the last feature layer by default.
 
     Returns:
@@ -87,11 +83,7 @@ def library_cam(
 
 @torch.no_grad()
 def layer_cells(member: Member, layer: str | None = None) -> int:
-    """Return h, how many rows of cells a layer's output has.
-
-    Raises:
-        InputError: no such layer, or its output is no map (C, h, w).
-    """
+    """Return h, how many rows of cells a layer's output has; InputError where it is no map."""
     name = layer or member.spec.feature_module
     modules = dict(member.network.named_modules())
     if not name or name not in modules:

@@ -65,14 +65,13 @@ def heat_map() -> ListedColormap:
 def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figure:
     """Draw a row per image: the image, each member's map of the predicted class, the ensemble's.
 
-    Args:
-        examples: at least one, all with the same members.
-        title: what they have in common.
-        note: what the images are.
+    All examples, at least one, have the same members; the title says what else they have in
+    common, the note what the images are.
     """
     names = list(examples[0].maps)
-    outlined = any(_has_lesion(example) for example in examples)
-    legend = " · blue outline: true lesion" if outlined else ""
+    legend = ""
+    if any(example.lesion is not None and example.lesion.any() for example in examples):
+        legend += " · blue outline: true lesion"
     if any(example.lungs is not None and example.lungs.any() for example in examples):
         legend += " · dotted: lungs, as found"
     width = PANEL_IN * (1 + len(names)) + 0.9
@@ -83,7 +82,7 @@ def draw_examples(examples: Sequence[Example], *, title: str, note: str) -> Figu
     panels = figure.subplots(len(examples), 1 + len(names), squeeze=False)
     for axes_row, example in zip(panels, examples, strict=True):
         _draw_row(axes_row, example, names)
-    add_heat_bar(figure, list(panels.flat))
+    _add_heat_bar(figure, list(panels.flat))
     return figure
 
 
@@ -96,31 +95,25 @@ def draw_maps(
     lesion: NDArray[np.bool_] | None = None,
     columns: int = 5,
 ) -> Figure:
-    """Draw one image and several maps of it, such as those of different methods.
+    """Draw an image (S, S) and several maps of it, such as those of different methods.
 
-    Args:
-        image: (S, S) uint8.
-        maps: head of the panel to (S, S) float32, 0 to 1.
-        title: of the plot.
-        note: what the image is.
-        lesion: (S, S) bool, outlined if given.
-        columns: panels in a row.
+    ``maps`` are heads of panels to (S, S) float32, 0 to 1; a lesion (S, S) is outlined.
     """
     rows = -(-(1 + len(maps)) // columns)
     width, height = PANEL_IN * min(columns, 1 + len(maps)) + 0.9, (PANEL_IN + 0.3) * rows + 0.7
     figure = new_figure(width, height, title=title, note=note)
     panels = figure.subplots(rows, min(columns, 1 + len(maps)), squeeze=False)
     flat = list(panels.flat)
-    draw_overlay(flat[0], image, None, lesion=lesion, title="image")
+    _draw_overlay(flat[0], image, None, lesion=lesion, title="image")
     for axes, (name, values) in zip(flat[1:], maps.items(), strict=False):
-        draw_overlay(axes, image, values, lesion=lesion, title=name)
+        _draw_overlay(axes, image, values, lesion=lesion, title=name)
     for axes in flat[1 + len(maps) :]:
         axes.set_axis_off()
-    add_heat_bar(figure, flat)
+    _add_heat_bar(figure, flat)
     return figure
 
 
-def draw_overlay(
+def _draw_overlay(
     axes: Axes,
     image: NDArray[np.uint8],
     values: NDArray[np.float32] | None,
@@ -147,7 +140,7 @@ def draw_overlay(
     axes.spines[:].set_visible(False)
 
 
-def add_heat_bar(figure: Figure, panels: list[Axes]) -> None:
+def _add_heat_bar(figure: Figure, panels: list[Axes]) -> None:
     """Add the colour bar, drawn on the middle gray of an image."""
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), heat_map()), ax=panels, fraction=0.025, pad=0.01, aspect=30
@@ -162,7 +155,7 @@ def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) ->
     outlines: dict[str, Any] = {"lesion": example.lesion, "lungs": example.lungs}
     verdict = "right" if example.right else "wrong"
     head = f"{verdict}: true {example.label}\npredicted {example.prediction}"
-    draw_overlay(panels[0], example.image, None, **outlines, title=head)
+    _draw_overlay(panels[0], example.image, None, **outlines, title=head)
     panels[0].title.set_fontweight("bold")
     panels[0].set_xlabel(example.name, fontsize=6, color="#555555")
     for axes, name in zip(panels[1:], names, strict=True):
@@ -170,10 +163,6 @@ def _draw_row(panels: Sequence[Axes], example: Example, names: Sequence[str]) ->
         text = f"{name}\n{example.prediction} {probs[example.prediction]:.2f}"
         if not example.right:
             text += f", true {example.label} {probs[example.label]:.2f}"
-        draw_overlay(axes, example.image, example.maps[name], **outlines, title=text)
+        _draw_overlay(axes, example.image, example.maps[name], **outlines, title=text)
         if name == WEIGHTED:
             axes.title.set_fontweight("bold")
-
-
-def _has_lesion(example: Example) -> bool:
-    return example.lesion is not None and bool(example.lesion.any())

@@ -3,9 +3,9 @@
 N images, S side of prepared pixels.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,8 @@ def read_masks(
 ) -> Masks:
     """Read masks into the geometry of the prepared images.
 
-    Args:
-        root: folder that the names start from.
-        names: a path per image, or "" where there is no mask.
-        spec: side and fit of the images.
-        placements: where the squares show the images; whole ones by default.
+    ``names`` are paths below ``root``, or "" where there is no mask; ``placements`` tell where the
+    squares show the images, whole ones by default.
 
     Returns:
         (N, S, S) bool, empty where there is no mask. A prepared pixel belongs to the mask
@@ -54,17 +51,11 @@ def read_masks(
 
 
 def find_peaks(maps: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return where each map has its maximum.
+    """Return where each map (N, S, S) has its maximum: (N, 2) row and column.
 
     Enlarging a coarse map leaves it flat from the centre of an outer cell to the image's edge.
     Of equal values the one nearest to the image's centre is taken, which is that cell's centre
-    and not, as argmax has it, the image's corner.
-
-    Args:
-        maps: (N, S, S), 0 and above.
-
-    Returns:
-        (N, 2) row and column; -1, -1 for a map without a value above 0.
+    and not, as argmax has it, the image's corner; -1, -1 for a map without a value above 0.
     """
     side = maps.shape[-1]
     offset = np.square(np.arange(side) - (side - 1) / 2)
@@ -120,7 +111,11 @@ def pointing_game(
     distances = [distance_transform_edt(~lesions[row]) for row in rows]
     distance = np.asarray(distances, np.float64).reshape(len(rows), *lesions.shape[1:])
     reach = {"inside": 0.0, "half_cell": cell_px / 2}
-    hits = {name: _hits(values[rows], distance, reach) for name, values in maps.items()}
+    hits = {}
+    for name, values in maps.items():
+        peaks = find_peaks(values[rows])
+        away = distance[np.arange(len(rows)), peaks[:, 0], peaks[:, 1]]
+        hits[name] = {key: (peaks[:, 0] >= 0) & (away <= limit) for key, limit in reach.items()}
     areas = {"image": np.ones_like(lesions[rows])}
     if lungs is not None and lungs[rows].any(axis=(1, 2)).all():
         areas["lungs"] = lungs[rows]
@@ -128,48 +123,31 @@ def pointing_game(
         area: {key: _share(distance <= limit, within) for key, limit in reach.items()}
         for area, within in areas.items()
     }
-    classes = np.asarray(labels, dtype=object)[rows]
-    patients = np.asarray(groups)[rows]
+    classes, patients = np.asarray(labels, dtype=object)[rows], np.asarray(groups)[rows]
 
-    def count(chosen: Masks) -> dict[str, Any]:
-        images = int(chosen.sum())
+    def rate(hit: Masks, patients: NDArray[np.str_]) -> dict[str, float]:
+        share = interval(hit, patients)
+        ends = {"rate": share["value"], "low": share["low"], "high": share["high"]}
+        return {"hits": int(hit.sum()), "images": len(hit)} | ends
+
+    def count(some: Masks) -> dict[str, Any]:
+        images, whose = int(some.sum()), patients[some]
         return {
             "images": images,
-            "patients": len(np.unique(patients[chosen])),
+            "patients": len(np.unique(whose)),
             "chance": {
-                area: {
-                    key: float(np.mean(part[chosen])) if images else math.nan
-                    for key, part in parts.items()
-                }
-                for area, parts in chance.items()
+                area: {key: float(part[some].mean()) if images else nan for key, part in of.items()}
+                for area, of in chance.items()
             },
             "models": {
-                name: {
-                    key: _rate(part[chosen], interval(part[chosen], patients[chosen]))
-                    for key, part in by_reach.items()
-                }
-                for name, by_reach in hits.items()
+                name: {key: rate(part[some], whose) for key, part in of.items()}
+                for name, of in hits.items()
             },
         }
 
-    return {
-        "cell_px": cell_px,
-        "all": count(np.ones(len(rows), np.bool_)),
-        "per_class": {name: count(classes == name) for name in dict.fromkeys(classes)},
-    }
-
-
-def _rate(hits: Masks, share: Mapping[str, float]) -> dict[str, float]:
-    ends = {"rate": share["value"], "low": share["low"], "high": share["high"]}
-    return {"hits": int(hits.sum()), "images": len(hits)} | ends
-
-
-def _hits(
-    maps: NDArray[np.float32], distance: NDArray[np.float64], reach: Mapping[str, float]
-) -> dict[str, Masks]:
-    peaks = find_peaks(maps)
-    away = distance[np.arange(len(peaks)), peaks[:, 0], peaks[:, 1]]
-    return {key: (peaks[:, 0] >= 0) & (away <= limit) for key, limit in reach.items()}
+    everyone, each = np.ones(len(rows), np.bool_), dict.fromkeys(classes)
+    per_class = {name: count(classes == name) for name in each}
+    return {"cell_px": cell_px, "all": count(everyone), "per_class": per_class}
 
 
 def _share(hit: Masks, within: Masks) -> NDArray[np.float64]:

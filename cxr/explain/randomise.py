@@ -24,17 +24,8 @@ def cascade_stages(member: Member, stages: int = STAGES) -> list[list[str]]:
     """Divide a network's layers into steps, the head first, then about equal parts downwards.
 
     Layers are taken in the order in which the network registers them, which for timm's
-    networks is that of the forward pass.
-
-    Args:
-        member: a network.
-        stages: steps at most, 2 or more.
-
-    Returns:
-        Names of the modules of each step.
-
-    Raises:
-        InputError: fewer than two steps.
+    networks is that of the forward pass. Return the names of the modules of each of at most
+    ``stages`` steps, which are two or more, or an InputError.
     """
     if stages < 2:
         raise InputError(f"stages is {stages}: at least 2 are needed, the head and the rest")
@@ -95,17 +86,10 @@ def _randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def map_similarity(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return Spearman's rank correlation of each image's two maps.
+    """Return Spearman's rank correlation (N,) of each image's two maps (N, h, w).
 
-    Args:
-        first: (N, h, w).
-        second: (N, h, w).
-
-    Returns:
-        (N,), -1 to 1; NaN where one of the two maps is the same everywhere.
-
-    Raises:
-        InputError: maps of different images or cells.
+    NaN where one of the two maps is the same everywhere; maps of different images or cells are
+    an InputError.
 
     Source: Adebayo et al. 2018, section 3, of absolute maps; ours are 0 and above.
     """

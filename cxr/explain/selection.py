@@ -19,11 +19,7 @@ FORMER = {"most_certain": "most_confident", "least_certain": "least_confident"}
 
 
 def confidence(predictions: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the ensemble's probability of the class that it predicts, (N,).
-
-    Args:
-        predictions: evaluation's predictions table.
-    """
+    """Return the ensemble's probability (N,) of the class that it predicts."""
     columns = [f"prob_{WEIGHTED}_{label}" for label in predictions["prediction"]]
     positions = predictions.columns.get_indexer(pd.Index(columns))
     values = predictions.to_numpy(dtype=object)
@@ -39,18 +35,13 @@ def select_images(
     count: int = 2,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.int64]:
-    """Choose images.
+    """Choose at most ``count`` images of evaluation's predictions table, possibly none.
 
-    Args:
-        predictions: evaluation's predictions table.
-        label: true class; any by default.
-        right: rightly or wrongly predicted by the ensemble; either by default.
-        order: random shows what is usual, the other two what is extreme.
-        count: how many at most.
-        rng: draws where the order is random.
+    They have the true class ``label`` and are ``right`` or wrong by the ensemble, where either is
+    given. A random order, drawn by ``rng``, shows what is usual, the other two what is extreme.
 
     Returns:
-        Positions in the table, at most ``count``, possibly none.
+        Positions in the table.
 
     Raises:
         InputError: a class that no image has, an unknown order, or a random one without rng.

@@ -24,10 +24,7 @@ def robust_range(
 ) -> tuple[float, float]:
     """Return the values below which two shares of the pixels lie, 0.1 % and 99.9 % by default.
 
-    Args:
-        values: (V,).
-        counts: (V,) pixels of each stored code.
-        shares: from 0 to 1.
+    ``values`` (V,) are those of the stored codes, ``counts`` (V,) the pixels of each.
     """
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(counts[order])
@@ -57,11 +54,7 @@ def to_bytes(shown: Table, *, inverted: bool) -> NDArray[np.uint8]:
 
 
 def count_codes(codes: NDArray[np.uint8] | NDArray[np.uint16], bits: int) -> NDArray[np.int64]:
-    """Count the pixels of each stored code.
-
-    Returns:
-        (V,) int64.
-    """
+    """Count the pixels of each stored code, (V,) int64."""
     flat = codes.reshape(-1)
     counts = np.zeros(1 << bits, np.int64)
     # In strips: NumPy widens what it counts and what it looks up to 8 bytes a pixel.
@@ -73,11 +66,7 @@ def count_codes(codes: NDArray[np.uint8] | NDArray[np.uint16], bits: int) -> NDA
 def apply_table(
     table: NDArray[np.uint8], codes: NDArray[np.uint8] | NDArray[np.uint16]
 ) -> NDArray[np.uint8]:
-    """Look every pixel up.
-
-    Returns:
-        uint8 of the shape of ``codes``.
-    """
+    """Look every pixel up; return uint8 of the shape of ``codes``."""
     flat = codes.reshape(-1)
     image = np.empty(flat.size, np.uint8)
     for first in range(0, flat.size, _STRIP_PIXELS):

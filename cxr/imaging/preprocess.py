@@ -76,30 +76,23 @@ NAMED = {"fit": Fit, "lungs": LungUse, "lungs_fallback": Fallback}
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a prepared square shows its image.
-
-    Attributes:
-        source: part of the image that the square shows.
-        target: part of the square that shows it; the rest is black.
-    """
+    """Where a prepared square shows its image."""
 
     source: Box = WHOLE
+    """Part of the image that the square shows."""
     target: Box = WHOLE
+    """Part of the square that shows it; the rest is black."""
 
 
 @dataclass(frozen=True)
 class MemberInput:
-    """What one member expects; it travels with the member's weights.
-
-    Attributes:
-        size_px: side to which prepared pixels are resized (bilinear).
-        mean: per channel, on the scale 0 to 1.
-        std: per channel, on the scale 0 to 1.
-    """
+    """What one member expects; it travels with the member's weights."""
 
     size_px: int
+    """Side to which prepared pixels are resized (bilinear)."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    """Both per channel, on the scale 0 to 1."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MemberInput":
@@ -110,10 +103,7 @@ class MemberInput:
 def place(shape: tuple[int, ...], spec: PreprocessSpec, source: Box = WHOLE) -> Placement:
     """Return where the prepared square shows an image.
 
-    Args:
-        shape: (H, W) whose aspect ratio is true.
-        spec: side and fit.
-        source: part of the image to show.
+    ``shape`` (H, W) has the true aspect ratio; ``source`` is the part of the image to show.
     """
     if spec.fit == "stretch":
         return Placement(source)
@@ -129,16 +119,10 @@ def place(shape: tuple[int, ...], spec: PreprocessSpec, source: Box = WHOLE) -> 
 def to_square(
     radiograph: NDArray[np.uint8], spec: PreprocessSpec, placement: Placement | None = None
 ) -> NDArray[np.uint8]:
-    """Resize a radiograph, or what is shown of it, to the prepared square.
+    """Resize a radiograph (H, W) uint8, or what is shown of it, to the prepared square (S, S).
 
-    Args:
-        radiograph: (H, W) uint8.
-        spec: side and fit.
-        placement: of ``place``; by default that of the whole radiograph.
-
-    Returns:
-        (S, S) uint8. Resampling is Pillow's antialiased bilinear filter, once, from the
-        radiograph's own pixels.
+    Resampling is Pillow's antialiased bilinear filter, once, from the radiograph's own pixels. By
+    default the placement is that of the whole radiograph.
     """
     side, (tall, wide) = spec.size_px, radiograph.shape
     placement = placement or place(radiograph.shape, spec)
@@ -157,14 +141,10 @@ def to_square(
 
 
 def original_shape(row: Mapping[Any, Any], where: str) -> tuple[int, int] | None:
-    """Return (height, width) of an image's original as a manifest's row states them.
+    """Return (height, width) of an image's original as a manifest's row states them, or None.
 
-    Args:
-        row: with or without ``width`` and ``height``; empty where unknown.
-        where: what an error calls the row.
-
-    Raises:
-        InputError: one of the two alone, or no whole number above 0.
+    One of the two alone, or no whole number above 0, is an InputError, which calls the row
+    ``where``.
     """
     texts = [row.get(key) or "" for key in ("height", "width")]
     if not any(texts):

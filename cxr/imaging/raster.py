@@ -1,16 +1,15 @@
 """JPEG, PNG and TIFF to gray pixels, within bounds of memory and time. H W pixels."""
 
 import io
+import math
 import threading
 import warnings
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from cxr.errors import InputError, MissingInputError
-from cxr.imaging.colour import colourfulness
+from cxr.errors import InputError, reason_of
 from cxr.imaging.depth import ROBUST, apply_table, between, count_codes, robust_range, to_bytes
 
 MIN_SIDE_PX = 32
@@ -20,6 +19,9 @@ MAX_PIXELS = 100_000_000
 MAX_COSTLY_PIXELS = 50_000_000
 """Largest image whose decoder keeps more than a byte or two a pixel (colour, transparency,
 progressive JPEG, DICOM), so that no file takes more than 1 GB."""
+COLOUR_LIMIT = 5.0
+"""Gray levels of 255. A gray image stored in colour, tinted throughout or with coloured marks lies
+below 2, ten photographs at 8 and beyond."""
 COLOUR_SIDE_PX = 120
 """Longer side at which colour is looked for."""
 MAX_SCANS = 50
@@ -36,7 +38,6 @@ LEAST_MIDDLE = 1 / 16
 
 DICOM_HEAD_BYTES = 132
 """A DICOM file begins with 128 free bytes and DICM (PS3.10, 7.1)."""
-
 _STRIP_PIXELS = 4_000_000
 _warning_lock = threading.Lock()
 
@@ -45,43 +46,29 @@ class ImageError(InputError):
     """A file that is no usable image; the message names it."""
 
 
-def read_raster(
-    source: Path | bytes, shown: str
-) -> tuple[NDArray[np.uint8], tuple[str, ...], float | None]:
-    """Decode a JPEG, PNG or TIFF to gray.
-
-    Args:
-        source: a path or the file's bytes.
-        shown: what errors call the image.
+def read_raster(data: bytes, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...], float | None]:
+    """Decode a JPEG, PNG or TIFF, which errors call ``shown``, to gray.
 
     Returns:
         (H, W) uint8, 0 black; one sentence for everything that had to be guessed; and how
-        far the original lies off gray (``cxr.imaging.colour``), None where it was gray.
+        far the original lies off gray (``colourfulness``), None where it was gray.
         Colours are weighted as ITU-R 601 luma, 16-bit values keep the upper 8 of the bits
         that they use (see ``eight_bits``), transparency is laid on black, the EXIF
         orientation is applied.
 
     Raises:
-        MissingInputError: no file at the path.
         ImageError: not a JPEG, PNG or TIFF, truncated, under 32 pixels on a side or over
             100 megapixels (50 in colour, with transparency, or as a progressive JPEG); of 16
             bits nearly blank, or using fewer in colour.
     """
     try:
-        if isinstance(source, Path) and source.suffix.lower() in (".jpg", ".jpeg"):
-            source = source.read_bytes()
-        stream = source if isinstance(source, Path) else io.BytesIO(source)
-        with _open(stream) as image:
+        with _open(data) as image:
             costly = image.mode not in ("1", "L", "I;16", "I;16B") or "progressive" in image.info
             most = MAX_COSTLY_PIXELS if costly else MAX_PIXELS
             check_size(image.width, image.height, shown, most=most)
-            _check_depth(image, source, shown)
+            _check_depth(image, data, shown)
             gray, notes = _to_gray(image, shown)
             return _upright(gray, image.getexif().get(0x0112, 1)), notes, _colour(image)
-    except FileNotFoundError:
-        raise MissingInputError(
-            f"no image at {shown}: correct the manifest's path, or restore the file"
-        ) from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{shown} is no image: JPEG, PNG, TIFF and DICOM are read; remove it, or skip such "
@@ -96,7 +83,7 @@ def read_raster(
         if isinstance(error, InputError):
             raise
         raise ImageError(
-            f"{shown} cannot be decoded ({_one_line(error)}): restore it, or skip such files "
+            f"{shown} cannot be decoded ({reason_of(error, 1000)}): restore it, or skip such files "
             "with data.on_error=skip"
         ) from None
 
@@ -107,17 +94,7 @@ def has_dicom_mark(head: bytes) -> bool:
 
 
 def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -> None:
-    """Refuse what is too small to see or too large to hold.
-
-    Args:
-        width: in pixels.
-        height: in pixels.
-        shown: what errors call the image.
-        most: pixels that are read.
-
-    Raises:
-        ImageError: under 32 pixels on a side or over ``most`` pixels.
-    """
+    """Raise ImageError for what has under 32 pixels on a side or over ``most`` pixels."""
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(
             f"{shown} is {width} x {height} pixels: at least {MIN_SIDE_PX} x {MIN_SIDE_PX} "
@@ -133,21 +110,16 @@ def check_size(width: int, height: int, shown: str, *, most: int = MAX_PIXELS) -
 def eight_bits(
     deep: NDArray[np.uint16], shown: str, *, inverted: bool = False
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Map 16-bit values to 8 through the bits that they use, as far as pixels tell.
+    """Map 16-bit values (H, W) to 8 through the bits that they use, as far as pixels tell.
 
     Images of 10 to 14 bits are often saved in 16 unscaled, which would come out black. The bits
     used are those of the value that 99.9 % of the pixels lie below, at least 8; the upper 8 of
     them are kept, brighter pixels are white. What spans less than a quarter of these bits is
     spread between the values that 0.1 % and 99.9 % lie below, as DICOM without a window.
 
-    Args:
-        deep: (H, W) uint16.
-        shown: what errors call the image.
-        inverted: 0 is white.
-
     Returns:
-        (H, W) uint8, 0 black; one sentence where fewer than 16 bits or a narrow range was
-        taken as the whole.
+        (H, W) uint8, 0 black, which ``inverted`` pixels are not yet; one sentence where fewer
+        than 16 bits or a narrow range was taken as the whole.
 
     Raises:
         ImageError: nothing to see: 90 % of the pixels lie within a sixteenth of the range.
@@ -178,22 +150,49 @@ def eight_bits(
     return apply_table(to_bytes(seen, inverted=inverted), deep), notes
 
 
-def _open(stream: Path | io.BytesIO) -> Image.Image:
+def colourfulness(rgb: NDArray[np.uint8]) -> float:
+    """Measure what of an image's colours its gray does not explain.
+
+    Each channel is fitted by a line through the gray, so that an image that is tinted
+    throughout, as an old scan may be, counts as gray. The fit is repeated on the best 70 % of
+    the pixels, and the worst fifth does not count, so that coloured marks do not make an image a
+    photograph. Of (H, W, 3) uint8, not yet made gray, some four thousand pixels are looked at.
+
+    Returns:
+        What four fifths of the pixels lie below, in gray levels of 255. See ``COLOUR_LIMIT``.
+    """
+    step = max(1, math.isqrt(rgb.shape[0] * rgb.shape[1] // 4_000))
+    sample = rgb[::step, ::step].reshape(-1, 3).astype(np.float64)
+    if np.ptp(sample, axis=1).max() <= 2:
+        # Gray saved as colour, the common case.
+        return 0.0
+    gray = sample.mean(axis=1)
+    kept = np.ones(len(gray), bool)
+    off = np.zeros(len(gray))
+    for _ in range(4):
+        some, colours = gray[kept] - gray[kept].mean(), sample[kept].mean(axis=0)
+        slopes = some @ sample[kept] / max(float(some @ some), 1e-9)
+        line = colours + np.outer(gray - gray[kept].mean(), slopes)
+        off = np.sqrt(((sample - line) ** 2).mean(axis=1))
+        kept = off <= np.quantile(off, 0.7)
+    return float(np.quantile(off, 0.8))
+
+
+def _open(data: bytes) -> Image.Image:
     # Pillow warns where we refuse: the size is checked right after. The lock is there
     # because images are read in threads and the list of filters is everybody's.
     with _warning_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(stream, formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _check_depth(image: Image.Image, source: Path | bytes, shown: str) -> None:
+def _check_depth(image: Image.Image, data: bytes, shown: str) -> None:
     """Refuse what costs too much, or has no black and white, before it is decoded."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ImageError(
             f"{shown} has 32 bits a pixel and so no fixed black and white: save it as 16 bit"
         )
     if image.format == "JPEG":
-        data = source.read_bytes() if isinstance(source, Path) else source
         scans = data.count(b"\xff\xda")
         if scans > MAX_SCANS:
             raise ImageError(
@@ -244,17 +243,9 @@ def _flatten(image: Image.Image) -> NDArray[np.uint8]:
 
 def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Apply the EXIF orientation (Exif 2.3, tag 0x0112), 1 to 8; others mean upright."""
-    turned = {
-        2: lambda: image[:, ::-1],
-        3: lambda: image[::-1, ::-1],
-        4: lambda: image[::-1],
-        5: lambda: image.T,
-        6: lambda: np.rot90(image, -1),
-        7: lambda: image[::-1, ::-1].T,
-        8: lambda: np.rot90(image),
-    }.get(orientation)
-    return image if turned is None else np.ascontiguousarray(turned())
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if orientation not in range(2, 9):
+        return image
+    turned = image.T if orientation > 4 else image
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(turned[::rows, ::columns])

@@ -12,28 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import MissingInputError
-from cxr.imaging.raster import (
-    DICOM_HEAD_BYTES,
-    MAX_PIXELS,
-    MIN_SIDE_PX,
-    ImageError,
-    eight_bits,
-    has_dicom_mark,
-    read_raster,
-)
-
-__all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "MIN_SIDE_PX",
-    "SUFFIXES",
-    "DecodedImage",
-    "ImageError",
-    "eight_bits",
-    "is_image_file",
-    "read_gray",
-    "read_image",
-]
+from cxr.imaging.raster import DICOM_HEAD_BYTES, MAX_PIXELS, ImageError, has_dicom_mark, read_raster
 
 SUFFIXES = (".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 """File name endings that count as images; DICOM without an ending is told by its bytes."""
@@ -45,32 +24,24 @@ _RASTER_STARTS = (b"\xff\xd8", b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An image as it may leave its file: nothing here can name a patient."""
+    """An image as it may leave its file: nothing that was in the file can name a patient."""
 
     pixels: NDArray[np.uint8]
     """(H, W), 0 black."""
     warnings: tuple[str, ...] = ()
     """One sentence for each thing that had to be guessed or looks wrong; without the name."""
     colour: float | None = None
-    """How far the original lies off gray, see ``cxr.imaging.colour``; None where it was gray."""
+    """How far the original lies off gray, see ``colourfulness``; None where it was gray."""
+    name: str = ""
+    """What results call the image, where the caller says so."""
+    original: tuple[int, int] | None = None
+    """(H, W) of its original, where the caller knows it."""
 
 
 def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decode an image to gray, and log what ``read_image`` warns of.
-
-    Args:
-        source: a path or the file's bytes.
-        name: what errors call the image; the path by default.
-
-    Returns:
-        (H, W) uint8, 0 black.
-
-    Raises:
-        MissingInputError: no file at the path.
-        ImageError: see ``read_image``.
-    """
+    """Decode as ``read_image`` does, to (H, W) uint8, 0 black, and log what it warns of."""
     image = read_image(source, name=name)
     for warning in image.warnings:
         log.warning("%s %s", _shown(source, name), warning)
@@ -85,8 +56,8 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
         name: what errors call the image; the path by default.
 
     Returns:
-        The image: raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
-        ``cxr.imaging.dicom.read_dicom`` says.
+        Raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
+        ``cxr.imaging.dicom.grayscale.read_dicom`` says.
 
     Raises:
         MissingInputError: no file at the path.
@@ -95,16 +66,13 @@ def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage
             something that is no chest radiograph, of several frames or of an unreadable kind.
     """
     shown = _shown(source, name)
-    if isinstance(source, Path):
-        _check_file(source, shown)
-    if _is_dicom(_head(source)):
+    data = _read_file(source, shown) if isinstance(source, Path) else source
+    if _is_dicom(data[:DICOM_HEAD_BYTES]):
         # Imported here: JPEG folders never pay for it.
-        from cxr.imaging.dicom import read_dicom
+        from cxr.imaging.dicom.grayscale import read_dicom
 
-        data = source.read_bytes() if isinstance(source, Path) else source
         return DecodedImage(*read_dicom(data, shown))
-    pixels, notes, colour = read_raster(source, shown)
-    return DecodedImage(pixels, notes, colour)
+    return DecodedImage(*read_raster(data, shown))
 
 
 def is_image_file(path: Path) -> bool:
@@ -131,7 +99,7 @@ def _shown(source: Path | bytes, name: str | None) -> str:
     return name or (str(source) if isinstance(source, Path) else "the uploaded bytes")
 
 
-def _check_file(path: Path, shown: str) -> None:
+def _read_file(path: Path, shown: str) -> bytes:
     if not path.exists():
         raise MissingInputError(
             f"no image at {shown}: correct the manifest's path, or restore the file"
@@ -144,18 +112,11 @@ def _check_file(path: Path, shown: str) -> None:
             f"{shown} has {path.stat().st_size // 1_000_000} MB: at most "
             f"{MAX_FILE_BYTES // 1_000_000} MB are read; scale it down"
         )
-
-
-def _head(source: Path | bytes) -> bytes:
-    """Return the bytes that tell DICOM from the rest."""
-    if isinstance(source, bytes):
-        return source[:DICOM_HEAD_BYTES]
     try:
-        with source.open("rb") as file:
-            return file.read(DICOM_HEAD_BYTES)
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(
-            f"{source} cannot be opened ({error.strerror}): correct its permissions"
+            f"{path} cannot be opened ({error.strerror}): correct its permissions"
         ) from None
 
 

@@ -17,7 +17,8 @@ from cxr.errors import InputError
 from cxr.evaluation.intervals import cluster_interval, share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.files import atomic_write
-from cxr.imaging.read import ImageError, is_image_file, read_gray
+from cxr.imaging.raster import ImageError
+from cxr.imaging.read import is_image_file, read_gray
 from cxr.lungs.find import FINDER_FILE, Lungs, find_lungs
 from cxr.training.lung_negatives import draw_negatives
 

@@ -149,7 +149,7 @@ class OodReference:
     ) -> list[tuple[float, list[Refusal]]]:
         """Test images: prepared pixels (N, S, S) and each member's (N, F) features.
 
-        ``colours`` are ``cxr.imaging.colour.colourfulness`` of each original, None where it was
+        ``colours`` are ``cxr.imaging.raster.colourfulness`` of each original, None where it was
         gray; ``lungs``, of each original, are needed where ``limits`` has ``lungs``.
 
         Returns:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.errors import InputError
-from cxr.imaging.colour import COLOUR_LIMIT
+from cxr.imaging.raster import COLOUR_LIMIT
 from cxr.lungs.find import Lungs
 from cxr.reliability.ood import (
     BLOCKS,

@@ -1,22 +1,28 @@
-"""REST, /api/v1: an image in, JSON out; for programs, with a token instead of a password."""
+"""REST, /api/v1: an image in, JSON out; for programs, with a token instead of a password.
+
+An OpenAPI document describes it, and Swagger UI shows the document and tries it.
+"""
 
 import base64
 import logging
+from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
-from flask import Response, g, request, url_for
-from flask_smorest import Blueprint
+from flask import Flask, Response, g, request, send_from_directory, url_for
+from flask_smorest import Api, Blueprint
 from marshmallow import RAISE
 from sqlalchemy.exc import DBAPIError
+from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import Unauthorized, UnsupportedMediaType
 
 from cxr.bundle.maps import ENSEMBLE
 from cxr.errors import InputError
 from cxr.files import current_keys
-from cxr.serve.openapi import image_body, problems_of
+from cxr.serve.login import public
 from cxr.serve.prediction_service import FAILURES, predict_and_store, status_of, uploaded_files
-from cxr.serve.problems import problem
-from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery
+from cxr.serve.problems import MEDIA_TYPE, problem
+from cxr.serve.schemas import MapQuery, ModelSchema, PredictionSchema, PredictQuery, ProblemSchema
 from cxr.serve.serving import read, serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
@@ -38,6 +44,15 @@ IMAGE_TYPES = (
 REQUESTS_PER_MINUTE = 600
 """Of one user; images have their own, lower limit."""
 FORM_OVERHEAD_BYTES = 64 * 1024
+SCHEME = {"type": "http", "scheme": "bearer", "description": "A token of the account page."}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+FORM = {
+    "schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY["schema"]}}
+}
+BODIES = dict.fromkeys(IMAGE_TYPES, BINARY)
+VIEWER = f"/api/v1/{swagger_ui_path.name}/"
+"""Where script and style of Swagger UI are served from, out of the package that brings them."""
+VIEWER_FILES = "'swagger-ui-bundle.js', 'swagger-ui.css'"
 INTENDED_USE = (
     "Research on the classification of frontal chest radiographs into the classes named in "
     "labels. Not for diagnosis, not for the care of patients."
@@ -46,6 +61,18 @@ INTENDED_USE = (
 blueprint = Blueprint(
     "api", __name__, url_prefix="/api/v1", description="Images and what the model says of them"
 )
+
+
+def problems_of(*statuses: int) -> Callable[[Any], Any]:
+    """Describe the problems that a view may answer with."""
+
+    def decorate(view: Any) -> Any:
+        described = {"schema": ProblemSchema, "content_type": MEDIA_TYPE}
+        for status in statuses:
+            view = blueprint.alt_response(status, **described)(view)
+        return view
+
+    return decorate
 
 
 @blueprint.before_request
@@ -64,21 +91,21 @@ def need_token() -> Response | None:
     try:
         with serving().database.write() as session:
             touch_token(session, token.id, now)
-            key = f"api:{user.id}"
-            rate = count_hit(session, key, limit=REQUESTS_PER_MINUTE, window_s=60, now=now)
+            key, limit = f"api:{user.id}", REQUESTS_PER_MINUTE
+            wait_s = count_hit(session, key, limit=limit, window_s=60, now=now)
     except DBAPIError as error:  # a full disk: what is stored can be read all the same
         log.error("requests are not counted", exc_info=error)
         return None
-    if not rate.allowed:
-        return problem(429, f"{rate.limit} requests a minute are allowed", rate.retry_after_s)
+    if wait_s:
+        return problem(429, f"{limit} requests a minute are allowed", wait_s)
     return None
 
 
 @blueprint.route("/predictions", methods=["POST"])
-@blueprint.doc(requestBody=image_body(IMAGE_TYPES))
+@blueprint.doc(requestBody={"required": True, "content": {"multipart/form-data": FORM, **BODIES}})
 @blueprint.arguments(PredictQuery, location="query", unknown=RAISE)
 @blueprint.response(201, PredictionSchema, description="Predicted, or refused; and kept")
-@problems_of(blueprint, 401, 413, 415, 422, 429, 503, 507)
+@problems_of(401, 413, 415, 422, 429, 503, 507)
 def predict(query: dict[str, Any]) -> Any:
     """Predict an image.
 
@@ -96,7 +123,7 @@ def predict(query: dict[str, Any]) -> Any:
 @blueprint.route("/predictions/<prediction_id>", methods=["GET"])
 @blueprint.arguments(PredictQuery, location="query", unknown=RAISE)
 @blueprint.response(200, PredictionSchema, description="The result")
-@problems_of(blueprint, 401, 404, 422, 429)
+@problems_of(401, 404, 422, 429)
 def show(query: dict[str, Any], prediction_id: str) -> Any:
     """Show a result of your own."""
     return _shown(own_row(prediction_id), maps=query["maps"])
@@ -104,7 +131,7 @@ def show(query: dict[str, Any], prediction_id: str) -> Any:
 
 @blueprint.route("/predictions/<prediction_id>", methods=["DELETE"])
 @blueprint.response(204, description="Gone, the image too")
-@problems_of(blueprint, 401, 404, 429)
+@problems_of(401, 404, 429)
 def delete(prediction_id: str) -> Response:
     """Delete a result of your own, and its image."""
     forget(prediction_id)
@@ -114,12 +141,9 @@ def delete(prediction_id: str) -> Response:
 @blueprint.route("/predictions/<prediction_id>/map.png", methods=["GET"])
 @blueprint.arguments(MapQuery, location="query", unknown=RAISE)
 @blueprint.response(
-    200,
-    {"type": "string", "format": "binary"},
-    content_type="image/png",
-    description="The image under the map",
+    200, BINARY["schema"], content_type="image/png", description="The image under the map"
 )
-@problems_of(blueprint, 401, 404, 409, 422, 429)
+@problems_of(401, 404, 409, 422, 429)
 def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
     """Draw a class activation map over an image."""
     row = own_row(prediction_id)
@@ -133,7 +157,7 @@ def heat_map(query: dict[str, Any], prediction_id: str) -> Response:
 
 @blueprint.route("/model", methods=["GET"])
 @blueprint.response(200, ModelSchema, description="The model")
-@problems_of(blueprint, 401, 429, 503)
+@problems_of(401, 429, 503)
 def model() -> Any:
     """Show what answers: classes, members, metrics on the test split, fingerprint."""
     predictor = serving().queue.loaded_predictor()
@@ -198,3 +222,47 @@ def _shown(row: PredictionRow, *, maps: bool) -> dict[str, Any]:
             for owner in (ENSEMBLE, *saved.members)
         }
     return shown
+
+
+class Description(Api):  # type: ignore[misc]
+    """flask-smorest's document, without its handlers of errors: the application has its own."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def _register_error_handlers(self) -> None:
+        """Register none."""
+
+    def _register_responses(self) -> None:
+        """Describe errors that are not named as problem documents too."""
+        content = {MEDIA_TYPE: {"schema": ProblemSchema}}
+        self.spec.components.response(
+            "DEFAULT_ERROR", {"description": "Any other error", "content": content}, lazy=True
+        )
+
+
+def init_app(app: Flask) -> None:
+    """Register the REST service with its document and the page that shows it."""
+    app.config.update(
+        OPENAPI_URL_PREFIX="/api/v1",
+        OPENAPI_JSON_PATH="openapi.json",
+        OPENAPI_SWAGGER_UI_PATH="/",
+        OPENAPI_SWAGGER_UI_URL=VIEWER,
+    )
+    description = Description(
+        app,
+        spec_kwargs={
+            "title": "cxr",
+            "version": "1",
+            "openapi_version": "3.0.3",
+            "info": {"description": f"{RESEARCH_USE} cxr {metadata.version('cxr')}."},
+            "security": [{"token": []}],
+        },
+    )
+    description.spec.components.security_scheme("token", SCHEME)
+    description.register_blueprint(blueprint)
+
+    @app.get(f"{VIEWER}<any({VIEWER_FILES}):name>")
+    @public
+    def viewer(name: str) -> Response:
+        """Serve script and style of Swagger UI."""
+        return send_from_directory(swagger_ui_path, name)

@@ -10,18 +10,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cxr.bundle.prediction import PredictorLike
-from cxr.serve import (
-    api,
-    auth,
-    commands,
-    health,
-    logs,
-    openapi,
-    pages,
-    problems,
-    result_pages,
-    security,
-)
+from cxr.serve import api, auth, commands, health, logs, pages, problems, result_pages, security
 from cxr.serve.login import guard
 from cxr.serve.model_queue import ModelQueue
 from cxr.serve.phrases import add_filters
@@ -38,9 +27,8 @@ def create_app(
 ) -> Flask:
     """Make the application; the model is loaded with the first image, not here.
 
-    Args:
-        config: settings, or some of them; the rest comes from the environment.
-        load: makes the predictor of a bundle; ``cxr.Predictor`` by default.
+    ``config`` are settings, or some of them; the rest comes from the environment. ``load`` makes
+    the predictor of a bundle; ``cxr.Predictor`` by default.
 
     Raises:
         InputError: a setting that cannot be used, or a database that does not answer.
@@ -64,19 +52,13 @@ def create_app(
         level=settings.level,
     )
     images = ImageStore(settings.data_folder / FOLDER, spare_bytes=settings.spare_bytes)
-    app.extensions[EXTENSION] = Serving(settings, _open_database(settings), images, queue)
-    add_filters(app)
-    _add_parts(app)
-    return app
-
-
-def _open_database(settings: Settings) -> Database:
-    """Connect, wait for the server if there is one, and bring the tables up to date."""
     database = Database(settings.database, threads=settings.request_threads + 4)
     database.wait(0 if database.is_sqlite else settings.database_wait_seconds)
     if settings.automatic_upgrade:
         database.upgrade()
-    return database
+    app.extensions[EXTENSION] = Serving(settings, database, images, queue)
+    _add_parts(app)
+    return app
 
 
 def _load(settings: Settings, bundle: Path) -> PredictorLike:
@@ -87,11 +69,12 @@ def _load(settings: Settings, bundle: Path) -> PredictorLike:
 
 def _add_parts(app: Flask) -> None:
     """Add everything that answers; the rule of being signed in stands before the forms' one."""
+    add_filters(app)
     logs.init_app(app)
     security.init_app(app)
     app.before_request(guard)
     csrf = CSRFProtect(app)
-    openapi.register(app, api.blueprint)
+    api.init_app(app)
     for part in (health, auth, pages, result_pages):
         app.register_blueprint(part.blueprint)
     for part in (api, health):

@@ -2,34 +2,36 @@
 
 import math
 
-from flask import Blueprint, Response, flash, g, make_response, redirect, render_template, request
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    flash,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    session,
+)
 from flask.typing import ResponseReturnValue
 
 from cxr.errors import InputError
 from cxr.serve.login import (
+    COOKIE_KEY,
     count_attempt,
     current_user,
     go_to,
-    need_admin,
     public,
     safe_next,
     sign_in,
-    sign_out,
 )
-from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, is_outdated, is_password
+from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, hasher, is_password
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
 from cxr.serve.serving import read, serving, utc_now, write
-from cxr.serve.store.counters import Rate
-from cxr.serve.store.rows import User
-from cxr.serve.store.users import (
-    create_token,
-    find_user,
-    list_tokens,
-    list_usage,
-    revoke_token,
-    set_password,
-)
+from cxr.serve.store import users as accounts
+from cxr.serve.store.rows import LoginSession, User
 
 blueprint = Blueprint("auth", __name__)
 
@@ -53,27 +55,29 @@ def login() -> ResponseReturnValue:
 def try_login() -> ResponseReturnValue:
     """Sign in, or say that it did not work and after how many tries to wait."""
     name, password = request.form.get("name", ""), request.form.get("password", "")
-    rate = count_attempt(name)
-    if rate is not None:
-        answer = _login_page(_wait_words(rate), name, 429)
-        answer.headers["Retry-After"] = str(rate.retry_after_s)
+    if wait_s := count_attempt(name):
+        answer = _login_page(_wait_words(wait_s), name, 429)
+        answer.headers["Retry-After"] = str(wait_s)
         return answer
-    user = read(find_user, name)
+    user = read(accounts.find_user, name)
     is_right = is_password(password, user.password_hash if user else None)
     if not is_right or user is None or user.disabled:
         return _login_page(WRONG, name, 401)
     count_attempt(name, back=True)
-    if is_outdated(user.password_hash):
-        with serving().database.write() as session:
-            session.get_one(User, user.id).password_hash = hash_password(password)
+    if hasher.check_needs_rehash(user.password_hash):
+        with serving().database.write() as store:
+            store.get_one(User, user.id).password_hash = hash_password(password)
     sign_in(user)
     return redirect(safe_next(request.form.get("next")), 303)
 
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
-    """Sign out."""
-    sign_out()
+    """Sign out, here and in the database."""
+    if secret := session.get(COOKIE_KEY):
+        mine = LoginSession.digest == accounts.digest_secret(str(secret))
+        write(accounts.end_sessions, mine)
+    session.clear()
     return go_to("auth.login", "You are signed out.")
 
 
@@ -87,9 +91,8 @@ def account() -> ResponseReturnValue:
 def change_password() -> ResponseReturnValue:
     """Change the password; every other session ends."""
     user, form = current_user(), request.form
-    rate = count_attempt(user.name)
-    if rate is not None:
-        return _account_page(_wait_words(rate), 429)
+    if wait_s := count_attempt(user.name):
+        return _account_page(_wait_words(wait_s), 429)
     if not is_password(form.get("old", ""), user.password_hash):
         return _account_page("The present password is not right; nothing was changed.")
     count_attempt(user.name, back=True)
@@ -100,7 +103,7 @@ def change_password() -> ResponseReturnValue:
         check_password(new, user.name)
     except InputError as error:
         return _account_page(sentence(error))
-    write(set_password, user.id, hash_password(new))
+    write(accounts.set_password, user.id, hash_password(new))
     sign_in(user)
     return go_to("auth.account", "The password is changed. Other devices were signed out.")
 
@@ -111,7 +114,9 @@ def make_token() -> ResponseReturnValue:
     name, days = request.form.get("name", ""), request.form.get("days", "")
     lasts = int(days) if days in map(str, TOKEN_DAYS) else None
     try:
-        secret, token = write(create_token, current_user().id, name, now=utc_now(), days=lasts)
+        secret, token = write(
+            accounts.create_token, current_user().id, name, now=utc_now(), days=lasts
+        )
     except InputError as error:
         return _account_page(sentence(error))
     return render_template("token.html", secret=secret, token=token)
@@ -120,7 +125,7 @@ def make_token() -> ResponseReturnValue:
 @blueprint.post("/account/tokens/<int:token_id>/revoke")
 def drop_token(token_id: int) -> ResponseReturnValue:
     """Revoke one of one's own tokens."""
-    if write(revoke_token, current_user().id, token_id):
+    if write(accounts.revoke_tokens, current_user().id, token_id):
         return go_to("auth.account", "The token is revoked and works no more.")
     return go_to("auth.account", "There is no such token.", "error")
 
@@ -128,12 +133,13 @@ def drop_token(token_id: int) -> ResponseReturnValue:
 @blueprint.get("/users")
 def users() -> ResponseReturnValue:
     """Show accounts and how much they use, to admins."""
-    need_admin()
-    return render_template("users.html", rows=read(list_usage, utc_now()))
+    if current_user().role != "admin":
+        abort(404)  # for others the page does not exist
+    return render_template("users.html", rows=read(accounts.list_usage, utc_now()))
 
 
-def _wait_words(rate: Rate) -> str:
-    minutes = math.ceil(rate.retry_after_s / 60)
+def _wait_words(wait_s: int) -> str:
+    minutes = math.ceil(wait_s / 60)
     return f"Too many tries. Try again in {minutes} {'minute' if minutes == 1 else 'minutes'}."
 
 
@@ -142,7 +148,7 @@ def _account_page(fault: str = "", status: int = 422) -> Response:
         flash(fault, "error")
     page = render_template(
         "account.html",
-        tokens=read(list_tokens, current_user().id),
+        tokens=read(accounts.list_tokens, current_user().id),
         min_chars=MIN_CHARS,
         token_days=TOKEN_DAYS,
         now=utc_now(),

@@ -1,5 +1,6 @@
 """Commands: ``flask --app cxr.serve users|tokens|db|tidy``; accounts are made here alone."""
 
+import secrets
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,12 @@ from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
 from cxr.errors import InputError
-from cxr.serve.passwords import check_password, hash_password, make_password
+from cxr.serve.passwords import check_password, hash_password
 from cxr.serve.serving import read, serving, utc_now, write
+from cxr.serve.settings import Settings
 from cxr.serve.store import users as accounts
-from cxr.serve.store.move import copy_rows, open_source
+from cxr.serve.store.database import copy_rows, open_source
 from cxr.serve.store.rows import ROLES
-from cxr.serve.store.users import create_token, list_tokens, revoke_token, revoke_tokens
 from cxr.serve.stored_results import tidy
 
 
@@ -47,9 +48,7 @@ def init_app(app: Flask) -> None:
 @click.option("--generate", is_flag=True, help="Make a password and print it, once.")
 def add(name: str, role: str, generate: bool) -> None:
     """Make an account; asks for the password, or reads it as a line where no one types."""
-    name = accounts.clean_name(name)
-    if read(accounts.find_user, name) is not None:
-        raise InputError(f"the account {name!r} exists already: choose another name")
+    name = read(accounts.check_new, name)  # before a password is asked for
     password_hash = hash_password(_new_password(name, generate))
     write(accounts.add_user, name, password_hash, role=role, now=utc_now())
     click.echo(f"The {role} {name} can sign in.")
@@ -66,7 +65,7 @@ def reset(name: str, generate: bool, drop_tokens: bool) -> None:
     with serving().database.write() as store:
         accounts.set_password(store, user.id, password_hash)
         if drop_tokens:
-            revoke_tokens(store, user.id)
+            accounts.revoke_tokens(store, user.id)
     click.echo(f"The password of {user.name} is changed; its sessions are ended.")
 
 
@@ -74,8 +73,7 @@ def reset(name: str, generate: bool, drop_tokens: bool) -> None:
 @click.argument("name")
 def disable(name: str) -> None:
     """Bar an account: sessions end, tokens stop working, the history stays."""
-    with serving().database.write() as store:
-        accounts.set_disabled(store, accounts.need_user(store, name).id, True)
+    write(accounts.set_disabled, name, True)
     click.echo(f"{name} can sign in no more.")
 
 
@@ -83,8 +81,7 @@ def disable(name: str) -> None:
 @click.argument("name")
 def enable(name: str) -> None:
     """Let a barred account in again."""
-    with serving().database.write() as store:
-        accounts.set_disabled(store, accounts.need_user(store, name).id, False)
+    write(accounts.set_disabled, name, False)
     click.echo(f"{name} can sign in again.")
 
 
@@ -93,7 +90,7 @@ def list_accounts() -> None:
     """Show the accounts and how much they use."""
     lines = []
     for row in read(accounts.list_usage, utc_now()):
-        user = row.user
+        user = row.User
         state = "disabled" if user.disabled else "active"
         login = f"{user.login_at:%Y-%m-%d %H:%M}" if user.login_at else "never"
         lines.append((user.name, user.role, state, str(row.images), str(row.kept), login))
@@ -108,7 +105,7 @@ def create(user: str, name: str, days: int | None) -> None:
     """Make an API token and print it, this once."""
     with serving().database.write() as store:
         owner = accounts.need_user(store, user)
-        secret, _ = create_token(store, owner.id, name, now=utc_now(), days=days)
+        secret, _ = accounts.create_token(store, owner.id, name, now=utc_now(), days=days)
     click.echo(secret)
 
 
@@ -117,7 +114,7 @@ def create(user: str, name: str, days: int | None) -> None:
 def list_user_tokens(user: str) -> None:
     """Show an account's tokens."""
     lines = []
-    for row in read(list_tokens, read(accounts.need_user, user).id):
+    for row in read(accounts.list_tokens, read(accounts.need_user, user).id):
         used = f"{row.used_at:%Y-%m-%d}" if row.used_at else "never"
         lines.append((str(row.id), row.name, row.hint, f"{row.created_at:%Y-%m-%d}", used))
     _table(("id", "name", "begins", "made", "used"), lines)
@@ -130,7 +127,7 @@ def revoke(user: str, token_id: int) -> None:
     """Revoke a token by the number that ``tokens list`` shows."""
     with serving().database.write() as store:
         owner = accounts.need_user(store, user)
-        if not revoke_token(store, owner.id, token_id):
+        if not accounts.revoke_tokens(store, owner.id, token_id):
             raise InputError(f"{owner.name} has no token {token_id}: see tokens list {owner.name}")
     click.echo("The token works no more.")
 
@@ -153,7 +150,7 @@ def current() -> None:
 @click.argument("source")
 def copy(source: str) -> None:
     """Fill this empty database from another one: sqlite:///PATH or postgresql://..."""
-    counts = copy_rows(open_source(source), serving().database)
+    counts = copy_rows(open_source(Settings(database_url=source).database), serving().database)
     click.echo(", ".join(f"{count} {table}" for table, count in counts.items()) + " copied.")
 
 
@@ -167,7 +164,7 @@ def _tidy_command() -> None:
 
 def _new_password(name: str, generate: bool) -> str:
     if generate:
-        password = make_password()
+        password = secrets.token_urlsafe(15)  # 120 bits
         click.echo(f"password: {password}")
         return password
     if sys.stdin.isatty():

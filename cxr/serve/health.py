@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from cxr.serve import monitoring
 from cxr.serve.security import is_loopback
 from cxr.serve.serving import serving
-from cxr.serve.watched_bundle import ModelMissing
+from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("health", __name__)
 
@@ -31,7 +31,7 @@ def readyz() -> Response:
     checks = {"model": "ok", "database": "ok"}
     try:
         _ = queue.predictor
-    except ModelMissing as error:
+    except Busy as error:
         checks["model"] = str(error)
     try:
         serving().database.ping()

@@ -3,16 +3,16 @@
 import ipaddress
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
-from flask import abort, current_app, flash, g, jsonify, redirect, request, session, url_for
+from flask import current_app, flash, g, jsonify, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from cxr.serve.serving import read, serving, utc_now, write
-from cxr.serve.store.counters import Rate, count_hit, take_back
+from cxr.serve.store import users as accounts
+from cxr.serve.store.counters import count_hit, take_back
 from cxr.serve.store.rows import User
-from cxr.serve.store.users import begin_session, end_session, session_user, touch_session
 
 COOKIE_KEY = "login"
 OPEN_BLUEPRINTS = ("api", "api-docs", "health")
@@ -60,41 +60,20 @@ def go_to(endpoint: str, message: str, kind: str = "success") -> ResponseReturnV
 
 def current_user() -> User:
     """Return who is signed in; behind ``guard`` there is always somebody."""
-    user: User | None = g.get("user")
-    if user is None:
-        abort(401)
-    return user
-
-
-def need_admin() -> None:
-    """Let admins pass; for others the page does not exist."""
-    if current_user().role != "admin":
-        abort(404)
+    return cast(User, g.user)
 
 
 def sign_in(user: User) -> None:
     """Begin a session with a fresh cookie, so that one planted before is worth nothing."""
-    secret = write(begin_session, user, utc_now())
+    secret = write(accounts.begin_session, user, utc_now())
     session.clear()
     session[COOKIE_KEY] = secret
 
 
-def sign_out() -> None:
-    """End the session here and in the database."""
-    if secret := session.get(COOKIE_KEY):
-        write(end_session, str(secret))
-    session.clear()
+def count_attempt(name: str, *, back: bool = False) -> int:
+    """Count a try to sign in, before the password is looked at, or take a right one back.
 
-
-def count_attempt(name: str, *, back: bool = False) -> Rate | None:
-    """Count a try to sign in, before the password is looked at.
-
-    Args:
-        name: account as typed.
-        back: take the try back, for it was right.
-
-    Returns:
-        The counter that is used up, or None.
+    Return the seconds to wait where tries are used up, else 0.
     """
     settings, address = serving().settings, network(request.remote_addr or "")
     name, most = name.strip().lower()[:256], settings.login_attempts
@@ -103,16 +82,14 @@ def count_attempt(name: str, *, back: bool = False) -> Rate | None:
         f"login:{name}": most * ACCOUNT_TIMES,
         f"login:|{address}": most * ADDRESS_TIMES,
     }
-    window_s = 60 * settings.login_window_minutes
+    window_s, now = 60 * settings.login_window_minutes, utc_now()
     with serving().database.write() as store:
         for key, limit in keys.items():
             if back:
-                take_back(store, key, window_s=window_s, now=utc_now())
-                continue
-            rate = count_hit(store, key, limit=limit, window_s=window_s, now=utc_now())
-            if not rate.allowed:
-                return rate
-    return None
+                take_back(store, key, window_s=window_s, now=now)
+            elif wait_s := count_hit(store, key, limit=limit, window_s=window_s, now=now):
+                return wait_s
+    return 0
 
 
 def network(address: str) -> str:
@@ -146,11 +123,11 @@ def _find_user() -> User | None:
         return None
     lifetime = timedelta(hours=settings.session_hours)
     idle = timedelta(minutes=settings.idle_minutes)
-    signed_in = read(session_user, secret, now=now, lifetime=lifetime, idle=idle)
+    signed_in = read(accounts.session_user, secret, now=now, lifetime=lifetime, idle=idle)
     if signed_in is None:
         session.pop(COOKIE_KEY, None)
         return None
     user, is_touch_due = signed_in
     if is_touch_due:
-        write(touch_session, secret, now)
+        write(accounts.touch_session, secret, now)
     return user

@@ -78,14 +78,10 @@ def config(level: str = "INFO") -> dict[str, Any]:
 def init_app(app: Flask) -> None:
     """Give every request an id, and a line and figures when it is answered."""
     app.logger = logging.getLogger("cxr.serve.app")
-    app.log_exception = _log_exception  # type: ignore[method-assign]
+    # What failed and where, without the address, which Flask's own line quotes.
+    app.log_exception = lambda exc_info: log.error("unexpected error", exc_info=exc_info)  # type: ignore[method-assign]
     app.before_request_funcs.setdefault(None, []).insert(0, _begin)
     app.after_request(_finish)
-
-
-def _log_exception(exc_info: Any) -> None:
-    """Say what failed and where, without the address, which Flask's own line quotes."""
-    log.error("unexpected error", exc_info=exc_info)
 
 
 def _begin() -> None:

@@ -2,7 +2,7 @@
 
 An image takes a place before anything is done with it and gives it back once it is answered and
 stored. Beyond ``length`` places the answer is "come back in so many seconds", so that waiting
-stays short and memory flat. Waiting images that ask for the same go to the model together.
+stays short and memory flat. Waiting images go to the model together.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,27 +25,11 @@ from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring
 from cxr.serve.watched_bundle import Busy, WatchedBundle
 
+NAME = "the image"
+"""What errors call it: its file's name is nobody's business."""
 LONGEST_RETRY_S = 30
 PACE_WEIGHT = 0.2
 """Weight of the newest call in the running mean of seconds per image."""
-
-
-class QueueFull(Busy):
-    """All places are taken."""
-
-    reason = "full"
-
-
-class DeadlinePassed(Busy):
-    """The image waited longer than allowed."""
-
-    reason = "deadline"
-
-
-class ClientGone(Busy):
-    """Nobody waits for the answer any more."""
-
-    reason = "gone"
 
 
 @dataclass
@@ -53,25 +37,16 @@ class _Job:
     """An image that waits for the model."""
 
     image: DecodedImage | NDArray[np.uint8]
-    kind: tuple[float, bool]
-    name: str
     alive: Callable[[], bool] | None
     answer: Future[Any] = field(default_factory=Future)
 
 
 class ModelQueue:
-    """Places, the waiting line, and the thread that calls the model.
+    """Places, the waiting line, and the thread that calls the model that ``load`` makes.
 
-    Threads start with the first image or with ``start``, in the process that serves.
-
-    Args:
-        bundle: the bundle's folder.
-        load: makes a predictor of it.
-        length: images in the process at once, from upload to answer.
-        batch: most images given to the model in one call.
-        deadline_s: longest time from joining the line to the answer.
-        watch_s: how often the bundle's files are looked at.
-        level: of the prediction sets that will be asked for; a bundle without it is refused.
+    Threads start with the first image or with ``start``, in the process that serves. ``length``
+    images are in the process at once, from upload to answer, ``batch`` in one call of the model;
+    one waits at most ``deadline_s`` from joining the line to the answer. See ``WatchedBundle``.
     """
 
     def __init__(
@@ -86,16 +61,17 @@ class ModelQueue:
         level: float = 0.9,
     ) -> None:
         self.model = WatchedBundle(bundle, load, level=level, watch_s=watch_s)
-        self.length, self.deadline_s, self._batch = length, deadline_s, batch
+        self.length, self.deadline_s, self._batch, self._level = length, deadline_s, batch, level
         self._waiting: deque[_Job] = deque()
         self._state = threading.Condition()
         self.in_work, self._stopping = 0, False
         self._pace_s = 0.2
-        self._thread: threading.Thread | None = None
+        # Its thread starts with the first image: in the process that serves, not before a fork.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="cxr-model")
 
     @property
     def predictor(self) -> PredictorLike:
-        """Return the model that answers now, or raise ModelMissing with the reason."""
+        """Return the model that answers now, or raise Busy with the reason."""
         return self.model.predictor
 
     def loaded_predictor(self) -> PredictorLike:
@@ -104,11 +80,9 @@ class ModelQueue:
         return self.predictor
 
     def start(self, *, wait_s: float = 0.0) -> bool:
-        """Start the threads, once; wait for the first load and return whether it is over."""
+        """Start to load, once; wait for the first load and return whether it is over."""
         with self._state:
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._work, name="cxr-model", daemon=True)
-                self._thread.start()
+            if not self._stopping:
                 self.model.start()
         return self.model.wait(wait_s)
 
@@ -117,24 +91,19 @@ class ModelQueue:
         with self._state:
             self._stopping = True
             self._state.wait_for(lambda: self.in_work == 0, timeout_s)
-            self._state.notify_all()
         self.model.stop(1.0)
-        if self._thread is not None:
-            self._thread.join(1.0)
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     def check_room(self) -> None:
-        """Raise QueueFull where an image would not be admitted, before its bytes are read."""
+        """Raise Busy where an image would not be admitted, before its bytes are read."""
         if self._stopping or self.in_work >= self.length:
-            monitoring.TURNED_AWAY.labels(QueueFull.reason).inc()
-            raise QueueFull("all places are taken: come back in a moment", self._retry_after())
+            monitoring.TURNED_AWAY.labels("full").inc()
+            words = "all places are taken: come back in a moment"
+            raise Busy("full", words, self._retry_after())
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places while an image is decoded, predicted and stored.
-
-        Raises:
-            QueueFull: none is free, or the server is stopping.
-        """
+        """Hold a place while an image is predicted and stored, or raise Busy: none is free."""
         with self._state:
             self.check_room()
             self.in_work += 1
@@ -148,76 +117,60 @@ class ModelQueue:
                 self._state.notify_all()
 
     def predict(
-        self,
-        image: DecodedImage | NDArray[np.uint8],
-        *,
-        level: float = 0.9,
-        maps: bool = True,
-        name: str = "image",
-        alive: Callable[[], bool] | None = None,
+        self, image: DecodedImage | NDArray[np.uint8], *, alive: Callable[[], bool] | None = None
     ) -> tuple[Any, PredictorLike]:
         """Wait for the model's answer; hold a place meanwhile.
 
-        Args:
-            image: as it was read, or (H, W) uint8.
-            level: of the prediction set.
-            maps: whether heat maps come along.
-            name: what errors call the image.
-            alive: whether somebody still waits; else the image is dropped when its turn comes.
+        ``alive`` tells whether somebody still waits; else the image is dropped when its turn comes.
 
         Returns:
-            The Prediction and the model that made it.
+            The Prediction, with heat maps, and the model that made it.
 
         Raises:
-            InputError: the image cannot be read, or the level is not offered.
+            InputError: the image cannot be read.
             Busy: the deadline passed, no usable bundle is loaded, or ``alive`` said no.
         """
         self.loaded_predictor()  # raises at once while there is none
-        job = _Job(image, (level, maps), name, alive)
-        with self._state:
-            self._waiting.append(job)
-            self._state.notify_all()
+        job = _Job(image, alive)
+        self._waiting.append(job)
+        self._worker.submit(self._answer_waiting)
         try:
             answer: tuple[Any, PredictorLike] = job.answer.result(self.deadline_s)
             return answer
         except TimeoutError:
             job.answer.cancel()
-            raise DeadlinePassed(
-                f"no answer within {self.deadline_s:g} s: come back later", self._retry_after()
-            ) from None
+            words = f"no answer within {self.deadline_s:g} s: come back later"
+            raise Busy("deadline", words, self._retry_after()) from None
 
     def _retry_after(self) -> int:
         seconds = math.ceil(self._pace_s * max(1, self.in_work))
         return min(LONGEST_RETRY_S, max(1, seconds))
 
-    def _work(self) -> None:
-        while jobs := self._take():
-            self._answer(jobs)
-
-    def _take(self) -> list[_Job]:
-        """Wait for images; return up to a batch that asks for the same, or none at the end."""
-        with self._state:
-            while True:
-                self._state.wait_for(lambda: self._waiting or (self._stopping and not self.in_work))
-                if not self._waiting:
-                    return []
-                jobs: list[_Job] = []
-                while self._waiting and len(jobs) < self._batch:
-                    if jobs and self._waiting[0].kind != jobs[0].kind:
-                        break
-                    job = self._waiting.popleft()
-                    if _is_awaited(job):
-                        jobs.append(job)
-                if jobs:
-                    return jobs
+    def _answer_waiting(self) -> None:
+        """Answer up to a batch of those that are waited for; one call may answer for several."""
+        jobs: list[_Job] = []
+        while self._waiting and len(jobs) < self._batch:
+            job = self._waiting.popleft()
+            if not job.answer.set_running_or_notify_cancel():
+                continue
+            if job.alive is not None and not job.alive():
+                job.answer.set_exception(Busy("gone", "the client has gone"))
+            else:
+                jobs.append(job)
+        if not jobs:
+            return
+        began = time.monotonic()
+        self._answer(jobs)
+        took_s = time.monotonic() - began
+        self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
+        monitoring.MODEL_SECONDS.observe(took_s)
+        monitoring.BATCH_IMAGES.observe(len(jobs))
 
     def _answer(self, jobs: list[_Job]) -> None:
-        level, maps = jobs[0].kind
-        began = time.monotonic()
         try:
-            images, names = [job.image for job in jobs], [job.name for job in jobs]
-            predictor = self.predictor
-            answers = predictor.predict_each(images, level=level, maps=maps, names=names)
+            predictor, images = self.predictor, [job.image for job in jobs]
+            names = [NAME] * len(jobs)
+            answers = predictor.predict_each(images, level=self._level, maps=True, names=names)
             for job, answer in zip(jobs, answers, strict=True):
                 if isinstance(answer, BaseException):
                     job.answer.set_exception(answer)
@@ -227,20 +180,6 @@ class ModelQueue:
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
-        took_s = time.monotonic() - began
-        self._pace_s += PACE_WEIGHT * (took_s / len(jobs) - self._pace_s)
-        monitoring.MODEL_SECONDS.observe(took_s)
-        monitoring.BATCH_IMAGES.observe(len(jobs))
-
-
-def _is_awaited(job: _Job) -> bool:
-    """Return whether somebody still waits; tell the waiting thread where not."""
-    if not job.answer.set_running_or_notify_cancel():
-        return False
-    if job.alive is not None and not job.alive():
-        job.answer.set_exception(ClientGone("the client has gone"))
-        return False
-    return True
 
 
 def client_watch(environ: dict[str, Any]) -> Callable[[], bool] | None:

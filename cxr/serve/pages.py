@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from flask import (
@@ -32,27 +31,12 @@ from cxr.serve.prediction_service import (
     uploaded_files,
 )
 from cxr.serve.serving import read, serving
-from cxr.serve.store.predictions import (
-    clean_file_name,
-    own_outcomes,
-    own_prediction,
-    own_predictions,
-)
+from cxr.serve.store import predictions
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import forget, forget_all, own_row, tidy_sometimes
+from cxr.serve.stored_results import forget, own_row, tidy_sometimes
 from cxr.serve.watched_bundle import Busy
 
 blueprint = Blueprint("pages", __name__)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that got no result: what it is called, why, the status, when to come back."""
-
-    name: str
-    reason: str
-    status: int
-    retry_after_s: int | None = None
 
 
 @blueprint.get("/")
@@ -68,19 +52,19 @@ def try_upload() -> ResponseReturnValue:
     files = [file for file in uploaded_files() if file.filename]
     most = serving().settings.upload_files
     if not files:
-        return _failed([Failure("", "No image was chosen: choose at least one file.", 422)])
+        return _failed([_failure("", "No image was chosen: choose at least one file.")])
     if len(files) > most:
         reason = f"{len(files)} files were chosen: at most {most} go at once."
-        return _failed([Failure("", reason, 422)])
+        return _failed([_failure("", reason)])
     outcomes = [_predict(file) for file in files]
     rows = [outcome for outcome in outcomes if isinstance(outcome, PredictionRow)]
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    failures = [outcome for outcome in outcomes if not isinstance(outcome, PredictionRow)]
     if not rows:
         return _failed(failures)
     if wants_json():
-        return jsonify(images=[_summary(row) for row in rows], failures=[vars(f) for f in failures])
+        return jsonify(images=[_summary(row) for row in rows], failures=failures)
     for failure in failures:
-        flash(f"{failure.name}: {failure.reason}", "error")
+        flash(f"{failure['name']}: {failure['reason']}", "error")
     if len(rows) == 1 and not failures:
         return redirect(url_for("results.result", prediction_id=rows[0].id), 303)
     return redirect(url_for("pages.batch", id=[row.id for row in rows]), 303)
@@ -90,7 +74,9 @@ def try_upload() -> ResponseReturnValue:
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
     ids = request.args.getlist("id")[: serving().settings.upload_files]
-    rows = [row for name in ids if (row := read(own_prediction, current_user().id, name))]
+    rows = [
+        row for name in ids if (row := read(predictions.own_prediction, current_user().id, name))
+    ]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -103,39 +89,33 @@ def history() -> ResponseReturnValue:
     user_id, number = current_user().id, request.args.get("page", 1, type=int)
     return render_template(
         "history.html",
-        page=read(own_predictions, user_id, search=search, outcome=outcome, page=number),
+        page=read(
+            predictions.own_predictions, user_id, search=search, outcome=outcome, page=number
+        ),
         search=search,
         outcome=outcome,
-        outcomes=read(own_outcomes, user_id),
+        outcomes=read(predictions.own_outcomes, user_id),
         keep_days=serving().settings.retention_days,
     )
 
 
+@blueprint.get("/history/delete", defaults={"prediction_id": None})
 @blueprint.get("/predictions/<prediction_id>/delete")
-def ask_delete(prediction_id: str) -> ResponseReturnValue:
-    """Ask before deleting."""
-    return render_template("delete.html", row=own_row(prediction_id))
+def ask_delete(prediction_id: str | None) -> ResponseReturnValue:
+    """Ask before deleting a result, or everything."""
+    row = None if prediction_id is None else own_row(prediction_id)
+    return render_template("delete.html", row=row)
 
 
+@blueprint.post("/history/delete", defaults={"prediction_id": None})
 @blueprint.post("/predictions/<prediction_id>/delete")
-def delete(prediction_id: str) -> ResponseReturnValue:
-    """Delete a result and its files."""
-    forget(prediction_id)
-    return go_to("pages.history", "The image and its result are deleted.")
-
-
-@blueprint.get("/history/delete")
-def ask_delete_all() -> ResponseReturnValue:
-    """Ask before deleting everything."""
-    return render_template("delete.html", row=None)
-
-
-@blueprint.post("/history/delete")
-def delete_all() -> ResponseReturnValue:
-    """Delete one's whole history and its files."""
-    count = forget_all()
-    words = "result is" if count == 1 else "results are"
-    return go_to("pages.history", f"{count} {words} deleted.")
+def delete(prediction_id: str | None) -> ResponseReturnValue:
+    """Delete a result, or one's whole history, and the files."""
+    count = forget(prediction_id)
+    words = f"{count} {'result is' if count == 1 else 'results are'} deleted."
+    if prediction_id is not None:
+        words = "The image and its result are deleted."
+    return go_to("pages.history", words)
 
 
 @blueprint.get("/model")
@@ -160,28 +140,33 @@ def model() -> ResponseReturnValue:
     )
 
 
-def _predict(file: FileStorage) -> PredictionRow | Failure:
-    name = clean_file_name(file.filename or "")
-    user_id, limit = current_user().id, serving().settings.upload_bytes
+def _predict(file: FileStorage) -> PredictionRow | dict[str, Any]:
+    name, limit = predictions.clean_file_name(file.filename or ""), serving().settings.upload_bytes
     try:
         with contextlib.closing(file):
             check_size(file.seek(0, 2) or file.tell(), limit)
             file.seek(0)
-            return predict_and_store(file.read(), name=name, user_id=user_id, origin="page")
+            return predict_and_store(
+                file.read(), name=name, user_id=current_user().id, origin="page"
+            )
     except FAILURES as error:
-        return Failure(name, sentence(error), *status_of(error))
+        return _failure(name, sentence(error), *status_of(error))
 
 
-def _failed(failures: Sequence[Failure]) -> Response:
+def _failure(
+    name: str, reason: str, status: int = 422, retry_after_s: int | None = None
+) -> dict[str, Any]:
+    """Return an image that got no result: its name, why, the status, when to come back."""
+    return {"name": name, "reason": reason, "status": status, "retry_after_s": retry_after_s}
+
+
+def _failed(failures: Sequence[dict[str, Any]]) -> Response:
     """Answer an upload of which nothing became a result, with the last failure's status."""
-    last = failures[-1]
-    if wants_json():
-        answer = make_response(jsonify(failures=[vars(failure) for failure in failures]))
-    else:
-        answer = make_response(render_template("upload.html", failures=failures))
-    answer.status_code = last.status
-    if last.retry_after_s is not None:
-        answer.headers["Retry-After"] = str(last.retry_after_s)
+    status, retry_after_s = failures[-1]["status"], failures[-1]["retry_after_s"]
+    body: Any = render_template("upload.html", failures=failures)
+    answer = make_response(jsonify(failures=failures) if wants_json() else body, status)
+    if retry_after_s is not None:
+        answer.headers["Retry-After"] = str(retry_after_s)
     return answer
 
 

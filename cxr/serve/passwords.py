@@ -16,16 +16,12 @@ MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
 AT_ONCE = 4
 """Passwords worked on side by side in a process, so that many tries cannot take its memory."""
 
-_hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
+hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
 _turn = threading.BoundedSemaphore(AT_ONCE)
 
 
 def check_password(password: str, name: str) -> None:
-    """Check the new password of an account.
-
-    Raises:
-        InputError: too short, too long, few characters over and over, or the account's name.
-    """
+    """Raise InputError for what is too short, too long, few characters, or the account's name."""
     if not MIN_CHARS <= len(password) <= MAX_CHARS:
         raise InputError(
             f"the password has {len(password)} characters: {MIN_CHARS} to {MAX_CHARS} are "
@@ -39,15 +35,10 @@ def check_password(password: str, name: str) -> None:
         )
 
 
-def make_password() -> str:
-    """Return a random password of 120 bits."""
-    return secrets.token_urlsafe(15)
-
-
 def hash_password(password: str) -> str:
     """Return a password's argon2id with its own salt."""
     with _turn:
-        return _hasher.hash(password)
+        return hasher.hash(password)
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
@@ -56,16 +47,11 @@ def is_password(password: str, password_hash: str | None) -> bool:
         return False
     with _turn:
         try:
-            return _hasher.verify(password_hash or _stand_in(), password) and bool(password_hash)
+            return hasher.verify(password_hash or _stand_in(), password) and bool(password_hash)
         except (VerificationError, InvalidHashError):
             return False
 
 
-def is_outdated(password_hash: str) -> bool:
-    """Return whether a hash was made with other settings than today's."""
-    return _hasher.check_needs_rehash(password_hash)
-
-
 @functools.cache
 def _stand_in() -> str:
-    return _hasher.hash(secrets.token_hex())
+    return hasher.hash(secrets.token_hex())

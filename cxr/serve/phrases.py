@@ -1,4 +1,4 @@
-"""How values read on a page."""
+"""How values read on a page: the templates' filters. Whole sentences are in ``_phrases.html``."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -13,18 +13,16 @@ from cxr.serve.serving import serving
 from cxr.serve.settings import RESEARCH_USE
 
 NO_BREAK = "\u00a0"
-SHORT = ", short of the promise"
 MOST_SLOTS = 8
 """Colours in the style sheet; beyond them they repeat."""
 
 
 def add_filters(app: Flask) -> None:
     """Give templates the filters, the limits, and the sentence that stands on every page."""
-    words = (any_of, set_words, level_words, own_note, advice, sentence, promise_words)
-    for function in (*words, share, moment, slot, tenths, interval, coverage_words):
+    words = (any_of, own_note, sentence, promise_words, coverage_words, interval, moment)
+    for function in (*words, share, slot, tenths):
         app.add_template_filter(function)
-    app.jinja_env.globals["research_use"] = RESEARCH_USE
-    app.jinja_env.globals["limits"] = serving(app).settings
+    app.jinja_env.globals |= {"research_use": RESEARCH_USE, "limits": serving(app).settings}
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
 
 
@@ -75,9 +73,7 @@ def sentence(words: object) -> str:
 
 def any_of(names: Sequence[str]) -> str:
     """Return names joined by commas and a last "or"."""
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return " or ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def slot(label: str, labels: Sequence[str]) -> int:
@@ -89,41 +85,9 @@ def slot(label: str, labels: Sequence[str]) -> int:
     return len(CANONICAL) + place % (MOST_SLOTS - len(CANONICAL))
 
 
-def set_words(names: Sequence[str], level: float) -> str:
-    """Return a prediction set, which may be empty, such as "Bacterial or viral, 90 %"."""
-    words = any_of(names) or "no class is likely enough"
-    return f"{words[:1].upper()}{words[1:]}, {100 * level:g}{NO_BREAK}%"
-
-
-def level_words(result: Mapping[str, Any]) -> str:
-    """Say what the level of a result's set promises, and what was measured of it."""
-    level, coverage = result["level"], result.get("set_coverage")
-    images = "images" if coverage is None else "each class's images"
-    promise = (
-        f"Sets made this way hold the true class of at least {100 * level:g}{NO_BREAK}% of "
-        f"{images}, where images are like those that the model was calibrated on."
-    )
-    if coverage is None:
-        return f"{promise} A single class may be held less often."
-    if not coverage:
-        return f"{promise} On test images this was not measured."
-    measured = [
-        f"{label} {coverage_words(share)}" + SHORT * (promise_words(share, level) == "short")
-        for label, share in coverage.items()
-    ]
-    return f"{promise} Measured on test images: {'; '.join(measured)}."
-
-
-def advice(refer: bool) -> str:
-    """Say what to do next."""
-    if refer:
-        return "Refer: the ensemble is too unsure of this image. Have it read without the model."
-    return "No referral: by its own threshold the ensemble is sure enough. Check it all the same."
-
-
 def own_note(result: Mapping[str, Any]) -> str:
     """Return what the bundle says about itself, without what stands on the page anyway."""
     note = str(result.get("note") or "")
-    for sentence in (RESEARCH_USE, RESEARCH_USE.rstrip(".")):
-        note = note.replace(sentence, "")
+    for words in (RESEARCH_USE, RESEARCH_USE.rstrip(".")):
+        note = note.replace(words, "")
     return note.strip(" .·;,")

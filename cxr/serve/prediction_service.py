@@ -18,7 +18,7 @@ from cxr.errors import InputError
 from cxr.imaging.raster import FORMATS
 from cxr.imaging.read import read_image
 from cxr.serve import monitoring
-from cxr.serve.model_queue import client_watch
+from cxr.serve.model_queue import NAME, client_watch
 from cxr.serve.serving import serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
@@ -63,11 +63,8 @@ def status_of(error: Exception) -> tuple[int, int | None]:
 def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> PredictionRow:
     """Predict an uploaded file and add it to its user's history; return the stored row.
 
-    Args:
-        data: the file.
-        name: what the user calls it; never trusted, kept for the user's own eyes.
-        user_id: whose it is.
-        origin: ``page`` or ``api``.
+    ``name`` is what the user calls the file: never trusted, kept for the user's own eyes.
+    ``origin`` is ``page`` or ``api``.
 
     Raises:
         TooLargeError: too many bytes.
@@ -117,12 +114,10 @@ def check_size(size: int, allowed: int) -> None:
 
 def _predict(data: bytes) -> tuple[Any, PredictorLike]:
     """Decode an image here and let the model's thread predict it; count what became of it."""
-    here, name = serving(), "the image"
     try:
-        image = read_image(data, name=name)
-        prediction, predictor = here.queue.predict(
-            image, level=here.settings.level, name=name, alive=client_watch(request.environ)
-        )
+        image = read_image(data, name=NAME)
+        alive = client_watch(request.environ)
+        prediction, predictor = serving().queue.predict(image, alive=alive)
     except (InputError, Busy) as error:
         reason = error.reason if isinstance(error, Busy) else "unreadable"
         monitoring.TURNED_AWAY.labels(reason).inc()
@@ -163,11 +158,9 @@ def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionR
 
 def _check_rate(user_id: int) -> None:
     limit = serving().settings.rate_per_minute
-    rate = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
-    if not rate.allowed:
-        raise RateLimitedError(
-            f"{limit} images a minute are allowed: wait {rate.retry_after_s} s", rate.retry_after_s
-        )
+    wait_s = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
+    if wait_s:
+        raise RateLimitedError(f"{limit} images a minute are allowed: wait {wait_s} s", wait_s)
 
 
 def _check_header(data: bytes, allowed: int) -> None:

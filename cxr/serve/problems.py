@@ -82,14 +82,9 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> Response:
-    """Return a problem as a response.
+    """Return a problem, 4xx or 5xx, as a response; ``detail`` is one line for people.
 
-    Args:
-        status: of the answer, 4xx or 5xx.
-        detail: one line for people.
-        retry_after_s: when to come back, of a 429 or 503.
-        headers: further ones.
-        **members: further members of the document.
+    A 429 or 503 says when to come back; ``members`` are further ones of the document.
     """
     body = {
         "type": "about:blank",

@@ -1,7 +1,7 @@
 """A result's page and what belongs to it: pictures, downloads, a page to print."""
 
 import re
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, abort, json, render_template, request
@@ -11,8 +11,8 @@ from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer
 from cxr.files import current_keys
 from cxr.serve.serving import serving
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.stored_results import expires_at, overlay_png, own_row
-from cxr.serve.uploads import gray_map, png_bytes
+from cxr.serve.stored_results import overlay_png, own_row
+from cxr.serve.uploads import IMAGE_FILE, THUMB_FILE, gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
 VIEWS = ("over", "beside", "image")
@@ -22,16 +22,16 @@ VIEWS = ("over", "beside", "image")
 @blueprint.get("/")
 def result(prediction_id: str) -> ResponseReturnValue:
     """Show a result."""
-    row = own_row(prediction_id)
-    maps = serving().images.load_maps(row.stem)
+    row, maps = _loaded(prediction_id)
     label, member = _chosen(row, maps)
     view = request.args.get("view", VIEWS[0]).replace("film", "image")
+    days = serving().settings.retention_days
     return render_template(
         "result.html",
         label=label,
         member=member,
         view=view if view in VIEWS else VIEWS[0],
-        expires_at=expires_at(row),
+        expires_at=row.created_at + timedelta(days=days) if days else None,
         **_shown(row, maps),
     )
 
@@ -40,20 +40,19 @@ def result(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/film.png")  # as version 0.1 called it
 def image(prediction_id: str) -> ResponseReturnValue:
     """Send the image."""
-    return _send(serving().images.image_path(own_row(prediction_id).stem))
+    return _stored(prediction_id, IMAGE_FILE)
 
 
 @blueprint.get("/thumb.png")
 def thumb(prediction_id: str) -> ResponseReturnValue:
     """Send the small picture."""
-    return _send(serving().images.thumb_path(own_row(prediction_id).stem))
+    return _stored(prediction_id, THUMB_FILE)
 
 
 @blueprint.get("/layer.png")
 def layer(prediction_id: str) -> ResponseReturnValue:
     """Send a map as a transparent layer, which the page lays over the image."""
-    row = own_row(prediction_id)
-    maps = serving().images.load_maps(row.stem)
+    row, maps = _loaded(prediction_id)
     if maps is None:
         abort(404)
     label, member = _chosen(row, maps)
@@ -63,8 +62,8 @@ def layer(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/download.png")
 def download_png(prediction_id: str) -> ResponseReturnValue:
     """Send the image with the chosen map and what it is, to keep."""
-    row = own_row(prediction_id)
-    label, member = _chosen(row, serving().images.load_maps(row.stem))
+    row, maps = _loaded(prediction_id)
+    label, member = _chosen(row, maps)
     return _attach(_png(overlay_png(row, label or None, member or None)), row, "png")
 
 
@@ -87,28 +86,26 @@ def download_json(prediction_id: str) -> ResponseReturnValue:
 @blueprint.get("/print")
 def printable(prediction_id: str) -> ResponseReturnValue:
     """Show the result on one sheet of paper."""
+    return render_template("print.html", **_shown(*_loaded(prediction_id)))
+
+
+def _loaded(prediction_id: str) -> tuple[PredictionRow, HeatMaps | None]:
     row = own_row(prediction_id)
-    maps = serving().images.load_maps(row.stem)
-    return render_template("print.html", **_shown(row, maps))
+    return row, serving().images.load_maps(row.stem)
 
 
 def _shown(row: PredictionRow, maps: HeatMaps | None) -> dict[str, Any]:
-    """Return what every page of a result shows."""
+    """Return what every page of a result shows; the members' votes only where not refused."""
     return {
         "row": row,
         "result": row.result,
-        "votes": _votes(row),
+        "votes": [
+            {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
+            for name, probs in row.result.get("member_probs", {}).items()
+        ],
         "has_maps": maps is not None,
         "opacity": round(100 * OPACITY),
     }
-
-
-def _votes(row: PredictionRow) -> list[dict[str, Any]]:
-    """Return each member's name, class and probabilities; none of a refused image."""
-    return [
-        {"name": name, "label": max(probs, key=probs.__getitem__), "probs": probs}
-        for name, probs in row.result.get("member_probs", {}).items()
-    ]
 
 
 def _chosen(row: PredictionRow, maps: HeatMaps | None) -> tuple[str, str]:
@@ -121,9 +118,9 @@ def _chosen(row: PredictionRow, maps: HeatMaps | None) -> tuple[str, str]:
     return label, member
 
 
-def _send(path: Path) -> Response:
+def _stored(prediction_id: str, name: str) -> Response:
     try:
-        return _png(path.read_bytes())
+        return _png(serving().images.image_path(own_row(prediction_id).stem, name).read_bytes())
     except FileNotFoundError:
         abort(404)
 

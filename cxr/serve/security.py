@@ -59,18 +59,14 @@ def init_app(app: Flask) -> None:
         SESSION_COOKIE_NAME="cxr", SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SAMESITE="Lax"
     )
     app.after_request(_add_headers)
-    version = _static_version(Path(app.static_folder or ""))
+    files = sorted(path for path in Path(app.static_folder or "").rglob("*") if path.is_file())
+    version = digest(*(path.read_bytes() for path in files))[:10]
 
     @app.url_defaults
     def _add_version(endpoint: str, values: dict[str, object]) -> None:
         """Give static files a new address when they change, so that they may be kept."""
         if endpoint == "static":
             values.setdefault("v", version)
-
-
-def _static_version(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest(*(path.read_bytes() for path in files))[:10]
 
 
 def _add_headers(response: Response) -> Response:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from cxr.errors import InputError
-from cxr.imaging.read import MAX_PIXELS
+from cxr.imaging.raster import MAX_PIXELS
 
 RESEARCH_USE = "Research use only, not a medical device."
 """Stands on every page and in every answer."""
@@ -104,8 +104,7 @@ class Settings(BaseSettings):
     ) -> "Settings":
         """Read the settings; a value by its field's name goes before the environment's.
 
-        Raises:
-            InputError: an unknown field, or a value of the wrong kind or out of range.
+        An unknown field, or a value of the wrong kind or out of range, is an InputError.
         """
         source = EnvSettingsSource(cls)
         environ = os.environ if environ is None else environ
@@ -139,8 +138,7 @@ class Settings(BaseSettings):
 def read_secret_key(settings: Settings) -> str:
     """Return the key that signs cookies; the first start makes one, readable by its owner alone.
 
-    Raises:
-        InputError: a key under 32 characters, or the data folder cannot be written.
+    A key under 32 characters, or a data folder that cannot be written, is an InputError.
     """
     key, where = settings.secret_key, "CXR_SECRET_KEY"
     if not key and settings.secret_key_file:

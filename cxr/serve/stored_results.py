@@ -5,7 +5,7 @@ Another user's result does not exist.
 
 import logging
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 from flask import current_app, g
@@ -18,15 +18,9 @@ from cxr.serve.phrases import percent
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit, drop_expired
-from cxr.serve.store.predictions import (
-    delete_all_predictions,
-    delete_older,
-    delete_prediction,
-    known_stems,
-    own_prediction,
-)
-from cxr.serve.store.rows import PredictionRow
-from cxr.serve.store.users import drop_old_sessions
+from cxr.serve.store.predictions import delete_older, delete_own, known_stems, own_prediction
+from cxr.serve.store.rows import LoginSession, PredictionRow
+from cxr.serve.store.users import end_sessions
 from cxr.serve.uploads import gray_map, png_bytes
 
 log = logging.getLogger(__name__)
@@ -38,41 +32,24 @@ LOOKED = "cxr_tidy_looked"
 
 
 def own_row(prediction_id: str) -> PredictionRow:
-    """Return a result of whoever asks.
-
-    Raises:
-        NotFound: there is none, or it is another user's.
-    """
+    """Return a result of whoever asks, or raise NotFound: there is none, or it is another's."""
     row = read(own_prediction, g.user_id, prediction_id)
     if row is None:
         raise NotFound
     return row
 
 
-def forget(prediction_id: str) -> None:
-    """Delete an own result, row first and then files.
+def forget(prediction_id: str | None) -> int:
+    """Delete an own result, or the own history, rows first and then files; return how many went.
 
-    Raises:
-        NotFound: there is none, or it is another user's.
+    A result that is not there, or is another user's, is NotFound.
     """
-    stem = write(delete_prediction, g.user_id, prediction_id)
-    if stem is None:
+    stems = write(delete_own, g.user_id, prediction_id)
+    if prediction_id is not None and not stems:
         raise NotFound
-    serving().images.remove(stem)
-
-
-def forget_all() -> int:
-    """Delete the own history; return how many results went."""
-    stems = write(delete_all_predictions, g.user_id)
     for stem in stems:
         serving().images.remove(stem)
     return len(stems)
-
-
-def expires_at(row: PredictionRow) -> datetime | None:
-    """Return when a result is deleted by itself, or None: never."""
-    days = serving().settings.retention_days
-    return row.created_at + timedelta(days=days) if days else None
 
 
 def overlay_png(
@@ -83,17 +60,12 @@ def overlay_png(
     *,
     caption: bool = True,
 ) -> bytes:
-    """Draw a stored image under one of its maps.
+    """Draw a stored image under the map of a class, or of a member for it; by default as predicted.
 
-    Args:
-        row: of the image.
-        label: class whose map is drawn; the predicted one by default.
-        member: whose map; the ensemble's by default.
-        opacity: 0 to 1.
-        caption: whether a strip below says what is shown.
+    ``opacity`` is 0 to 1; the caption is a strip below that says what is shown.
 
     Returns:
-        PNG at the image's own size, and a strip of words; a refused image without map and class.
+        PNG at the image's own size, and the strip; a refused image without map and class.
 
     Raises:
         InputError: an unknown class or member.
@@ -124,16 +96,13 @@ def overlay_png(
 
 
 def tidy() -> tuple[int, int]:
-    """Delete what is over.
-
-    Returns:
-        Results older than the retention, and folders without a row.
-    """
+    """Delete what is over; return how many results past the retention, and folders without row."""
     here, now = serving(), utc_now()
+    lifetime = timedelta(hours=here.settings.session_hours)
     old: list[str] = []
     with here.database.write() as store:
         drop_expired(store, now)
-        drop_old_sessions(store, now - timedelta(hours=here.settings.session_hours))
+        end_sessions(store, LoginSession.created_at < now - lifetime)
         if here.settings.retention_days:
             old = delete_older(store, now - timedelta(days=here.settings.retention_days))
     for stem in old:
@@ -151,7 +120,7 @@ def tidy_sometimes() -> None:
         return
     current_app.extensions[LOOKED] = present
     try:
-        if write(count_hit, "tidy", limit=1, window_s=EVERY_S, now=utc_now()).allowed:
+        if not write(count_hit, "tidy", limit=1, window_s=EVERY_S, now=utc_now()):
             tidy()
     except (SQLAlchemyError, OSError):
         log.exception("tidying failed; it is tried again in an hour")

@@ -34,7 +34,7 @@ PNG_LEVEL = 1
 """Fast: an image of 9 megapixels would otherwise take longer to pack than to predict."""
 ORPHAN_AGE_S = 3600.0
 """A folder without a row is an orphan only when no request can still be writing the row."""
-FOLDER, IMAGE_FILE = "films", "film.png"
+FOLDER, IMAGE_FILE, THUMB_FILE = "films", "film.png", "thumb.png"
 """As version 0.1 called them on disk: other names would leave what it stored behind."""
 _STEM = re.compile(r"[0-9a-f]{32}")
 
@@ -56,11 +56,9 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 
 
 class ImageStore:
-    """The images' folder.
+    """The images' folder, made at the first image.
 
-    Args:
-        folder: made at the first image.
-        spare_bytes: left free on its disk; an image that comes when there is less is refused.
+    ``spare_bytes`` are left free on its disk; an image that comes when there is less is refused.
     """
 
     def __init__(self, folder: Path, *, spare_bytes: int = 0) -> None:
@@ -69,11 +67,8 @@ class ImageStore:
     def save(self, image: NDArray[np.uint8], maps: HeatMaps | None) -> str:
         """Write an image (H, W) uint8, its small picture, and its maps where it was not refused.
 
-        Returns:
-            The stem, by which everything of the image is found.
-
-        Raises:
-            StorageError: the disk is full or the folder cannot be written.
+        Return the stem, by which everything of the image is found, or raise StorageError: the disk
+        is full or the folder cannot be written.
         """
         stem = secrets.token_hex(16)
         place = self._place(stem)
@@ -84,7 +79,7 @@ class ImageStore:
                 raise OSError(errno.ENOSPC, "only the spare space is left")
             work = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
             _write(work / IMAGE_FILE, png_bytes(image))
-            _write(work / "thumb.png", png_bytes(_thumb(image)))
+            _write(work / THUMB_FILE, png_bytes(_thumb(image)))
             if maps is not None:
                 _write(work / "maps.npz", _maps_bytes(maps))
             work.rename(place)
@@ -97,13 +92,9 @@ class ImageStore:
                 "the server could not store the image: try again later, or tell who runs it"
             ) from error
 
-    def image_path(self, stem: str) -> Path:
-        """Return where the image's PNG is."""
-        return self._place(stem) / IMAGE_FILE
-
-    def thumb_path(self, stem: str) -> Path:
-        """Return where the small picture is."""
-        return self._place(stem) / "thumb.png"
+    def image_path(self, stem: str, name: str = IMAGE_FILE) -> Path:
+        """Return where the image's PNG is, or its ``THUMB_FILE``."""
+        return self._place(stem) / name
 
     def load_image(self, stem: str) -> NDArray[np.uint8]:
         """Return the image, (H, W) uint8, or raise FileNotFoundError: it was deleted."""
@@ -130,15 +121,15 @@ class ImageStore:
     def tidy(self, known: Callable[[list[str]], set[str]]) -> int:
         """Delete images without a row and what interrupted work left; return how many went.
 
-        Args:
-            known: says which of these stems have a row.
+        ``known`` says which of these stems have a row.
         """
         before = time.time() - ORPHAN_AGE_S
         stems: list[str] = []
         left: list[str] = []
         for path in [*self.folder.glob("[0-9a-f][0-9a-f]/*"), *self.folder.glob(".*-*")]:
-            if _changed_before(path, before):
-                (stems if _STEM.fullmatch(path.name) else left).append(path.name)
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    (stems if _STEM.fullmatch(path.name) else left).append(path.name)
         orphans = sorted(set(stems) - known(stems)) if stems else []
         for stem in orphans:
             self.remove(stem)
@@ -201,9 +192,3 @@ def _thumb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     thumb = Image.fromarray(image)
     thumb.thumbnail((THUMB_SIDE_PX, THUMB_SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(thumb)
-
-
-def _changed_before(path: Path, moment: float) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_mtime < moment
-    return False

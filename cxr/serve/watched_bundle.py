@@ -31,25 +31,22 @@ class RetryError(Exception):
 
 
 class Busy(RetryError):
-    """The image cannot be predicted now; ``reason`` is a word for the metrics."""
+    """The image cannot be predicted now.
 
-    reason = "error"
+    ``reason`` is a word for the metrics: ``full`` (no place is free), ``deadline`` (it waited for
+    too long), ``gone`` (nobody waits any more) or ``no_model`` (no usable bundle is loaded).
+    """
 
-
-class ModelMissing(Busy):
-    """No usable bundle is loaded."""
-
-    reason = "no_model"
+    def __init__(self, reason: str, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message, retry_after_s)
+        self.reason = reason
 
 
 class WatchedBundle:
-    """A bundle, the predictor made of it, and the thread that watches it.
+    """A bundle, the predictor that ``load`` makes of it, and the thread that watches it.
 
-    Args:
-        bundle: the folder.
-        load: makes a predictor of it.
-        level: of the prediction sets that will be asked for; a bundle without it is refused.
-        watch_s: how often the files are looked at.
+    The files are looked at every ``watch_s``; a bundle without prediction sets of ``level`` is
+    refused.
     """
 
     def __init__(
@@ -72,9 +69,9 @@ class WatchedBundle:
 
     @property
     def predictor(self) -> PredictorLike:
-        """Return the predictor, or raise ModelMissing, which says why there is none."""
+        """Return the predictor, or raise Busy, which says why there is none."""
         if self._predictor is None:
-            raise ModelMissing(self._fault, retry_after_s=5)
+            raise Busy("no_model", self._fault, 5)
         return self._predictor
 
     def start(self) -> None:
@@ -101,30 +98,26 @@ class WatchedBundle:
     def reload(self) -> bool:
         """Load the bundle, try it, swap it in; return whether the new one answers now."""
         with self._loading:
-            self._seen = signature(self.bundle)
+            self._seen = _signature(self.bundle)
+            before = self._predictor and self._predictor.fingerprint
             try:
                 fresh = self._load(self.bundle)
                 _try(fresh, self._level)
             except Exception as error:  # the old model goes on, whatever ails the new one
-                self._refuse(error)
+                kind, detail = type(error).__name__, reason_of(error, 1000)
+                # Nothing is known of an error that is not ours: its kind is all that users see.
+                reason = detail if isinstance(error, InputError) else kind
+                self._fault = f"the bundle cannot be used: {reason}"
+                monitoring.RELOADS.labels("refused").inc()
+                fields = {"error": kind, "detail": detail, "kept": before}
+                log.error("bundle refused", extra={"fields": fields})
                 return False
-            before, self._predictor = self._predictor, fresh
+            self._predictor = fresh
             monitoring.RELOADS.labels("loaded").inc()
             monitoring.MODEL_LOADED.set(1)
-            former = before and before.fingerprint
-            fields = {"fingerprint": fresh.fingerprint, "before": former}
+            fields = {"fingerprint": fresh.fingerprint, "before": before}
             log.info("bundle loaded", extra={"fields": fields})
             return True
-
-    def _refuse(self, error: Exception) -> None:
-        detail = reason_of(error, 1000)
-        # Nothing is known of an error that is not ours: its kind is all that users see.
-        reason = detail if isinstance(error, InputError) else type(error).__name__
-        self._fault = f"the bundle cannot be used: {reason}"
-        monitoring.RELOADS.labels("refused").inc()
-        kept = self._predictor and self._predictor.fingerprint
-        fields = {"error": type(error).__name__, "detail": detail, "kept": kept}
-        log.error("bundle refused", extra={"fields": fields})
 
     def _watch(self) -> None:
         """Load the bundle, and again whenever it has changed or somebody asks.
@@ -137,7 +130,7 @@ class WatchedBundle:
         while not self._stopping:
             requested = self._wake.wait(self._watch_s)
             self._wake.clear()
-            now = signature(self.bundle)
+            now = _signature(self.bundle)
             settled, before = now == before, now
             if not self._stopping and (requested or (settled and now != self._seen)):
                 self.reload()
@@ -154,7 +147,7 @@ def _try(predictor: PredictorLike, level: float) -> None:
             raise InputError(f"the model answers {values} for {len(predictor.labels)} classes")
 
 
-def signature(bundle: Path) -> tuple[Any, ...]:
+def _signature(bundle: Path) -> tuple[Any, ...]:
     """Return what changes when a file of the bundle does: name, size, time, inode."""
     states = []
     with contextlib.suppress(OSError):

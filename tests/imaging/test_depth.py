@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from cxr.bundle.prediction import prepare_input
-from cxr.imaging.read import ImageError, eight_bits, read_gray, read_image
+from cxr.imaging.raster import ImageError, eight_bits
+from cxr.imaging.read import read_gray, read_image
 
 DEPTHS = range(9, 17)
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from cxr.errors import InputError, MissingInputError
-from cxr.imaging.read import MAX_PIXELS, MIN_SIDE_PX, ImageError, read_gray, read_image
+from cxr.imaging.raster import MAX_PIXELS, MIN_SIDE_PX, ImageError
+from cxr.imaging.read import read_gray, read_image
 
 
 def gradient(height: int = 40, width: int = 50) -> np.ndarray:

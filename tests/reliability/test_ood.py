@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError, MissingInputError
-from cxr.imaging.colour import COLOUR_LIMIT, colourfulness
+from cxr.imaging.raster import COLOUR_LIMIT, colourfulness
 from cxr.lungs.find import Lungs
 from cxr.reliability import ood_fit
 from cxr.reliability.ood import OodReference, blocks

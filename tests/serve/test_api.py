@@ -170,7 +170,7 @@ def test_a_disabled_account_and_an_old_token_open_nothing(app, client, user, tok
     bearer = {"Authorization": f"Bearer {token}"}
     assert client.get("/api/v1/model", headers=bearer).status_code == 200
     with app.app_context(), serving().database.write() as session:
-        set_disabled(session, user.id, True)
+        set_disabled(session, user.name, True)
     is_problem(client.get("/api/v1/model", headers=bearer), 401)
 
 

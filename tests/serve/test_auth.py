@@ -222,7 +222,7 @@ def test_bad_new_password_changes_nothing(login, user, kit, old, new, again, wor
 
 def test_disabled_account_is_out_at_once(app, login, user, token, kit):
     with serving(app).database.write() as session:
-        set_disabled(session, user.id, True)
+        set_disabled(session, user.name, True)
     assert login.get("/history").status_code == 302
     assert kit.sign_in(login, user).status_code == 401
     with serving(app).database.read() as session:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cxr.errors import InputError
-from cxr.serve.model_queue import ClientGone, DeadlinePassed, ModelQueue, QueueFull
-from cxr.serve.watched_bundle import ModelMissing
+from cxr.serve.model_queue import ModelQueue
+from cxr.serve.watched_bundle import Busy
 
 IMAGE = np.full((64, 48), 7, np.uint8)
 
@@ -31,11 +31,11 @@ class Slow:
     def __init__(self) -> None:
         self.go, self.called = threading.Event(), threading.Event()
         self.info: dict[str, object] = {}
-        self.batches: list[tuple[int, float]] = []
+        self.batches: list[list[int]] = []
 
     def predict_each(self, images, *, level, maps, names):
         if names != ["trial"]:
-            self.batches.append((len(images), level))
+            self.batches.append([int(image[0, 0]) for image in images])
             self.called.set()
             assert self.go.wait(10)
         for image in images:
@@ -95,28 +95,16 @@ def test_waiting_images_go_together_and_each_gets_its_own_answer(queue, model):
     model.go.set()
     for thread in first + others:
         thread.join()
-    assert [size for size, _ in model.batches] == [1, 4, 1]
+    assert [len(batch) for batch in model.batches] == [1, 4, 1]
     assert sorted(answer.value for answer in others[0].answers) == [7, 8, 9, 10, 11]
-
-
-def test_images_that_ask_for_another_level_wait_for_the_next_call(queue, model):
-    threads = ask(queue, 1)
-    assert model.called.wait(5)
-    for level in (0.8, 0.95):
-        threads += ask(queue, 2, level=level)
-        wait_until(lambda: len(queue._waiting) in (2, 4))
-    wait_until(lambda: len(queue._waiting) == 4)
-    model.go.set()
-    for thread in threads:
-        thread.join()
-    assert model.batches == [(1, 0.9), (2, 0.8), (2, 0.95)]
 
 
 def test_beyond_its_places_it_says_when_to_come_back_and_does_not_wait(queue, model):
     threads = ask(queue, 6)
     wait_until(lambda: queue.in_work == 6)
-    with pytest.raises(QueueFull) as caught, queue.place():
+    with pytest.raises(Busy, match="all places are taken") as caught, queue.place():
         pass
+    assert caught.value.reason == "full"
     assert 1 <= caught.value.retry_after_s <= 30
     model.go.set()
     for thread in threads:
@@ -144,25 +132,25 @@ def test_a_image_that_waited_too_long_is_given_up_and_never_predicted(model):
     queue = ModelQueue(Path("nowhere"), load=lambda _: model, deadline_s=0.3)
     first = ask(queue, 1)
     assert model.called.wait(5)
-    with pytest.raises(DeadlinePassed):
-        queue.predict(IMAGE, level=0.8)
+    with pytest.raises(Busy, match="no answer within"):
+        queue.predict(IMAGE + np.uint8(1))
     model.go.set()
     first[0].join()
-    assert queue.predict(IMAGE, level=0.95)[0].value == 7
-    assert (1, 0.8) not in model.batches
+    assert queue.predict(IMAGE + np.uint8(2))[0].value == 9
+    assert model.batches == [[7], [9]]
     queue.stop(2)
 
 
 def test_a_image_nobody_waits_for_is_dropped_when_its_turn_comes(queue, model):
     first = ask(queue, 1)
     assert model.called.wait(5)
-    gone = ask(queue, 1, level=0.8, alive=lambda: False)
+    gone = ask(queue, 1, alive=lambda: False)
     wait_until(lambda: len(queue._waiting) == 1)
     model.go.set()
     for thread in first + gone:
         thread.join()
-    assert isinstance(gone[0].answers[0], ClientGone)
-    assert model.batches == [(1, 0.9)]
+    assert gone[0].answers[0].reason == "gone"
+    assert model.batches == [[7]]
 
 
 def test_the_end_answers_who_was_admitted_and_admits_nobody(queue, model):
@@ -171,7 +159,7 @@ def test_the_end_answers_who_was_admitted_and_admits_nobody(queue, model):
     ending = threading.Thread(target=queue.stop, args=(5,))
     ending.start()
     wait_until(lambda: queue._stopping)
-    with pytest.raises(QueueFull), queue.place():
+    with pytest.raises(Busy, match="all places are taken"), queue.place():
         pass
     model.go.set()
     ending.join()
@@ -185,6 +173,6 @@ def test_without_a_bundle_it_says_so_at_once():
         raise InputError("bundle.json is missing")
 
     queue = ModelQueue(Path("nowhere"), load=load, deadline_s=5)
-    with pytest.raises(ModelMissing, match=r"bundle\.json is missing"):
+    with pytest.raises(Busy, match=r"bundle\.json is missing"):
         queue.predict(IMAGE)
     queue.stop(1)

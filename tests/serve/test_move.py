@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from cxr.errors import InputError
 from cxr.serve.settings import Settings
 from cxr.serve.store import counters, predictions, users
-from cxr.serve.store.database import Database
-from cxr.serve.store.move import copy_rows, open_source
+from cxr.serve.store.database import Database, copy_rows, open_source
 from cxr.serve.store.rows import Base, PredictionRow
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

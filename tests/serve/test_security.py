@@ -220,7 +220,7 @@ def test_database_that_is_gone_is_a_page_and_back_again(login, app, monkeypatch)
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("cxr.serve.login.session_user", fail)
+        patch.setattr("cxr.serve.store.users.session_user", fail)
         answer = login.get("/history")
         assert answer.status_code == 503
         assert "Nothing is lost" in answer.get_data(as_text=True)
@@ -236,7 +236,7 @@ def test_bug_shows_a_number_and_no_inside(make_app, kit, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret of the inside")
 
-    monkeypatch.setattr("cxr.serve.pages.own_predictions", fail)
+    monkeypatch.setattr("cxr.serve.store.predictions.own_predictions", fail)
     answer = client.get("/history")
     assert answer.status_code == 500
     assert "Number of the request" in answer.get_data(as_text=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cxr.errors import InputError
-from cxr.serve.watched_bundle import ModelMissing, WatchedBundle
+from cxr.serve.watched_bundle import Busy, WatchedBundle
 
 
 @dataclass
@@ -106,7 +106,7 @@ def test_without_a_bundle_it_says_why_and_takes_the_first_that_comes(tmp_path):
     live = WatchedBundle(tmp_path / "later", careful, watch_s=0.02)
     live.start()
     assert live.wait(5)
-    with pytest.raises(ModelMissing, match="no bundle there"):
+    with pytest.raises(Busy, match="no bundle there"):
         _ = live.predictor
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "bundle.json").write_text("first")
@@ -123,6 +123,6 @@ def test_the_reason_of_a_foreign_error_is_not_shown_to_users(bundle):
 
     live = WatchedBundle(bundle, broken)
     assert not live.reload()
-    with pytest.raises(ModelMissing, match="OSError") as caught:
+    with pytest.raises(Busy, match="OSError") as caught:
         _ = live.predictor
     assert "secret" not in str(caught.value)

@@ -29,15 +29,10 @@ _PADDING_BYTES = 64
 
 
 def stored_codes(elements: Elements, layout: Layout) -> Codes:
-    """Decode the one frame of a file.
+    """Decode the one frame of a file, of one sample a pixel.
 
-    Args:
-        elements: the header with its pixel data.
-        layout: one sample a pixel.
-
-    Returns:
-        (H, W) uint8 or uint16: the stored bits of each pixel as an unsigned number below
-        2 ** bits stored, also where they stand for signed values.
+    Return the stored bits of each pixel, (H, W) uint8 or uint16, as an unsigned number below
+    2 ** bits stored, also where they stand for signed values.
 
     Raises:
         ImageError: shorter than it says, damaged, of a size or depth that the header
@@ -46,7 +41,7 @@ def stored_codes(elements: Elements, layout: Layout) -> Codes:
     data = elements.raw("PixelData")
     if elements.syntax in NATIVE:
         order = ">" if elements.syntax == BIG_ENDIAN else "<"
-        raw = _native(data, layout, order, words=elements.value_representation("PixelData") != "OB")
+        raw = _native(data, layout, order, words=not elements.is_in_bytes("PixelData"))
         return _stored_bits(raw, layout)
     frame = _encapsulated(data)
     if elements.syntax == RLE:
@@ -64,8 +59,7 @@ def stored_codes(elements: Elements, layout: Layout) -> Codes:
 def colour_frame(elements: Elements, layout: Layout) -> NDArray[np.uint8]:
     """Decode a frame of three samples to gray, ITU-R 601 luma.
 
-    Raises:
-        ImageError: as ``stored_codes``; colours in RLE, JPEG-LS and JPEG lossless.
+    Errors are those of ``stored_codes``, and colours in RLE, JPEG-LS and JPEG lossless.
     """
     data = elements.raw("PixelData")
     if elements.syntax not in NATIVE:
@@ -181,11 +175,8 @@ def _describe_jpeg(frame: bytes) -> _Stream | None:
 
 def _check_stream(stream: _Stream, layout: Layout) -> None:
     """Compare the compressed stream's size with the header's, before decoding."""
-    if (stream.rows, stream.columns, stream.samples) != (
-        layout.rows,
-        layout.columns,
-        layout.samples,
-    ):
+    size = (layout.rows, layout.columns, layout.samples)
+    if (stream.rows, stream.columns, stream.samples) != size:
         raise ImageError(
             f"is {layout.columns} x {layout.rows} x {layout.samples} by its header, and "
             f"{stream.columns} x {stream.rows} x {stream.samples} by its compressed pixels: "

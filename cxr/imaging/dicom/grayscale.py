@@ -1,6 +1,6 @@
-"""Stored values to what is seen: the grayscale pipeline of DICOM as one table (``depth``).
+"""A DICOM file to gray pixels and doubts: the grayscale pipeline as one table (``depth``).
 
-V = 2 ** bits stored. Source: PS3.3, C.11.1 (modality), C.11.2 (values of interest),
+V = 2 ** bits stored, H W pixels. Source: PS3.3, C.11.1 (modality), C.11.2 (values of interest),
 C.7.6.3.1.2 (photometric interpretation).
 """
 
@@ -9,7 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.imaging.depth import Table
+from cxr.imaging import depth
+from cxr.imaging.depth import Table, between
+from cxr.imaging.dicom.frames import Codes, colour_frame, stored_codes
+from cxr.imaging.dicom.header import Layout, check_layout, check_subject
+from cxr.imaging.dicom.parse import Elements, parse
+from cxr.imaging.raster import ImageError
 
 SURE = 0.5
 """Correlation above which an image is certainly a positive. Of 6,184 real positives (the set
@@ -21,12 +26,122 @@ SURE = 0.5
 _HALF = ((-28, -16, 0), (-10, -8, -1), (-9, -13, 7), (-10, -7, 19), (-12, 9, 28), (-9, 27, 35))
 
 
-def stored_values(bits: int, *, signed: bool) -> Table:
-    """Return the value of each stored code, two's complement where signed.
+def read_dicom(data: bytes, shown: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Decode a chest image from DICOM, and nothing of its patient.
+
+    The order is DICOM's: stored bits, modality table or rescale, table or window of
+    interest (a table first; of several, the first), inversion of MONOCHROME1. Without a
+    window, images of up to 8 bits keep their range, deeper ones are spread between the
+    values that 0.1 % and 99.9 % of the pixels lie below. Padding is black.
 
     Returns:
-        (V,) float64.
+        (H, W) uint8, 0 black; one sentence for each doubt. Neither doubts nor errors, which call
+        the image ``shown``, hold free text of the header.
+
+    Raises:
+        ImageError: damaged, without pixels, several frames, no chest radiograph by its
+            header, or of a kind that is not read.
     """
+    try:
+        elements = parse(data)
+        doubts = list(check_subject(elements))
+        layout = check_layout(elements)
+        if layout.samples == 3:
+            doubts.append("is stored in colour: read as gray")
+            return colour_frame(elements, layout), tuple(doubts)
+        image = _show(stored_codes(elements, layout), elements, layout, doubts)
+        return image, tuple(doubts)
+    except MemoryError:
+        raise ImageError(f"{shown} needs more memory than there is: scale it down") from None
+    except ImageError as error:
+        raise ImageError(f"{shown} {str(error).strip()}") from None
+
+
+def _show(codes: Codes, elements: Elements, layout: Layout, doubts: list[str]) -> NDArray[np.uint8]:
+    """Take stored values through the grayscale pipeline."""
+    counts = depth.count_codes(codes, layout.bits_stored)
+    padding = _padding(elements, layout)
+    counts[padding] = 0
+    shown = _mapping(elements, layout, counts, doubts)
+    inverted = layout.photometric == "MONOCHROME1"
+    shape = elements.text("PresentationLUTShape")
+    if shape in ("IDENTITY", "INVERSE") and (shape == "INVERSE") != inverted:
+        doubts.append(
+            f"contradicts itself ({layout.photometric}, PresentationLUTShape {shape}): "
+            f"{layout.photometric} is followed"
+        )
+    table = depth.to_bytes(shown, inverted=inverted)
+    image = depth.apply_table(table, codes)
+    if inverted and polarity(image) < -SURE:
+        doubts.append("states MONOCHROME1 over pixels that are a positive already: not inverted")
+        table = np.invert(table)
+        image = np.invert(image)
+    if padding.any():
+        table[padding] = 0
+        image = depth.apply_table(table, codes)
+    return image
+
+
+def _mapping(
+    elements: Elements, layout: Layout, counts: NDArray[np.int64], doubts: list[str]
+) -> Table:
+    """Return what each stored code shows, 0 to 1, before any inversion."""
+    stored = stored_values(layout.bits_stored, signed=layout.signed)
+    values = _modality(elements, layout, stored)
+    shown = _interest(elements, values, signed=layout.signed or values.min() < 0, doubts=doubts)
+    if shown is not None:
+        if depth.shows_enough(shown, counts):
+            return shown
+        doubts.append("has a window that hides nearly all of the image: passed over")
+    if layout.bits_stored <= 8 and not layout.signed:
+        return between(values, float(values.min()), float(values.max()))
+    return between(values, *depth.robust_range(values, counts))
+
+
+def _modality(elements: Elements, layout: Layout, stored: Table) -> Table:
+    table = elements.table("ModalityLUTSequence", signed=layout.signed)
+    if table is not None:
+        return look_up(stored, *table[:2])
+    slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept")
+    if slope == 0:
+        raise ImageError("has a RescaleSlope of 0, which leaves nothing to see")
+    return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
+
+
+def _interest(
+    elements: Elements, values: Table, *, signed: bool, doubts: list[str]
+) -> Table | None:
+    """Apply the header's table or window of interest; None where there is none."""
+    table = elements.table("VOILUTSequence", signed=signed)
+    if table is not None:
+        entries, first, bits = table
+        used = max(entries).bit_length()
+        # Entries of 12 bits under a stated 16 would be all but black.
+        top = (1 << (used if used <= bits - 4 or used > bits else bits)) - 1
+        return between(look_up(values, entries, first), 0, top)
+    center, width = elements.number("WindowCenter"), elements.number("WindowWidth")
+    if center is None or width is None:
+        return None
+    try:
+        return window(values, center, width, elements.text("VOILUTFunction") or "LINEAR")
+    except ValueError:
+        doubts.append("has a window that DICOM does not allow: passed over")
+        return None
+
+
+def _padding(elements: Elements, layout: Layout) -> NDArray[np.bool_]:
+    """Tell which codes are no part of the image (PS3.3, C.7.5.1.1.2)."""
+    codes = np.zeros(1 << layout.bits_stored, np.bool_)
+    if not elements.raw("PixelPaddingValue"):
+        return codes
+    first = elements.integer("PixelPaddingValue", signed=layout.signed)
+    last = elements.integer("PixelPaddingRangeLimit", first, signed=layout.signed)
+    values = stored_values(layout.bits_stored, signed=layout.signed)
+    return np.asarray((values >= min(first, last)) & (values <= max(first, last)))
+
+
+def stored_values(bits: int, *, signed: bool) -> Table:
+    """Return the value (V,) float64 of each stored code, two's complement where signed."""
     codes = np.arange(1 << bits, dtype=np.float64)
     if signed:
         codes[codes >= 1 << (bits - 1)] -= 1 << bits
@@ -44,21 +159,12 @@ def look_up(values: Table, entries: Sequence[int], first: int) -> Table:
 
 
 def window(values: Table, center: float, width: float, function: str = "LINEAR") -> Table:
-    """Map values to 0 (black) to 1 through a window.
+    """Map values, after the modality transformation, to 0 (black) to 1 through a window.
 
-    Args:
-        values: any shape, after the modality transformation.
-        center: in the values' unit.
-        width: above 0; at least 1 for LINEAR.
-        function: LINEAR, LINEAR_EXACT or SIGMOID.
-
-    Returns:
-        0 to 1, the shape of ``values``.
-
-    Source: PS3.3, C.11.2.1.2.1, C.11.2.1.3.2 and C.11.2.1.3.1.
+    Source: PS3.3, C.11.2.1.2.1 (LINEAR), C.11.2.1.3.2 (LINEAR_EXACT) and C.11.2.1.3.1 (SIGMOID).
 
     Raises:
-        ValueError: a width or a function that is not allowed.
+        ValueError: another function, or a width that is not above 0, or under 1 for LINEAR.
     """
     if width <= 0 or (function == "LINEAR" and width < 1):
         raise ValueError(f"a {function} window of width {width:g}")
@@ -74,17 +180,14 @@ def window(values: Table, center: float, width: float, function: str = "LINEAR")
 
 
 def polarity(image: NDArray[np.uint8]) -> float:
-    """Correlate an image with the average chest image: positives (air dark) lie above 0.
+    """Correlate an image (H, W) uint8, at least 6 x 6, with the average chest image.
 
     MONOCHROME1 is at times written over pixels that are a positive already; inverting those as
     the header asks gives a negative, which no model of positives may be shown.
 
-    Args:
-        image: (H, W) uint8, at least 6 x 6.
-
     Returns:
-        -1 to 1: positives lie near 0.7, their negatives at the same figure below 0; 0 for an
-        image of one value.
+        -1 to 1: positives (air dark) lie near 0.7, their negatives at the same figure below 0;
+        0 for an image of one value.
     """
     side = len(_HALF)
     half = np.asarray(_HALF, np.float64)

@@ -33,9 +33,11 @@ _PARTS = (
 )
 OTHER_PARTS = frozenset(_PARTS.split())
 
-FRONTAL_VIEWS = ("PA", "AP")
-LATERAL_VIEWS = ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD")
-OTHER_VIEWS = ("RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "OBL", "OBLIQUE", "LO", "RO")
+VIEWS = {
+    "frontal": ("PA", "AP"),
+    "lateral": ("LL", "RL", "LAT", "LATERAL", "LLD", "RLD"),
+    "oblique": ("RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "OBL", "OBLIQUE", "LO", "RO"),
+}
 
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -62,19 +64,16 @@ class Layout:
 
 
 def check_subject(elements: Elements) -> tuple[str, ...]:
-    """Refuse what is no chest radiograph by its header.
+    """Return a sentence for each doubt whether this is a chest radiograph by its header.
 
-    Returns:
-        One sentence for each doubt that remains.
-
-    Raises:
-        ImageError: another modality, another part of the body.
+    Another modality, or another part of the body, is an ImageError.
     """
     modality, part = elements.text("Modality"), elements.text("BodyPartExamined")
-    chest, seen = chest_part(part), view(elements.text("ViewPosition"))
+    chest, seen = _chest_part(part), _view(elements.text("ViewPosition"))
     if chest is False:
+        known = part if part in OTHER_PARTS else _bare(part)
         raise ImageError(
-            f"is an image of something else by its header (BodyPartExamined {_known_part(part)}): "
+            f"is an image of something else by its header (BodyPartExamined {known}): "
             "chest images are read"
         )
     unsure = modality in UNSURE_MODALITIES
@@ -90,10 +89,9 @@ def check_subject(elements: Elements) -> tuple[str, ...]:
     if chest is None:
         what = "a body part that we do not know" if part else "no body part"
         doubts.append(f"states {what}: taken for a chest image")
-    if seen == "lateral":
-        doubts.append("is a lateral view by its header: the model knows frontal views only")
-    elif seen == "other":
-        doubts.append("is an oblique view by its header: the model knows frontal views only")
+    if seen in ("lateral", "oblique"):
+        which = "a lateral" if seen == "lateral" else "an oblique"
+        doubts.append(f"is {which} view by its header: the model knows frontal views only")
     elif not seen:
         doubts.append("states no view that we know: taken for a frontal one")
     return tuple(doubts)
@@ -149,25 +147,18 @@ def _check_colour(layout: Layout) -> None:
     )
 
 
-def _known_part(part: str) -> str:
-    return part if part in OTHER_PARTS else part.replace(" ", "").replace("_", "")
+def _bare(part: str) -> str:
+    return part.replace(" ", "").replace("_", "")
 
 
-def chest_part(part: str) -> bool | None:
+def _chest_part(part: str) -> bool | None:
     """Tell whether a body part is the chest; None where the term is not known."""
     if any(word in part for word in CHEST_PARTS):
         return True
-    return False if part.replace(" ", "").replace("_", "") in OTHER_PARTS else None
+    return False if _bare(part) in OTHER_PARTS else None
 
 
-def view(position: str) -> str:
-    """Return frontal, lateral, other or, for a term that is not known, an empty text."""
+def _view(position: str) -> str:
+    """Return frontal, lateral, oblique or, for a term that is not known, an empty text."""
     first = position.replace("_", " ").split(" ")[0]
-    for kind, known in (
-        ("frontal", FRONTAL_VIEWS),
-        ("lateral", LATERAL_VIEWS),
-        ("other", OTHER_VIEWS),
-    ):
-        if first in known:
-            return kind
-    return ""
+    return next((kind for kind, known in VIEWS.items() if first in known), "")

@@ -13,7 +13,8 @@ import warnings
 import zlib
 from collections.abc import Iterator
 
-from pydicom import config
+from pydicom import config, uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
@@ -22,58 +23,26 @@ from cxr.imaging.raster import DICOM_HEAD_BYTES, MAX_COSTLY_PIXELS, ImageError, 
 MAX_INFLATED_BYTES = 3 * MAX_COSTLY_PIXELS
 """Largest deflated file once inflated: 50 megapixels of 24 bits."""
 
-SYNTAXES = {
-    "1.2.840.10008.1.2": "Implicit VR Little Endian",
-    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
-    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
-    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
-    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
-    "1.2.840.10008.1.2.4.51": "JPEG Extended",
-    "1.2.840.10008.1.2.4.57": "JPEG Lossless",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless, first-order prediction",
-    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
-    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-Lossless",
-    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
-    "1.2.840.10008.1.2.4.91": "JPEG 2000",
-    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Lossless",
-    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 Lossless RPCL",
-    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
-    "1.2.840.10008.1.2.5": "RLE Lossless",
-}
-"""Transfer syntaxes that are read (PS3.6, annex A)."""
-IMPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99"
-BIG_ENDIAN, RLE = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5"
-NATIVE = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+IMPLICIT, EXPLICIT = uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian
+DEFLATED, BIG_ENDIAN = uid.DeflatedExplicitVRLittleEndian, uid.ExplicitVRBigEndian
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
+RLE = uid.RLELossless
+SYNTAXES = (
+    *(*NATIVE, RLE, *uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes),
+    *(uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
+)
+"""Transfer syntaxes that are read."""
 
-TAGS = {
-    "SOPClassUID": 0x00080016,
-    "Modality": 0x00080060,
-    "BodyPartExamined": 0x00180015,
-    "ViewPosition": 0x00185101,
-    "SamplesPerPixel": 0x00280002,
-    "PhotometricInterpretation": 0x00280004,
-    "PlanarConfiguration": 0x00280006,
-    "NumberOfFrames": 0x00280008,
-    "Rows": 0x00280010,
-    "Columns": 0x00280011,
-    "BitsAllocated": 0x00280100,
-    "BitsStored": 0x00280101,
-    "HighBit": 0x00280102,
-    "PixelRepresentation": 0x00280103,
-    "PixelPaddingValue": 0x00280120,
-    "PixelPaddingRangeLimit": 0x00280121,
-    "WindowCenter": 0x00281050,
-    "WindowWidth": 0x00281051,
-    "RescaleIntercept": 0x00281052,
-    "RescaleSlope": 0x00281053,
-    "VOILUTFunction": 0x00281056,
-    "ModalityLUTSequence": 0x00283000,
-    "VOILUTSequence": 0x00283010,
-    "PresentationLUTShape": 0x20500020,
-    "PixelData": 0x7FE00010,
-}
+KEYWORDS = (
+    *("SOPClassUID", "Modality", "BodyPartExamined", "ViewPosition", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "RescaleIntercept"),
+    *("RescaleSlope", "VOILUTFunction", "ModalityLUTSequence", "VOILUTSequence"),
+    *("PresentationLUTShape", "PixelData"),
+)
+TAGS = {keyword: tag_for_keyword(keyword) or 0 for keyword in KEYWORDS}
 LUT_DESCRIPTOR, LUT_DATA = 0x00283002, 0x00283006
-DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _SYNTAX_TAG = 0x00020010
 _CLASS_TAG = 0x00020002
 
@@ -92,10 +61,9 @@ class Elements:
         """Return an element's bytes; none where it is missing."""
         return _raw(self._dataset, TAGS[keyword])
 
-    def value_representation(self, keyword: str) -> str:
-        """Return the two letters of an explicit value representation, or nothing."""
-        element = self._dataset.get_item(TAGS[keyword], keep_deferred=True)
-        return str(getattr(element, "VR", "") or "")
+    def is_in_bytes(self, keyword: str) -> bool:
+        """Tell whether an element's explicit value representation is OB."""
+        return getattr(self._dataset.get_item(TAGS[keyword], keep_deferred=True), "VR", "") == "OB"
 
     def text(self, keyword: str) -> str:
         """Return the first value of a code, in capitals."""
@@ -103,11 +71,7 @@ class Elements:
         return value.strip(" \0").upper()
 
     def integer(self, keyword: str, default: int | None = None, *, signed: bool = False) -> int:
-        """Return a 16-bit number.
-
-        Raises:
-            ImageError: missing, with no default.
-        """
+        """Return a 16-bit number, or raise ImageError: missing, with no default."""
         value = self.raw(keyword)
         if len(value) < 2:
             if default is None:
@@ -116,11 +80,7 @@ class Elements:
         return int(struct.unpack(f"{self._order}{'h' if signed else 'H'}", value[:2])[0])
 
     def number(self, keyword: str) -> float | None:
-        """Return the first value of a decimal text; None where there is none.
-
-        Raises:
-            ImageError: not a finite number.
-        """
+        """Return the first value of a decimal text, or None; ImageError for no finite number."""
         value = self.text(keyword)
         if not value:
             return None
@@ -135,12 +95,11 @@ class Elements:
     def table(self, keyword: str, *, signed: bool) -> tuple[list[int], int, int] | None:
         """Return the first look-up table of a sequence: entries, first input, stated bits.
 
-        Raises:
-            ImageError: shorter than it says.
+        One that is damaged, or shorter than it says, is an ImageError.
         """
         try:
             with _quietly():
-                items = self._dataset[TAGS[keyword]].value if self._has(keyword) else []
+                items = self._dataset[TAGS[keyword]].value if TAGS[keyword] in self._dataset else []
                 item = items[0] if items else None
         # What pydicom raises on a damaged sequence differs.
         except Exception:
@@ -160,9 +119,6 @@ class Elements:
         entries = list(struct.unpack(f"{self._order}{count}{letter}", data[: width * count]))
         return entries, first, min(bits, 16)
 
-    def _has(self, keyword: str) -> bool:
-        return TAGS[keyword] in self._dataset
-
 
 def parse(data: bytes) -> Elements:
     """Find the listed elements of a DICOM file, with or without its preamble.
@@ -174,10 +130,13 @@ def parse(data: bytes) -> Elements:
     stream = io.BytesIO(data)
     stream.seek(DICOM_HEAD_BYTES if has_dicom_mark(data) else 0)
     meta = _read(stream, implicit=False, only_meta=True)
-    if _ascii(_raw(meta, _CLASS_TAG)) == DIRECTORY_CLASS:
+    if _ascii(_raw(meta, _CLASS_TAG)) == uid.MediaStorageDirectoryStorage:
         raise ImageError("is a DICOMDIR, a list of files: give the files that it lists")
     begin = stream.tell()
-    syntax = _ascii(_raw(meta, _SYNTAX_TAG)) or _guess_syntax(data[begin : begin + 6])
+    syntax = _ascii(_raw(meta, _SYNTAX_TAG))
+    if not syntax:  # no file meta information says how elements are written
+        letters = data[begin + 4 : begin + 6]
+        syntax = EXPLICIT if letters.isalpha() and letters.isupper() else IMPLICIT
     if syntax not in SYNTAXES:
         raise ImageError(
             "is compressed in a way that is not read: JPEG, JPEG-LS, JPEG 2000 and RLE are; "
@@ -230,12 +189,6 @@ def _raw(dataset: Dataset, tag: int) -> bytes:
 
 def _ascii(value: bytes) -> str:
     return value.decode("ascii", "replace").strip(" \0")
-
-
-def _guess_syntax(body: bytes) -> str:
-    """Tell how elements are written where no file meta information says so."""
-    little = body[4:6].isalpha() and body[4:6].isupper()
-    return "1.2.840.10008.1.2.1" if little else IMPLICIT
 
 
 def _inflate(body: bytes) -> bytes:

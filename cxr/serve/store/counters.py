@@ -1,7 +1,6 @@
 """Rates that hold across processes: how often something happened in the last while."""
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import delete, select, update
@@ -10,26 +9,11 @@ from sqlalchemy.orm import Session
 from cxr.serve.store.rows import Counter, add_counts
 
 
-@dataclass(frozen=True)
-class Rate:
-    """What a counter says.
-
-    Attributes:
-        allowed: whether this one is still within the limit.
-        limit: how many are.
-        retry_after_s: seconds until one is allowed again; 0 where one is.
-    """
-
-    allowed: bool
-    limit: int
-    retry_after_s: int
-
-
-def count_hit(session: Session, key: str, *, limit: int, window_s: int, now: datetime) -> Rate:
-    """Count something, such as ``predict:7``, and say whether it is within its limit.
+def count_hit(session: Session, key: str, *, limit: int, window_s: int, now: datetime) -> int:
+    """Count something, such as ``predict:7``; what is over its limit is not counted.
 
     The last window's count fades linearly while the present one grows, so that a limit cannot
-    be used twice around a border. What is refused is not counted.
+    be used twice around a border. Return 0 within it, else the seconds until one is allowed.
     """
     windows, position = divmod(now.timestamp(), window_s)
     name, slot = _name(key), int(windows)
@@ -40,14 +24,14 @@ def count_hit(session: Session, key: str, *, limit: int, window_s: int, now: dat
     last = select(Counter.count).where(Counter.key == name, Counter.slot == slot - 1)
     before = session.scalar(last) or 0
     if present + 1 + before * (1 - position / window_s) <= limit:
-        return Rate(True, limit, 0)
+        return 0
     take_back(session, key, window_s=window_s, now=now)
     room = limit - 1
     if present <= room:
         fits_at = window_s * (1 - (room - present) / max(before, 1))
     else:
         fits_at = window_s * (2 - max(room, 0) / present)
-    return Rate(False, limit, max(1, int(fits_at - position) + 1))
+    return max(1, int(fits_at - position) + 1)
 
 
 def take_back(session: Session, key: str, *, window_s: int, now: datetime) -> None:

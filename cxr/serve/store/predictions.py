@@ -2,8 +2,8 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
@@ -12,20 +12,16 @@ from cxr.serve.store.rows import FILE_NAME_CHARS, PredictionRow, Usage, add_coun
 
 REFUSED = "refused"
 """What the history calls the outcome of an image that was refused; no class may be named so."""
+PER_PAGE = 20
 
 
-@dataclass(frozen=True)
-class Page:
-    """A page of the history."""
+class Page(NamedTuple):
+    """A page of the history, newest first: of how many rows, its number from 1, of how many."""
 
     rows: Sequence[PredictionRow]
-    """Newest first."""
     total: int
-    """Rows on all pages."""
     number: int
-    """Of this page, from 1."""
     pages: int
-    """How many there are, at least 1."""
 
 
 def new_id() -> str:
@@ -58,32 +54,26 @@ def own_prediction(session: Session, user_id: int, prediction_id: str) -> Predic
 
 
 def own_predictions(
-    session: Session,
-    user_id: int,
-    *,
-    search: str = "",
-    outcome: str = "",
-    page: int = 1,
-    per_page: int = 20,
+    session: Session, user_id: int, *, search: str = "", outcome: str = "", page: int = 1
 ) -> Page:
-    """Return a page of a user's own results.
+    """Return a page, from 1, of a user's own results; beyond the last one the last one.
 
-    Args:
-        session: a reading one.
-        user_id: whose.
-        search: part of an image's name or of an outcome, in any case of letters.
-        outcome: a class or ``refused``; any by default.
-        page: from 1; beyond the last one the last one is returned.
-        per_page: rows on a page.
+    ``search`` are parts of an image's name or of an outcome, in any case of letters; ``outcome`` a
+    class or ``refused``.
     """
-    matching = _matching(user_id, search, outcome)
-    counted = select(func.count()).select_from(PredictionRow).where(*matching)
+    rules = [PredictionRow.user_id == user_id]
+    if outcome:
+        rules.append(PredictionRow.label == ("" if outcome == REFUSED else outcome))
+    for word in search.lower().split():
+        hit = func.lower(PredictionRow.name).contains(word, autoescape=True)
+        rules.append(hit | PredictionRow.label.contains(word, autoescape=True))
+    counted = select(func.count()).select_from(PredictionRow).where(*rules)
     total = session.execute(counted).scalar_one()
-    pages = max(1, -(-total // per_page))
+    pages = max(1, -(-total // PER_PAGE))
     number = min(max(1, page), pages)
     newest = (PredictionRow.created_at.desc(), PredictionRow.id)
-    query = select(PredictionRow).where(*matching).order_by(*newest)
-    rows = session.scalars(query.limit(per_page).offset((number - 1) * per_page)).all()
+    query = select(PredictionRow).where(*rules).order_by(*newest)
+    rows = session.scalars(query.limit(PER_PAGE).offset((number - 1) * PER_PAGE)).all()
     return Page(rows, total, number, pages)
 
 
@@ -93,14 +83,9 @@ def own_outcomes(session: Session, user_id: int) -> list[str]:
     return sorted(label or REFUSED for label in session.scalars(query))
 
 
-def delete_prediction(session: Session, user_id: int, prediction_id: str) -> str | None:
-    """Delete a user's own result; return the stem of its files, or None where there is none."""
-    return next(iter(_delete(session, *_own(user_id, prediction_id))), None)
-
-
-def delete_all_predictions(session: Session, user_id: int) -> list[str]:
-    """Delete a user's history; return the stems of its files."""
-    return _delete(session, PredictionRow.user_id == user_id)
+def delete_own(session: Session, user_id: int, prediction_id: str | None = None) -> list[str]:
+    """Delete a user's own result, or the whole history; return the stems of the files."""
+    return _delete(session, *_own(user_id, prediction_id))
 
 
 def delete_older(session: Session, before: datetime) -> list[str]:
@@ -117,20 +102,10 @@ def known_stems(session: Session, stems: Sequence[str]) -> set[str]:
     return known
 
 
-def _own(user_id: int, prediction_id: str) -> tuple[ColumnElement[bool], ...]:
-    return PredictionRow.id == prediction_id, PredictionRow.user_id == user_id
+def _own(user_id: int, prediction_id: str | None) -> list[ColumnElement[bool]]:
+    mine = PredictionRow.user_id == user_id
+    return [mine] if prediction_id is None else [mine, PredictionRow.id == prediction_id]
 
 
 def _delete(session: Session, *rules: ColumnElement[bool]) -> list[str]:
-    gone = delete(PredictionRow).where(*rules).returning(PredictionRow.stem)
-    return list(session.scalars(gone))
-
-
-def _matching(user_id: int, search: str, outcome: str) -> list[ColumnElement[bool]]:
-    rules: list[ColumnElement[bool]] = [PredictionRow.user_id == user_id]
-    if outcome:
-        rules.append(PredictionRow.label == ("" if outcome == REFUSED else outcome))
-    for word in search.lower().split():
-        hit = func.lower(PredictionRow.name).contains(word, autoescape=True)
-        rules.append(hit | PredictionRow.label.contains(word, autoescape=True))
-    return rules
+    return list(session.scalars(delete(PredictionRow).where(*rules).returning(PredictionRow.stem)))

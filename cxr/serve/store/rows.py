@@ -1,9 +1,9 @@
 """The tables. Changing them needs a new revision in ``cxr/serve/migrations/versions``."""
 
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from sqlalchemy import JSON, Date, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -13,6 +13,7 @@ NAME_CHARS = 64
 """Longest account name and token name."""
 FILE_NAME_CHARS = 160
 """Longest shown name of an image."""
+OwnerId = Annotated[int, mapped_column(ForeignKey("users.id", ondelete="CASCADE"))]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -35,6 +36,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """Root of the tables."""
 
+    type_annotation_map: ClassVar = {datetime: UtcDateTime, dict[str, Any]: JSON}
+
 
 class User(Base):
     """An account."""
@@ -47,8 +50,8 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     role: Mapped[str] = mapped_column(String(16), default="user")
     disabled: Mapped[bool] = mapped_column(default=False)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    login_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    created_at: Mapped[datetime]
+    login_at: Mapped[datetime | None]
 
 
 class LoginSession(Base):
@@ -57,9 +60,9 @@ class LoginSession(Base):
     __tablename__ = "sessions"
 
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    user_id: Mapped[OwnerId] = mapped_column(index=True)
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
 
 
 class Token(Base):
@@ -68,14 +71,14 @@ class Token(Base):
     __tablename__ = "tokens"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[OwnerId] = mapped_column(index=True)
     name: Mapped[str] = mapped_column(String(NAME_CHARS))
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     hint: Mapped[str] = mapped_column(String(16))
     """The first characters, to tell tokens apart."""
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    used_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    used_at: Mapped[datetime | None]
 
 
 class PredictionRow(Base):
@@ -86,8 +89,8 @@ class PredictionRow(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     """Random, so that it cannot be guessed; part of the address."""
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    user_id: Mapped[OwnerId]
+    created_at: Mapped[datetime] = mapped_column(index=True)
     origin: Mapped[str] = mapped_column(String(8))
     """``page`` or ``api``."""
     name: Mapped[str] = mapped_column(String(FILE_NAME_CHARS))
@@ -102,7 +105,7 @@ class PredictionRow(Base):
     height_px: Mapped[int]
     fingerprint: Mapped[str] = mapped_column(String(64))
     """Of the bundle that answered."""
-    result: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, Any]]
     """What is shown and handed out as JSON."""
 
 
@@ -115,7 +118,7 @@ class Counter(Base):
     slot: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """Number of the window since 1970."""
     count: Mapped[int]
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Usage(Base):
@@ -123,10 +126,8 @@ class Usage(Base):
 
     __tablename__ = "usage"
 
-    user_id: Mapped[int] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
-    )
-    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    user_id: Mapped[OwnerId] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
     origin: Mapped[str] = mapped_column(String(8), primary_key=True)
     films: Mapped[int]
     refused: Mapped[int]

@@ -4,11 +4,11 @@ import hashlib
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import ColumnElement, Row, delete, func, or_, select
+from sqlalchemy.orm import Session
 
 from cxr.errors import InputError
 from cxr.serve.store.rows import NAME_CHARS, ROLES, LoginSession, PredictionRow, Token, Usage, User
@@ -22,30 +22,13 @@ MOST_TOKENS = 20
 """Tokens that one account may have."""
 
 
-@dataclass(frozen=True)
-class UserUsage:
-    """An account and how much it uses."""
-
-    user: User
-    images: int
-    """Since the account was made, deleted ones included."""
-    refused: int
-    images_30_days: int
-    kept: int
-    """In the history now."""
-
-
 def digest_secret(secret: str) -> str:
     """Return what is stored of a random secret: its SHA-256; nobody guesses 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def clean_name(name: str) -> str:
-    """Return an account name as it is stored.
-
-    Raises:
-        InputError: empty, too long, or other than letters, digits and ``. _ @ + -``.
-    """
+    """Return an account's name as stored, or raise InputError: what it allows is in the message."""
     lowered = name.strip().lower()
     if len(lowered) > NAME_CHARS or not _NAME.fullmatch(lowered):
         raise InputError(
@@ -55,19 +38,21 @@ def clean_name(name: str) -> str:
     return lowered
 
 
+def check_new(session: Session, name: str) -> str:
+    """Return the name of an account to be made, or raise InputError: taken or not allowed."""
+    name = clean_name(name)
+    if find_user(session, name) is not None:
+        raise InputError(f"the account {name!r} exists already: choose another name")
+    return name
+
+
 def add_user(
     session: Session, name: str, password_hash: str, *, role: str = "user", now: datetime
 ) -> User:
-    """Make an account.
-
-    Raises:
-        InputError: the name is taken or not allowed, or an unknown role.
-    """
-    name = clean_name(name)
+    """Make an account, or raise InputError: the name is taken or not allowed, an unknown role."""
+    name = check_new(session, name)
     if role not in ROLES:
         raise InputError(f"role is {role!r}: allowed are {', '.join(ROLES)}")
-    if find_user(session, name) is not None:
-        raise InputError(f"the account {name!r} exists already: choose another name")
     user = User(name=name, password_hash=password_hash, role=role, disabled=False, created_at=now)
     session.add(user)
     session.flush()
@@ -90,14 +75,15 @@ def need_user(session: Session, name: str) -> User:
 def set_password(session: Session, user_id: int, password_hash: str) -> None:
     """Change the password's hash and end every session of the account."""
     session.get_one(User, user_id).password_hash = password_hash
-    end_sessions(session, user_id)
+    end_sessions(session, LoginSession.user_id == user_id)
 
 
-def set_disabled(session: Session, user_id: int, disabled: bool) -> None:
+def set_disabled(session: Session, name: str, disabled: bool) -> None:
     """Bar an account or let it in again; barring ends its sessions, its tokens stop working."""
-    session.get_one(User, user_id).disabled = disabled
+    user = need_user(session, name)
+    user.disabled = disabled
     if disabled:
-        end_sessions(session, user_id)
+        end_sessions(session, LoginSession.user_id == user.id)
 
 
 def begin_session(session: Session, user: User, now: datetime) -> str:
@@ -112,24 +98,13 @@ def begin_session(session: Session, user: User, now: datetime) -> str:
 def session_user(
     session: Session, secret: str, *, now: datetime, lifetime: timedelta, idle: timedelta
 ) -> tuple[User, bool] | None:
-    """Return who is signed in by what a cookie holds, for a lifetime or until idle for too long.
+    """Return who is signed in by what a cookie holds, and whether ``touch_session`` is due.
 
-    Returns:
-        The account and whether ``touch_session`` is due, or None: unknown, ended, expired or
-        disabled.
+    None: unknown, ended, past its lifetime, idle for too long, or the account is disabled.
     """
-    query = (
-        select(User, LoginSession)
-        .join(LoginSession, LoginSession.user_id == User.id)
-        .where(LoginSession.digest == digest_secret(secret), User.disabled.is_(False))
-    )
-    row = session.execute(query).one_or_none()
-    if row is None:
-        return None
-    user, login = row
-    if now - login.created_at > lifetime or now - login.seen_at > idle:
-        return None
-    return user, now - login.seen_at > SEEN_EVERY
+    young = (LoginSession.created_at >= now - lifetime, LoginSession.seen_at >= now - idle)
+    owner = _owner(session, LoginSession, secret, *young)
+    return owner and (owner[0], now - owner[1].seen_at > SEEN_EVERY)
 
 
 def touch_session(session: Session, secret: str, now: datetime) -> None:
@@ -138,28 +113,15 @@ def touch_session(session: Session, secret: str, now: datetime) -> None:
         row.seen_at = now
 
 
-def end_session(session: Session, secret: str) -> None:
-    """Sign out one session."""
-    session.execute(delete(LoginSession).where(LoginSession.digest == digest_secret(secret)))
-
-
-def end_sessions(session: Session, user_id: int) -> None:
-    """Sign out every session of an account."""
-    session.execute(delete(LoginSession).where(LoginSession.user_id == user_id))
-
-
-def drop_old_sessions(session: Session, before: datetime) -> None:
-    """Delete sessions that began before a moment."""
-    session.execute(delete(LoginSession).where(LoginSession.created_at < before))
+def end_sessions(session: Session, *rules: ColumnElement[bool]) -> None:
+    """Sign out the sessions that the rules choose."""
+    session.execute(delete(LoginSession).where(*rules))
 
 
 def create_token(
     session: Session, user_id: int, name: str, *, now: datetime, days: int | None = None
 ) -> tuple[str, Token]:
-    """Make a token that lasts some days, or for ever.
-
-    Returns:
-        The token itself, never to be seen again, and its row.
+    """Make a token that lasts some days, or for ever; return it, this once, and its row.
 
     Raises:
         InputError: an empty or too long name, too many tokens, or no positive number of days.
@@ -175,14 +137,8 @@ def create_token(
         raise InputError(f"the account has {MOST_TOKENS} tokens, the most: revoke one first")
     secret = PREFIX + secrets.token_urlsafe(32)
     expires = None if days is None else now + timedelta(days=days)
-    token = Token(
-        user_id=user_id,
-        name=name,
-        digest=digest_secret(secret),
-        hint=secret[:10],
-        created_at=now,
-        expires_at=expires,
-    )
+    values = {"digest": digest_secret(secret), "hint": secret[:10], "expires_at": expires}
+    token = Token(user_id=user_id, name=name, created_at=now, **values)
     session.add(token)
     session.flush()
     return secret, token
@@ -190,17 +146,8 @@ def create_token(
 
 def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Token] | None:
     """Return whose token this is and its row, or None: unknown, expired or account disabled."""
-    query = (
-        select(User, Token)
-        .join(Token, Token.user_id == User.id)
-        .where(
-            Token.digest == digest_secret(secret),
-            User.disabled.is_(False),
-            or_(Token.expires_at.is_(None), Token.expires_at > now),
-        )
-    )
-    row = session.execute(query).one_or_none()
-    return row and (row[0], row[1])
+    lasts = or_(Token.expires_at.is_(None), Token.expires_at > now)
+    return _owner(session, Token, secret, lasts)
 
 
 def is_touch_due(token: Token, now: datetime) -> bool:
@@ -220,27 +167,40 @@ def list_tokens(session: Session, user_id: int) -> Sequence[Token]:
     return session.scalars(query).all()
 
 
-def revoke_token(session: Session, user_id: int, token_id: int) -> bool:
-    """Delete an account's own token; return whether there was one."""
-    mine = delete(Token).where(Token.id == token_id, Token.user_id == user_id)
-    return session.scalar(mine.returning(Token.id)) is not None
+def revoke_tokens(session: Session, user_id: int, token_id: int | None = None) -> bool:
+    """Delete an account's own token, or all of them; return whether there was one."""
+    mine = delete(Token).where(Token.user_id == user_id)
+    mine = mine if token_id is None else mine.where(Token.id == token_id)
+    return bool(session.scalars(mine.returning(Token.id)).all())
 
 
-def revoke_tokens(session: Session, user_id: int) -> None:
-    """Delete every token of an account."""
-    session.execute(delete(Token).where(Token.user_id == user_id))
+def list_usage(session: Session, now: datetime) -> Sequence[Row[Any]]:
+    """Return the accounts by name, each as ``User``, and how much it uses.
 
+    ``images`` since the account was made, deleted ones included, ``refused`` of them,
+    ``images_30_days``, and ``kept`` in the history now.
+    """
 
-def list_usage(session: Session, now: datetime) -> list[UserUsage]:
-    """Return the accounts by name with how much they use."""
-    recently = Usage.day >= (now - timedelta(days=30)).date()
+    def total(column: Any, *rules: ColumnElement[bool]) -> Any:
+        added = select(func.coalesce(func.sum(column), 0))
+        return added.where(Usage.user_id == User.id, *rules).scalar_subquery()
+
     kept = select(func.count()).where(PredictionRow.user_id == User.id).scalar_subquery()
-    sums = (_sum(Usage.films), _sum(Usage.refused), _sum(Usage.films, recently))
-    rows = session.execute(select(User, *sums, kept).order_by(User.name))
-    return [UserUsage(row[0], *map(int, row[1:])) for row in rows]
+    recently = Usage.day >= (now - timedelta(days=30)).date()
+    columns = (
+        total(Usage.films).label("images"),
+        total(Usage.refused).label("refused"),
+        total(Usage.films, recently).label("images_30_days"),
+        kept.label("kept"),
+    )
+    return session.execute(select(User, *columns).order_by(User.name)).all()
 
 
-def _sum(column: InstrumentedAttribute[int], *rules: ColumnElement[bool]) -> ScalarSelect[int]:
-    """Return a column of the usage, added up for each user of the query around it."""
-    total = select(func.coalesce(func.sum(column), 0))
-    return total.where(Usage.user_id == User.id, *rules).scalar_subquery()
+def _owner(
+    session: Session, table: type[LoginSession | Token], secret: str, *rules: ColumnElement[bool]
+) -> tuple[User, Any] | None:
+    """Return the account that holds a secret, and the secret's row; None of disabled accounts."""
+    query = select(User, table).join(table, table.user_id == User.id)
+    mine = (table.digest == digest_secret(secret), User.disabled.is_(False))
+    row = session.execute(query.where(*mine, *rules)).one_or_none()
+    return None if row is None else (row[0], row[1])
