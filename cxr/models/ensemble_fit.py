@@ -177,9 +177,6 @@ def cross_fitted(
     targets: NDArray[np.int64],
     groups: ArrayLike,
     ensemble: Ensemble,
-    *,
-    folds: int = FOLDS,
-    seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
     """Return probabilities, as of ``all_probs``, of images by an ensemble fitted on other patients.
 
@@ -191,9 +188,9 @@ def cross_fitted(
     table = pd.DataFrame(
         {"label": np.asarray(ensemble.labels)[targets], "group": np.asarray(groups, str)}
     )
-    dealt = deal_folds(table, folds=folds, seed=seed)
+    dealt = deal_folds(table, folds=FOLDS, seed=0)
     found: dict[str, NDArray[np.float64]] = {}
-    for fold in range(1, folds + 1):
+    for fold in range(1, FOLDS + 1):
         rest, out = dealt != fold, dealt == fold
         fitted = fit_ensemble(
             {name: values[rest] for name, values in logits.items()},

@@ -13,15 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.manifest import check_manifest, read_manifest, write_manifest
-from cxr.data.sources.adapters import (
-    COHEN,
-    COHEN_OTHERS,
-    GRANADA,
-    HANNOVER,
-    KERMANY,
-    MONTGOMERY,
-    SHENZHEN,
-)
+from cxr.data.sources.adapters import ADULT_SOURCES, CXR4_SOURCES
 from cxr.data.sources.download import Archive, Progress, fetch, unpack
 from cxr.data.sources.lung_masks import LUNG_MASKS, draw_masks
 from cxr.data.sources.tree import Source, read_source
@@ -54,8 +46,8 @@ class Part:
         return replace(self, sources=sources, masks=masks)
 
 
-_CXR4 = Part((KERMANY, HANNOVER, COHEN), masks=LUNG_MASKS)
-_ADULTS = Part((MONTGOMERY, SHENZHEN, GRANADA, COHEN_OTHERS), adults=True)
+_CXR4 = Part(CXR4_SOURCES, masks=LUNG_MASKS)
+_ADULTS = Part(ADULT_SOURCES, adults=True)
 Sets = Mapping[str, Mapping[str, Part]]
 SETS: Sets = {"cxr4": {"": _CXR4}, "cxr4plus": {"cxr4": _CXR4, "adults": _ADULTS}}
 """Name of a set to its parts by their folders."""
