@@ -197,7 +197,6 @@ def _sizes(table: pd.DataFrame) -> dict[str, int]:
 def _pool(
     folder: Path, prepared: Prepared, results: dict[str, FoldResult], config: CrossValidateConfig
 ) -> dict[str, Any]:
-    """Write and show the pooled predictions and what they are worth."""
     table, by_source = prepared.table, config.split == "source"
     named = TOGETHER.join(results).split(TOGETHER)
     order = (table[in_sources(table, named)] if by_source else table)["image"].to_numpy(np.object_)

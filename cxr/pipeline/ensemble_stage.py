@@ -107,7 +107,6 @@ def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series)
 
 
 def _show(found: dict[str, Any]) -> None:
-    """Print members, equal and fitted weights side by side, and what the columns are worth."""
     honest = found["cross_fitted"]
     images = {name: values for name, values in found["validation"].items() if name != "images"}
     rows = [

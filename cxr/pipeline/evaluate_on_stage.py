@@ -131,7 +131,6 @@ def _measure(run: TrainedRun, predictions: pd.DataFrame, *, note: str, seed: int
 
 
 def _show(metrics: dict[str, Any]) -> None:
-    """Say what was left out, and how the run does on its own test split."""
     if absent := metrics["absent"]:
         log.info("%s: no image, so skipped; above, the run may still name it", ", ".join(absent))
     if part := metrics.get("present_alone"):

@@ -66,7 +66,6 @@ def explain_stage(config: ExplainConfig) -> Path:
 
 
 def _draw(run: TrainedRun, config: ExplainConfig, folder: Path) -> list[dict[str, Any]]:
-    """Write a plot per class and return which images stand in it."""
     rng = np.random.default_rng(config.seed)
     listed: list[dict[str, Any]] = []
     for label in dict.fromkeys(fully_known(run.predictions)["label"]):
@@ -103,7 +102,6 @@ def _maps(
 
 
 def _point(run: TrainedRun, config: ExplainConfig) -> tuple[dict[str, Any] | None, str | None]:
-    """Play the pointing game on every image, or say why not."""
     chosen = np.arange(len(run.rows))
     lesions = run.masks("lesion_mask", chosen)
     if lesions is None:

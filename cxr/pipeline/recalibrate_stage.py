@@ -157,7 +157,6 @@ def _opened(config: RecalibrateConfig) -> tuple[Path, dict[str, Any], Prepared |
 
 
 def _unseen(local: Prepared, trained: Prepared | None) -> NDArray[np.int64]:
-    """Return the rows of the images that the run did not learn from."""
     rows = np.arange(len(local.table))
     if trained is None:
         log.warning("a bundle alone does not tell which images it learnt from: give others")

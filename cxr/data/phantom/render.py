@@ -208,7 +208,6 @@ def _render(
     size_px: int,
     place: Callable[[Pose], Pose],
 ) -> PhantomImage:
-    """Take one image of a patient."""
     view: View = "AP" if rng.random() < 0.4 else "PA"
     pose = place(draw_pose(rng, view, size_px))
     field = lay_out(chest, pose, view)

@@ -179,7 +179,6 @@ def _write_patient(
     number: int,
     on_image: Callable[[], None] | None,
 ) -> list[dict[str, Any]]:
-    """Write one patient's radiographs and return their manifest rows."""
     rows, strength = [], settings.shortcut_strength
     chest, radiographs = render_patient(
         label,

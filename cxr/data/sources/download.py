@@ -140,7 +140,6 @@ class _Progress:
 
 
 def _download(source: Archive, url: str, target: Path, on_progress: Progress | None) -> None:
-    """Let pooch put the archive in place, whole or not at all."""
     # pooch writes to the screen at level INFO; the caller shows progress and the record.
     pooch.get_logger().setLevel(logging.WARNING)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +195,6 @@ def _check_and_record(source: Archive, target: Path, url: str | None) -> None:
 
 
 def _reason(error: OSError) -> str:
-    """Say in a few words why a download failed."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP status {response.status_code}"

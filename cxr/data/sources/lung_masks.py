@@ -88,7 +88,6 @@ def _draw(shapes: list[Shape], size: tuple[int, int]) -> Image.Image:
 
 
 def _read(path: Path) -> tuple[str, tuple[int, int], list[Shape]]:
-    """Read an image's name, its size and its lungs."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
         image = content["image"]
