@@ -23,7 +23,12 @@ from cxr.data.phantom.writer import PhantomSettings
 from cxr.data.prepared import PrepareSettings
 from cxr.errors import InputError
 from cxr.models.ensemble import LOGARITHMIC
-from cxr.training.trainer_settings import Augmentation, LungSettings, TrainerSettings
+from cxr.training.trainer_settings import (
+    Augmentation,
+    LungSettings,
+    TeacherSettings,
+    TrainerSettings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +127,14 @@ class TrainConfig(PrepareConfig):
     """How."""
     seed: int = 0
     """Of the head, the order of images and the augmentation."""
+
+
+@dataclass
+class DistilConfig(TrainConfig):
+    """scripts/distil.py; run is the ensemble to learn from, model the student."""
+
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    """How it is learned from."""
 
 
 @dataclass
@@ -249,6 +262,7 @@ class DownloadConfig(PrepareConfig):
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
+    "distil": DistilConfig,
     "cv": CrossValidateConfig,
     "ensemble": EnsembleConfig,
     "evaluate": EvaluateConfig,

@@ -21,8 +21,12 @@ def note_of(prepared: Prepared) -> str:
     return f"{SYNTHETIC} · {RESEARCH}" if prepared.info.get("synthetic") else RESEARCH
 
 
-def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
+def open_run(
+    config: PrepareConfig, prepared: Prepared, *, data_config: dict[str, Any] | None = None
+) -> Path:
     """Open or start a run on a prepared set; return outputs/<data>/<run>.
+
+    ``data_config`` says how the images were prepared; by default as ``config`` does.
 
     Raises:
         InputError: the run belongs to another prepared set.
@@ -32,7 +36,7 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
         folder / "run.json",
         prepared,
         {"data": config.data.name, "run": config.run},
-        {"data_config": asdict(config.data)},
+        {"data_config": data_config or asdict(config.data)},
         fault=f"run {config.run!r} was made on another prepared set",
         hint="give another run=NAME",
     )

@@ -177,3 +177,25 @@ class LungSettings:
         for key in ("negatives", "invert", "marker", "shift"):
             if not 0 <= getattr(self, key) < 1:
                 raise InputError(f"finder.{key} is {getattr(self, key)}: allowed are 0 up to 1")
+
+
+@dataclass
+class TeacherSettings:
+    """How a student learns from a trained ensemble.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    temperature: float = 2.0
+    """By which the teacher's and the student's logits are divided where they are compared."""
+    weight: float = 0.7
+    """Of the teacher's probabilities in the loss; the labels have the rest."""
+
+    def __post_init__(self) -> None:
+        for key, value, low, high in (
+            ("temperature", self.temperature, 0.1, 100.0),
+            ("weight", self.weight, 0.0, 1.0),
+        ):
+            if not low <= value <= high:
+                raise InputError(f"teacher.{key} is {value}: allowed are {low:g} to {high:g}")
