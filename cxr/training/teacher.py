@@ -57,7 +57,8 @@ def distillation_loss(logits: Tensor, teacher_log_probs: Tensor, temperature: fl
 def pool_tensors(log_probs: Tensor, weights: Sequence[float], pool: str) -> Tensor:
     """Return log q (B, K) up to a constant per image, as ``cxr.models.ensemble.pool_logits`` does.
 
-    ``log_probs`` (B, M, K) are of the members with their own temperatures; the weights (M,) sum to 1.
+    ``log_probs`` (B, M, K) are of the members with their own temperatures; the weights (M,) sum to
+    1.
     """
     shares = torch.tensor(weights, device=log_probs.device)[None, :, None]
     if pool == LOGARITHMIC:
