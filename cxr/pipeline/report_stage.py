@@ -17,7 +17,7 @@ from cxr.files import atomic_write
 from cxr.labels import label_indices
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.audit_tests import audit_key
-from cxr.pipeline.config import ReportConfig, RunConfig
+from cxr.pipeline.config import PrepareConfig, RunConfig
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import save_figure
@@ -39,7 +39,7 @@ PLOTS = {
 """Plots of evaluation and what they show; the tables beside them give the numbers."""
 
 
-def report_stage(config: ReportConfig) -> Path:
+def report_stage(config: PrepareConfig) -> Path:
     """Write the report and both cards of a run as it stands; see ``write_report``."""
     return write_report(TrainedRun(config))
 

@@ -32,7 +32,6 @@ SETTINGS = TrainerSettings(
     augment=Augmentation(blur_px=0.5),
     accelerator="cpu",
     precision="32",
-    precision="32",
     progress=False,
     checkpoint_minutes=1e9,
 )
