@@ -49,6 +49,9 @@ class DataConfig(PrepareSettings):
     """For kind=manifest: folders below the root with a manifest.csv each, read as one."""
     split_folders: dict[str, str] = field(default_factory=dict)
     """For kind=folder: which folder is which published split, {train: train, val: test}."""
+    patients_from: str | None = None
+    """A manifest.csv with patient ids: an image of unknown patient that is a copy of one there,
+    altered or not, gets its patient, and is split with its other images."""
     exclude: list[str] = field(default_factory=list)
     """File names to leave out, as shell patterns; prepared.json lists what they hit."""
     workers: int = 0

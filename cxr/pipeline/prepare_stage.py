@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cxr.console import images_bar, log
@@ -16,7 +17,7 @@ from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
 from cxr.data.splits import SPLITS
 from cxr.errors import InputError, MissingInputError, command
-from cxr.files import run_folder
+from cxr.files import read_json, run_folder, write_json
 from cxr.imaging.preprocess import NAMED, PreprocessSpec
 from cxr.labels import label_fault, order_labels
 from cxr.pipeline.config import DataConfig, PrepareConfig, given_data_settings
@@ -44,7 +45,39 @@ def _read(config: PrepareConfig, data: DataConfig) -> tuple[pd.DataFrame, Path, 
         raise InputError(
             f"data.exclude {patterns} leaves out all {len(manifest)} images: correct the patterns"
         )
-    return manifest[~hit].reset_index(drop=True), root, manifest["image"][hit].tolist()
+    kept, excluded = manifest[~hit].reset_index(drop=True), manifest["image"][hit].tolist()
+    if data.patients_from:
+        kept = _with_patients(config, data, kept, root)
+    return kept, root, excluded
+
+
+def _with_patients(
+    config: PrepareConfig, data: DataConfig, manifest: pd.DataFrame, root: Path
+) -> pd.DataFrame:
+    """Give each image without a patient that of its copy in ``data.patients_from``, if it has one.
+
+    What was found is kept beside the squares that were compared, for the next time.
+    """
+    source = Path(str(data.patients_from)).expanduser()
+    known_manifest = read_manifest(source)
+    whole = replace(
+        data, split="whole", leave_out=[], labels=None, lungs="none", near_duplicates=False
+    )
+    log.info("patients of copies in %s: reading both sets", source)
+    known = _prepare(config, whole, known_manifest, source.parent, [])
+    local = _prepare(config, whole, manifest, root, [])
+    path = local.folder / f"patients-{known.info['fingerprint'][:12]}.json"
+    if not path.exists():
+        copies, patients = overlap_of(local, known), known.table["patient_id"]
+        best = np.argsort(copies.correlation, kind="stable")  # of several the most alike is last
+        rows = [(local.table["image"].iloc[a], patients.iloc[b]) for a, b in copies.pairs[best]]
+        write_json(path, {image: patient for image, patient in rows if patient})
+    found = read_json(path, hint=f"remove {path}")
+    unknown = manifest["patient_id"] == ""
+    ids = manifest["patient_id"].where(~unknown, manifest["image"].map(found).fillna(""))
+    given = int((unknown & (ids != "")).sum())
+    log.info("of %d images without a patient id %d have one now", unknown.sum(), given)
+    return manifest.assign(patient_id=ids)
 
 
 def _prepare(
