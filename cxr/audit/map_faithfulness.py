@@ -30,8 +30,7 @@ from cxr.explain.faithfulness import (
     perturbation_curve,
     to_cells,
 )
-from cxr.explain.gradcam import ensemble_cam, member_maps
-from cxr.explain.library import CLOSED_FORM
+from cxr.explain.gradcam import CLOSED_FORM, ensemble_cam, member_maps
 from cxr.models.ensemble import WEIGHTED
 
 TEST = AuditTest(

@@ -83,12 +83,7 @@ class HeatMaps:
 
 
 def enlarge(cells: Floats, shape: tuple[int, ...], placement: Placement) -> Floats:
-    """Enlarge a map bilinearly to the image's own size, undoing crop, stretch and letterbox.
-
-    Args:
-        cells: (h, w) over the prepared square.
-        shape: H, W of the image.
-        placement: where the square shows the image.
+    """Enlarge a map (h, w) bilinearly to the image's own size, undoing crop, stretch, letterbox.
 
     Returns:
         (H, W) float32, 0 where the square does not show the image; as torch's interpolate with
@@ -137,10 +132,7 @@ def colour_layer(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def captioned(pixels: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Add a strip with lines of words below a picture (H, W) or (H, W, 3) uint8.
-
-    The words are whole: a small picture's strip, (H + strip, W or wider, 3), is as wide as they.
-    """
+    """Add a strip of words below a picture (H, W) or (H, W, 3) uint8; the strip may be wider."""
     picture = Image.fromarray(pixels).convert("RGB")
     size = max(13, picture.width // 48)
     font = ImageFont.load_default(size)
