@@ -27,7 +27,7 @@ from cxr.serve.serving import read, serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.store.users import is_touch_due, token_user, touch_token
+from cxr.serve.store.users import is_touch_due, token_user, touch
 from cxr.serve.stored_results import forget, overlay_png, own_row
 from cxr.serve.uploads import gray_map, png_bytes
 
@@ -90,7 +90,7 @@ def need_token() -> Response | None:
         return None
     try:
         with serving().database.write() as session:
-            touch_token(session, token.id, now)
+            touch(session, token, now)
             key, limit = f"api:{user.id}", REQUESTS_PER_MINUTE
             wait_s = count_hit(session, key, limit=limit, window_s=60, now=now)
     except DBAPIError as error:  # a full disk: what is stored can be read all the same

@@ -37,7 +37,8 @@ def create_app(
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=read_secret_key(settings),
-        MAX_CONTENT_LENGTH=settings.max_request_bytes,
+        # A full upload's form needs a little more than its files.
+        MAX_CONTENT_LENGTH=min(settings.upload_files * settings.upload_bytes, 2**29) + 2**16,
         WTF_CSRF_TIME_LIMIT=settings.session_hours * 3600,
     )
     if hops := settings.trusted_proxies:

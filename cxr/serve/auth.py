@@ -1,8 +1,9 @@
 """Pages around the account: sign in, sign out, password, tokens; for admins the users."""
 
 import math
+from collections.abc import Mapping
 
-from flask import Blueprint, Response, flash, g, make_response, redirect, render_template, request
+from flask import Blueprint, flash, g, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
@@ -38,9 +39,7 @@ def try_login() -> ResponseReturnValue:
     """Sign in, or say that it did not work and after how many tries to wait."""
     name, password = request.form.get("name", ""), request.form.get("password", "")
     if wait_s := access.count_attempt(name):
-        answer = _login_page(_wait_words(wait_s), name, 429)
-        answer.headers["Retry-After"] = str(wait_s)
-        return answer
+        return _login_page(_wait_words(wait_s), name, 429, {"Retry-After": str(wait_s)})
     user = read(accounts.find_user, name)
     is_right = access.is_password(password, user.password_hash if user else None)
     if not is_right or user is None or user.disabled:
@@ -122,7 +121,7 @@ def _wait_words(wait_s: int) -> str:
     return f"Too many tries. Try again in {minutes} {'minute' if minutes == 1 else 'minutes'}."
 
 
-def _account_page(fault: str = "", status: int = 422) -> Response:
+def _account_page(fault: str = "", status: int = 422) -> ResponseReturnValue:
     if fault:
         flash(fault, "error")
     page = render_template(
@@ -132,12 +131,12 @@ def _account_page(fault: str = "", status: int = 422) -> Response:
         token_days=TOKEN_DAYS,
         now=utc_now(),
     )
-    return make_response(page, status if fault else 200)
+    return page, status if fault else 200
 
 
-def _login_page(fault: str, name: str, status: int) -> Response:
+def _login_page(
+    fault: str, name: str, status: int, headers: Mapping[str, str] | None = None
+) -> ResponseReturnValue:
     flash(fault, "error")
-    page = render_template(
-        "login.html", next=request.form.get("next", ""), name=name[:64], plain=loses_cookie()
-    )
-    return make_response(page, status)
+    shown = {"next": request.form.get("next", ""), "name": name[:64], "plain": loses_cookie()}
+    return render_template("login.html", **shown), status, dict(headers or {})

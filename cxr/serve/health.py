@@ -30,7 +30,7 @@ def readyz() -> Response:
     queue.start()
     checks = {"model": "ok", "database": "ok"}
     try:
-        _ = queue.predictor
+        _ = queue.model.predictor
     except Busy as error:
         checks["model"] = str(error)
     try:

@@ -187,7 +187,7 @@ def _find_user() -> User | None:
     if signed_in is None:
         session.pop(COOKIE_KEY, None)
         return None
-    user, is_touch_due = signed_in
-    if is_touch_due:
-        write(accounts.touch_session, secret, now)
+    user, row = signed_in
+    if accounts.is_touch_due(row, now):
+        write(accounts.touch, row, now)
     return user

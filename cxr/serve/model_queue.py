@@ -69,22 +69,17 @@ class ModelQueue:
         # Its thread starts with the first image: in the process that serves, not before a fork.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="cxr-model")
 
-    @property
-    def predictor(self) -> PredictorLike:
-        """Return the model that answers now, or raise Busy with the reason."""
-        return self.model.predictor
-
     def loaded_predictor(self) -> PredictorLike:
         """Return the model that answers now, or start loading it and wait where nobody has."""
-        self.start(wait_s=self.deadline_s)
-        return self.predictor
+        self.start()
+        self.model.wait(self.deadline_s)
+        return self.model.predictor
 
-    def start(self, *, wait_s: float = 0.0) -> bool:
-        """Start to load, once; wait for the first load and return whether it is over."""
+    def start(self) -> None:
+        """Start to load the model, once."""
         with self._state:
             if not self._stopping:
                 self.model.start()
-        return self.model.wait(wait_s)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Take no more images, answer those admitted, end the threads."""
@@ -168,7 +163,7 @@ class ModelQueue:
 
     def _answer(self, jobs: list[_Job]) -> None:
         try:
-            predictor, images = self.predictor, [job.image for job in jobs]
+            predictor, images = self.model.predictor, [job.image for job in jobs]
             names = [NAME] * len(jobs)
             answers = predictor.predict_each(images, level=self._level, maps=True, names=names)
             for job, answer in zip(jobs, answers, strict=True):

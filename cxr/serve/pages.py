@@ -4,18 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    flash,
-    jsonify,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    url_for,
-)
+from flask import Blueprint, abort, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage
 
@@ -126,14 +115,11 @@ def model() -> ResponseReturnValue:
     except Busy as error:
         return render_template("model.html", fault=str(error), info=None), 503
     info, level = predictor.info, serving().settings.level
-    test = info.get("test")
     thresholds = thresholds_of(info["uncertainty"], level) if "uncertainty" in info else ()
     return render_template(
         "model.html",
         info=info,
         predictor=predictor,
-        test=test,
-        metrics=test.get("ensemble") if isinstance(test, dict) else None,
         thresholds=dict(zip(info["labels"], thresholds, strict=False)),
         shares=set_coverage(info, level),
         level=level,
@@ -160,14 +146,14 @@ def _failure(
     return {"name": name, "reason": reason, "status": status, "retry_after_s": retry_after_s}
 
 
-def _failed(failures: Sequence[dict[str, Any]]) -> Response:
+def _failed(failures: Sequence[dict[str, Any]]) -> ResponseReturnValue:
     """Answer an upload of which nothing became a result, with the last failure's status."""
-    status, retry_after_s = failures[-1]["status"], failures[-1]["retry_after_s"]
-    body: Any = render_template("upload.html", failures=failures)
-    answer = make_response(jsonify(failures=failures) if wants_json() else body, status)
-    if retry_after_s is not None:
-        answer.headers["Retry-After"] = str(retry_after_s)
-    return answer
+    retry_after_s = failures[-1]["retry_after_s"]
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if wants_json():
+        return jsonify(failures=failures), failures[-1]["status"], headers
+    page = render_template("upload.html", failures=failures)
+    return page, failures[-1]["status"], headers
 
 
 def _summary(row: PredictionRow) -> dict[str, Any]:
