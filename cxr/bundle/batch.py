@@ -86,18 +86,10 @@ def predict_images(
     """Append a row per image to a table; images that it holds already are left out.
 
     An image that cannot be read is a row with its error. A refused image has no prediction in
-    its row, and the reason why. Rows come in the order of the images.
-
-    Args:
-        predictor: thread-safe.
-        images: in any number; pulled one at a time, from this thread.
-        table: CSV, begun or gone on with.
-        level: of the prediction sets, 0 to 1.
-        maps: folder that receives an overlay per predicted image.
-        runtime: what runs the network, for the table.
-        workers: chunks in work at once.
-        on_image: called once an image, in this thread.
-        drift: receives what the model made of each image.
+    its row, and the reason why. Rows come in the order of the images, which are pulled one at a
+    time, and ``on_image`` is called once an image, both from this thread. ``workers`` chunks are in
+    work at once; ``maps`` is a folder that receives an overlay per predicted image; ``runtime``
+    stands in the table; ``drift`` receives what the model made of each image.
 
     Raises:
         InputError: a level that the bundle does not have, a table that is another run's, or

@@ -36,14 +36,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class HeatMaps:
-    """Class activation maps of one image.
+    """Class activation maps of one image, (H, W) uint8 as read.
 
-    Attributes:
-        classes: the K class names.
-        members: per member (K, h, w) float32, 0 and above, in units of the logit.
-        weights: per member, summing to 1.
-        image: (H, W) uint8, as read.
-        placement: where the prepared square shows the image.
+    ``members`` are (K, h, w) float32, 0 and above, in units of the logit; ``weights`` sum to 1;
+    ``placement`` tells where the prepared square shows the image.
     """
 
     classes: tuple[str, ...]

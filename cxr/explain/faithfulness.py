@@ -77,14 +77,8 @@ def perturbation_curve(
 ) -> Floats:
     """Follow a class's probability (N, L) while pixels are covered or uncovered, see ``perturbed``.
 
-    Args:
-        predict: the network or ensemble.
-        images: (N, S, S).
-        maps: (N, S, S), 0 and above.
-        mode: insertion or deletion.
-        rng: decides between pixels of equal value.
-        fractions: L, rising, from 0 to 1.
-        ends: what ``end_points`` returns, which no map changes.
+    ``maps`` (N, S, S), 0 and above, give the order, ``rng`` that of equal values; ``fractions``
+    (L,) rise from 0 to 1; ``ends`` are what ``end_points`` returns, which no map changes.
 
     Raises:
         InputError: maps of other images, or fractions that do not rise from 0 to 1.

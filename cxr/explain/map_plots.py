@@ -26,17 +26,10 @@ PANEL_IN = 2.15
 
 @dataclass(frozen=True)
 class Example:
-    """One image, explained.
+    """One image, (H, W) uint8, explained for the class that the ensemble predicts.
 
-    Attributes:
-        image: (H, W) uint8.
-        label: its true class.
-        prediction: the ensemble's class, which the maps explain.
-        probs: per member and "ensemble", each class's probability.
-        maps: per member and "ensemble" (H, W) float32, 0 to 1.
-        lesion: (H, W) bool, the true lesion, where it is known.
-        lungs: (H, W) bool, as the finder sees them.
-        name: what the image is called.
+    ``probs`` of each class and ``maps`` (H, W) float32, 0 to 1, are by member and "ensemble". The
+    true lesion, where it is known, and the lungs, as the finder sees them, are masks (H, W).
     """
 
     image: NDArray[np.uint8]

@@ -80,17 +80,10 @@ def pointing_game(
 ) -> dict[str, Any]:
     """Count the maps whose maximum lies in the lesion, or within half a feature cell of it.
 
-    Images without a lesion mask do not take part. A map without a value above 0 misses.
-
-    Args:
-        maps: per member and ensemble (N, S, S), of each image's true class.
-        lesions: (N, S, S), true lesions.
-        labels: (N,) each image's class.
-        groups: (N,) patient or group names.
-        cell_px: side of a feature cell in prepared pixels. Half of it is how far off a
-            maximum can be placed by the grid alone.
-        interval: such as ``cxr.evaluation.intervals.share_interval``.
-        lungs: (N, S, S), or None.
+    ``maps`` (N, S, S) are by member and ensemble, of each image's true class. Images without a
+    lesion mask do not take part; a map without a value above 0 misses. ``cell_px`` is the side of a
+    feature cell in prepared pixels: half of it is how far off a maximum can be placed by the grid
+    alone. ``interval`` is such as ``cxr.evaluation.intervals.share_interval``.
 
     Returns:
         ``cell_px``; then ``all`` and ``per_class`` of each class with lesions, each with
