@@ -1,23 +1,33 @@
-"""The application, made from its settings."""
+"""The application, made from its settings, and what those ask who run it.
 
+``/healthz`` the process answers; ``/readyz`` the model is loaded and the database answers;
+``/metrics`` figures for Prometheus.
+"""
+
+import hmac
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Blueprint, Flask, Response, json, request
 from flask_wtf.csrf import CSRFProtect
+from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cxr.bundle.prediction import PredictorLike
-from cxr.serve import api, auth, commands, health, logs, pages, problems, result_pages, security
+from cxr.serve import api, auth, commands, logs, pages, problems, result_pages, security
 from cxr.serve.login import guard
 from cxr.serve.model_queue import ModelQueue
+from cxr.serve.monitoring import exposition
 from cxr.serve.phrases import add_filters
-from cxr.serve.serving import EXTENSION, Serving
+from cxr.serve.serving import EXTENSION, Serving, serving
 from cxr.serve.settings import Settings, read_secret_key
 from cxr.serve.store.database import Database
 from cxr.serve.uploads import FOLDER, ImageStore
+from cxr.serve.watched_bundle import Busy
+
+health = Blueprint("health", __name__)
 
 
 def create_app(
@@ -76,9 +86,58 @@ def _add_parts(app: Flask) -> None:
     app.before_request(guard)
     csrf = CSRFProtect(app)
     api.init_app(app)
-    for part in (health, auth, pages, result_pages):
-        app.register_blueprint(part.blueprint)
-    for part in (api, health):
-        csrf.exempt(part.blueprint)
+    for blueprint in (health, auth.blueprint, pages.blueprint, result_pages.blueprint):
+        app.register_blueprint(blueprint)
+    for blueprint in (api.blueprint, health):
+        csrf.exempt(blueprint)
     problems.init_app(app)
     commands.init_app(app)
+
+
+@health.get("/healthz")
+def healthz() -> Response:
+    """Say that the process answers."""
+    return _answer(200, status="alive")
+
+
+@health.get("/readyz")
+def readyz() -> Response:
+    """Say whether an image would be predicted now, and what is missing where not."""
+    queue = serving().queue
+    queue.start()
+    checks = {"model": "ok", "database": "ok"}
+    try:
+        _ = queue.model.predictor
+    except Busy as error:
+        checks["model"] = str(error)
+    try:
+        serving().database.ping()
+    except Exception as error:  # whatever the driver raises, the answer is "not ready"
+        checks["database"] = type(error).__name__
+    ready = set(checks.values()) == {"ok"}
+    return _answer(200 if ready else 503, status="ready" if ready else "not ready", checks=checks)
+
+
+@health.get("/metrics")
+def prometheus() -> Response:
+    """Show the figures to those who may see them."""
+    if not _may_read(serving().settings.metrics_token):
+        return _answer(403, status="forbidden: set CXR_METRICS_TOKEN and send it as bearer token")
+    return Response(exposition(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _may_read(token: str) -> bool:
+    """Return whether the token fits, or, where none is set, the request is from this machine.
+
+    A request that a proxy passed on is not from this machine, though its address may be.
+    """
+    if token:
+        authorization = request.headers.get("Authorization", "")
+        return hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
+    if {"X-Forwarded-For", "Forwarded", "X-Real-Ip"} & set(request.headers.keys()):
+        return False
+    return security.is_loopback(request.remote_addr or "")
+
+
+def _answer(code: int, **members: object) -> Response:
+    return Response(json.dumps(members), code, mimetype="application/json")
