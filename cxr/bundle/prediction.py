@@ -5,10 +5,9 @@ H W pixels of an image as read.
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,21 +80,6 @@ class Prediction:
             "ood_score": self.ood_score if np.isfinite(self.ood_score) else None,
             "lungs": lungs and {"count": lungs.count, "score": lungs.score, "box": lungs.box},
         }
-
-
-class PredictorLike(Protocol):
-    """What the command and the server need of ``cxr.Predictor``."""
-
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    info: dict[str, Any]
-    fingerprint: str
-    note: str
-
-    def predict_each(
-        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
-    ) -> Iterator[Any]:
-        """Yield a Prediction, or the InputError of a bad image, for each."""
 
 
 def is_single(images: Any) -> bool:

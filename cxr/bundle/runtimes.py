@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,7 @@ INPUT = "pixels"
 Arrays = dict[str, NDArray[Any]]
 
 
-class Runtime(Protocol):
-    """A graph that is ready to run, from any thread."""
-
-    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
-        """Return the named outputs of (B, 1, S, S) uint8 pixels."""
-        ...
-
-
-def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> Runtime:
+def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> "Runtime":
     """Load the graph of an ONNX file; with 0 threads it takes every processor allowed to us.
 
     Raises:
@@ -47,7 +39,7 @@ def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) 
 
 
 def run_images(
-    runtime: Runtime,
+    runtime: "Runtime",
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64],
     outputs: Sequence[str],
@@ -121,3 +113,7 @@ class _OpenVino:
         request = self._local.request
         request.infer({INPUT: pixels}, share_inputs=True)
         return {name: np.array(request.get_tensor(name).data) for name in outputs}
+
+
+Runtime = _OnnxRuntime | _OpenVino
+"""A graph that is ready; ``run`` gives outputs of (B, 1, S, S) uint8 pixels, in any thread."""

@@ -15,7 +15,7 @@ from flask_wtf.csrf import CSRFProtect
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Predictor
 from cxr.serve import api, auth, commands, logs, pages, problems, result_pages, security
 from cxr.serve.login import guard
 from cxr.serve.model_queue import ModelQueue
@@ -33,7 +33,7 @@ health = Blueprint("health", __name__)
 def create_app(
     config: Settings | Mapping[str, Any] | None = None,
     *,
-    load: Callable[[Path], PredictorLike] | None = None,
+    load: Callable[[Path], Predictor] | None = None,
 ) -> Flask:
     """Make the application; the model is loaded with the first image, not here.
 
@@ -55,7 +55,7 @@ def create_app(
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     queue = ModelQueue(
         settings.bundle,
-        load=load or partial(_load, settings),
+        load=load or partial(Predictor, threads=settings.threads, runtime=settings.runtime),
         length=settings.queue_length,
         batch=settings.batch,
         deadline_s=settings.deadline_s,
@@ -70,12 +70,6 @@ def create_app(
     app.extensions[EXTENSION] = Serving(settings, database, images, queue)
     _add_parts(app)
     return app
-
-
-def _load(settings: Settings, bundle: Path) -> PredictorLike:
-    from cxr.bundle.predictor import Predictor  # onnxruntime, which the commands do without
-
-    return Predictor(bundle, threads=settings.threads, runtime=settings.runtime)
 
 
 def _add_parts(app: Flask) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Prediction, Predictor
 from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring
 from cxr.serve.watched_bundle import Busy, WatchedBundle
@@ -53,7 +53,7 @@ class ModelQueue:
         self,
         bundle: Path,
         *,
-        load: Callable[[Path], PredictorLike],
+        load: Callable[[Path], Predictor],
         length: int = 6,
         batch: int = 4,
         deadline_s: float = 30.0,
@@ -69,7 +69,7 @@ class ModelQueue:
         # Its thread starts with the first image: in the process that serves, not before a fork.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="cxr-model")
 
-    def loaded_predictor(self) -> PredictorLike:
+    def loaded_predictor(self) -> Predictor:
         """Return the model that answers now, or start loading it and wait where nobody has."""
         self.start()
         self.model.wait(self.deadline_s)
@@ -113,7 +113,7 @@ class ModelQueue:
 
     def predict(
         self, image: DecodedImage | NDArray[np.uint8], *, alive: Callable[[], bool] | None = None
-    ) -> tuple[Any, PredictorLike]:
+    ) -> tuple[Prediction, Predictor]:
         """Wait for the model's answer; hold a place meanwhile.
 
         ``alive`` tells whether somebody still waits; else the image is dropped when its turn comes.
@@ -130,7 +130,7 @@ class ModelQueue:
         self._waiting.append(job)
         self._worker.submit(self._answer_waiting)
         try:
-            answer: tuple[Any, PredictorLike] = job.answer.result(self.deadline_s)
+            answer: tuple[Prediction, Predictor] = job.answer.result(self.deadline_s)
             return answer
         except TimeoutError:
             job.answer.cancel()

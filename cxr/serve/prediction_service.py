@@ -13,7 +13,7 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage
 
 from cxr.bundle.format import set_coverage
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Prediction, Predictor
 from cxr.errors import InputError
 from cxr.imaging.raster import FORMATS
 from cxr.imaging.read import read_image
@@ -112,7 +112,7 @@ def check_size(size: int, allowed: int) -> None:
         )
 
 
-def _predict(data: bytes) -> tuple[Any, PredictorLike]:
+def _predict(data: bytes) -> tuple[Prediction, Predictor]:
     """Decode an image here and let the model's thread predict it; count what became of it."""
     try:
         image = read_image(data, name=NAME)
@@ -128,7 +128,7 @@ def _predict(data: bytes) -> tuple[Any, PredictorLike]:
     return prediction, predictor
 
 
-def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionRow:
+def _row(prediction: Prediction, predictor: Predictor, *, name: str) -> PredictionRow:
     height, width = prediction.image.shape
     refused, fingerprint = bool(prediction.refused), str(predictor.fingerprint)[:64]
     result: dict[str, Any] = prediction.to_dict() | {
