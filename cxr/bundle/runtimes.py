@@ -17,6 +17,8 @@ from cxr.errors import InputError, reason_of
 
 RUNTIMES = ("onnxruntime", "openvino")
 INPUT = "pixels"
+BATCH = 16
+"""Images of a whole split that are run at once."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -44,7 +46,6 @@ def run_images(
     rows: NDArray[np.int64],
     outputs: Sequence[str],
     *,
-    batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> Arrays:
     """Return outputs of many images: ``rows`` (N,), at least one, of pixels (P, S, S) uint8.
@@ -52,8 +53,8 @@ def run_images(
     ``on_image`` is called once an image.
     """
     parts = []
-    for start in range(0, len(rows), batch_size):
-        images = np.asarray(pixels[rows[start : start + batch_size]])[:, None]
+    for start in range(0, len(rows), BATCH):
+        images = np.asarray(pixels[rows[start : start + BATCH]])[:, None]
         parts.append(runtime.run(images, outputs))
         for _ in range(len(images) if on_image else 0):
             on_image()  # type: ignore[misc]
