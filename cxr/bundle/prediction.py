@@ -20,6 +20,7 @@ from cxr.lungs.find import Lungs
 
 Image = Path | str | bytes | NDArray[Any] | DecodedImage
 """A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_image`` returned."""
+BYTES = bytes | bytearray | memoryview
 PLAIN = (
     *("name", "label", "probs", "member_probs", "level", "prediction_set", "refer", "ood_score"),
     *("refused", "refusals", "lungs", "warnings", "note"),
@@ -84,9 +85,7 @@ class Prediction:
 
 def is_single(images: Any) -> bool:
     """Tell one image from a sequence of them."""
-    return isinstance(
-        images, str | Path | bytes | bytearray | memoryview | np.ndarray | DecodedImage
-    )
+    return isinstance(images, str | Path | np.ndarray | DecodedImage | BYTES)
 
 
 def prepare_input(
@@ -101,7 +100,7 @@ def prepare_input(
         if isinstance(image, str | Path):
             name = name or str(image)
             read = read_image(Path(image), name=name)
-        elif isinstance(image, bytes | bytearray | memoryview):
+        elif isinstance(image, BYTES):
             read = read_image(bytes(image), name=name)
         elif isinstance(image, DecodedImage):
             read = image

@@ -112,8 +112,11 @@ def pointing_game(
     areas = {"image": np.ones_like(lesions[rows])}
     if lungs is not None and lungs[rows].any(axis=(1, 2)).all():
         areas["lungs"] = lungs[rows]
-    chance = {
-        area: {key: _share(distance <= limit, within) for key, limit in reach.items()}
+    chance = {  # the share of each image's area that would be a hit
+        area: {
+            key: ((distance <= limit) & within).sum(axis=(1, 2)) / within.sum(axis=(1, 2))
+            for key, limit in reach.items()
+        }
         for area, within in areas.items()
     }
     classes, patients = np.asarray(labels, dtype=object)[rows], np.asarray(groups)[rows]
@@ -141,8 +144,3 @@ def pointing_game(
     everyone, each = np.ones(len(rows), np.bool_), dict.fromkeys(classes)
     per_class = {name: count(classes == name) for name in each}
     return {"cell_px": cell_px, "all": count(everyone), "per_class": per_class}
-
-
-def _share(hit: Masks, within: Masks) -> NDArray[np.float64]:
-    """Return the share of each image's area that would be a hit."""
-    return np.asarray((hit & within).sum(axis=(1, 2)) / within.sum(axis=(1, 2)), np.float64)

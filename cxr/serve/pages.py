@@ -63,9 +63,8 @@ def try_upload() -> ResponseReturnValue:
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
     ids = request.args.getlist("id")[: serving().settings.upload_files]
-    rows = [
-        row for name in ids if (row := read(predictions.own_prediction, current_user().id, name))
-    ]
+    user_id = current_user().id
+    rows = [row for name in ids if (row := read(predictions.own_prediction, user_id, name))]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -127,14 +126,12 @@ def model() -> ResponseReturnValue:
 
 
 def _predict(file: FileStorage) -> PredictionRow | dict[str, Any]:
-    name, limit = predictions.clean_file_name(file.filename or ""), serving().settings.upload_bytes
+    name, user_id = predictions.clean_file_name(file.filename or ""), current_user().id
     try:
         with contextlib.closing(file):
-            check_size(file.seek(0, 2) or file.tell(), limit)
+            check_size(file.seek(0, 2) or file.tell(), serving().settings.upload_bytes)
             file.seek(0)
-            return predict_and_store(
-                file.read(), name=name, user_id=current_user().id, origin="page"
-            )
+            return predict_and_store(file.read(), name=name, user_id=user_id, origin="page")
     except FAILURES as error:
         return _failure(name, sentence(error), *status_of(error))
 

@@ -77,7 +77,9 @@ def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> P
     check_size(len(data), here.settings.upload_bytes)
     with here.queue.place():
         _check_header(data, here.settings.max_pixels)
-        _check_rate(user_id)
+        limit, now = here.settings.rate_per_minute, utc_now()
+        if wait_s := write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=now):
+            raise RateLimitedError(f"{limit} images a minute are allowed: wait {wait_s} s", wait_s)
         prediction, predictor = _predict(data)
         _check_pixels(prediction.image.shape, here.settings.max_pixels)
         row = _row(prediction, predictor, name=clean_file_name(name))
@@ -154,13 +156,6 @@ def _row(prediction: Prediction, predictor: Predictor, *, name: str) -> Predicti
         fingerprint=fingerprint,
         result=result,
     )
-
-
-def _check_rate(user_id: int) -> None:
-    limit = serving().settings.rate_per_minute
-    wait_s = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
-    if wait_s:
-        raise RateLimitedError(f"{limit} images a minute are allowed: wait {wait_s} s", wait_s)
 
 
 def _check_header(data: bytes, allowed: int) -> None:
