@@ -27,7 +27,7 @@ LIST := [$(subst $() ,$(COMMA),$(strip $(MEMBERS)))]
 WEIGHTS := $(if $(PRETRAINED),model.pretrained=$(PRETRAINED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install download prepare train ensemble evaluate report audit evaluate_on cv lungs experiment mitigate explain export recalibrate app account notebook test test-long lint format clean
+.PHONY: help install download prepare train distil ensemble evaluate report audit evaluate_on cv lungs experiment mitigate explain export recalibrate app account notebook test test-long lint format clean
 
 help: ## every target with a line
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ train: $(VENV)/.train ## prepare, train every member, fit the ensemble, show val
 	@set -e; for member in $(MEMBERS); do \
 	  $(PY) scripts/train.py $(WHICH) $(ROOT) model=$$member $(WEIGHTS) $(ARGS); done
 	@$(PY) scripts/ensemble.py $(WHICH) $(ENSEMBLE)
+
+distil: $(VENV)/.train ## one small network that learns from a run's ensemble, as run RUN-student
+	@$(PY) scripts/distil.py $(WHICH) $(WEIGHTS) $(ARGS)
 
 ensemble: $(VENV)/.train ## fit the ensemble of the trained members again
 	@$(PY) scripts/ensemble.py $(WHICH) $(ARGS)

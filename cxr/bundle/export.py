@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from cxr.bundle.runtimes import INPUT
 from cxr.models.build import Member
-from cxr.models.ensemble import LOGARITHMIC, Ensemble
+from cxr.models.ensemble import Ensemble
+from cxr.training.teacher import pool_tensors
 
 OPSET = 18
 """Read by onnxruntime since 1.14 and by every OpenVINO that can be installed today."""
@@ -70,17 +71,11 @@ class BundleGraph(nn.Module):
             maps.append(functional.conv2d(layer, head.weight[:, :, None, None]).relu())
             features.append(pooled)
         each = torch.stack(log_probs, dim=1)
-        probs = functional.softmax(self._pool_logits(each) / self.temperature, dim=-1)
+        probs = functional.softmax(
+            pool_tensors(each, self.weights, self.pool) / self.temperature, dim=-1
+        )
         own = [part for pair in zip(maps, features, strict=True) for part in pair]
         return (probs, each.exp(), self._ensemble_map(maps), *own)
-
-    def _pool_logits(self, log_probs: Tensor) -> Tensor:
-        """Return log q (B, K) of (B, M, K), as ``cxr.models.ensemble.pool_logits`` has it."""
-        weights = torch.tensor(self.weights)[None, :, None]
-        if self.pool == LOGARITHMIC:
-            return (weights * log_probs).sum(dim=1)
-        # In logarithms, where a probability that float32 cannot hold still counts.
-        return (weights.clamp_min(torch.finfo(torch.float32).tiny).log() + log_probs).logsumexp(1)
 
     def _ensemble_map(self, maps: list[Tensor]) -> Tensor:
         """Return sum_m w_m U(A_m / max A_m), as ``cxr.explain.gradcam.ensemble_cam`` has it."""

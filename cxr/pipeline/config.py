@@ -24,7 +24,7 @@ from cxr.data.prepared import PrepareSettings
 from cxr.errors import InputError
 from cxr.models.model_settings import ModelSettings, PoolSettings
 from cxr.training.lung_settings import LungSettings
-from cxr.training.trainer_settings import Augmentation, TrainerSettings
+from cxr.training.trainer_settings import Augmentation, TeacherSettings, TrainerSettings
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,14 @@ class TrainConfig(PrepareConfig):
     """How."""
     seed: int = 0
     """Of the head, the order of images and the augmentation."""
+
+
+@dataclass
+class DistilConfig(TrainConfig):
+    """scripts/distil.py; run is the ensemble to learn from, model the student."""
+
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    """How it is learned from."""
 
 
 @dataclass
@@ -235,6 +243,7 @@ class DownloadConfig(PrepareConfig):
 SCHEMAS: dict[str, type] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
+    "distil": DistilConfig,
     "cv": CrossValidateConfig,
     "ensemble": EnsembleConfig,
     "evaluate": EvaluateConfig,

@@ -31,8 +31,15 @@ def fingerprint_of(folder: Path, path: Path) -> str | None:
     return str(read_json(path, hint=f"remove {folder}")["fingerprint"])
 
 
-def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
+def open_run(
+    config: PrepareConfig, prepared: Prepared, *, data_config: dict[str, Any] | None = None
+) -> Path:
     """Open or start a run on a prepared set.
+
+    Args:
+        config: names the run.
+        prepared: its images.
+        data_config: how they were prepared; by default as ``config`` says.
 
     Returns:
         outputs/<data>/<run>.
@@ -59,7 +66,7 @@ def open_run(config: PrepareConfig, prepared: Prepared) -> Path:
             "labels": list(prepared.labels),
             "synthetic": bool(prepared.info.get("synthetic")),
             "note": note_of(prepared),
-            "data_config": asdict(config.data),
+            "data_config": data_config or asdict(config.data),
             "environment": environment(),
         },
     )

@@ -1,7 +1,7 @@
 """Stage 2: one member, from prepared set to weights and validation predictions."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,30 @@ from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import has_work, note_of, open_run
 from cxr.training.fit import MemberModule
 from cxr.training.inference import predict_logits, write_predictions
+from cxr.training.teacher import Teacher
 from cxr.training.trainer import FitResult, fit, forget_checkpoints
-from cxr.training.trainer_settings import UNESSENTIAL
+from cxr.training.trainer_settings import UNESSENTIAL, TeacherSettings
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A trained ensemble that a member learns from.
+
+    Attributes:
+        teacher: gives its probabilities.
+        settings: how it is learned from.
+        run: its name.
+        state: digest of its data, weights and ensemble.
+    """
+
+    teacher: Teacher
+    settings: TeacherSettings
+    run: str
+    state: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"run": self.run, "state": self.state, **asdict(self.settings)}
 
 
 def train_stage(config: TrainConfig) -> Path:
@@ -73,6 +95,7 @@ def train_member(
     run: Path,
     *,
     train_rows: NDArray[np.int64] | None = None,
+    teaching: Teaching | None = None,
 ) -> Path:
     """Train one member of a run on images that are prepared; go on or reuse as above.
 
@@ -82,6 +105,7 @@ def train_member(
         run: the member goes below its ``members/``.
         train_rows: rows of an epoch, where an image is to come more than once; by default those
             whose split is train.
+        teaching: who is learned from; by default the labels alone.
 
     Returns:
         The member's folder.
@@ -91,7 +115,7 @@ def train_member(
     """
     name = config.model.name
     folder = run / "members" / name
-    digest = _claim(folder, config, prepared)
+    digest = _claim(folder, config, prepared, teaching)
     if (folder / CARD_FILE).exists():
         log.info("%s is trained already, with these settings: reusing %s", name, folder)
         return folder
@@ -116,11 +140,14 @@ def train_member(
         seed=config.seed,
         frozen=config.model.freeze,
         random_start=config.model.pretrained == "none",
+        teacher=(teaching.teacher, teaching.settings) if teaching else None,
     )
     result = fit(module, train, val, folder, note=note_of(prepared))
     if getattr(rank_zero_only, "rank", 0):
         return folder
-    _keep(folder, member, prepared, config, result, {"pretrained": origin, "config_digest": digest})
+    extra = {"pretrained": origin, "config_digest": digest}
+    extra |= {"teacher": teaching.to_dict()} if teaching else {}
+    _keep(folder, member, prepared, config, result, extra)
     return folder
 
 
@@ -184,7 +211,7 @@ def validation_metrics(
     }
 
 
-def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
+def _claim(folder: Path, config: TrainConfig, prepared: Prepared, teaching: Teaching | None) -> str:
     """Make the member's folder this configuration's, or refuse if it is another's."""
     trainer = {k: v for k, v in asdict(config.trainer).items() if k not in UNESSENTIAL}
     values = {
@@ -192,6 +219,7 @@ def _claim(folder: Path, config: TrainConfig, prepared: Prepared) -> str:
         "trainer": trainer,
         "seed": config.seed,
         "fingerprint": prepared.info["fingerprint"],
+        **({"teacher": teaching.to_dict()} if teaching else {}),
     }
     digest, path = digest_of(values), folder / "settings.json"
     if path.exists():

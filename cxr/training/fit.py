@@ -20,8 +20,9 @@ from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import Member
 from cxr.training.augment import augment, step_generator
+from cxr.training.teacher import Teacher, distillation_loss
 from cxr.training.thread_count import THREADS
-from cxr.training.trainer_settings import TrainerSettings
+from cxr.training.trainer_settings import TeacherSettings, TrainerSettings
 
 
 class MemberModule(LightningModule):
@@ -36,6 +37,7 @@ class MemberModule(LightningModule):
         frozen: modules that stay in inference mode.
         random_start: the network has no pretrained weights, and so no statistics of its
             activations either.
+        teacher: a trained ensemble to learn from, and how; None learns from the labels alone.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class MemberModule(LightningModule):
         seed: int,
         frozen: Sequence[str] = (),
         random_start: bool = False,
+        teacher: tuple[Teacher, TeacherSettings] | None = None,
     ) -> None:
         super().__init__()
+        self._teacher = teacher
         self.member, self.settings = member, settings
         self._names, self._seed, self._frozen = names, seed, tuple(frozen)
         self.train_batches: BatchLoader | None = None
@@ -101,12 +105,17 @@ class MemberModule(LightningModule):
             generator=generator,
         )
         inputs = self.member.prepare(radiographs).contiguous(memory_format=torch.channels_last)
+        logits = self.member(inputs).float()
         loss = label_loss(
-            self.member(inputs).float(),
+            logits,
             batch["target"],
             weight=self.class_weights if isinstance(self.class_weights, Tensor) else None,
             label_smoothing=self.settings.label_smoothing,
         )
+        if self._teacher:
+            log_probs, how = self._teacher[0](radiographs), self._teacher[1]
+            apart = distillation_loss(logits, log_probs, how.temperature)
+            loss = (1 - how.weight) * loss + how.weight * apart
         if not torch.isfinite(loss):
             images = [self._names[row] for row in batch["row"].tolist()]
             raise NonFiniteLossError(

@@ -119,3 +119,25 @@ class TrainerSettings:
             value = getattr(self, key)
             if not low <= value <= high:
                 raise InputError(f"trainer.{key} is {value}: allowed are {low:g} to {high:g}")
+
+
+@dataclass
+class TeacherSettings:
+    """How a student learns from a trained ensemble.
+
+    Raises:
+        InputError: a value out of its range.
+    """
+
+    temperature: float = 2.0
+    """By which the teacher's and the student's logits are divided where they are compared."""
+    weight: float = 0.7
+    """Of the teacher's probabilities in the loss; the labels have the rest."""
+
+    def __post_init__(self) -> None:
+        for key, value, low, high in (
+            ("temperature", self.temperature, 0.1, 100.0),
+            ("weight", self.weight, 0.0, 1.0),
+        ):
+            if not low <= value <= high:
+                raise InputError(f"teacher.{key} is {value}: allowed are {low:g} to {high:g}")
