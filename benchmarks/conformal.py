@@ -29,7 +29,12 @@ from cxr.evaluation.set_coverage import chance_range
 from cxr.models.ensemble import LOGARITHMIC, WEIGHTED, all_probs, softmax
 from cxr.models.ensemble_fit import fit_ensemble
 from cxr.pipeline.fit_uncertainty import validation_predictions
-from cxr.reliability.conformal import conformal_threshold, fit_conformal, prediction_sets
+from cxr.reliability.conformal import (
+    conformal_threshold,
+    fit_uncertainty,
+    prediction_sets,
+    thresholds_of,
+)
 
 LEVELS = (0.8, 0.9, 0.95)
 PATIENTS = (20, 40, 80, 400)
@@ -153,9 +158,10 @@ def cross_fitted(folder: Path) -> list[dict[str, str]]:
             probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
             for kind, (per_class, by_patient) in kinds.items():
                 units = (groups if by_patient else np.arange(len(groups)))[~out]
-                limits = fit_conformal(
-                    probs[~out], truth[~out], units, level=0.9, per_class=per_class
+                fitted = fit_uncertainty(
+                    probs[~out], truth[~out], ensemble.labels, groups=units, levels=[0.9]
                 )
+                limits = thresholds_of(fitted, 0.9, per_class=per_class)
                 sets = prediction_sets(probs[out], limits)
                 hits[kind][:, out] = sets[np.arange(out.sum()), truth[out]], sets.sum(axis=1)
         for kind, (held, sizes) in hits.items():

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from cxr.console import print_table
-from cxr.data.folds import deal_folds
 from cxr.data.prepared import open_prepared
+from cxr.data.splits import deal_folds
 from cxr.evaluation.intervals import paired_difference
 from cxr.evaluation.tables import show_interval
 from cxr.files import read_json

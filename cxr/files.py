@@ -106,10 +106,14 @@ def write_json(path: Path, values: Any) -> None:
         file.write(text.encode())
 
 
-def write_csv(path: Path, table: "pd.DataFrame") -> None:
-    """Write a table as CSV without its index, in the shortest exact form, whole or not at all."""
+def write_csv(path: Path, table: "pd.DataFrame", *, float_format: str | None = None) -> None:
+    """Write a table as CSV without its index, whole or not at all.
+
+    Numbers are in the shortest exact form, or in ``float_format``, such as ``%.9g``.
+    """
+    text = table.to_csv(index=False, float_format=float_format, lineterminator="\n")
     with atomic_write(path) as file:
-        file.write(table.to_csv(index=False, lineterminator="\n").encode())
+        file.write(text.encode())
 
 
 _RENAMED = {

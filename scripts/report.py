@@ -1,11 +1,11 @@
 """report: see --help, and cxr/pipeline/report_stage.py."""
 
-from cxr.pipeline.config import ReportConfig, script
+from cxr.pipeline.config import PrepareConfig, script
 from cxr.pipeline.report_stage import report_stage
 
 
 @script("report")
-def main(config: ReportConfig) -> None:
+def main(config: PrepareConfig) -> None:
     """Run the stage."""
     report_stage(config)
 

@@ -163,6 +163,8 @@ def test_a_table_is_written_without_its_index_and_whole(tmp_path):
     table = pd.DataFrame({"image": ["a, b"], "share": [1 / 3]}, index=[7])
     write_csv(path, table)
     assert path.read_bytes() == b'image,share\n"a, b",0.3333333333333333\n'
+    write_csv(path, table, float_format="%.3g")
+    assert path.read_text().endswith("0.333\n")
     assert [item.name for item in path.parent.iterdir()] == ["table.csv"]
 
 

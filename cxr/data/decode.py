@@ -32,22 +32,15 @@ LUNG_COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Images that could be read.
-
-    Attributes:
-        table: N rows of the manifest with ``sha256`` of the pixels at their own size, ``width``
-            and ``height`` filled in, and ``LUNG_COLUMNS`` where lungs were looked for.
-        whole: (N, S, S) uint8, whole images, in which copies are looked for.
-        shown: (N, S, S) uint8, what a model sees; ``whole`` itself without lungs.
-        masks: (N, bytes) uint8, the lungs' (G, G) masks as bits; None without lungs.
-        unreadable: the other rows, as ``image`` and ``reason``.
-    """
+    """Images that could be read."""
 
     table: pd.DataFrame
-    whole: NDArray[np.uint8]
-    shown: NDArray[np.uint8]
-    masks: NDArray[np.uint8] | None
-    unreadable: list[dict[str, str]]
+    """N rows of the manifest with ``sha256`` of the pixels at their own size, ``width`` and
+    ``height`` filled in, and ``LUNG_COLUMNS`` where lungs were looked for."""
+    whole: NDArray[np.uint8]  # (N, S, S), whole images, in which copies are looked for
+    shown: NDArray[np.uint8]  # (N, S, S), what a model sees; ``whole`` itself without lungs
+    masks: NDArray[np.uint8] | None  # (N, bytes), the lungs' (G, G) masks as bits
+    unreadable: list[dict[str, str]]  # the other rows, as ``image`` and ``reason``
 
 
 def decode_images(
@@ -58,76 +51,60 @@ def decode_images(
     *,
     skip_errors: bool = False,
     workers: int = 0,
-    progress: ShowProgress | None = None,
+    progress: ShowProgress,
 ) -> Decoded:
-    """Decode every image once, in threads (Pillow releases the interpreter while it decodes).
+    """Decode every image of a manifest once, in threads (Pillow lets the interpreter go).
 
-    Args:
-        manifest: N rows; paths relative to ``root``.
-        root: folder of the images.
-        folder: receives ``all.npy`` and with lungs ``shown.npy``, the working copies.
-        spec: side, fit, lungs.
-        skip_errors: list images that cannot be read instead of stopping at the first.
-        workers: threads; 0 takes one a processor.
-        progress: see ``ShowProgress``.
+    ``folder`` receives ``all.npy`` and with lungs ``shown.npy``, the working copies. Images that
+    cannot be read are listed with ``skip_errors``, else the first one stops it. ``workers`` 0 takes
+    a thread a processor.
 
     Raises:
         InputError: an image that cannot be read, or none that can.
     """
     shape = (len(manifest), spec.size_px, spec.size_px)
-    whole = allocate(folder / "all.npy", shape)
+    whole: NDArray[np.uint8] = allocate(folder / "all.npy", shape)
     shown = whole if spec.lungs == "none" else allocate(folder / "shown.npy", shape)
-    shas: list[str] = [""] * len(manifest)
-    sizes: list[tuple[int, int]] = [(0, 0)] * len(manifest)
-    lungs: list[Lungs | None] = [None] * len(manifest)
-    unreadable: list[dict[str, str]] = []
     images = manifest["image"].tolist()
     stated = manifest[["image", "width", "height"]].to_dict("records")
 
-    def one(row: int) -> None:
-        image = read_gray(root / images[row], name=images[row])
-        sizes[row] = image.shape
+    def one(row: int) -> tuple[str, tuple[int, int], Lungs | None]:
+        image, lungs = read_gray(root / images[row], name=images[row]), None
         whole[row] = to_square(image, spec)
         if spec.lungs != "none":
             original = original_shape(stated[row], images[row])
             made = to_model_input(image, spec, original=original)
-            shown[row], lungs[row] = made.pixels, made.lungs
-        shas[row] = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
+            shown[row], lungs = made.pixels, made.lungs
+        sha = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
+        return sha, image.shape, lungs
 
-    show = progress or no_progress
-    count = workers or os.cpu_count() or 1
-    pool = concurrent.futures.ThreadPoolExecutor(count)
-    with show("prepare", len(images)) as done, pool:
+    rows, results, unreadable = [], [], []
+    pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    with progress("prepare", len(images)) as done, pool:
         tasks = [pool.submit(one, row) for row in range(len(images))]
         for row, task in enumerate(tasks):
             try:
-                task.result()
-            except (ImageError, MissingInputError) as error:
-                if not skip_errors:
+                results.append(task.result())
+                rows.append(row)
+            except BaseException as error:
+                if not skip_errors or not isinstance(error, ImageError | MissingInputError):
                     pool.shutdown(cancel_futures=True)
                     raise
                 unreadable.append({"image": images[row], "reason": str(error)})
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
             done()
-    table = manifest.assign(sha256=shas)
-    for column, axis in (("width", 1), ("height", 0)):
-        known = table[column] != ""
-        table[column] = table[column].where(known, [str(size[axis]) for size in sizes])
-    readable = np.flatnonzero([bool(sha) for sha in shas])
-    if not len(readable):
+    if not rows:
         raise InputError(f"none of the {len(images)} images under {root} could be read")
-    masks = None
+    shas, shapes, lungs = zip(*results, strict=True)
+    table, masks = manifest.iloc[rows].reset_index(drop=True).assign(sha256=shas), None
+    for axis, column in enumerate(("height", "width")):
+        known = table[column] != ""
+        table[column] = table[column].where(known, [str(shape[axis]) for shape in shapes])
     if spec.lungs != "none":
-        seen = [lungs[row] for row in readable]
-        masks = np.stack([np.packbits(each.mask) for each in seen if each])
-        columns = pd.DataFrame([_lung_values(each) for each in seen if each], index=readable)
-        table = table.join(columns)
-    if len(readable) == len(images):
-        return Decoded(table, whole, shown, masks, unreadable)
-    table = table.iloc[readable].reset_index(drop=True)
-    return Decoded(table, whole[readable], shown[readable], masks, unreadable)
+        masks = np.stack([np.packbits(found.mask) for found in lungs])
+        table = table.join(pd.DataFrame([_lung_values(found) for found in lungs]))
+    if len(rows) < len(images):
+        whole, shown = whole[rows], shown[rows]
+    return Decoded(table, whole, shown, masks, unreadable)
 
 
 def _lung_values(lungs: Lungs) -> dict[str, str]:

@@ -4,7 +4,7 @@ A group is what must stay on one side of a split: the images of one patient and 
 an image, identical or near. Of a set of copies one image stays. N images, S side of a square.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from cxr.data.near_duplicates import ORIENTATIONS, near_pairs, perceptual_hashes
-from cxr.data.registration import MAX_COMPARED, alike_pairs, describe
+from cxr.data.registration import MAX_COMPARED, Squares, alike_pairs, describe
 from cxr.data.superposition import confirm_pairs
 
 _COLUMNS = ("image", "label", "sha256")
@@ -42,38 +42,25 @@ Source: benchmarks/near_duplicates.py recall <prepared cxr4, 224 px> --images 20
 
 @dataclass(frozen=True)
 class Copies:
-    """Pairs of images that show the same exposure.
+    """Pairs of images that show the same exposure."""
 
-    Attributes:
-        pairs: (P, 2) rows of the table.
-        identical: (P,) whether the decoded pixels are equal.
-        orientation: (P,) index into ``ORIENTATIONS`` of the second image on the first.
-        correlation: (P,) of fine detail, 1 for identical images.
-    """
-
-    pairs: NDArray[np.int64]
-    identical: NDArray[np.bool_]
-    orientation: NDArray[np.int64]
-    correlation: NDArray[np.float64]
+    pairs: NDArray[np.int64]  # (P, 2) rows
+    identical: NDArray[np.bool_]  # (P,) whether the decoded pixels are equal
+    orientation: NDArray[np.int64]  # (P,) of the second image on the first, in ``ORIENTATIONS``
+    correlation: NDArray[np.float64]  # (P,) of fine detail, 1 for identical images
 
 
 @dataclass(frozen=True)
 class GroupResult:
-    """What grouping found.
+    """What grouping found."""
 
-    Attributes:
-        group: (N,) group name of each row, also of dropped ones.
-        keep: (N,) False for an image to drop.
-        copies: dropped images with ``image``, ``copy_of``, ``kind`` (identical or near),
-            ``orientation`` and ``correlation``.
-        conflicts: sets of copies with different labels, dropped whole: ``images`` and
-            ``labels`` in the same order.
-    """
-
-    group: NDArray[np.object_]
-    keep: NDArray[np.bool_]
+    group: NDArray[np.object_]  # (N,) name of each row's group, also of dropped ones
+    keep: NDArray[np.bool_]  # (N,) False for an image to drop
     copies: list[dict[str, Any]] = field(default_factory=list)
+    """Dropped images: ``image``, ``copy_of``, ``kind`` (identical or near), ``orientation``,
+    ``correlation``."""
     conflicts: list[dict[str, Any]] = field(default_factory=list)
+    """Sets of copies with different labels, dropped whole: ``images`` and ``labels`` in order."""
 
 
 def describe_limits(count: int) -> str:
@@ -92,19 +79,13 @@ def find_copies(
     squares: NDArray[np.uint8],
     *,
     near: bool = True,
-    max_distance: int = MAX_DISTANCE,
-    min_correlation: float = MIN_CORRELATION,
     on_progress: Callable[[], None] | None = None,
 ) -> Copies:
-    """Find identical and near-identical images.
+    """Find identical and near-identical images among squares (N, S, S).
 
-    Args:
-        digests: (N,) of the decoded pixels, equal for identical images.
-        squares: (N, S, S) uint8.
-        near: also look for near copies: by hash, and among the images that look most alike.
-        max_distance: most differing bits of 64 between the perceptual hashes.
-        min_correlation: lowest correlation of fine detail of a near copy.
-        on_progress: called after each image of ``squares``.
+    Equal ``digests`` (N,) of the decoded pixels mean identical images. ``near`` looks for near
+    ones too, by hash and among the images that look most alike. ``on_progress`` is called after
+    each image.
 
     Returns:
         The pairs. Identical images appear once per image, paired with the first of their kind;
@@ -113,21 +94,86 @@ def find_copies(
     _, first, inverse = np.unique(digests.astype(str), return_index=True, return_inverse=True)
     representative = first[inverse]
     again = np.flatnonzero(representative != np.arange(len(digests)))
-    pairs = np.stack([representative[again], again], axis=1).astype(np.int64)
-    turn = np.zeros(len(pairs), np.int64)
-    correlation = np.ones(len(pairs))
-    identical = np.ones(len(pairs), np.bool_)
-    if near:
-        rows = np.sort(first)
-        hashed = near_pairs(perceptual_hashes(squares)[rows], max_distance=max_distance)
-        alike = alike_pairs(describe(squares, rows=rows), on_progress=on_progress)
-        candidates = rows[np.unique(np.concatenate([hashed, alike]), axis=0)]
-        found, turns, values = confirm_pairs(squares, candidates, min_correlation=min_correlation)
-        pairs = np.concatenate([pairs, found])
-        turn = np.concatenate([turn, turns])
-        correlation = np.concatenate([correlation, values])
-        identical = np.concatenate([identical, np.zeros(len(found), np.bool_)])
-    return Copies(pairs, identical, turn, correlation)
+    same = np.stack([representative[again], again], axis=1).astype(np.int64)
+    rows = np.sort(first) if near else np.empty(0, np.int64)
+    return _with_near(same, squares, rows, on_progress=on_progress)
+
+
+def find_overlap(
+    squares: NDArray[np.uint8],
+    digests: Sequence[str],
+    known_squares: NDArray[np.uint8],
+    known_digests: Sequence[str],
+    *,
+    on_progress: Callable[[], None] | None = None,
+) -> Copies:
+    """Find the images of a set (N, S, S) that are also in a known one (M, S, S), altered ones too.
+
+    ``on_progress`` is called after each of the N + M images.
+
+    Returns:
+        Pairs of a row of the set and one of the known set, sorted; an image may have several, but
+        of identical ones only the first.
+    """
+    count, total = len(digests), len(digests) + len(known_digests)
+    place = {digest: total - 1 - back for back, digest in enumerate(reversed(known_digests))}
+    identical = [(row, place[digest]) for row, digest in enumerate(digests) if digest in place]
+    same = np.array(identical, np.int64).reshape(-1, 2)
+    rows = np.arange(total if 0 < count < total else 0)
+    both = _Both(squares, known_squares)
+    found = _with_near(same, both, rows, apart=rows < count, on_progress=on_progress)
+    order = np.lexsort(found.pairs.T[::-1])
+    return Copies(
+        found.pairs[order] - np.array([0, count]),
+        found.identical[order],
+        found.orientation[order],
+        found.correlation[order],
+    )
+
+
+class _Both(Sequence[NDArray[np.uint8]]):
+    """The squares of two sets as one, read one by one."""
+
+    def __init__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def __getitem__(self, row: Any) -> Any:
+        count = len(self._first)
+        return self._first[row] if row < count else self._second[row - count]
+
+
+def _with_near(
+    same: NDArray[np.int64],
+    squares: Squares,
+    rows: NDArray[np.int64],
+    *,
+    apart: NDArray[np.bool_] | None = None,
+    on_progress: Callable[[], None] | None,
+) -> Copies:
+    """Add the near copies among ``rows`` to the pairs of identical images.
+
+    Where ``apart`` says of each of the rows in which of two sets it is, only pairs of both count.
+    """
+    found, turns, values = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0)
+    if len(rows):
+        hashed = near_pairs(perceptual_hashes(squares)[rows], max_distance=MAX_DISTANCE)
+        alike = alike_pairs(describe(squares, rows=rows), apart=apart, on_progress=on_progress)
+        candidates = np.unique(np.concatenate([hashed, alike]), axis=0)
+        if apart is not None:
+            candidates = candidates[apart[candidates[:, 0]] != apart[candidates[:, 1]]]
+        key = np.array([len(squares), 1])
+        candidates = rows[candidates]
+        candidates = candidates[~np.isin(candidates @ key, same @ key)]
+        found, turns, values = confirm_pairs(squares, candidates, min_correlation=MIN_CORRELATION)
+    return Copies(
+        np.concatenate([same, found]),
+        np.repeat([True, False], [len(same), len(found)]),
+        np.concatenate([np.zeros(len(same), np.int64), turns]),
+        np.concatenate([np.ones(len(same)), values]),
+    )
 
 
 def group_images(
@@ -136,49 +182,35 @@ def group_images(
     *,
     near: bool = True,
     keep_order: NDArray[np.int64] | None = None,
-    max_distance: int = MAX_DISTANCE,
-    min_correlation: float = MIN_CORRELATION,
     on_progress: Callable[[], None] | None = None,
 ) -> GroupResult:
     """Group images by patient and copy, and choose which copies to drop.
 
-    Args:
-        table: N rows with columns ``image``, ``label``, ``patient_id`` and ``sha256``; an
-            empty patient id says nothing.
-        squares: (N, S, S) uint8, row i of the table.
-        near: also look for near copies.
-        keep_order: (N,) int; of a set of copies the image with the lowest stays, equals by
-            image name. By image name alone by default.
-        max_distance: most differing bits of 64 between the hashes of near copies.
-        min_correlation: lowest correlation of fine detail of a near copy.
-        on_progress: called after each image of ``squares`` that is looked at.
+    The table's N rows have ``image``, ``label``, ``patient_id`` (an empty one says nothing) and
+    ``sha256``; row i of squares (N, S, S) is theirs. Of a set of copies the image with the lowest
+    ``keep_order`` (N,) stays, equals by image name. ``near`` looks for near copies too.
 
     Returns:
         Groups, named after their alphabetically first image, and what to drop.
     """
     digests = table["sha256"].to_numpy(np.object_)
-    found = find_copies(
-        digests,
-        squares,
-        near=near,
-        max_distance=max_distance,
-        min_correlation=min_correlation,
-        on_progress=on_progress,
-    )
+    found = find_copies(digests, squares, near=near, on_progress=on_progress)
     images = table["image"].to_numpy(np.object_)
     same_image = components(len(table), found.pairs)
-    patients = _patient_pairs(table["patient_id"].to_numpy(np.object_))
+    # Each image with the first of its patient; images without a patient id stay out.
+    ids = table["patient_id"].to_numpy(np.object_)
+    known = np.flatnonzero(ids != "")
+    _, first, inverse = np.unique(ids[known].astype(str), return_index=True, return_inverse=True)
+    patients = np.stack([known[first[inverse]], known], axis=1).astype(np.int64)
     together = components(len(table), np.concatenate([found.pairs, patients]))
     group = pd.Series(images).groupby(together).transform("min").to_numpy(np.object_)
     result = GroupResult(group, np.ones(len(table), np.bool_))
     order = np.zeros(len(table), np.int64) if keep_order is None else np.asarray(keep_order)
     sizes = np.bincount(same_image)
-    members: dict[int, list[int]] = {}
-    for row in np.flatnonzero(sizes[same_image] > 1):
-        members.setdefault(int(same_image[row]), []).append(int(row))
-    for rows in members.values():
-        rows.sort(key=lambda row: (order[row], images[row]))
-        _resolve(rows, table, squares, result)
+    again = np.flatnonzero(sizes[same_image] > 1)
+    for _, rows in pd.Series(again).groupby(same_image[again]):
+        chosen = sorted(rows.tolist(), key=lambda row: (order[row], images[row]))
+        _resolve(chosen, table, squares, result)
     result.copies.sort(key=lambda record: str(record["image"]))
     result.conflicts.sort(key=lambda record: str(record["images"]))
     return result
@@ -206,15 +238,6 @@ def _resolve(
             turn = ORIENTATIONS[turns[0]]
             record |= {"kind": "near", "orientation": turn, "correlation": value}
         result.copies.append(record)
-
-
-def _patient_pairs(patients: NDArray[np.object_]) -> NDArray[np.int64]:
-    """Pair each image with the first of its patient; images without a patient id stay out."""
-    known = np.flatnonzero(patients != "")
-    _, first, inverse = np.unique(
-        patients[known].astype(str), return_index=True, return_inverse=True
-    )
-    return np.stack([known[first[inverse]], known], axis=1).astype(np.int64)
 
 
 def components(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:

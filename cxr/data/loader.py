@@ -1,26 +1,23 @@
 """Batches from a prepared set. The only module of this folder that imports torch.
 
-B batch, S side in pixels, K classes. Batches are gathered straight from the memory map, so there
-are no worker processes to start, and all randomness comes from (seed, epoch), so a batch is known
-by its number alone and an interrupted epoch can go on in its middle.
+N rows of the table, B batch, S side in pixels, K classes. Batches are gathered straight from the
+memory map, so there are no worker processes to start, and all randomness comes from (seed, epoch),
+so a batch is known by its number alone and an interrupted epoch can go on in its middle.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Imbalance = Literal["none", "loss", "sampler", "class_source"]
-
 
 class Batch(TypedDict):
-    """One batch.
+    """``pixels`` (B, 1, S, S) uint8, ``row`` (B,) int64 into the table, and ``target``.
 
-    ``pixels`` (B, 1, S, S) uint8, ``target`` (B,) int64 or, where labels are sets, (B, K) bool,
-    ``row`` (B,) int64 into the table.
+    The last is (B,) int64 or, where labels are sets, (B, K) bool.
     """
 
     pixels: Tensor
@@ -29,13 +26,10 @@ class Batch(TypedDict):
 
 
 class EpochSampler:
-    """The order of rows in each epoch, from (seed, epoch) alone.
+    """The order of rows (N,) in each epoch, from (seed, epoch) alone.
 
-    Args:
-        rows: (N,) rows of the table.
-        weights: (N,) relative chances; rows are then drawn with replacement. Without them
-            each epoch is a permutation.
-        seed: of the order.
+    With ``weights`` (N,), relative chances, rows are drawn with replacement; without them each
+    epoch is a permutation.
     """
 
     def __init__(
@@ -59,30 +53,24 @@ class EpochSampler:
         return random.choice(self._rows, size=len(self._rows), p=chances)
 
 
-class FixedOrder:
-    """The rows as they stand, in every epoch."""
+class FixedOrder(EpochSampler):
+    """The rows (N,) as they stand, in every epoch."""
 
     def __init__(self, rows: NDArray[np.int64]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(rows, seed=0)
 
     def order(self) -> NDArray[np.int64]:
-        """Return the (N,) rows."""
+        """Return the rows."""
         return self._rows
 
 
 class BatchLoader:
     """Iterate over batches of a prepared set; can be stopped and resumed at any batch.
 
-    Args:
-        pixels: (N, S, S) uint8, usually a memory map.
-        targets: (N,) class index of every row of the table, or (N, K) which it may be of.
-        sampler: which rows, in which order.
-        batch_size: B, per process.
-        shard: (rank, world size), settable; every process sees its share of each global batch.
-        drop_last: leave out the images that do not fill a global batch.
+    ``pixels`` (N, S, S) are usually a memory map, ``targets`` (N,) the class index of every row of
+    the table, or (N, K) which it may be of. Of ``shard`` (rank, world size), settable, every
+    process sees its share of each global batch of B images per process; ``drop_last`` leaves out
+    the images that do not fill one.
     """
 
     batch_sampler = None
@@ -92,7 +80,7 @@ class BatchLoader:
         self,
         pixels: NDArray[np.uint8],
         targets: NDArray[np.int64] | NDArray[np.bool_],
-        sampler: EpochSampler | FixedOrder,
+        sampler: EpochSampler,
         *,
         batch_size: int,
         shard: tuple[int, int] = (0, 1),
@@ -142,10 +130,7 @@ def balancing_weights(memberships: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the (K,) weight of each class that makes all classes count alike.
 
     n / (K n_k), the weights that scikit-learn calls balanced; their mean over images is 1. An
-    image whose label is a set counts in parts for each of its classes.
-
-    Args:
-        memberships: (N, K) which classes every image may be of.
+    image whose label is a set (N, K) counts in parts for each of its classes.
     """
     counts = class_shares(memberships).sum(axis=0)
     return np.asarray(len(memberships) / (memberships.shape[1] * np.maximum(counts, 1)))
@@ -161,13 +146,10 @@ def source_weights(
 ) -> NDArray[np.float64]:
     """Return the (N,) chances with which class and source tell least of each other.
 
-    Every class is drawn alike, and within it every source that has it. The chance of a class and
-    a source is then a product of both wherever the data have such an image, so that what ties a
-    source to a class is only what the data lack.
-
-    Args:
-        memberships: (N, K) which classes every image may be of; a set counts in parts.
-        sources: (N,) names; "" is one of them.
+    Every class is drawn alike, and within it every source (N,) that has it; of a label set (N, K)
+    each class counts in parts. The chance of a class and a source is then a product of both
+    wherever the data have such an image, so that what ties a source to a class is only what the
+    data lack.
 
     Source: quasi-independence of an incomplete table, Goodman 1968, J. Am. Stat. Assoc. 63:1091.
     """

@@ -4,6 +4,7 @@ In memory a manifest is a table whose columns are all strings, with "" for what 
 """
 
 import csv
+import functools
 import io
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 
 from cxr.errors import InputError, MissingInputError
-from cxr.files import atomic_write
+from cxr.files import write_csv
 from cxr.labels import SET_MARK, label_fault, order_labels
 
 log = logging.getLogger(__name__)
@@ -40,17 +41,15 @@ PATH_COLUMNS = ("image", "mask", "lesion_mask")
 """Columns that hold paths, relative to the manifest's folder."""
 SPLITS = ("train", "val", "test")
 """What ``published_split`` may say, besides nothing."""
+SPLIT_FAULT = f"allowed are (empty), {', '.join(SPLITS)}"
 
 
 def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read and check a manifest.
+    """Read and check a manifest, a UTF-8 CSV file whose folder its paths are relative to.
 
     Rows are counted from 1, the first below the header. Columns that are not in ``COLUMNS``
-    are left out with a logged warning.
-
-    Args:
-        path: CSV file, UTF-8; its folder is what the paths in it are relative to.
-        labels: class names that are allowed; any non-empty name by default.
+    are left out with a logged warning. ``labels`` are the class names that are allowed; any
+    non-empty name by default.
 
     Returns:
         A row per image with the columns of ``COLUMNS``, all strings, "" where unknown.
@@ -80,15 +79,10 @@ def read_manifest(path: Path, *, labels: Sequence[str] | None = None) -> pd.Data
 def join_manifests(
     root: Path, parts: Sequence[str], *, labels: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read the manifests of several folders as one.
+    """Read the manifests of several folders below ``root`` as one.
 
     Patient ids are put behind their source, so that equal ids of two sources are two patients; a
     row that names no source has its part's name.
-
-    Args:
-        root: folder that the joined manifest's paths are relative to.
-        parts: folders below it with a ``manifest.csv`` each.
-        labels: class names that are allowed; any non-empty name by default.
 
     Raises:
         MissingInputError: a part without a manifest.
@@ -121,8 +115,7 @@ def write_manifest(table: pd.DataFrame, path: Path) -> None:
     full = table.reindex(columns=list(COLUMNS), fill_value="")
     if full["lesion_mask"].eq("").all():
         full = full.drop(columns="lesion_mask")
-    with atomic_write(path) as file:
-        file.write(full.to_csv(index=False, lineterminator="\n").encode())
+    write_csv(path, full)
 
 
 def manifest_table(rows: Iterable[Mapping[str, str]]) -> pd.DataFrame:
@@ -138,30 +131,28 @@ def check_manifest(
     labels: Sequence[str] | None = None,
     name: str = "the manifest",
 ) -> pd.DataFrame:
-    """Check a manifest table; see ``read_manifest`` for what is refused.
-
-    Args:
-        table: a manifest in memory.
-        folder: what its paths are relative to.
-        labels: class names that are allowed; any non-empty name by default.
-        name: what errors call the table.
+    """Check a manifest table, called ``name`` in errors; see ``read_manifest`` for what is refused.
 
     Returns:
         The table with its paths in their shortest form (``a/./b`` becomes ``a/b``) and the classes
         of a label set in the project's order.
     """
-    for column, fault_of in (
-        ("label", lambda value: label_fault(value, labels)),
-        ("published_split", _split_fault),
-    ):
-        _check_values(table[column], fault_of, column=column, name=name)
+    faults: dict[str, Callable[[str], str]] = {
+        "label": lambda value: label_fault(value, labels),
+        "published_split": lambda value: SPLIT_FAULT if value not in ("", *SPLITS) else "",
+    }
+    for column, fault_of in faults.items():
+        for row, value in enumerate(table[column], start=1):
+            if fault := fault_of(value):
+                raise InputError(
+                    f"unknown {column} {value!r} in row {row} of {name}: {fault}; correct the row"
+                )
     checked = table.copy()
     checked["label"] = [SET_MARK.join(order_labels([label])) for label in table["label"]]
-    inside = _Inside(folder)
+    inside = _path_check(folder)
     for column in PATH_COLUMNS:
-        required = column in REQUIRED
         checked[column] = [
-            inside.check(value, f"{column} in row {row} of {name}", required=required)
+            inside(value, f"{column} in row {row} of {name}") if value or column in REQUIRED else ""
             for row, value in enumerate(table[column], start=1)
         ]
     repeated = checked["image"].duplicated()
@@ -177,11 +168,7 @@ def check_manifest(
 
 
 def patients_unknown(table: pd.DataFrame) -> str:
-    """Return what images without a patient id mean for splits and intervals; nothing if all have.
-
-    Args:
-        table: rows with or without the column ``patient_id``, empty where unknown.
-    """
+    """Return what images without a patient id mean for splits and intervals; "" if all have one."""
     ids = table.get("patient_id", pd.Series("", index=table.index)).fillna("")
     missing = int((ids == "").sum())
     if not missing:
@@ -224,58 +211,31 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _split_fault(value: str) -> str:
-    return "" if value in ("", *SPLITS) else f"allowed are (empty), {', '.join(SPLITS)}"
+def _path_check(folder: Path) -> Callable[[str, str], str]:
+    """Return what gives a path in its shortest form, or refuses one that leaves the folder."""
+    root = os.path.realpath(folder)
 
+    @functools.cache  # each parent folder is resolved once
+    def holds(path: str) -> bool:
+        real = os.path.realpath(path)
+        return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
 
-def _check_values(
-    values: Iterable[str], fault_of: Callable[[str], str], *, column: str, name: str
-) -> None:
-    for row, value in enumerate(values, start=1):
-        if fault := fault_of(value):
-            raise InputError(
-                f"unknown {column} {value!r} in row {row} of {name}: {fault}; correct the row"
-            )
-
-
-class _Inside:
-    """Check that paths stay in a folder, each parent folder resolved once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._root = os.path.realpath(folder)
-        self._parents: dict[str, bool] = {}
-
-    def check(self, value: str, where: str, *, required: bool) -> str:
-        """Return the path in its shortest form.
-
-        Raises:
-            InputError: empty though required, absolute, or leaving the folder.
-        """
-        if not value and not required:
-            return ""
+    def check(value: str, where: str) -> str:
         path = posixpath.normpath(value) if value else "."
         if path == "." or "\0" in path:
             raise InputError(f"{where} is {value!r}: a path of a file is needed; correct the row")
         if path.startswith("/") or PureWindowsPath(path).is_absolute():
             raise InputError(
-                f"{where} is {value!r}, an absolute path: write it relative to {self._folder}"
+                f"{where} is {value!r}, an absolute path: write it relative to {folder}"
             )
         # The text as given is followed, not its shortest form: link/.. is not where it looks.
-        parent, file = os.path.split(os.path.join(self._root, value))
-        if parent not in self._parents:
-            self._parents[parent] = self._holds(parent)
-        if not self._parents[parent] or path.split("/")[0] == ".." or self._leaves(parent, file):
+        full = os.path.join(root, value)
+        inside = holds(os.path.dirname(full)) and path.split("/")[0] != ".."
+        if not inside or (os.path.islink(full) and not holds(full)):
             raise InputError(
-                f"{where} is {value!r}, which lies outside {self._folder}: "
+                f"{where} is {value!r}, which lies outside {folder}: "
                 "move or copy the file into that folder"
             )
         return path
 
-    def _leaves(self, parent: str, file: str) -> bool:
-        full = os.path.join(parent, file)
-        return os.path.islink(full) and not self._holds(full)
-
-    def _holds(self, path: str) -> bool:
-        real = os.path.realpath(path)
-        return real == self._root or real.startswith(self._root.rstrip(os.sep) + os.sep)
+    return check

@@ -6,7 +6,7 @@ N images, S side of their squares, P pairs.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,15 +39,9 @@ def orient(images: NDArray[Any], index: int) -> NDArray[Any]:
 
 
 def perceptual_hashes(
-    squares: NDArray[np.uint8], *, on_progress: Callable[[], None] | None = None
+    squares: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
 ) -> NDArray[np.uint64]:
-    """Hash the eight orientations of each image.
-
-    The image is shrunk once; its orientations are exact permutations of the small image.
-
-    Args:
-        squares: (N, S, S) uint8.
-        on_progress: called after each image.
+    """Hash the eight orientations of each image (N, S, S), the first of them as it is.
 
     Returns:
         (N, 8) uint64, in the order of ``ORIENTATIONS``: which of the 8 x 8 lowest cosine
@@ -59,8 +53,6 @@ def perceptual_hashes(
     for row, square in enumerate(squares):
         image = Image.fromarray(np.ascontiguousarray(square))
         small[row] = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS))
-        if on_progress:
-            on_progress()
     hashes = np.empty((len(squares), len(ORIENTATIONS)), np.uint64)
     for column in range(len(ORIENTATIONS)):
         stack = orient(small, column)
@@ -74,17 +66,11 @@ def perceptual_hashes(
 
 
 def near_pairs(hashes: NDArray[np.uint64], *, max_distance: int) -> NDArray[np.int64]:
-    """Find the pairs whose hashes differ in few bits, whichever way one image is rotated.
-
-    Each hash is compared with each: by numpy where they are few, by faiss beyond.
-
-    Args:
-        hashes: (N, 8) uint64, column 0 the image as it is.
-        max_distance: most bits in which a pair differs, 0 to 12.
+    """Find the pairs whose hashes (N, 8) differ in few bits, whichever way one image is rotated.
 
     Returns:
         (P, 2) int64, first below second, sorted: column 0 of one image lies within
-        ``max_distance`` of any column of the other.
+        ``max_distance``, 0 to 12 bits, of any column of the other.
 
     Raises:
         InputError: ``max_distance`` out of range, or more than ``MAX_PAIRS`` pairs.

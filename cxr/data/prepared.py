@@ -5,11 +5,11 @@ N images kept, S side in pixels.
 
 import contextlib
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,23 +24,15 @@ from cxr.data.decode import (
     no_progress,
 )
 from cxr.data.groups import group_images
-from cxr.data.splits import (
-    check_disjoint,
-    check_fractions,
-    in_sources,
-    patient_split,
-    published_split,
-    source_split,
-    whole_split,
-)
+from cxr.data.splits import SplitKind, check_disjoint, check_fractions, in_sources, split_images
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import (
-    atomic_write,
     digest,
     digest_of,
     environment,
     read_json,
     replacing_folder,
+    write_csv,
     write_json,
 )
 from cxr.imaging.preprocess import (
@@ -62,8 +54,6 @@ MASKS_FILE = "lungs.npy"
 """Masks of the lungs that were found, (N, bytes), bits of (G, G)."""
 UNSURE = -1
 """Target of an image whose label is a set of classes."""
-SPLITTERS = {"patient": patient_split, "published": published_split, "whole": whole_split}
-"""The splits that the table alone decides; source needs the sources to leave out."""
 
 
 @dataclass
@@ -101,7 +91,7 @@ class PrepareSettings:
 
     def __post_init__(self) -> None:
         allowed = {key: get_args(kind) for key, kind in NAMED.items()}
-        allowed |= {"split": (*SPLITTERS, "source"), "on_error": ("stop", "skip")}
+        allowed |= {"split": get_args(SplitKind), "on_error": ("stop", "skip")}
         for key, values in allowed.items():
             if getattr(self, key) not in values:
                 raise InputError(
@@ -125,21 +115,13 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An opened prepared set.
-
-    Attributes:
-        folder: where it lies.
-        table: N rows, the manifest's columns and ``sha256``, ``group``, ``split``.
-        pixels: (N, S, S) uint8 memory map, in the table's order.
-        info: ``prepared.json``.
-        reused: it was there already.
-    """
+    """An opened prepared set."""
 
     folder: Path
-    table: pd.DataFrame
-    pixels: NDArray[np.uint8]
-    info: dict[str, Any]
-    reused: bool = True
+    table: pd.DataFrame  # N rows, the manifest's columns and ``sha256``, ``group``, ``split``
+    pixels: NDArray[np.uint8]  # (N, S, S) memory map, in the table's order
+    info: dict[str, Any]  # ``prepared.json``
+    reused: bool = True  # it was there already
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -161,6 +143,12 @@ class Prepared:
     def spec(self) -> PreprocessSpec:
         """How an image became a square."""
         return PreprocessSpec(**self.info["preprocess"])
+
+    def with_split(self, split: NDArray[np.object_]) -> Self:
+        """Return the same images under another split (N,), with a fingerprint of its own."""
+        table = self.table.assign(split=split)
+        key = digest(self.info["fingerprint"], *(table["image"] + " " + table["split"]))
+        return replace(self, table=table, info=self.info | {"fingerprint": key})
 
     def lungs(self, row: int) -> Lungs | None:
         """Return the lungs that were found in an image; None where none were looked for."""
@@ -190,8 +178,7 @@ class Prepared:
         """
         lungs = self.lungs(row) or find_lungs(np.asarray(self.pixels[row]))
         white = np.where(lungs.mask & (lungs.count >= 2), 255, 0).astype(np.uint8)
-        placement = self.placement(row) or Placement()
-        return np.asarray(to_square(white, self.spec, placement) > 127)
+        return to_square(white, self.spec, self.placement(row) or Placement()) > 127
 
     def _original(self, row: int) -> tuple[int, int] | None:
         """Return (height, width) of the original, which a whole image does not need."""
@@ -207,24 +194,13 @@ def prepare(
     *,
     excluded: Sequence[str] = (),
     workers: int = 0,
-    progress: ShowProgress | None = None,
+    progress: ShowProgress = no_progress,
 ) -> Prepared:
-    """Read, check, group, split and decode the images of a manifest.
+    """Read, check, group, split and decode the images of a manifest, whose paths start at ``root``.
 
-    The folder's name states the settings; the same preparation of the same files is reused,
-    and an interrupted one leaves nothing half-written.
-
-    Args:
-        manifest: table of strings, see cxr.data.manifest.
-        root: folder that the manifest's paths are relative to.
-        parent: folder that receives the prepared set's folder.
-        settings: what it depends on.
-        excluded: images that were left out on purpose before, to be listed.
-        workers: threads that decode; 0 takes one a processor.
-        progress: context manager from (description, total) to a function that counts one.
-
-    Returns:
-        The opened prepared set.
+    The folder's name below ``parent`` states the settings; the same preparation of the same files
+    is reused, and an interrupted one leaves nothing half-written. ``excluded`` lists images that
+    were left out on purpose before.
 
     Raises:
         InputError: an unreadable image (unless skipped), an unknown label, a class with too
@@ -233,7 +209,14 @@ def prepare(
     labels = tuple(settings.labels or ()) or order_labels(manifest["label"])
     # One class is enough where nothing is trained.
     labels = labels if settings.split == "whole" else check_labels(labels)
-    _check_known(manifest, root, labels)
+    for label, images in manifest.groupby("label", sort=False)["image"]:
+        # By the image: a set of folders has no rows.
+        if fault := label_fault(str(label), labels):
+            raise InputError(
+                f"unknown label {label!r} of {root / images.iloc[0]} (images with it: "
+                f"{len(images)}): {fault}; rename or move away the folder {label!r} (with a "
+                "manifest: correct its rows), or name the label in data.labels"
+            )
     key = _inputs_digest(manifest, root, settings)
     spec = settings.spec
     lungs = "" if spec.lungs == "none" else f"-{spec.lungs}"
@@ -248,15 +231,14 @@ def prepare(
         info["dropped"]["excluded"] = list(excluded)
         info["counts"]["excluded"] = len(excluded)
         write_json(fresh / "prepared.json", info)
-    return Prepared(**(vars(open_prepared(folder)) | {"reused": False}))
+    return replace(open_prepared(folder), reused=False)
 
 
 def open_prepared(folder: Path) -> Prepared:
     """Open a prepared set.
 
     Raises:
-        MissingInputError: none there.
-        InputError: its files do not belong together.
+        InputError: a file is missing (``MissingInputError``), or they do not belong together.
     """
     hint = f"prepare the data again ({command('prepare')})"
     info = read_json(folder / "prepared.json", hint=hint)
@@ -275,17 +257,6 @@ def open_prepared(folder: Path) -> Prepared:
     return Prepared(folder, table, pixels, info)
 
 
-def _check_known(manifest: pd.DataFrame, root: Path, labels: tuple[str, ...]) -> None:
-    """Refuse a label that is not allowed, by the image: a set of folders has no rows."""
-    for label, images in manifest.groupby("label", sort=False)["image"]:
-        if fault := label_fault(str(label), labels):
-            raise InputError(
-                f"unknown label {label!r} of {root / images.iloc[0]} (images with it: "
-                f"{len(images)}): {fault}; rename or move away the folder {label!r} (with a "
-                "manifest: correct its rows), or name the label in data.labels"
-            )
-
-
 def _write(
     manifest: pd.DataFrame,
     root: Path,
@@ -293,7 +264,7 @@ def _write(
     settings: PrepareSettings,
     labels: tuple[str, ...],
     workers: int,
-    progress: ShowProgress | None,
+    progress: ShowProgress,
 ) -> dict[str, Any]:
     """Write table and pixels into a folder and return what ``prepared.json`` says."""
     decoded = decode_images(
@@ -311,8 +282,7 @@ def _write(
     if split_kind == "published":
         tested = table["published_split"].to_numpy(object) == "test"
     order = np.where(tested, 0, 1).astype(np.int64)
-    show = progress or no_progress
-    with show("look for copies", len(table)) as done:
+    with progress("look for copies", len(table)) as done:
         found = group_images(
             table, decoded.whole, near=settings.near_duplicates, keep_order=order, on_progress=done
         )
@@ -326,57 +296,52 @@ def _write(
             f"no image of class {', '.join(missing)} is left after dropping copies and "
             f"unreadable files, of {len(manifest)} rows: add images or correct data.labels"
         )
-    splitter = SPLITTERS.get(split_kind, partial(source_split, leave_out=settings.leave_out))
-    table["split"] = splitter(table, fractions=settings.fractions, seed=settings.split_seed)
+    table["split"] = split_images(
+        table,
+        split_kind,  # type: ignore[arg-type]  # checked by the settings
+        fractions=settings.fractions,
+        seed=settings.split_seed,
+        leave_out=settings.leave_out,
+    )
     proof = check_disjoint(table, forced=split_kind == "published")
     _keep_pixels(folder, decoded, keep)
-    with atomic_write(folder / "table.csv") as file:
-        file.write(table.to_csv(index=False, lineterminator="\n").encode())
-    fingerprint = digest(
-        *sorted(table["sha256"] + table["label"] + table["split"]),
-        digest_of(_settings_values(settings)),
-    )
+    write_csv(folder / "table.csv", table)
+    values = _settings_values(settings)
+    images = sorted(table["sha256"] + table["label"] + table["split"])
     rows = [*labels, *sorted(set(table["label"][partly_known(table["label"])]))]
     counts = pd.crosstab(table["label"], table["split"]).reindex(rows)
-    return {
+    kinds = Counter(copy["kind"] for copy in found.copies)
+    info = {
         "version": VERSION,
-        "fingerprint": fingerprint,
+        "fingerprint": digest(*images, digest_of(values)),
         "labels": list(labels),
         "synthetic": settings.synthetic,
-        "settings": _settings_values(settings),
+        "settings": values,
         "preprocess": settings.spec.to_dict(),
         "counts": {
             "rows": len(manifest),
             "kept": len(table),
             "dropped_copies": len(found.copies),
-            "dropped_identical": sum(c["kind"] == "identical" for c in found.copies),
-            "dropped_near": sum(c["kind"] != "identical" for c in found.copies),
+            "dropped_identical": kinds["identical"],
+            "dropped_near": kinds["near"],
             "dropped_conflicting": sum(len(c["images"]) for c in found.conflicts),
             "dropped_unreadable": len(decoded.unreadable),
             "images": {label: counts.loc[label].to_dict() for label in rows},
             "patients_or_groups": int(table["group"].nunique()),
         },
         "disjoint": proof,
-        "dropped": {
-            "copies": found.copies,
-            "conflicts": found.conflicts,
-            "unreadable": decoded.unreadable,
-        },
+        "dropped": {"copies": found.copies, "conflicts": found.conflicts}
+        | {"unreadable": decoded.unreadable},
         "environment": environment(),
-    } | _lung_info(table, rows)
-
-
-def _lung_info(table: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
-    """Return what ``prepared.json`` says of the lungs; nothing where none were looked for."""
-    if "lungs_count" not in table:
-        return {}
-    fewer = table["label"][table["lungs_count"].astype(int) < 2].value_counts()
-    fallback = {label: int(fewer.get(label, 0)) for label in labels}
-    return {"lungs": {"columns": LUNG_COLUMNS, "fallback": fallback}}
+    }
+    if decoded.masks is not None:
+        fewer = table["label"][table["lungs_count"].astype(int) < 2].value_counts()
+        fallback = {label: int(fewer.get(label, 0)) for label in rows}
+        info["lungs"] = {"columns": LUNG_COLUMNS, "fallback": fallback}
+    return info
 
 
 def _keep_pixels(folder: Path, decoded: Decoded, keep: NDArray[np.int64]) -> None:
-    """Write the kept images as ``pixels.npy``, what was found in them, and drop working copies."""
     kept = allocate(folder / "pixels.npy", (len(keep), *decoded.shown.shape[1:]))
     for start in range(0, len(keep), 1024):
         kept[start : start + 1024] = decoded.shown[keep[start : start + 1024]]

@@ -8,8 +8,8 @@ T = 32 side of a thumbnail, D = T * T, V views.
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,24 +34,13 @@ _FLAT = 3.0
 
 Matrix = NDArray[np.float32]
 Pairs = NDArray[np.int64]
+Squares = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""(N, S, S) uint8, read one by one."""
 
 
-@dataclass(frozen=True)
-class View:
-    """A window on an image.
-
-    A motion is the shift of y, its part of y and of x less one's own, then the same of x, as
-    ``superposition`` counts them: parts of the side.
-    """
-
-    orientation: int  # index into ``ORIENTATIONS``, applied first
-    motion: tuple[float, ...]
-
-
-def _view(orientation: int, angle_deg: float, scale: float, shift: tuple[float, ...]) -> View:
-    cos, sin = (scale * wave(np.deg2rad(angle_deg)) for wave in (np.cos, np.sin))
-    motion = (shift[0], cos - 1, -sin, shift[1], sin, cos - 1)
-    return View(orientation, tuple(float(value) for value in motion))
+def _motion(angle_deg: float, scale: float, shift: tuple[float, ...]) -> tuple[float, ...]:
+    cos, sin = (float(scale * wave(np.deg2rad(angle_deg))) for wave in (np.cos, np.sin))
+    return (shift[0], cos - 1, -sin, shift[1], sin, cos - 1)
 
 
 _WINDOWS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
@@ -61,18 +50,18 @@ _WINDOWS: tuple[tuple[float, float, tuple[float, ...]], ...] = (
 )
 _SAME_SIZE = [index for index, window in enumerate(_WINDOWS) if window[1] == 1]
 VIEWS = tuple(
-    _view(orientation, *window) for orientation in range(len(ORIENTATIONS)) for window in _WINDOWS
+    (orientation, _motion(*window))
+    for orientation in range(len(ORIENTATIONS))
+    for window in _WINDOWS
 )
+"""Windows on an image: an index into ``ORIENTATIONS``, applied first, and a motion (shift of y, its
+part of y and of x less one's own, then the same of x), in parts of the side."""
 
 
 def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cut rows and columns of one gray off the border, as a letterbox or a frame leaves them.
+    """Cut rows and columns of one gray off the border (S, S), as letterboxes and frames leave them.
 
-    Args:
-        square: (S, S) uint8.
-
-    Returns:
-        (h, w), a view; the whole image where less than a quarter would be left of a side.
+    The whole image is kept where less than a quarter would be left of a side.
     """
     border = (square[0], square[-1], square[:, 0], square[:, -1])
     if all(line.std() > _FLAT for line in border):
@@ -85,7 +74,7 @@ def without_bars(square: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return square[cut[0], cut[1]]
 
 
-def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
+def shrink(squares: Squares, rows: NDArray[np.int64], side: int) -> Matrix:
     """Resize the chosen rows of (N, S, S) images, without their bars, to (M, side, side)."""
     small = np.empty((len(rows), side, side), np.float32)
     for place, row in enumerate(rows):
@@ -94,12 +83,8 @@ def shrink(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Ma
     return small
 
 
-def describe(squares: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = None) -> Matrix:
-    """Shrink images, without their bars, to detail at even local strength.
-
-    Args:
-        squares: (M, S, S) uint8.
-        rows: (N,) which of them; all by default.
+def describe(squares: Squares, *, rows: NDArray[np.int64] | None = None) -> Matrix:
+    """Shrink images (M, S, S), of which ``rows`` or all, without their bars, to local detail.
 
     Returns:
         (N, D) float32 within 2.5 of 0; the negative of an image has the negative values.
@@ -118,18 +103,14 @@ def describe(squares: NDArray[np.uint8], *, rows: NDArray[np.int64] | None = Non
 def alike_pairs(
     thumbs: Matrix,
     *,
-    apart: NDArray[np.str_] | None = None,
+    apart: NDArray[Any] | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> Pairs:
     """Pair each image with those that look most alike through any view.
 
-    Every view of every image is compared with every image as it is, so time grows with the
-    square of N, and memory with N.
-
-    Args:
-        thumbs: (N, D), of ``describe``.
-        apart: (N,) only images that differ in this are paired.
-        on_progress: called after each image.
+    Every view of every image (N, D), of ``describe``, is compared with every image as it is, so
+    time grows with the square of N, and memory with N. With ``apart`` (N,) only images that differ
+    in it are paired. ``on_progress`` is called after each image.
 
     Returns:
         (P, 2), first below second, sorted; none beyond ``MAX_COMPARED``.
@@ -144,7 +125,10 @@ def alike_pairs(
     found, scores, sources = [], [], []
     for start in range(0, count, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, count))
-        score = _likeness(thumbs[rows], looks, plain)
+        mine, score = thumbs[rows], np.zeros((len(rows), count), np.float32)
+        for look in looks:
+            likeness = _unit(mine @ look) @ plain.T
+            np.maximum(score, np.abs(likeness, out=likeness), out=score)
         score[np.arange(len(rows)), rows] = -1
         if apart is not None:
             score[apart[rows][:, None] == apart] = -1
@@ -162,11 +146,7 @@ def alike_pairs(
 
 
 def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], Matrix]:
-    """Find through which view one image of a pair looks most like the other.
-
-    Args:
-        thumbs: (N, D), of ``describe``.
-        pairs: (P, 2) rows of ``thumbs``.
+    """Find through which view one image of a pair (P, 2) looks most like the other.
 
     Returns:
         The pairs as (target, seen through the view); the view's index (P,); the correlation
@@ -190,11 +170,11 @@ def best_views(thumbs: Matrix, pairs: Pairs) -> tuple[Pairs, NDArray[np.int64], 
     return ordered, view, best
 
 
-def _sampling(view: View) -> Matrix:
+def _sampling(view: tuple[int, tuple[float, ...]]) -> Matrix:
     """Return (D, n): what reads a thumbnail between pixels on the view's grid, less the mean."""
     grid = ((np.arange(_SAMPLES) + 0.5) / _SAMPLES - 0.5) * _WINDOW
     y, x = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
-    motion = np.reshape(view.motion, (2, 3))
+    orientation, motion = view[0], np.reshape(view[1], (2, 3))
     at = (motion @ np.stack([np.ones_like(y), y, x]) + np.stack([y, x]) + 0.5) * _SIDE - 0.5
     at = np.clip(at, 0, _SIDE - 1.001)
     low = at.astype(np.int64)
@@ -204,7 +184,7 @@ def _sampling(view: View) -> Matrix:
         weight = np.abs(1 - down - part[0]) * np.abs(1 - right - part[1])
         read[low[0] + down, low[1] + right, np.arange(len(y))] = weight
     # An orientation moves pixels; its inverse on the weights is the same on the image.
-    place = orient(np.arange(_SIDE**2).reshape(_SIDE, _SIDE), view.orientation).ravel()
+    place = orient(np.arange(_SIDE**2).reshape(_SIDE, _SIDE), orientation).ravel()
     turned = np.empty((_SIDE**2, len(y)), np.float32)
     turned[place] = read.reshape(_SIDE**2, -1)
     return np.asarray(turned - turned.mean(axis=1, keepdims=True), np.float32)
@@ -221,15 +201,6 @@ def _whitening(seen: Matrix) -> Matrix:
 def _unit(rows: Matrix) -> Matrix:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(length, 1e-6), np.float32)
-
-
-def _likeness(thumbs: Matrix, looks: list[Matrix], plain: Matrix) -> Matrix:
-    """Return (B, N): the highest correlation or anticorrelation through any view."""
-    score = np.zeros((len(thumbs), len(plain)), np.float32)
-    for look in looks:
-        likeness = _unit(thumbs @ look) @ plain.T
-        np.maximum(score, np.abs(likeness, out=likeness), out=score)
-    return score
 
 
 def _highest(scores: Matrix, *, axis: int) -> tuple[NDArray[np.int64], Matrix]:

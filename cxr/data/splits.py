@@ -1,6 +1,7 @@
-"""Splits that are disjoint by group.
+"""Splits that are disjoint by group, and the folds of a cross-validation.
 
-N images. A group is what must stay together: one patient, and every copy of an image.
+N images. A group is what must stay together: one patient, and every copy of an image. Every
+function takes a table of N rows with the columns ``label`` and ``group``.
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,14 @@ from scipy.sparse import csr_array, eye_array, kron
 from cxr.errors import InputError
 from cxr.labels import list_words, partly_known
 
-SplitKind = Literal["patient", "published", "source", "whole"]
+SplitKind = Literal["patient", "published", "whole", "source"]
 SPLITS = ("train", "val", "test")
+Split = NDArray[np.object_]
+"""(N,) of ``SPLITS``."""
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Check the shares of train, val and test.
-
-    Raises:
-        InputError: not three, one below 0, a sum other than 1, or none for train.
-    """
+    """Refuse shares that are not three, of which one is below 0, or that leave train none."""
     if len(fractions) != len(SPLITS):
         raise InputError(
             f"data.fractions is {list(fractions)}: three shares are needed, of train, val and test"
@@ -36,93 +35,59 @@ def check_fractions(fractions: Sequence[float]) -> None:
         )
 
 
-def patient_split(
-    table: pd.DataFrame, *, fractions: Sequence[float], seed: int
-) -> NDArray[np.object_]:
+def split_images(
+    table: pd.DataFrame,
+    kind: SplitKind,
+    *,
+    fractions: Sequence[float],
+    seed: int,
+    leave_out: Sequence[str] = (),
+) -> Split:
     """Split images into train, val and test, stratified by label and disjoint by group.
 
-    Groups are dealt in random order, each to the split that relative to its share lacks most
-    images of the labels that the group brings.
-
-    Args:
-        table: N rows with columns ``label`` and ``group``.
-        fractions: shares of train, val and test, summing to 1.
-        seed: of the order.
-
-    Returns:
-        (N,) of ``train``, ``val`` and ``test``.
+    patient: see ``assign_groups``. published: the source's own test split stays, validation comes
+    from its train part by group, and what has no published split is split as by patient.
+    source: images of the sources ``leave_out`` are test, the others are split by group; one of
+    another source whose group lies in test too is in no split (""). whole: all are test.
 
     Raises:
-        InputError: fractions that do not sum to 1 or leave train none, or a label with fewer
-            groups than there are splits to fill.
+        InputError: a label with fewer groups than there are splits to fill, no published test
+            image, a source that no image has, or a class that only the sources left out have.
     """
-    check_fractions(fractions)
-    wanted = {name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0}
-    return assign_groups(table, wanted, np.random.default_rng(seed))
-
-
-def published_split(
-    table: pd.DataFrame, *, fractions: Sequence[float], seed: int
-) -> NDArray[np.object_]:
-    """Keep the source's own test split and take validation from its train part by group.
-
-    Images whose source publishes no split are split as ``patient_split`` does.
-
-    Args:
-        table: N rows with columns ``label``, ``group`` and ``published_split``.
-        fractions: shares of train, val and test; of the published train part, validation
-            gets its share of train and validation together.
-        seed: of the order.
-
-    Returns:
-        (N,) of ``train``, ``val`` and ``test``.
-
-    Raises:
-        InputError: fractions as in ``patient_split``, a label with too few groups, or no
-            image of the table has a published test split.
-    """
-    check_fractions(fractions)
-    published = table["published_split"].to_numpy(dtype=object)
-    if not (published == "test").any():
-        raise InputError(
-            "data.split=published, but no image is marked published_split=test: "
-            "use data.split=patient or fill the column"
-        )
-    split = np.full(len(table), "test", dtype=object)
-    free = published == ""
+    random, split = np.random.default_rng(seed), np.full(len(table), "test", dtype=object)
+    if kind == "whole":
+        return split
+    if kind == "source":
+        split[~in_sources(table, leave_out)] = ""
+        rest, free = _outside(table, leave_out), np.zeros(len(table), np.bool_)
+    else:
+        published = table["published_split"] if kind == "published" else pd.Series("", table.index)
+        if kind == "published" and not (published == "test").any():
+            raise InputError(
+                "data.split=published, but no image is marked published_split=test: "
+                "use data.split=patient or fill the column"
+            )
+        free = (published == "").to_numpy(bool)
+        rest = published.isin(["train", "val"]).to_numpy(bool)
     if free.any():
-        split[free] = patient_split(table[free], fractions=fractions, seed=seed)
-    rest = (published == "train") | (published == "val")
+        shares = {name: share for name, share in zip(SPLITS, fractions, strict=True) if share > 0}
+        split[free] = assign_groups(table[free], shares, random)
+        random = np.random.default_rng(seed)
     if rest.any():
         whole = fractions[0] + fractions[1]
         shares = {"train": fractions[0] / whole, "val": fractions[1] / whole}
         wanted = {name: share for name, share in shares.items() if share > 0}
-        split[rest] = assign_groups(table[rest], wanted, np.random.default_rng(seed))
-    return _mend_free_groups(table["group"].to_numpy(dtype=object), split, free)
+        split[rest] = assign_groups(table[rest], wanted, random)
+    # Images without a published split follow those of their group that have one.
+    fixed = pd.Series(split[~free], index=table["group"][~free])
+    fixed = fixed[~fixed.index.duplicated()]
+    follow = free & table["group"].isin(fixed.index).to_numpy(bool)
+    split[follow] = fixed.loc[table["group"][follow]]
+    return split
 
 
-def source_split(
-    table: pd.DataFrame, *, fractions: Sequence[float], seed: int, leave_out: Sequence[str]
-) -> NDArray[np.object_]:
-    """Make the images of some sources the test split and split the others by group.
-
-    An image of another source whose group lies in test too is in no split ("").
-
-    Args:
-        table: N rows with columns ``label``, ``group`` and ``source``.
-        fractions: shares of train, val and test; validation gets its share of train and
-            validation together.
-        seed: of the order.
-        leave_out: the sources that are test.
-
-    Returns:
-        (N,) of ``train``, ``val``, ``test`` and "".
-
-    Raises:
-        InputError: fractions as in ``patient_split``, a source that no image has, a class that
-            the other sources lack, or one with too few groups there.
-    """
-    check_fractions(fractions)
+def _outside(table: pd.DataFrame, leave_out: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which images share no group with the sources left out; refuse what cannot be."""
     known = sorted(set(table["source"]) - {""})
     if unknown := [name for name in leave_out if name not in known]:
         raise InputError(
@@ -135,14 +100,7 @@ def source_split(
             f"{list_words(lost)}, so nothing could learn it: leave out other sources, or leave "
             "the class out of data.labels"
         )
-    tested = in_sources(table, leave_out)
-    split = np.where(tested, "test", "").astype(object)
-    rest = ~table["group"].isin(set(table["group"][tested])).to_numpy(bool)
-    wanted = {name: share for name, share in zip(SPLITS[:2], fractions, strict=False) if share > 0}
-    whole = sum(wanted.values())
-    shares = {name: share / whole for name, share in wanted.items()}
-    split[rest] = assign_groups(table[rest], shares, np.random.default_rng(seed))
-    return split
+    return ~table["group"].isin(table["group"][in_sources(table, leave_out)]).to_numpy(bool)
 
 
 def in_sources(table: pd.DataFrame, sources: Sequence[str]) -> NDArray[np.bool_]:
@@ -157,31 +115,55 @@ def lost_classes(table: pd.DataFrame, leave_out: Sequence[str]) -> list[str]:
     return [label for label in dict.fromkeys(plain["label"]) if label not in left]
 
 
-def whole_split(
-    table: pd.DataFrame, *, fractions: Sequence[float], seed: int
-) -> NDArray[np.object_]:
-    """Make every image a test image, for a set that only measures what was trained elsewhere.
+def check_folds(folds: int) -> None:
+    """Refuse fewer than two folds."""
+    if folds < 2:
+        raise InputError(f"folds is {folds}: at least 2 are needed; give FOLDS=5")
 
-    Args:
-        table: N rows.
-        fractions: not used.
-        seed: not used.
 
-    Returns:
-        (N,) of ``test``.
+def deal_folds(table: pd.DataFrame, *, folds: int, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each image, (N,) from 1: of like size, stratified, disjoint by group.
+
+    Raises:
+        InputError: fewer than two folds, or a label with too few groups for each fold to have
+            one and for the others to have two, for train and validation.
     """
-    return np.full(len(table), "test", dtype=object)
+    check_folds(folds)
+    counts = table[~partly_known(table["label"])].groupby("label")["group"].nunique()
+    label, groups = str(counts.idxmin()), int(counts.min())
+    # Two folds leave half of a label's groups for train and validation.
+    if groups < max(folds, 4 if folds == 2 else 3):
+        most = f"at most FOLDS={groups} here" if groups > 3 else "that is too few for any folds"
+        raise InputError(
+            f"class {label!r} has {groups} group(s) of patients, too few for {folds} folds that "
+            f"each need one beside one for train and one for val: {most}; or add patients"
+        )
+    wanted = {str(fold): 1 / folds for fold in range(1, folds + 1)}
+    return assign_groups(table, wanted, np.random.default_rng(seed)).astype(np.int64)
+
+
+def fold_split(
+    table: pd.DataFrame, dealt: NDArray[np.int64], fold: int, *, val_share: float, seed: int
+) -> Split:
+    """Make one fold of ``deal_folds`` the test split, and take validation's share of the rest.
+
+    Raises:
+        InputError: no share for validation, or a label with fewer than two groups outside.
+    """
+    if not 0 < val_share < 1:
+        raise InputError(
+            f"data.fractions gives validation {val_share:g} of what is not test: each fold needs "
+            "a share above 0 and below 1, such as data.fractions=[0.7,0.1,0.2]"
+        )
+    split = np.full(len(table), "test", dtype=object)
+    rest = dealt != fold
+    shares = {"train": 1 - val_share, "val": val_share}
+    split[rest] = assign_groups(table[rest], shares, np.random.default_rng([seed, fold]))
+    return split
 
 
 def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:
-    """List the groups that have images in more than one split.
-
-    Args:
-        table: N rows with columns ``group`` and ``split``.
-
-    Returns:
-        One row a crossing group, columns ``train``, ``val``, ``test`` with its images in each.
-    """
+    """Return the groups with images in several splits, and how many in each of ``SPLITS``."""
     counts = pd.crosstab(table["group"], table["split"]).reindex(columns=list(SPLITS), fill_value=0)
     return counts[(counts > 0).sum(axis=1) > 1]
 
@@ -189,13 +171,8 @@ def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:
 def check_disjoint(table: pd.DataFrame, *, forced: bool) -> dict[str, Any]:
     """Prove that no group crosses a split, or count what a published split forces.
 
-    Args:
-        table: N rows with columns ``group`` and ``split``.
-        forced: the test split is the source's own, so a group may lie in it and elsewhere;
-            between train and validation none may even then.
-
-    Returns:
-        Plain values for ``prepared.json``.
+    ``forced`` says that the test split is the source's own, so a group may lie in it and elsewhere;
+    between train and validation none may even then. Returns plain values for ``prepared.json``.
 
     Raises:
         AssertionError: a crossing that nothing forced, which is a bug.
@@ -218,10 +195,9 @@ def assign_groups(
 ) -> NDArray[np.object_]:
     """Deal groups in random order, each to the part that lacks most of what it brings.
 
-    Args:
-        table: N rows with columns ``label`` and ``group``.
-        wanted: name of each part to its share.
-        random: of the order.
+    Dealing the largest first would balance the labels better still, but leave validation with small
+    groups alone: easier or harder patients than those of the test split. ``wanted`` is the name of
+    each part to its share.
 
     Returns:
         (N,) names of parts; each part has a group of every class, of label sets where it falls so.
@@ -229,13 +205,15 @@ def assign_groups(
     Raises:
         InputError: a label with fewer groups than there are parts, or no deal gives each part
             a group of every label.
-
-    Dealing the largest first would balance the labels better still, but leave validation with
-    small groups alone: easier or harder patients than those of the test split.
     """
     sizes = pd.crosstab(table["group"], table["label"])
     known = ~partly_known(sizes.columns)
-    _check_enough(sizes.loc[:, known], list(wanted))
+    for label, groups in (sizes.loc[:, known] > 0).sum().items():
+        if groups < len(wanted):
+            raise InputError(
+                f"class {label!r} has {groups} group(s) of patients, but {', '.join(wanted)} need "
+                "one each: add patients or set a share in data.fractions to 0"
+            )
     counts = sizes.to_numpy(dtype=np.float64)
     shares = counts / counts.sum(axis=0)
     target = np.array(list(wanted.values()))[:, None]
@@ -250,31 +228,14 @@ def assign_groups(
     return table["group"].map(dict(zip(sizes.index, names, strict=True))).to_numpy(dtype=object)
 
 
-def _check_enough(sizes: pd.DataFrame, names: list[str]) -> None:
-    for label in sizes.columns:
-        groups = int((sizes[label] > 0).sum())
-        if groups < len(names):
-            raise InputError(
-                f"class {label!r} has {groups} group(s) of patients, but {', '.join(names)} need "
-                "one each: add patients or set a share in data.fractions to 0"
-            )
-
-
 def _fill_gaps(
     chosen: NDArray[np.int64], counts: NDArray[np.float64], names: Sequence[str]
 ) -> NDArray[np.int64]:
     """Give each part a group of every label by moving as few images as can be.
 
-    Args:
-        chosen: (G,) part of each group.
-        counts: (G, K) its images of each label.
-        names: of the parts.
-
-    Raises:
-        InputError: it cannot be done.
-
-    Source: an integer programme, solved exactly (SciPy's HiGHS): group g lies in part s where
-    x_gs is 1; each group in one part, at least one group of each label in each.
+    ``chosen`` (G,) is the part of each group, ``counts`` (G, K) its images of each label. An
+    integer programme, solved exactly (SciPy's HiGHS): group g lies in part s where x_gs is 1;
+    each group in one part, at least one group of each label in each.
     """
     groups, parts = len(chosen), len(names)
     stays = np.eye(parts)[chosen]
@@ -300,13 +261,3 @@ def _fill_gaps(
             "data.fractions to 0"
         )
     return np.asarray(found.x.reshape(groups, parts).argmax(axis=1))
-
-
-def _mend_free_groups(
-    groups: NDArray[np.object_], split: NDArray[np.object_], free: NDArray[np.bool_]
-) -> NDArray[np.object_]:
-    """Let images without a published split follow the images of their group that have one."""
-    fixed = pd.Series(split[~free], index=groups[~free])
-    for row in np.flatnonzero(free & np.isin(groups, fixed.index)):
-        split[row] = fixed.loc[[groups[row]]].iloc[0]
-    return split

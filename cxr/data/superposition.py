@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cxr.data.near_duplicates import orient
-from cxr.data.registration import VIEWS, best_views, describe, shrink
+from cxr.data.registration import VIEWS, Squares, best_views, describe, shrink
 
 _SIDES = (32, 64, 112)
 """Thumbnails in pixels, coarse to fine."""
@@ -37,23 +37,18 @@ _INVERSE = np.array([0, 3, 2, 1, 4, 5, 6, 7])
 
 
 def confirm_pairs(
-    squares: NDArray[np.uint8],
+    squares: Squares,
     pairs: NDArray[np.int64],
     *,
     min_correlation: float,
     on_progress: Callable[[], None] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Keep the pairs that show the same exposure by their pixels.
+    """Keep the pairs (P, 2) of squares (N, S, S) that show the same exposure by their pixels.
 
     One image of a pair is laid on the other as the best view of it says, then by a small affine
     motion, coarse before fine, so that another crop or rotation of an image still fits while a
-    second exposure of the same child does not. Bars at the border are cut off first.
-
-    Args:
-        squares: (N, S, S) uint8.
-        pairs: (P, 2) int64 rows of ``squares``.
-        min_correlation: lowest correlation of a copy, up to 1; -2 only measures.
-        on_progress: called after each pair.
+    second exposure of the same child does not. Bars at the border are cut off first. A
+    ``min_correlation`` of -2 only measures.
 
     Returns:
         The kept pairs (Q, 2) in their order; the orientation (Q,) of the second image that
@@ -69,8 +64,8 @@ def confirm_pairs(
     for start in range(0, len(rows), _BLOCK):
         coarse[start : start + _BLOCK] = _detail(squares, rows[start : start + _BLOCK], _SIDES[0])
     sign = np.where(likeness < 0, -1, 1).astype(np.float32)
-    turn = np.array([seen.orientation for seen in VIEWS])[view]
-    motions = np.array([seen.motion for seen in VIEWS])[view]
+    turn = np.array([orientation for orientation, _ in VIEWS])[view]
+    motions = np.array([motion for _, motion in VIEWS])[view]
     kept, values = [np.empty(0, np.int64)], [np.empty(0)]
     for start in range(0, len(pairs), _BLOCK):
         left = np.arange(start, min(start + _BLOCK, len(pairs)))
@@ -95,7 +90,7 @@ def confirm_pairs(
     return pairs[chosen], turn, np.concatenate(values)
 
 
-def _detail(squares: NDArray[np.uint8], rows: NDArray[np.int64], side: int) -> Matrix:
+def _detail(squares: Squares, rows: NDArray[np.int64], side: int) -> Matrix:
     """Take what differs between images: detail without shading, at even local strength."""
     small = shrink(squares, rows, side)
     detail = small - ndimage.gaussian_filter(small, (0, 4, 4), mode="nearest")

@@ -21,17 +21,11 @@ DIRECTIONS = 64
 
 @dataclass(frozen=True, eq=False)
 class ModelInput:
-    """What a model sees of an image.
+    """What a model sees of an image."""
 
-    Attributes:
-        pixels: (S, S) uint8.
-        placement: where they show the image.
-        lungs: what was found in it; None where nobody looked.
-    """
-
-    pixels: NDArray[np.uint8]
-    placement: Placement
-    lungs: Lungs | None = None
+    pixels: NDArray[np.uint8]  # (S, S)
+    placement: Placement  # where they show the image
+    lungs: Lungs | None = None  # what was found in it; None where nobody looked
 
 
 def to_model_input(
@@ -42,15 +36,10 @@ def to_model_input(
     lungs: Lungs | None = None,
     finder: Path = FINDER_FILE,
 ) -> ModelInput:
-    """Return the square that a model sees, scaled down once from the image's own pixels.
+    """Return the square that a model sees of an image (H, W), scaled down once from its own pixels.
 
-    Args:
-        image: (H, W) uint8.
-        spec: how.
-        original: (H, W) of the image's original, whose aspect ratio a letterboxed crop then
-            has; the image's own by default. A whole image keeps the one of its file.
-        lungs: of this image, where they were found before.
-        finder: network that finds them otherwise.
+    A letterboxed crop has the aspect ratio of ``original`` (H, W), the image's own by default; a
+    whole image keeps the one of its file. ``lungs`` are given where they were found before.
     """
     if spec.lungs == "none":
         placement = place(image.shape, spec)
@@ -80,17 +69,11 @@ def shown_box(lungs: Lungs, spec: PreprocessSpec) -> Box:
 
 
 def lung_window(lungs: Lungs, margin: float) -> NDArray[np.uint8]:
-    """Return how much of each cell stays: all of the lungs' convex hull, less beyond it.
+    """Return how much of each cell stays, (G, G) uint8: all of the lungs' convex hull, less beyond.
 
-    The hull keeps what lies between the lungs. Beyond it the share falls in a straight line and
-    is 0 from ``margin`` on, a share of the box's mean side as with the crop.
-
-    Args:
-        lungs: with at least one cell.
-        margin: 0 or above.
-
-    Returns:
-        (G, G) uint8.
+    The hull keeps what lies between the lungs, of which there is at least a cell. Beyond it the
+    share falls in a straight line and is 0 from ``margin`` on, a share of the box's mean side as
+    with the crop.
     """
     side = len(lungs.mask)
     lines, (rows, columns) = np.arange(side), np.nonzero(lungs.mask)

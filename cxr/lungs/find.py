@@ -4,7 +4,6 @@ H W pixels of an image, G side of the network's grid.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cxr.errors import InputError, MissingInputError, reason_of
+from cxr.files import read_json
 
 GRID_PX = 128
 """G; the whole image is stretched over the grid."""
 FINDER_FILE = Path(__file__).with_name("lungs.onnx")
 """The shipped network; ``lungs.json`` beside it holds its digest and its figures."""
+HINT = "install the package again"
 INPUT = "pixels"
 OUTPUTS = ("lung_probs", "score")
 LEAST_SHARE = 0.01
@@ -50,17 +51,10 @@ class Lungs:
 
 
 def find_lungs(image: NDArray[np.uint8], finder: Path = FINDER_FILE) -> Lungs:
-    """Find the lungs on an image.
+    """Find the lungs on an image (H, W) of any size; the whole image, as read.
 
     One session on one thread serves all callers, so the bits of the answer do not depend on how
-    many threads there are.
-
-    Args:
-        image: (H, W) uint8 of any size; the whole image, as read.
-        finder: ONNX file of the network; another than the shipped one is the caller's to check.
-
-    Returns:
-        Mask, box, score and count.
+    many threads there are. Another ``finder`` than the shipped one is the caller's to check.
 
     Raises:
         MissingInputError: the network or its digest is missing.
@@ -85,17 +79,11 @@ def to_grid(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def finder_digest(finder: Path = FINDER_FILE) -> str:
-    """Return the SHA-256 of a network's file, hexadecimal.
-
-    Raises:
-        MissingInputError: it is not there.
-    """
+    """Return the SHA-256 of a network's file, hexadecimal."""
     try:
         return hashlib.sha256(finder.read_bytes()).hexdigest()
     except FileNotFoundError:
-        raise MissingInputError(
-            f"the lung finder {finder} is missing: install the package again"
-        ) from None
+        raise MissingInputError(f"the lung finder {finder} is missing: {HINT}") from None
 
 
 @cache
@@ -103,11 +91,11 @@ def _session(finder: Path, _changed_ns: int) -> Any:
     """Open a network once, again after a change; the shipped one must be what its digest says."""
     digest = finder_digest(finder)
     if finder == FINDER_FILE:
-        stated = _stated_digest(finder.with_suffix(".json"))
+        stated = str(read_json(finder.with_suffix(".json"), hint=HINT).get("sha256"))
         if stated != digest:
             raise InputError(
                 f"the lung finder {finder} was changed (SHA-256 {digest[:12]}, {stated[:12]} "
-                "expected): install the package again"
+                f"expected): {HINT}"
             )
     import onnxruntime
 
@@ -120,18 +108,8 @@ def _session(finder: Path, _changed_ns: int) -> Any:
         )
     except Exception as error:  # onnxruntime's own classes have no common ancestor
         raise InputError(
-            f"onnxruntime cannot load the lung finder {finder} ({reason_of(error)}): "
-            "install the package again"
+            f"onnxruntime cannot load the lung finder {finder} ({reason_of(error)}): {HINT}"
         ) from None
-
-
-def _stated_digest(path: Path) -> str:
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    except FileNotFoundError:
-        raise MissingInputError(f"{path} is missing: install the package again") from None
-    except (json.JSONDecodeError, KeyError):
-        raise InputError(f"{path} is damaged: install the package again") from None
 
 
 def components(mask: Mask) -> list[Mask]:

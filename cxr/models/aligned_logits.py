@@ -16,19 +16,11 @@ from cxr.labels import label_indices, partly_known
 
 @dataclass(frozen=True)
 class AlignedLogits:
-    """The members' logits on the same images in the same order.
+    """The members' logits on the same images in the same order."""
 
-    Attributes:
-        images: the manifest's image names, N of them.
-        targets: (N,) int64 positions among the labels.
-        logits: per member (N, K) float64.
-        left_out: images whose label is a set of classes, which are not among them.
-    """
-
-    images: tuple[str, ...]
-    targets: NDArray[np.int64]
-    logits: dict[str, NDArray[np.float64]]
-    left_out: int = 0
+    images: tuple[str, ...]  # the manifest's names, N of them
+    targets: NDArray[np.int64]  # (N,) positions among the labels
+    logits: dict[str, NDArray[np.float64]]  # per member (N, K)
 
 
 def align_predictions(
@@ -36,12 +28,8 @@ def align_predictions(
 ) -> AlignedLogits:
     """Bring the members' prediction tables to the same images in the first table's order.
 
-    Images whose label is a set of classes are left out: nothing is fitted on them.
-
-    Args:
-        tables: per member, columns ``image, split, label, logit_<class>...``.
-        labels: class names, in the order wanted.
-        split: which rows to take.
+    A table has the columns ``image, split, label, logit_<class>...``; the rows of ``split`` are
+    taken. Images whose label is a set of classes are left out: nothing is fitted on them.
 
     Raises:
         InputError: no table, a missing column, an image twice, no row, other images or other labels
@@ -68,22 +56,29 @@ def align_predictions(
             )
         logits[name] = table[columns].to_numpy(np.float64)[known]
     targets = np.asarray(label_indices(first["label"][known], labels), np.int64)
-    return AlignedLogits(tuple(first.index[known]), targets, logits, int((~known).sum()))
+    return AlignedLogits(tuple(first.index[known]), targets, logits)
+
+
+def _rows_of(table: pd.DataFrame, columns: list[str], split: str, name: str) -> pd.DataFrame:
+    missing = [key for key in ("image", "split", "label", *columns) if key not in table]
+    if missing:
+        raise InputError(
+            f"the predictions of {name} lack the columns {', '.join(missing)}: train it again"
+        )
+    rows = table[table["split"] == split].set_index("image")
+    if rows.empty or rows.index.has_duplicates:
+        fault = "no image" if rows.empty else f"{rows.index[rows.index.duplicated()][0]} twice"
+        raise InputError(
+            f"the predictions of {name} hold {fault} in {split}: each image of {split} must "
+            "stand there once; train it again"
+        )
+    return rows
 
 
 def check_logits(
     logits: ArrayLike, targets: ArrayLike, name: str, *, n_classes: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Check that a member's logits and the targets belong together.
-
-    Args:
-        logits: (N, K).
-        targets: (N,) class positions.
-        name: what errors call the member.
-        n_classes: K; as the logits have it by default.
-
-    Returns:
-        Logits as float64 and targets as int64.
+    """Return logits (N, K) of a member as float64 and targets (N,) as int64, checked.
 
     Raises:
         InputError: shapes that do not fit, no row, a target out of range, or a logit that is
@@ -107,19 +102,3 @@ def check_logits(
             "its training diverged; train it again with a lower rate"
         )
     return scores, classes
-
-
-def _rows_of(table: pd.DataFrame, columns: list[str], split: str, name: str) -> pd.DataFrame:
-    missing = [key for key in ("image", "split", "label", *columns) if key not in table]
-    if missing:
-        raise InputError(
-            f"the predictions of {name} lack the columns {', '.join(missing)}: train it again"
-        )
-    rows = table[table["split"] == split].set_index("image")
-    if rows.empty or rows.index.has_duplicates:
-        fault = "no image" if rows.empty else f"{rows.index[rows.index.duplicated()][0]} twice"
-        raise InputError(
-            f"the predictions of {name} hold {fault} in {split}: each image of {split} must "
-            "stand there once; train it again"
-        )
-    return rows

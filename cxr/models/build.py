@@ -32,21 +32,13 @@ uniform draw in [-1/sqrt(K), 1/sqrt(K)] starts MobileNetV2 above 10 for four cla
 
 @dataclass(frozen=True)
 class MemberSpec:
-    """What a member is, beside its weights.
+    """What a member is, beside its weights."""
 
-    Attributes:
-        architecture: timm's name.
-        labels: the K classes in the order of the logits.
-        input: side and normalisation that the network expects.
-        feature_module: module whose output is the last feature layer (C, h, w).
-        output_stride: input pixels per cell of that layer; None for the architecture's own.
-    """
-
-    architecture: str
-    labels: tuple[str, ...]
-    input: MemberInput
-    feature_module: str
-    output_stride: int | None = None
+    architecture: str  # timm's name
+    labels: tuple[str, ...]  # the K classes in the order of the logits
+    input: MemberInput  # side and normalisation that the network expects
+    feature_module: str  # whose output is the last feature layer (C, h, w)
+    output_stride: int | None = None  # pixels per cell of that layer; None for timm's own
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for ``member.json``."""
@@ -55,22 +47,13 @@ class MemberSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MemberSpec":
         """Read what ``to_dict`` wrote; further keys are ignored."""
-        return cls(
-            values["architecture"],
-            tuple(values["labels"]),
-            MemberInput.from_dict(values["input"]),
-            values["feature_module"],
-            values.get("output_stride"),
-        )
+        labels, size = tuple(values["labels"]), MemberInput.from_dict(values["input"])
+        stride = values.get("output_stride")
+        return cls(values["architecture"], labels, size, values["feature_module"], stride)
 
 
 class Member(nn.Module):
-    """A network that ends in features (C, h, w), global average pooling and one linear layer.
-
-    Args:
-        network: from ``timm.create_model``.
-        spec: what it is.
-    """
+    """A network that ends in features (C, h, w), global average pooling and one linear layer."""
 
     def __init__(self, network: nn.Module, spec: MemberSpec) -> None:
         super().__init__()
@@ -94,10 +77,7 @@ class Member(nn.Module):
         return head
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Turn prepared pixels into inputs.
-
-        Args:
-            pixels: (B, 1, S, S), uint8 or float32 on the scale 0 to 1.
+        """Turn prepared pixels (B, 1, S, S), uint8 or float32 on the scale 0 to 1, into inputs.
 
         Returns:
             (B, 3, H, W) float32: resized bilinearly, repeated to three channels, normalised.
@@ -121,16 +101,11 @@ def build_member(
     drop_rate: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Member:
-    """Build an untrained member.
+    """Build an untrained member of timm's ``architecture`` with K logits.
 
-    Args:
-        architecture: timm's name.
-        labels: the K classes.
-        input_size_px: side of the input; timm's own for the architecture by default.
-        output_stride: input pixels per cell of the last feature layer, where timm offers a
-            choice; the last strides become 1. The architecture's own by default.
-        drop_rate: dropout before the head.
-        generator: draws the head; the global one by default.
+    ``output_stride`` is input pixels per cell of the last feature layer, where timm offers a
+    choice; the last strides become 1. Stride and input side are the architecture's own by default.
+    ``drop_rate`` is of dropout before the head, which ``generator`` draws, else the global one.
 
     Raises:
         InputError: a name that timm does not know, a network that does not end in features,
@@ -144,24 +119,12 @@ def build_member(
             + "; correct model.architecture"
         )
     # Only Inception has an auxiliary head, and only it knows the argument.
-    extra: dict[str, Any] = {"aux_logits": False} if architecture == "inception_v3" else {}
-    if output_stride is not None:
-        extra["output_stride"] = output_stride
-    try:
-        if output_stride not in (None, 8, 16, 32):
-            raise NotImplementedError
-        network = timm.create_model(
-            architecture, num_classes=len(labels), drop_rate=drop_rate, **extra
-        )
-    except (TypeError, NotImplementedError):
-        if output_stride is None:
-            raise
-        raise InputError(
-            f"{architecture} has no output stride of {output_stride}: allowed are 8, 16 and 32 "
-            "where timm offers a choice; leave model.output_stride out"
-        ) from None
-    if output_stride is not None:
-        _undo_dilation(network)
+    options: dict[str, Any] = {"aux_logits": False} if architecture == "inception_v3" else {}
+    options |= {"num_classes": len(labels), "drop_rate": drop_rate}
+    if output_stride is None:
+        network = timm.create_model(architecture, **options)
+    else:
+        network = _with_stride(architecture, output_stride, options)
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     side = input_size_px or int(config["input_size"][-1])
     expected = MemberInput(side, tuple(config["mean"]), tuple(config["std"]))
@@ -174,21 +137,21 @@ def build_member(
 
 
 def load_pretrained(member: Member, source: str) -> dict[str, Any]:
-    """Fill all but the head with pretrained weights.
+    """Fill all but the head with pretrained weights, and return where they came from.
 
-    Args:
-        member: what ``build_member`` made.
-        source: ``hub`` (timm's own weights), ``none``, a safetensors file, or a folder that
-            holds ``<architecture>*.safetensors``.
-
-    Returns:
-        Plain values that say where the weights came from.
+    ``source`` is ``hub`` (timm's own weights), ``none``, a safetensors file, or a folder that holds
+    ``<architecture>*.safetensors``.
 
     Raises:
         InputError: the hub cannot be reached, or the weights are another architecture's.
     """
     if source == "none":
-        _start_residuals_at_zero(member.network)
+        # Each inverted residual begins as the identity, which eases training from nothing:
+        # Goyal et al. 2017, Accurate, Large Minibatch SGD, section 5.1.
+        for module in member.network.modules():
+            last = getattr(module, "bn3", None)
+            if getattr(module, "has_skip", False) and isinstance(last, nn.BatchNorm2d):
+                nn.init.zeros_(last.weight)
         return {"source": "none"}
     architecture = member.spec.architecture
     if source == "hub":
@@ -196,9 +159,9 @@ def load_pretrained(member: Member, source: str) -> dict[str, Any]:
     else:
         path = _weights_path(Path(source), architecture)
         weights = _read_weights(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        origin = {"source": path.name, "sha256": digest}
-    head = _head_prefix(member)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        origin = {"source": path.name, "sha256": sha256}
+    head = next(f"{name}." for name, m in member.network.named_modules() if m is member.head)
     own = member.network.state_dict()
     body = {key: value.float() for key, value in weights.items() if not key.startswith(head)}
     missing = [
@@ -320,39 +283,35 @@ def _feature_module(network: nn.Module, side: int, architecture: str) -> str:
     return min(names, key=lambda name: (name.count("."), name))
 
 
-def _undo_dilation(network: nn.Module) -> None:
-    """Let the kernels behind a removed stride touch neighbours again, as before it.
+def _with_stride(architecture: str, stride: int, options: dict[str, Any]) -> nn.Module:
+    """Build a network whose last strides are 1, its kernels touching neighbours as before.
 
     timm spreads them instead, so that each cell still sees the whole image: then a map from
     random weights peaks anywhere (docs/experiments.md).
     """
+    try:
+        if stride not in (8, 16, 32):
+            raise NotImplementedError
+        network = timm.create_model(architecture, output_stride=stride, **options)
+    except (TypeError, NotImplementedError):
+        raise InputError(
+            f"{architecture} has no output stride of {stride}: allowed are 8, 16 and 32 "
+            "where timm offers a choice; leave model.output_stride out"
+        ) from None
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.dilation != (1, 1):
             module.dilation = (1, 1)
             module.padding = tuple(side // 2 for side in module.kernel_size)
-
-
-def _start_residuals_at_zero(network: nn.Module) -> None:
-    """Let each inverted residual begin as the identity, which eases training from nothing.
-
-    Source: Goyal et al. 2017, Accurate, Large Minibatch SGD, section 5.1.
-    """
-    for module in network.modules():
-        last = getattr(module, "bn3", None)
-        if getattr(module, "has_skip", False) and isinstance(last, nn.BatchNorm2d):
-            nn.init.zeros_(last.weight)
-
-
-def _head_prefix(member: Member) -> str:
-    for name, module in member.network.named_modules():
-        if module is member.head:
-            return f"{name}."
-    raise AssertionError("a head that is no module of its network")
+    return network
 
 
 def _from_hub(architecture: str) -> dict[str, Tensor]:
     """Return timm's own weights, from the hub or its cache on this machine."""
-    reason, was_offline = _why_no_hub(), constants.HF_HUB_OFFLINE
+    reason, was_offline = "", constants.HF_HUB_OFFLINE
+    try:
+        requests.head(constants.ENDPOINT, timeout=10)
+    except requests.RequestException as error:
+        reason = f"{constants.ENDPOINT} does not answer, {type(error).__name__}"
     # Else its client tries a dozen times, for most of a minute and in as many lines.
     constants.HF_HUB_OFFLINE = was_offline or bool(reason)
     try:
@@ -369,30 +328,19 @@ def _from_hub(architecture: str) -> dict[str, Tensor]:
     return dict(network.state_dict())
 
 
-def _why_no_hub() -> str:
-    """Say why the hub does not answer, or nothing where it does."""
-    try:
-        requests.head(constants.ENDPOINT, timeout=10)
-    except requests.RequestException as error:
-        return f"{constants.ENDPOINT} does not answer, {type(error).__name__}"
-    return ""
-
-
 def _weights_path(path: Path, architecture: str) -> Path:
-    if path.is_file():
-        return path
-    if path.is_dir():
-        found = sorted(path.glob(f"{architecture}*.safetensors"))
-        if len(found) == 1:
-            return found[0]
+    if not path.exists():
+        raise MissingInputError(
+            f"model.pretrained is {str(path)!r}, which does not exist: allowed are hub, none, a "
+            "safetensors file or a folder of them"
+        )
+    found = sorted(path.glob(f"{architecture}*.safetensors")) if path.is_dir() else [path]
+    if len(found) != 1:
         raise MissingInputError(
             f"{path} holds {len(found)} files {architecture}*.safetensors and one is needed: "
             "name the file itself in model.pretrained"
         )
-    raise MissingInputError(
-        f"model.pretrained is {str(path)!r}, which does not exist: allowed are hub, none, a "
-        "safetensors file or a folder of them"
-    )
+    return found[0]
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -37,52 +37,41 @@ class Ensemble:
 
     The defaults are what files of version 0.1 mean, which had a linear pool without a
     temperature behind it.
-
-    Attributes:
-        labels: class names in column order.
-        members: member names in fitted order.
-        temperatures: per member, above 0; of its own probabilities.
-        weights: per member, 0 to 1, summing to 1.
-        pool: one of ``POOLS``.
-        temperature: T behind the weighted pool, above 0.
-        equal_temperature: T behind the same pool with equal weights, above 0.
-        weight_prior: strength of the prior under which the weights were fitted, in images.
-        fitted_on: one of ``FITTED_ON``.
     """
 
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    temperatures: dict[str, float]
-    weights: dict[str, float]
+    labels: tuple[str, ...]  # class names in column order
+    members: tuple[str, ...]  # in fitted order
+    temperatures: dict[str, float]  # per member, above 0; of its own probabilities
+    weights: dict[str, float]  # per member, 0 to 1, summing to 1
     pool: str = LINEAR
-    temperature: float = 1.0
-    equal_temperature: float = 1.0
-    weight_prior: float = 0.0
+    temperature: float = 1.0  # T behind the weighted pool, above 0
+    equal_temperature: float = 1.0  # T behind the same pool with equal weights, above 0
+    weight_prior: float = 0.0  # under which the weights were fitted, in images
     fitted_on: str = VALIDATION
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together."""
         check_labels(self.labels)
         check_members(self.members)
         check_pool(self.pool, self.weight_prior)
         check_fitted_on(self.fitted_on)
+        again = f"fit the ensemble again ({command('ensemble')})"
         for name, values in (("temperatures", self.temperatures), ("weights", self.weights)):
             if set(values) != set(self.members):
                 raise InputError(
                     f"the ensemble's {name} name {sorted(values)}, its members are "
-                    f"{sorted(self.members)}: fit the ensemble again ({command('ensemble')})"
+                    f"{sorted(self.members)}: {again}"
                 )
         weights = list(self.weights.values())
         temperatures = [*self.temperatures.values(), self.temperature, self.equal_temperature]
         if not all(0 < value < np.inf for value in temperatures):
             raise InputError(
                 f"the ensemble's temperatures are {temperatures}: finite values above 0 are "
-                f"allowed; fit the ensemble again ({command('ensemble')})"
+                f"allowed; {again}"
             )
         if not all(value >= 0 for value in weights) or not np.isclose(sum(weights), 1, atol=1e-6):
             raise InputError(
                 f"the ensemble's weights are {weights}: values from 0 up, summing to 1, are "
-                f"allowed; fit the ensemble again ({command('ensemble')})"
+                f"allowed; {again}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,26 +102,15 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
 
 
 def nll(probs: ArrayLike, targets: NDArray[np.int64]) -> float:
-    """Return the mean negative log-likelihood, in nats per image.
-
-    Args:
-        probs: (N, K), each 0 to 1.
-        targets: (N,) class positions.
-    """
+    """Return the mean negative log-likelihood of probabilities (N, K), in nats per image."""
     chosen = np.take_along_axis(np.asarray(probs, np.float64), targets[:, None], axis=1)
     return float(-np.log(np.maximum(chosen, MIN_PROB)).mean())
 
 
 def pool_logits(log_probs: ArrayLike, weights: ArrayLike, pool: str) -> NDArray[np.float64]:
-    """Return log q of a pool up to a constant per sample, before the pool's temperature.
+    """Return log q of a pool up to a constant per sample, (N, K), before the pool's temperature.
 
-    Args:
-        log_probs: (M, N, K), finite, each up to 0.
-        weights: (M,), summing to 1.
-        pool: one of ``POOLS``.
-
-    Returns:
-        (N, K).
+    ``log_probs`` (M, N, K) are finite and up to 0; the weights (M,) sum to 1.
     """
     parts, shares = np.asarray(log_probs, np.float64), np.asarray(weights, np.float64)
     if pool == LOGARITHMIC:
@@ -141,19 +119,14 @@ def pool_logits(log_probs: ArrayLike, weights: ArrayLike, pool: str) -> NDArray[
 
 
 def pool_probs(log_probs: ArrayLike, ensemble: Ensemble, name: str) -> NDArray[np.float64]:
-    """Return the pooled probabilities, (N, K).
+    """Return the probabilities (N, K) of the pool ``EQUAL`` or ``WEIGHTED``.
 
-    Args:
-        log_probs: (M, N, K) of the members with their own temperatures, in their order.
-        ensemble: pool, weights and temperatures.
-        name: ``EQUAL`` or ``WEIGHTED``.
+    ``log_probs`` (M, N, K) are of the members with their own temperatures, in their order.
     """
+    members, temperature = ensemble.members, ensemble.temperature
+    weights = [ensemble.weights[member] for member in members]
     if name == EQUAL:
-        weights = [1 / len(ensemble.members)] * len(ensemble.members)
-        temperature = ensemble.equal_temperature
-    else:
-        weights = [ensemble.weights[member] for member in ensemble.members]
-        temperature = ensemble.temperature
+        weights, temperature = [1 / len(members)] * len(members), ensemble.equal_temperature
     return softmax(pool_logits(log_probs, weights, ensemble.pool), temperature)
 
 
@@ -161,10 +134,6 @@ def member_log_probs(
     logits: Mapping[str, ArrayLike], temperatures: Mapping[str, float]
 ) -> NDArray[np.float64]:
     """Return log softmax(z_m / T_m) of the members in the temperatures' order, (M, N, K).
-
-    Args:
-        logits: per member (N, K).
-        temperatures: per member, above 0.
 
     Raises:
         InputError: a member without logits, or logits of a member that is not known.
@@ -182,19 +151,10 @@ def member_log_probs(
 
 
 def all_probs(logits: Mapping[str, ArrayLike], ensemble: Ensemble) -> dict[str, NDArray[Any]]:
-    """Return the probabilities of each member (calibrated), "equal" and "ensemble".
+    """Return the probabilities, (N, K) each, of every member (calibrated), ``EQUAL``, ``WEIGHTED``.
 
-    "equal" is the same pool with equal weights and a temperature of its own behind it.
-
-    Args:
-        logits: per member (N, K).
-        ensemble: pool, temperatures and weights.
-
-    Returns:
-        In this order: the members, ``EQUAL``, ``WEIGHTED``; each (N, K) float64.
-
-    Raises:
-        InputError: see ``member_log_probs``.
+    "equal" is the same pool with equal weights and a temperature of its own behind it. See
+    ``member_log_probs`` for what is refused.
     """
     temperatures = {name: ensemble.temperatures[name] for name in ensemble.members}
     log_probs = member_log_probs(logits, temperatures)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
-from cxr.data.folds import deal_folds
+from cxr.data.splits import deal_folds
 from cxr.errors import InputError
 from cxr.labels import check_labels
 from cxr.models.aligned_logits import check_logits
@@ -43,10 +43,6 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     """Find the temperature that minimises the NLL of softmax(z / T).
 
     The NLL is convex in 1 / T, hence has one minimum over log T, which is searched.
-
-    Args:
-        logits: (N, K).
-        targets: (N,) class positions.
 
     Returns:
         T within 0.05 to 20. 1 where no temperature is better than none, and where every
@@ -88,21 +84,13 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
 def fit_weights(
     log_probs: ArrayLike, targets: ArrayLike, *, pool: str, prior: float
 ) -> NDArray[np.float64]:
-    """Find the weights on the simplex that are most probable given the images (MAP).
+    """Find the weights (M,) on the simplex that are most probable given the images (MAP).
 
     The prior is Dirichlet(1 + prior / M, ...): it counts like ``prior`` more images that speak
     for every member alike. 0 is maximum likelihood, a large one gives equal weights. Weights
     are fitted together with the temperature that follows them: with T held at 1 they gather on
-    the best member, only because that makes the pool less under-confident.
-
-    Args:
-        log_probs: (M, N, K) of the members with their own temperatures.
-        targets: (N,) class positions.
-        pool: one of ``POOLS``.
-        prior: 0 and above.
-
-    Returns:
-        (M,) float64, summing to 1. Members that are equally good keep equal weights.
+    the best member, only because that makes the pool less under-confident. Members that are equally
+    good keep equal weights. ``log_probs`` (M, N, K) are of the members with their own temperatures.
 
     Raises:
         InputError: an unknown pool, or a prior that is not allowed.
@@ -148,13 +136,8 @@ def fit_ensemble(
 ) -> Ensemble:
     """Fit the members' temperatures, then weights, then the pools' temperatures.
 
-    Args:
-        logits_by_member: per member (N, K), rows in the same order.
-        targets: (N,) positions among the labels.
-        labels: K class names.
-        pool: one of ``POOLS``.
-        weight_prior: see ``fit_weights``.
-        fitted_on: one of ``FITTED_ON``, where the logits come from.
+    ``logits_by_member`` are (N, K) each, rows in the same order; ``fitted_on`` says where they come
+    from.
 
     Raises:
         InputError: no member, a reserved name, shapes that do not fit, logits that are not
@@ -194,22 +177,10 @@ def cross_fitted(
     targets: NDArray[np.int64],
     groups: ArrayLike,
     ensemble: Ensemble,
-    *,
-    folds: int = FOLDS,
-    seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return probabilities of images by an ensemble that was fitted on the other patients.
+    """Return probabilities, as of ``all_probs``, of images by an ensemble fitted on other patients.
 
-    Args:
-        logits: per member (N, K).
-        targets: (N,) class positions.
-        groups: (N,) patient or group of each image.
-        ensemble: whose pool and prior to fit with; its own figures do not count.
-        folds: how many.
-        seed: of how the groups are dealt.
-
-    Returns:
-        The members, "equal" and "ensemble" as of ``all_probs``, each (N, K).
+    Of ``ensemble`` only pool and prior count; ``groups`` (N,) are the patients.
 
     Raises:
         InputError: a class with too few groups for the folds.
@@ -217,9 +188,9 @@ def cross_fitted(
     table = pd.DataFrame(
         {"label": np.asarray(ensemble.labels)[targets], "group": np.asarray(groups, str)}
     )
-    dealt = deal_folds(table, folds=folds, seed=seed)
+    dealt = deal_folds(table, folds=FOLDS, seed=0)
     found: dict[str, NDArray[np.float64]] = {}
-    for fold in range(1, folds + 1):
+    for fold in range(1, FOLDS + 1):
         rest, out = dealt != fold, dealt == fold
         fitted = fit_ensemble(
             {name: values[rest] for name, values in logits.items()},

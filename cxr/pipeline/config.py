@@ -19,12 +19,16 @@ from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
-from cxr.data.phantom import PhantomSettings
+from cxr.data.phantom.writer import PhantomSettings
 from cxr.data.prepared import PrepareSettings
 from cxr.errors import InputError
-from cxr.models.model_settings import ModelSettings, PoolSettings
-from cxr.training.lung_settings import LungSettings
-from cxr.training.trainer_settings import Augmentation, TeacherSettings, TrainerSettings
+from cxr.models.ensemble import LOGARITHMIC
+from cxr.training.trainer_settings import (
+    Augmentation,
+    LungSettings,
+    TeacherSettings,
+    TrainerSettings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +61,37 @@ class DataConfig(PrepareSettings):
 
 
 @dataclass
+class ModelSettings:
+    """One member."""
+
+    name: str = MISSING
+    """Folder under members/."""
+    architecture: str = MISSING
+    """timm's name."""
+    pretrained: str = "hub"
+    """hub (timm's own weights), none, a safetensors file or a folder of them."""
+    input_size: int | None = None
+    """Side of the input in pixels; null takes timm's for the architecture."""
+    output_stride: int | None = None
+    """8, 16 or 32 input pixels per cell of the last feature layer, for finer Grad-CAM of what is
+    trained from random weights; null is the architecture's own."""
+    drop_rate: float = 0.0
+    """Dropout before the head."""
+    freeze: list[str] = field(default_factory=list)
+    """Modules of the network that keep their pretrained weights."""
+
+
+@dataclass
+class PoolSettings:
+    """How the members' probabilities become one."""
+
+    pool: str = LOGARITHMIC
+    """linear (of probabilities) or logarithmic (of logits / T); one temperature comes last."""
+    weight_prior: float = 100.0
+    """Images of a prior that draw the weights towards equal; 0: none, 1e9: equal."""
+
+
+@dataclass
 class RunConfig:
     """What every script knows of a run."""
 
@@ -76,10 +111,10 @@ class RunConfig:
 
 @dataclass
 class PrepareConfig(RunConfig):
-    """scripts/prepare.py."""
+    """scripts/prepare.py, and with it scripts/report.py."""
 
     data: DataConfig = MISSING
-    """What to prepare."""
+    """What to prepare; behind training only its name counts."""
 
 
 @dataclass
@@ -118,14 +153,6 @@ class CrossValidateConfig(PoolSettings, TrainConfig):
 
 
 @dataclass
-class FinishedRunConfig(RunConfig):
-    """What the scripts behind training share."""
-
-    data: DataConfig = MISSING
-    """Which data; only its name counts behind training."""
-
-
-@dataclass
 class PassConfig:
     """How images are passed through trained members."""
 
@@ -138,12 +165,7 @@ class PassConfig:
 
 
 @dataclass
-class ReportConfig(FinishedRunConfig):
-    """scripts/report.py."""
-
-
-@dataclass
-class EnsembleConfig(PoolSettings, FinishedRunConfig):
+class EnsembleConfig(PoolSettings, PrepareConfig):
     """scripts/ensemble.py."""
 
     members: list[str] | None = None
@@ -153,7 +175,7 @@ class EnsembleConfig(PoolSettings, FinishedRunConfig):
 
 
 @dataclass
-class EvaluateConfig(PassConfig, FinishedRunConfig):
+class EvaluateConfig(PassConfig, PrepareConfig):
     """scripts/evaluate.py."""
 
     resamples: int = 2000
@@ -161,15 +183,12 @@ class EvaluateConfig(PassConfig, FinishedRunConfig):
 
 
 @dataclass
-class EvaluateOnConfig(PassConfig, PrepareConfig):
+class EvaluateOnConfig(EvaluateConfig):
     """scripts/evaluate_on.py; run is DATA/RUN, or the name of a run of the same data."""
-
-    resamples: int = 2000
-    """Bootstrap resamples, by patient."""
 
 
 @dataclass
-class AuditConfig(PassConfig, FinishedRunConfig):
+class AuditConfig(PassConfig, PrepareConfig):
     """scripts/audit.py."""
 
     tests: list[str] | None = None
@@ -181,7 +200,7 @@ class AuditConfig(PassConfig, FinishedRunConfig):
 
 
 @dataclass
-class ExplainConfig(PassConfig, FinishedRunConfig):
+class ExplainConfig(PassConfig, PrepareConfig):
     """scripts/explain.py."""
 
     method: str = "closed_form"
@@ -193,7 +212,7 @@ class ExplainConfig(PassConfig, FinishedRunConfig):
 
 
 @dataclass
-class ExportConfig(FinishedRunConfig):
+class ExportConfig(PrepareConfig):
     """scripts/export.py."""
 
     threads: int = 0
@@ -250,7 +269,7 @@ SCHEMAS: dict[str, type] = {
     "evaluate_on": EvaluateOnConfig,
     "audit": AuditConfig,
     "explain": ExplainConfig,
-    "report": ReportConfig,
+    "report": PrepareConfig,
     "export": ExportConfig,
     "recalibrate": RecalibrateConfig,
     "download": DownloadConfig,
@@ -274,13 +293,8 @@ ConfigT = TypeVar("ConfigT")
 def compose(name: str, overrides: list[str], schema: type | None = None) -> Any:
     """Compose a script's configuration without running it: for tests, notebooks, experiments.
 
-    Args:
-        name: root file in configs/, without its ending.
-        overrides: as on the command line.
-        schema: its dataclass, where ``SCHEMAS`` does not name it.
-
-    Returns:
-        The dataclass.
+    ``name`` is a root file in configs/, without its ending; ``schema`` its dataclass, where
+    ``SCHEMAS`` does not name it.
     """
     import hydra
     from hydra.core.global_hydra import GlobalHydra
@@ -315,11 +329,8 @@ def script(
 
     An error that the user can correct is printed as one line and exits with status 2; anything
     else keeps its traceback. Hydra's own options (--help, --cfg job, --multirun) work. In a
-    multirun a job that fails does not keep the others from running.
-
-    Args:
-        name: root file in configs/, without its ending.
-        schema: its dataclass, where ``SCHEMAS`` does not name it.
+    multirun a job that fails does not keep the others from running. ``name`` and ``schema`` are as
+    for ``compose``.
     """
 
     def decorate(function: Callable[[ConfigT], None]) -> Callable[[], None]:
@@ -449,18 +460,16 @@ def fail(error: BaseException) -> None:
 
 
 def _line_of(error: BaseException) -> str:
-    """Return what the user can correct, in one line; nothing for a bug."""
+    """Return what the user can correct, in one line; nothing for a bug.
+
+    Hydra's several lines become one that names the key and what to do.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    if isinstance(error, InputError):
-        return str(error)
-    return _one_line(error) if isinstance(error, HydraException | OmegaConfBaseException) else ""
-
-
-def _one_line(error: BaseException) -> str:
-    """Fold Hydra's several lines into one that names the key and what to do."""
-    deepest = error
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error) if isinstance(error, InputError) else ""
+    deepest: BaseException = error
     while deepest.__cause__ is not None and "hydra" not in type(deepest.__cause__).__module__:
         deepest = deepest.__cause__
     seen: list[str] = []

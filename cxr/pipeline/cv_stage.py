@@ -3,8 +3,6 @@
 By source each source (or ``one+other``) is left out in turn, and it is all of the fold's test.
 """
 
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,19 @@ import numpy as np
 import pandas as pd
 
 from cxr.console import log, print_table
-from cxr.data.folds import check_folds, deal_folds, fold_split, with_split
 from cxr.data.loader import rows_of
 from cxr.data.manifest import patients_unknown
 from cxr.data.prepared import Prepared
-from cxr.data.splits import check_disjoint, in_sources, lost_classes, source_split
+from cxr.data.splits import (
+    SPLITS,
+    check_disjoint,
+    check_folds,
+    deal_folds,
+    fold_split,
+    in_sources,
+    lost_classes,
+    split_images,
+)
 from cxr.errors import InputError
 from cxr.evaluation.adults import adult_covid, adult_rows, one_class_note
 from cxr.evaluation.cross_validation import FoldResult, cross_validation, fold_table
@@ -29,12 +35,11 @@ from cxr.pipeline.config import CrossValidateConfig
 from cxr.pipeline.fit_uncertainty import validation_predictions
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.report_stage import refresh_report
-from cxr.pipeline.run_folder import fingerprint_of, note_of, relative
+from cxr.pipeline.run_folder import claim_folder, note_of, relative
 from cxr.pipeline.train_stage import check_name, train_member
 from cxr.pipeline.trained_run import predict_rows
 
 AGAIN = "give the same command again"
-SPLITS = ("patient", "source")
 TOGETHER = "+"
 """Between sources that are left out together."""
 
@@ -44,19 +49,18 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
 
     Folds are dealt over all images of the prepared set, whatever split it has, or one per source;
     its pixels are shared. What is finished is not done again, and a killed training goes on.
-
-    Returns:
-        The content of ``cv.json``, or None while a member is still to be trained.
+    Returns the content of ``cv.json``, or None while a member is still to be trained.
 
     Raises:
         InputError: fewer than two folds, a class with too few groups for them, a source that
             cannot be left out, or folds that were trained on other images or with other settings.
     """
     check_folds(config.folds)
-    if config.split not in SPLITS or (config.sources and config.split != "source"):
+    by_source = config.split == "source"
+    if config.split not in ("patient", "source") or (config.sources and not by_source):
         raise InputError(
             f"split is {config.split!r} and sources {config.sources}: allowed are "
-            f"{', '.join(SPLITS)}, and sources= beside split=source alone"
+            "patient, source, and sources= beside split=source alone"
         )
     check_name(config)
     names = config.members or [config.model.name]
@@ -67,16 +71,26 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
         )
     prepared = prepare_stage(config)
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
-    data, by_source = config.data, config.split == "source"
     folder /= "cv-source" if by_source else f"cv-{config.folds}"
+    fractions, seed = config.data.fractions, config.data.split_seed
     if by_source:
-        sets = leave_sources_out(prepared, config.sources, data.fractions, data.split_seed)
+        sets = leave_sources_out(prepared, config.sources, fractions, seed)
     else:
-        folds = split_images(prepared, config.folds, data.fractions, data.split_seed)
-        sets = {str(number): images for number, images in enumerate(folds, start=1)}
+        sets = leave_folds_out(prepared, config.folds, fractions, seed)
     for name, images in sets.items():
         fold = folder / f"fold-{name}"
-        _claim_fold(fold, images, prepared, name, config)
+        which = {"left_out": name} if by_source else {"fold": int(name), "folds": config.folds}
+        claim_folder(
+            fold / "fold.json",
+            images,
+            {"data": config.data.name, "run": config.run} | which,
+            {
+                "prepared_fingerprint": prepared.info["fingerprint"],
+                "counts": images.table["split"].value_counts().to_dict(),
+            },
+            fault=f"{fold} was made on other images or another split",
+            hint=f"give another run=NAME, or remove {folder}",
+        )
         sizes = _sizes(images.table).values()
         log.info("fold %s of %d: train %d, val %d, test %d", name, len(sets), *sizes)
         train_member(config, images, fold)
@@ -85,57 +99,41 @@ def cv_stage(config: CrossValidateConfig) -> dict[str, Any] | None:
         if not all(card.exists() for card in cards):
             log.info("%s is still to be trained in every fold, then the folds are pooled", member)
             return None
-    results = [
-        replace(
-            _fold_result(folder / f"fold-{name}", images, names, config),
-            name=name if by_source else "",
-        )
+    results = {
+        name: _fold_result(folder / f"fold-{name}", images, names, config)
         for name, images in sets.items()
-    ]
+    }
     return _pool(folder, prepared, results, config)
 
 
-def split_images(
+def leave_folds_out(
     prepared: Prepared, folds: int, fractions: list[float], seed: int
-) -> list[Prepared]:
-    """Return the images once per fold, that fold being test; the pixels are the same memory map.
+) -> dict[str, Prepared]:
+    """Return the images once per fold, by its number from 1, that fold being test.
 
-    Args:
-        prepared: N images; their own split does not count.
-        folds: how many.
-        fractions: shares of train, val and test; validation gets its share of train and
-            validation together.
-        seed: of the order in which groups are dealt.
-
-    Raises:
-        InputError: see cxr.data.folds.deal_folds and fold_split.
+    Validation gets its share of train and validation together; the pixels are shared. See
+    ``deal_folds`` and ``fold_split`` for what is refused.
     """
-    table = prepared.table
+    table, share = prepared.table, fractions[1] / (fractions[0] + fractions[1])
     dealt = deal_folds(table, folds=folds, seed=seed)
-    share = fractions[1] / (fractions[0] + fractions[1])
-    sets = []
+    sets = {}
     for fold in range(1, folds + 1):
-        images = with_split(prepared, fold_split(table, dealt, fold, val_share=share, seed=seed))
+        images = prepared.with_split(fold_split(table, dealt, fold, val_share=share, seed=seed))
         check_disjoint(images.table, forced=False)
-        sets.append(images)
+        sets[str(fold)] = images
     return sets
 
 
 def leave_sources_out(
     prepared: Prepared, sources: list[str] | None, fractions: list[float], seed: int
 ) -> dict[str, Prepared]:
-    """Return the images once per source, that source being test; the pixels are shared.
+    """Return the images once per source, that source (or ``one+other``) being test.
 
-    Args:
-        prepared: N images; their own split does not count.
-        sources: which, ``one+other`` being left out together; all of which the others have the
-            classes too where None.
-        fractions: see ``split_images``.
-        seed: of the order in which groups are dealt to train and val.
+    ``sources`` None takes all of which the others have the classes too.
 
     Raises:
         InputError: no source can be left out, a name that is no folder's, and see
-            cxr.data.splits.source_split.
+            ``split_images``.
     """
     table = prepared.table
     known = [name for name in dict.fromkeys(table["source"]) if name]
@@ -155,44 +153,11 @@ def leave_sources_out(
     sets = {}
     for name in chosen:
         run_folder(Path("x"), name, name)  # the name is a folder's
-        split = source_split(table, fractions=fractions, seed=seed, leave_out=name.split(TOGETHER))
-        sets[name] = with_split(prepared, split)
+        left = name.split(TOGETHER)
+        split = split_images(table, "source", fractions=fractions, seed=seed, leave_out=left)
+        sets[name] = prepared.with_split(split)
         check_disjoint(sets[name].table, forced=False)
     return sets
-
-
-def _claim_fold(
-    fold: Path, images: Prepared, prepared: Prepared, name: str, config: CrossValidateConfig
-) -> None:
-    """Make a fold's folder this split's, or refuse if it was trained on another."""
-    path, fingerprint = fold / "fold.json", images.info["fingerprint"]
-    if before := fingerprint_of(fold, path):
-        if before != fingerprint:
-            raise InputError(
-                f"{fold} was made on other images or another split (fingerprint {before[:12]}, now "
-                f"{fingerprint[:12]}): give another run=NAME, or remove {fold.parent}"
-            )
-        return
-    write_json(
-        path,
-        {
-            "data": config.data.name,
-            "run": config.run,
-            **(
-                {"left_out": name}
-                if config.split == "source"
-                else {"fold": int(name), "folds": config.folds}
-            ),
-            "prepared": os.path.relpath(prepared.folder, fold),
-            "fingerprint": fingerprint,
-            "prepared_fingerprint": prepared.info["fingerprint"],
-            "labels": list(prepared.labels),
-            "synthetic": bool(prepared.info.get("synthetic")),
-            "note": note_of(prepared),
-            "counts": images.table["split"].value_counts().to_dict(),
-            "environment": environment(),
-        },
-    )
 
 
 def _fold_result(
@@ -211,39 +176,33 @@ def _fold_result(
     cards = {name: read_json(fold / "members" / name / "member.json", hint=AGAIN) for name in names}
     key = digest_of([ensemble.to_dict(), cards])
     path, table = fold / "ensemble.json", fold / "predictions.csv"
-    done = path.exists() and table.exists() and read_json(path, hint=AGAIN).get("key") == key
-    if not done:
+    if not (path.exists() and table.exists() and read_json(path, hint=AGAIN).get("key") == key):
         rows = rows_of(fold_images.table["split"].tolist(), "test")
         members = {name: load_member(fold / "members" / name) for name in names}
         logits = predict_rows(members, fold_images, rows, batch_size=config.trainer.batch_size)
-        predictions = build_predictions(fold_images.table.iloc[rows], logits, ensemble)
-        write_csv(table, predictions)
-        write_json(
-            path,
-            ensemble.to_dict()
-            | {
-                "key": key,
-                "validation": {"images": len(aligned.images), **validation},
-                "note": note_of(fold_images),
-            },
-        )
-    return FoldResult(read_predictions(table), ensemble, validation, _sizes(fold_images.table))
+        write_csv(table, build_predictions(fold_images.table.iloc[rows], logits, ensemble))
+        scores = {"images": len(aligned.images), **validation}
+        facts = {"key": key, "validation": scores, "note": note_of(fold_images)}
+        write_json(path, ensemble.to_dict() | facts)
+    name = fold.name.removeprefix("fold-") if config.split == "source" else ""
+    sizes = _sizes(fold_images.table)
+    return FoldResult(read_predictions(table), ensemble, validation, sizes, name=name)
 
 
 def _sizes(table: pd.DataFrame) -> dict[str, int]:
     counts = table["split"].value_counts()
-    return {name: int(counts.get(name, 0)) for name in ("train", "val", "test")}
+    return {name: int(counts.get(name, 0)) for name in SPLITS}
 
 
 def _pool(
-    folder: Path, prepared: Prepared, results: list[FoldResult], config: CrossValidateConfig
+    folder: Path, prepared: Prepared, results: dict[str, FoldResult], config: CrossValidateConfig
 ) -> dict[str, Any]:
-    """Write and show the pooled predictions and what they are worth."""
-    table, left_out = prepared.table, [part.name for part in results]
-    names = TOGETHER.join(left_out).split(TOGETHER)
-    tested = table if config.split == "patient" else table[in_sources(table, names)]
-    order = tested["image"].to_numpy(np.object_)
-    pooled, found = cross_validation(results, order, seed=config.seed, note=note_of(prepared))
+    table, by_source = prepared.table, config.split == "source"
+    named = TOGETHER.join(results).split(TOGETHER)
+    order = (table[in_sources(table, named)] if by_source else table)["image"].to_numpy(np.object_)
+    pooled, found = cross_validation(
+        list(results.values()), order, seed=config.seed, note=note_of(prepared)
+    )
     write_csv(folder / "predictions.csv", pooled)
     found |= {
         "fingerprint": prepared.info["fingerprint"],
@@ -252,20 +211,26 @@ def _pool(
         "patients_unknown": patients_unknown(prepared.table),
         "environment": environment(),
     }
-    if config.split == "source":
-        each = {part.name: adult_covid(part.predictions, table) for part in results}
+    if by_source:
+        each = {name: adult_covid(part.predictions, table) for name, part in results.items()}
         models = {name: adult_covid(pooled, table, model=name) for name in found["models"]}
         found |= {"split": "source", "adults": {"models": models, "sources": each}}
         found["one_class_each"] = one_class_note(each)
     write_json(folder / "cv.json", found)
-    images = f"{found['n']} images of {found['n_groups']} patients or groups"
+    _show(found, list(results) if by_source else [], config.folds)
+    log.info("results: %s", relative(folder))
+    refresh_report(folder.parent)
+    return found
+
+
+def _show(found: dict[str, Any], left_out: list[str], folds: int) -> None:
     title = (
-        f"Each source left out in turn ({', '.join(left_out)}), {images}"
-        if config.split == "source"
-        else f"Cross-validation, {config.folds} folds by patient, each image predicted once, "
-        f"{images}"
+        f"Each source left out in turn ({', '.join(left_out)})"
+        if left_out
+        else f"Cross-validation, {folds} folds by patient, each image predicted once"
     )
-    print_table(f"{title} · {found['note']}", summary_table(found))
+    images = f"{found['n']} images of {found['n_groups']} patients or groups"
+    print_table(f"{title}, {images} · {found['note']}", summary_table(found))
     print_table("Ensemble, fold by fold", fold_table(found))
     for head, part in found.get("adults", {}).items():
         print_table(f"Covid against normal among adults, by {head}", adult_rows(part, head))
@@ -276,10 +241,6 @@ def _pool(
         "folds shows what training anew changes",
         INTERVALS,
     )
-    if found.get("one_class_each"):
-        log.warning("%s", found["one_class_each"])
-    if found["patients_unknown"]:
-        log.warning("%s", found["patients_unknown"])
-    log.info("results: %s", relative(folder))
-    refresh_report(folder.parent)
-    return found
+    for warning in (found.get("one_class_each"), found["patients_unknown"]):
+        if warning:
+            log.warning("%s", warning)

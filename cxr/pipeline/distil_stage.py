@@ -23,9 +23,6 @@ def distil_stage(config: DistilConfig) -> Path:
 
     Evaluation, audit, explanation and export take the student's run as any other.
 
-    Returns:
-        The student's run folder.
-
     Raises:
         InputError: there is no such run, its ensemble is not fitted, it is a student itself, or
             the command line asks for other data than it was trained on.

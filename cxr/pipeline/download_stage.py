@@ -21,14 +21,7 @@ from cxr.pipeline.config import DownloadConfig
 
 
 def download_stage(config: DownloadConfig, *, sets: Sets = SETS) -> list[Path]:
-    """Fetch what is missing, unpack it and write a manifest for each part of the set.
-
-    Args:
-        config: of the script.
-        sets: what the sets are made of.
-
-    Returns:
-        Paths of the manifests.
+    """Fetch what is missing, unpack it, and write a manifest for each part of the set.
 
     Raises:
         InputError: data of another name, or a site that cannot be reached; the line says what to

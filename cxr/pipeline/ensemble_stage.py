@@ -7,13 +7,22 @@ import pandas as pd
 from cxr.console import log, print_table
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import best_member, score_validation
-from cxr.files import environment, read_json, write_json
+from cxr.files import digest_of, environment, read_json, write_json
 from cxr.models.aligned_logits import AlignedLogits
-from cxr.models.ensemble import VALIDATION, WEIGHTED, Ensemble, all_probs, check_fitted_on, nll
+from cxr.models.ensemble import (
+    OUT_OF_FOLD,
+    VALIDATION,
+    WEIGHTED,
+    Ensemble,
+    all_probs,
+    check_fitted_on,
+    nll,
+)
 from cxr.models.ensemble_fit import FOLDS, cross_fitted, fit_ensemble
 from cxr.pipeline.config import EnsembleConfig
-from cxr.pipeline.fit_uncertainty import fitting_predictions, write_uncertainty
+from cxr.pipeline.fit_uncertainty import FILE, out_of_fold_predictions, validation_predictions
 from cxr.pipeline.run_folder import command, find_run, relative, trained_members
+from cxr.reliability.conformal import fit_uncertainty
 
 SHOWN = {
     "accuracy": "accuracy",
@@ -24,10 +33,7 @@ SHOWN = {
 
 
 def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
-    """Fit the ensemble, write ``ensemble.json`` and ``uncertainty.json``, show the table.
-
-    Returns:
-        The content of ``ensemble.json``.
+    """Fit the ensemble, write ``uncertainty.json`` and ``ensemble.json``, return the latter.
 
     Raises:
         InputError: no run, no trained member, members that do not belong together, or a
@@ -44,7 +50,10 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
                 f"member {name!r} was trained on another prepared set than this run: remove "
                 f"{folder / 'members' / name} and train it again"
             )
-    aligned = fitting_predictions(folder, names, prepared, config.fitted_on)
+    if config.fitted_on == OUT_OF_FOLD:
+        aligned = out_of_fold_predictions(folder, names, prepared)
+    else:
+        aligned = validation_predictions(folder, names, prepared.labels)
     ensemble = fit_ensemble(
         aligned.logits,
         aligned.targets,
@@ -55,24 +64,17 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
     )
     groups = prepared.table.set_index("image")["group"].loc[list(aligned.images)]
     scores = score_validation(aligned.logits, aligned.targets, ensemble)
+    facts = {key: info[key] for key in ("fingerprint", "synthetic", "note")}
     found = ensemble.to_dict() | {
         "best_member": best_member(scores, names),
         "validation": {"images": len(aligned.images), **scores},
         "cross_fitted": _cross_fitted(aligned, ensemble, groups),
-        "fingerprint": info["fingerprint"],
-        "synthetic": info["synthetic"],
-        "note": info["note"],
+        **facts,
         "environment": environment(),
     }
     write_json(folder / "ensemble.json", found)
-    write_uncertainty(
-        folder,
-        ensemble,
-        info,
-        probs=all_probs(aligned.logits, ensemble)[WEIGHTED],
-        targets=aligned.targets,
-        groups=groups,
-    )
+    uncertainty = _fit_uncertainty(aligned, ensemble, groups)
+    write_json(folder / FILE, uncertainty | facts)
     _show(found)
     log.info("results: %s", relative(folder))
     log.info(
@@ -80,6 +82,19 @@ def ensemble_stage(config: EnsembleConfig) -> dict[str, Any]:
         *(command(stage, config) for stage in ("evaluate", "explain", "export")),
     )
     return found
+
+
+def _fit_uncertainty(
+    aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series
+) -> dict[str, Any]:
+    """Fit prediction sets and referral of an ensemble, and say where they are unsure."""
+    probs = all_probs(aligned.logits, ensemble)[WEIGHTED]
+    labels, fitted_on = ensemble.labels, ensemble.fitted_on
+    found = fit_uncertainty(probs, aligned.targets, labels, groups=groups, fitted_on=fitted_on)
+    notes = [level["note"] for level in found["conformal"]["levels"].values()]
+    for note in filter(None, [found["warning"], *notes]):
+        log.warning("%s", note)
+    return found | {"ensemble": digest_of(ensemble.to_dict())}
 
 
 def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series) -> dict[str, Any]:
@@ -92,7 +107,6 @@ def _cross_fitted(aligned: AlignedLogits, ensemble: Ensemble, groups: pd.Series)
 
 
 def _show(found: dict[str, Any]) -> None:
-    """Print members, equal and fitted weights side by side, and what the columns are worth."""
     honest = found["cross_fitted"]
     images = {name: values for name, values in found["validation"].items() if name != "images"}
     rows = [
@@ -106,17 +120,13 @@ def _show(found: dict[str, Any]) -> None:
     print_table(f"{where}, {found['validation']['images']} images · {found['note']}", rows)
     log.info(
         "%s pool, temperature %.3f behind it (equal weights %.3f), weight prior %g images",
-        found["pool"],
-        found["temperature"],
-        found["equal_temperature"],
-        found["weight_prior"],
+        *(found[key] for key in ("pool", "temperature", "equal_temperature", "weight_prior")),
     )
     if "nll" in honest:
         log.info(
             "temperatures and weights were fitted on these images, which flatters NLL; "
             "cross-fitted: each image by what the patients of the other %d of %d folds gave",
-            honest["folds"] - 1,
-            honest["folds"],
+            *(honest["folds"] - 1, honest["folds"]),
         )
     else:
         log.info(

@@ -1,23 +1,20 @@
 """A trained run measured on another data set, also one that has only some of the classes."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cxr.console import images_bar, log, print_table
-from cxr.data.overlap import find_overlap
+from cxr.console import log, print_table
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.evaluation.adults import measure_adults
 from cxr.evaluation.tables import show_interval, summary_table
-from cxr.files import read_json
 from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import EvaluateOnConfig
 from cxr.pipeline.evaluate_stage import measure_run, write_evaluation
-from cxr.pipeline.prepare_stage import prepare_whole
+from cxr.pipeline.prepare_stage import overlap_of, prepare_whole
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, named_run
 from cxr.pipeline.trained_run import TrainedRun
@@ -30,10 +27,8 @@ FITTED = ("train", "val")
 def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     """Measure a run on all images of another data set that it was not trained on.
 
-    Everything goes to ``outputs/<run's data>/<run>/evaluated_on/<data>/``.
-
-    Returns:
-        The content of its ``metrics.json``.
+    Everything goes to ``outputs/<run's data>/<run>/evaluated_on/<data>/``; its ``metrics.json`` is
+    returned.
 
     Raises:
         InputError: no such run, no image of a class that it knows, or none that it was not
@@ -44,7 +39,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     _ = run.ensemble, run.uncertainty  # refused, where they are, before anything is decoded
     spec = run.prepared.spec
     measured, unknown = prepare_whole(config, spec, run.labels)
-    seen, tested = _overlap(measured, run.prepared)
+    seen, tested = _matches(measured, run.prepared)
     rows = np.setdiff1d(np.arange(len(measured.table)), [image["row"] for image in seen])
     if not len(rows):
         raise InputError(
@@ -52,12 +47,20 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
             "was trained on: measure it on other data"
         )
     out = run.folder / "evaluated_on" / config.data.name
-    _warn_of_other(out / "metrics.json", measured, config.data.name)
+    before = run.read(f"evaluated_on/{config.data.name}/metrics.json")
+    if before and before["measured_on"]["fingerprint"] != measured.info["fingerprint"]:
+        log.warning(
+            "the results on other images called %s are replaced; data.name=NAME keeps both",
+            config.data.name,
+        )
     predictions = run.predict(measured, rows, batch_size=config.batch_size)
     synthetic = bool(run.info["synthetic"] or measured.info.get("synthetic"))
     note = f"{run.info['data']}/{run.info['run']} on {config.data.name} · {RESEARCH}"
     note = f"{SYNTHETIC} · {note}" if synthetic else note
-    metrics = _measure(run, predictions, note=note, seed=config.seed)
+    metrics, own = _measure(run, predictions, note=note, seed=config.seed), None
+    if run.metrics is not None:
+        scores = run.metrics["models"][WEIGHTED]
+        own = {"n": run.metrics["n"]} | {key: scores[key] for key in ("accuracy", "macro_auroc")}
     metrics |= measure_adults(predictions, measured.table, synthetic=synthetic)
     metrics |= {
         "run": {key: run.info[key] for key in ("data", "run", "fingerprint")},
@@ -68,7 +71,7 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
         },
         "left_out": {"unknown_classes": unknown, "trained_on": _count(seen), "images": seen},
         "in_own_test": _count(tested),
-        "own_test": _own_test(run),
+        "own_test": own,
         "synthetic": synthetic,
     }
     write_evaluation(run, predictions, metrics, out, config)
@@ -77,25 +80,17 @@ def evaluate_on_stage(config: EvaluateOnConfig) -> dict[str, Any]:
     return metrics
 
 
-def _overlap(
+def _matches(
     measured: Prepared, trained: Prepared
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the measured images that the run learnt from, and those that it was tested on.
 
     Each is named with its closest match; an image of both kinds is of the first.
     """
-    table = trained.table
-    with images_bar("images that both sets hold", len(measured.table) + len(table)) as done:
-        found = find_overlap(
-            measured.pixels,
-            measured.table["sha256"],
-            trained.pixels,
-            table["sha256"],
-            on_progress=done,
-        )
+    table, found = trained.table, overlap_of(measured, trained)
     images: dict[int, dict[str, Any]] = {}
     for row, known, identical, value in zip(
-        found.row, found.known, found.identical, found.correlation, strict=True
+        *found.pairs.T, found.identical, found.correlation, strict=True
     ):
         mine, there = measured.table.iloc[row], table.iloc[known]
         image = {
@@ -108,26 +103,19 @@ def _overlap(
             "kind": "identical" if identical else "near",
             "correlation": round(float(value), 4),
         }
-        if row not in images or _closeness(image) > _closeness(images[row]):
+        best = images.setdefault(int(row), image)
+        ways = [(one["split"] in FITTED, one["correlation"]) for one in (image, best)]
+        if ways[0] > ways[1]:
             images[int(row)] = image
     learnt = [image for image in images.values() if image["split"] in FITTED]
     return learnt, [image for image in images.values() if image["split"] not in FITTED]
 
 
-def _closeness(image: dict[str, Any]) -> tuple[bool, float]:
-    """Order matches: one that the run learnt from counts before any other."""
-    return image["split"] in FITTED, image["correlation"]
-
-
 def _count(seen: list[dict[str, Any]]) -> dict[str, int]:
     kinds = Counter(image["kind"] for image in seen)
     other = sum(image["label"] != image["label_there"] for image in seen)
-    return {
-        "images": len(seen),
-        "identical": kinds["identical"],
-        "near": kinds["near"],
-        "with_another_label": other,
-    }
+    counts = {"images": len(seen), "identical": kinds["identical"], "near": kinds["near"]}
+    return counts | {"with_another_label": other}
 
 
 def _measure(run: TrainedRun, predictions: pd.DataFrame, *, note: str, seed: int) -> dict[str, Any]:
@@ -142,27 +130,7 @@ def _measure(run: TrainedRun, predictions: pd.DataFrame, *, note: str, seed: int
     return metrics
 
 
-def _own_test(run: TrainedRun) -> dict[str, Any] | None:
-    """Return what the run reached on its own test split, where that was opened."""
-    own = run.metrics
-    if own is None:
-        return None
-    scores = own["models"][WEIGHTED]
-    return {"n": own["n"]} | {key: scores[key] for key in ("accuracy", "macro_auroc")}
-
-
-def _warn_of_other(path: Path, measured: Prepared, name: str) -> None:
-    if path.exists():
-        before = read_json(path, hint="remove it")["measured_on"]["fingerprint"]
-        if before != measured.info["fingerprint"]:
-            log.warning(
-                "the results on other images called %s are replaced; data.name=NAME keeps both",
-                name,
-            )
-
-
 def _show(metrics: dict[str, Any]) -> None:
-    """Say what was left out, and how the run does on its own test split."""
     if absent := metrics["absent"]:
         log.info("%s: no image, so skipped; above, the run may still name it", ", ".join(absent))
     if part := metrics.get("present_alone"):
@@ -171,9 +139,7 @@ def _show(metrics: dict[str, Any]) -> None:
     seen = left["trained_on"]
     log.info(
         "%d images are left out, since the run learnt from them: %d identical, %d near copies",
-        seen["images"],
-        seen["identical"],
-        seen["near"],
+        *(seen[key] for key in ("images", "identical", "near")),
     )
     log.info(
         "%d of the images measured are of the run's own test split; that others show patients "
@@ -183,7 +149,5 @@ def _show(metrics: dict[str, Any]) -> None:
     if own := metrics["own_test"]:
         log.info(
             "on its own test split (%d images) the ensemble has accuracy %s and macro AUROC %s",
-            own["n"],
-            show_interval(own["accuracy"]),
-            show_interval(own["macro_auroc"]),
+            *(own["n"], show_interval(own["accuracy"]), show_interval(own["macro_auroc"])),
         )

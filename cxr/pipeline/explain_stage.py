@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cxr.console import log, print_table
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import fully_known
 from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import few_note, show_patients
-from cxr.explain.gradcam import check_method, layer_cells
+from cxr.explain.gradcam import Maps, check_method, layer_cells
 from cxr.explain.map_plots import draw_examples
 from cxr.explain.pointing import pointing_game
 from cxr.explain.selection import select_images
@@ -31,9 +32,6 @@ HEADS = {"inside": "inside", "half_cell": "within half a cell"}
 
 def explain_stage(config: ExplainConfig) -> Path:
     """Draw each class's right and wrong examples, play the pointing game, write all of it.
-
-    Returns:
-        The folder ``explain/`` of the run.
 
     Raises:
         InputError: nothing trained, no ensemble fitted, an unknown method or layer.
@@ -67,46 +65,42 @@ def explain_stage(config: ExplainConfig) -> Path:
 
 
 def _draw(run: TrainedRun, config: ExplainConfig, folder: Path) -> list[dict[str, Any]]:
-    """Write a plot per class and return which images stand in it."""
     rng = np.random.default_rng(config.seed)
     listed: list[dict[str, Any]] = []
     for label in dict.fromkeys(fully_known(run.predictions)["label"]):
-        chosen = np.concatenate(
-            [
-                select_images(
-                    run.predictions, label=label, right=right, count=config.per_class, rng=rng
-                )
-                for right in (True, False)
-            ]
-        )
-        predicted = run.predictions["prediction"].iloc[chosen]
-        maps = run.maps(
-            chosen,
-            np.asarray(label_indices(predicted, run.ensemble.labels), np.int64),
-            method=config.method,
-            layer=config.layer,
-            batch_size=config.batch_size,
-        )
+        parts = [
+            select_images(
+                run.predictions, label=label, right=right, count=config.per_class, rng=rng
+            )
+            for right in (True, False)
+        ]
+        chosen = np.concatenate(parts)
+        maps = _maps(run, config, chosen, run.predictions["prediction"].iloc[chosen].tolist())
         examples = run.examples(chosen, maps, run.masks("lesion_mask", chosen))
         where = config.method + (f" at {config.layer}" if config.layer else "")
         title = f"{label}, {run.split} split, images drawn at random · {where}"
         save_figure(draw_examples(examples, title=title, note=run.note), folder / f"{label}.png")
         listed += [
-            {
-                "image": example.name,
-                "label": label,
-                "prediction": example.prediction,
-                "right": example.right,
-                "probs": example.probs,
-                "figure": f"figures/{label}.png",
-            }
+            {"image": example.name, "label": label, "prediction": example.prediction}
+            | {"right": example.right, "probs": example.probs, "figure": f"figures/{label}.png"}
             for example in examples
         ]
     return listed
 
 
+def _maps(
+    run: TrainedRun, config: ExplainConfig, chosen: NDArray[np.int64], classes: list[str]
+) -> dict[str, Maps]:
+    return run.maps(
+        chosen,
+        np.asarray(label_indices(classes, run.labels), np.int64),
+        method=config.method,
+        layer=config.layer,
+        batch_size=config.batch_size,
+    )
+
+
 def _point(run: TrainedRun, config: ExplainConfig) -> tuple[dict[str, Any] | None, str | None]:
-    """Play the pointing game on every image, or say why not."""
     chosen = np.arange(len(run.rows))
     lesions = run.masks("lesion_mask", chosen)
     if lesions is None:
@@ -116,13 +110,7 @@ def _point(run: TrainedRun, config: ExplainConfig) -> tuple[dict[str, Any] | Non
     known = ~partly_known(run.predictions["label"])
     with_lesion = np.flatnonzero(lesions.any(axis=(1, 2)) & known)
     truth = run.predictions["label"].iloc[with_lesion].tolist()
-    maps = run.maps(
-        with_lesion,
-        np.asarray(label_indices(truth, run.ensemble.labels), np.int64),
-        method=config.method,
-        layer=config.layer,
-        batch_size=config.batch_size,
-    )
+    maps = _maps(run, config, with_lesion, truth)
     # Of the members' grids the finest, which forgives the least.
     cells = max(layer_cells(member, config.layer) for member in run.members.values())
     found = pointing_game(
@@ -143,12 +131,8 @@ def _show(values: dict[str, Any], run: TrainedRun, out: Path) -> None:
     if pointing := values["pointing"]:
         groups = {"all lesions": pointing["all"], **pointing["per_class"]}
         rows = [
-            {
-                "class": name,
-                "map": model,
-                "images": str(group["images"]),
-                "patients": show_patients(group["patients"]),
-            }
+            {"class": name, "map": model, "images": str(group["images"])}
+            | {"patients": show_patients(group["patients"])}
             | {head: _percent(group["models"][model][key]) for key, head in HEADS.items()}
             | {
                 f"chance, {area}": f"{part['inside']:.0%} / {part['half_cell']:.0%}"
@@ -164,8 +148,7 @@ def _show(values: dict[str, Any], run: TrainedRun, out: Path) -> None:
         log.info(
             "half a cell is %.0f of %d pixels; chance is a random point (inside / within half a "
             "cell)",
-            pointing["cell_px"] / 2,
-            run.prepared.pixels.shape[-1],
+            *(pointing["cell_px"] / 2, run.prepared.pixels.shape[-1]),
         )
     else:
         log.info("no pointing game: %s", values["pointing_skipped"])

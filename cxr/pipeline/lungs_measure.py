@@ -3,6 +3,7 @@
 N images, S side of the prepared square, G side of the finder's grid.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,8 @@ def measure_chests(
 ) -> dict[str, Any]:
     """Compare found lungs with outlined ones, and draw the ten best and the ten worst.
 
-    Args:
-        pixels: prepared images, any number.
-        rows: (N,) which of them.
-        masks: (N, S, S) their lungs.
-        sources: (N,) whose images they are.
-        groups: (N,) patients.
-        folder: holds the finder's file; receives ``overlays/``.
+    ``pixels`` are prepared images, of which the rows (N,) have masks (N, S, S), sources and
+    patients (N,). ``folder`` holds the finder's file and receives ``overlays/``.
 
     Returns:
         Per source, and as ``all``, the figures with intervals by patient.
@@ -90,10 +86,7 @@ def measure_negatives(
 ) -> dict[str, Any]:
     """Find lungs where there are none: on drawn images, and on those of a folder.
 
-    Args:
-        folder: of images that show no chest; None for none.
-        finder: the network's file.
-        chests: (N, 2, G, G) held-out images and masks, half of the drawn images' material.
+    Half of the drawn images are made of ``chests`` (N, 2, G, G), held-out images and masks.
 
     Raises:
         InputError: no such folder, or no image in it.
@@ -102,26 +95,22 @@ def measure_negatives(
     sets = {"drawn": [(str(place), image) for place, image in enumerate(images)]}
     if folder:
         sets["folder"] = []
-        for path in sorted(Path(folder).expanduser().rglob("*")):
-            if is_image_file(path):
-                try:
-                    sets["folder"].append((path.name, read_gray(path)))
-                except ImageError:
-                    continue
+        for path in filter(is_image_file, sorted(Path(folder).expanduser().rglob("*"))):
+            with contextlib.suppress(ImageError):
+                sets["folder"].append((path.name, read_gray(path)))
         if not sets["folder"]:
             raise InputError(f"negatives is {folder!r}: there is no image that can be read")
     measured = {}
     for kind, named in sets.items():
-        found = {name: find_lungs(image, finder) for name, image in named}
-        seen = {name: lungs for name, lungs in found.items() if lungs.count == 2}
-        accepted = [lungs.score >= SURE for lungs in found.values()]
-        pair = [lungs.score >= SURE and lungs.count == 2 for lungs in found.values()]
+        found = {name: find_lungs(image, finder) for name, image in named}.values()
+        two = np.array([lungs.count == 2 for lungs in found])
+        scores = np.array([lungs.score for lungs in found])
         measured[kind] = {
             "images": len(named),
-            "two_lungs": len(seen) / len(named),
-            "score_above_half": float(np.mean(accepted)),
-            "both": float(np.mean(pair)),
-            "highest_score": max(lungs.score for lungs in found.values()),
+            "two_lungs": int(two.sum()) / len(named),
+            "score_above_half": float(np.mean(scores >= SURE)),
+            "both": float(np.mean((scores >= SURE) & two)),
+            "highest_score": float(scores.max()),
         }
     return measured
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +22,6 @@ from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from cxr.explain.pointing import Masks, read_masks
 from cxr.files import environment, replacing_folder, run_folder, write_json
-from cxr.imaging.preprocess import PreprocessSpec
 from cxr.lungs.find import FINDER_FILE, GRID_PX, OUTPUTS, finder_digest, to_grid
 from cxr.pipeline.config import LungsConfig
 from cxr.pipeline.lungs_measure import measure_chests, measure_negatives, show, write_card
@@ -37,21 +37,13 @@ LARGEST_BYTES = 1_500_000
 
 @dataclass(frozen=True, eq=False)
 class Chests:
-    """The images of a prepared set whose lungs are outlined.
-
-    Attributes:
-        prepared: the set.
-        rows: (N,) which of its rows.
-        masks: (N, S, S) their lungs.
-        grid: (N, 2, G, G) uint8, image and mask as the finder sees them.
-        split: (N,) train, val or test; test where the source is left out.
-    """
+    """The images of a prepared set whose lungs are outlined."""
 
     prepared: Prepared
-    rows: NDArray[np.int64]
-    masks: Masks
-    grid: Pixels
-    split: NDArray[Any]
+    rows: NDArray[np.int64]  # (N,) which of its rows
+    masks: Masks  # (N, S, S) their lungs
+    grid: Pixels  # (N, 2, G, G), image and mask as the finder sees them
+    split: NDArray[Any]  # (N,) train, val or test; test where the source is left out
 
     def of(self, split: str) -> NDArray[np.int64]:
         """Return the places of a split among the N."""
@@ -60,9 +52,6 @@ class Chests:
 
 def lungs_stage(config: LungsConfig) -> dict[str, Any]:
     """Train and measure a finder; the run's folder ``lungs/`` is written whole or not at all.
-
-    Returns:
-        The content of ``lungs.json``.
 
     Raises:
         InputError: no masks, an unknown source, or anything that preparing refuses.
@@ -75,18 +64,25 @@ def lungs_stage(config: LungsConfig) -> dict[str, Any]:
     _calibrate(network, chests, seed=config.seed)
     name = "-".join(["lungs", *(f"without-{source}" for source in config.leave_out)])
     out = run_folder(Path(config.output_root), config.data.name, config.run) / name
+    test, table = chests.of("test"), prepared.table.iloc[chests.rows]
     with replacing_folder(out) as fresh:
-        _export(network, fresh / FINDER_FILE.name)
+        finder = fresh / FINDER_FILE.name
+        _export(network, finder)
         facts = {
-            "sha256": finder_digest(fresh / FINDER_FILE.name),
+            "sha256": finder_digest(finder),
             "data": {"name": config.data.name, "fingerprint": prepared.info["fingerprint"]},
             "synthetic": bool(prepared.info.get("synthetic")),
             "left_out": config.leave_out,
             "images": {split: len(chests.of(split)) for split in ("train", "val", "test")},
-            "measured": _measure(chests, fresh),
-            "negatives": measure_negatives(
-                config.negatives, fresh / FINDER_FILE.name, chests.grid[chests.of("test")]
+            "measured": measure_chests(
+                prepared.pixels,
+                chests.rows[test],
+                chests.masks[test],
+                table["source"].to_numpy()[test],
+                table["group"].to_numpy()[test],
+                folder=fresh,
             ),
+            "negatives": measure_negatives(config.negatives, finder, chests.grid[test]),
             "settings": asdict(config.finder) | {"seed": config.seed},
             "pretrained": network.origin,
             "environment": environment(),
@@ -105,8 +101,8 @@ def lungs_stage(config: LungsConfig) -> dict[str, Any]:
 
 def _chests(prepared: Prepared, leave_out: list[str]) -> Chests:
     table = prepared.table
-    names = table["mask"].tolist() if "mask" in table else []
-    rows = np.flatnonzero([bool(name) for name in names])
+    names = table["mask"] if "mask" in table else pd.Series("", table.index)
+    rows = np.flatnonzero(names != "")
     if not len(rows):
         raise InputError(
             f"no image of {prepared.folder} has a lung mask: the manifest's column mask names them"
@@ -115,8 +111,8 @@ def _chests(prepared: Prepared, leave_out: list[str]) -> Chests:
     if unknown := sorted(set(leave_out) - set(source)):
         known = ", ".join(sorted(set(source)))
         raise InputError(f"leave_out names {unknown[0]!r}: sources with masks are {known}")
-    spec = PreprocessSpec(**prepared.info["preprocess"])
-    masks = read_masks(Path(prepared.info["root"]), [names[row] for row in rows], spec)
+    root = Path(prepared.info["root"])
+    masks = read_masks(root, names.iloc[rows].tolist(), prepared.spec)
     grid = np.empty((len(rows), 2, GRID_PX, GRID_PX), np.uint8)
     with images_bar("lungs", len(rows)) as done:
         for place, row in enumerate(rows):
@@ -180,16 +176,3 @@ def _export(network: LungNetwork, path: Path) -> None:
         raise InputError(
             f"the lung finder has {path.stat().st_size} bytes, {LARGEST_BYTES} are allowed"
         )
-
-
-def _measure(chests: Chests, folder: Path) -> dict[str, Any]:
-    """Measure on held-out patients, per source and together."""
-    test, table = chests.of("test"), chests.prepared.table.iloc[chests.rows]
-    return measure_chests(
-        chests.prepared.pixels,
-        chests.rows[test],
-        chests.masks[test],
-        table["source"].to_numpy()[test],
-        table["group"].to_numpy()[test],
-        folder=folder,
-    )

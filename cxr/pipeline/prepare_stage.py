@@ -4,16 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from cxr.console import images_bar, log
-from cxr.data.groups import describe_limits
+from cxr.data.groups import Copies, describe_limits, find_overlap
 from cxr.data.manifest import join_manifests, patients_unknown, read_manifest
-from cxr.data.phantom import write_phantom
+from cxr.data.phantom.writer import write_phantom
 from cxr.data.prepared import Prepared, prepare
 from cxr.data.sources.folder import read_folder
+from cxr.data.splits import SPLITS
 from cxr.errors import InputError, MissingInputError, command
 from cxr.files import run_folder
 from cxr.imaging.preprocess import NAMED, PreprocessSpec
@@ -29,15 +30,45 @@ def prepare_stage(config: PrepareConfig) -> Prepared:
     Raises:
         InputError: see cxr.data.prepared.prepare.
     """
-    data = config.data
-    parent = run_folder(Path(config.output_root), data.name, "prepared")
-    manifest, root = read_source(data, parent.parent)
-    manifest, excluded = _leave_out(manifest, data.exclude)
+    return _prepare(config, config.data, *_read(config, config.data))
+
+
+def _read(config: PrepareConfig, data: DataConfig) -> tuple[pd.DataFrame, Path, list[str]]:
+    """Return a manifest, the folder that its paths start from, and the images left out of it."""
+    folder = run_folder(Path(config.output_root), data.name, "prepared").parent
+    manifest, root = read_source(data, folder)
+    patterns, names = data.exclude, manifest["image"].map(lambda image: Path(image).name)
+    hit = names.map(lambda name: any(fnmatchcase(name, pattern) for pattern in patterns))
+    hit = hit.astype(bool)
+    if hit.all():
+        raise InputError(
+            f"data.exclude {patterns} leaves out all {len(manifest)} images: correct the patterns"
+        )
+    return manifest[~hit].reset_index(drop=True), root, manifest["image"][hit].tolist()
+
+
+def _prepare(
+    config: PrepareConfig, data: DataConfig, manifest: pd.DataFrame, root: Path, excluded: list[str]
+) -> Prepared:
+    parent = Path(config.output_root) / data.name / "prepared"
+    workers = data.workers
     prepared = prepare(
-        manifest, root, parent, data, excluded=excluded, workers=data.workers, progress=images_bar
+        manifest, root, parent, data, excluded=excluded, workers=workers, progress=images_bar
     )
     _report(prepared)
     return prepared
+
+
+def overlap_of(local: Prepared, trained: Prepared) -> Copies:
+    """Return pairs of rows of two prepared sets that show the same exposure."""
+    with images_bar("images that both sets hold", len(local.table) + len(trained.table)) as done:
+        return find_overlap(
+            local.pixels,
+            local.table["sha256"].tolist(),
+            trained.pixels,
+            trained.table["sha256"].tolist(),
+            on_progress=done,
+        )
 
 
 def prepare_whole(
@@ -45,10 +76,7 @@ def prepare_whole(
 ) -> tuple[Prepared, dict[str, int]]:
     """Prepare every image of a data set as test, for a run that was trained on other data.
 
-    Args:
-        config: which data; its size, fit, lungs, split and labels do not count.
-        spec: how the run's own images were prepared.
-        labels: the run's classes.
+    The images are prepared by ``spec``, as the run's own were; ``labels`` are the run's classes.
 
     Returns:
         The prepared set with those of the classes that it has, and how many images were left
@@ -66,9 +94,7 @@ def prepare_whole(
             f"the run was trained with the lung finder {spec.finder[:8]}, installed is "
             f"{data.spec.finder[:8]}: train it again, or install the cxr of its training"
         )
-    parent = run_folder(Path(config.output_root), data.name, "prepared")
-    manifest, root = read_source(data, parent.parent)
-    manifest, excluded = _leave_out(manifest, data.exclude)
+    manifest, root, excluded = _read(config, data)
     known = manifest["label"].map(lambda label: not label_fault(label, labels)).astype(bool)
     unknown = Counter(manifest["label"][~known].tolist())
     manifest = manifest[known].reset_index(drop=True)
@@ -84,11 +110,7 @@ def prepare_whole(
         )
     occurring = order_labels(manifest["label"])
     data = replace(data, labels=[label for label in labels if label in occurring])
-    prepared = prepare(
-        manifest, root, parent, data, excluded=excluded, workers=data.workers, progress=images_bar
-    )
-    _report(prepared)
-    return prepared, dict(unknown)
+    return _prepare(config, data, manifest, root, excluded), dict(unknown)
 
 
 def _refuse_settings(config: PrepareConfig, spec: PreprocessSpec) -> None:
@@ -106,9 +128,7 @@ def _refuse_settings(config: PrepareConfig, spec: PreprocessSpec) -> None:
 def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
     """Return the manifest of a data configuration and the folder that its paths start from.
 
-    Args:
-        data: what to read.
-        folder: receives the phantom's images.
+    ``folder`` receives the phantom's images.
 
     Raises:
         InputError: an unknown kind, a missing folder, a bad manifest.
@@ -116,7 +136,12 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
     if data.kind not in KINDS:
         raise InputError(f"data.kind is {data.kind!r}: allowed are {', '.join(KINDS)}")
     if data.kind == "phantom":
-        root = _phantom(data, folder)
+        phantom = data.phantom
+        root = folder / f"images-{phantom.digest[:8]}"
+        if not (root / "manifest.csv").exists():
+            count = phantom.patients_per_class * 4 * sum(phantom.images_per_patient) // 2
+            with images_bar("synthetic images", count) as done:
+                write_phantom(root, phantom, on_image=done)
         return read_manifest(root / "manifest.csv", labels=data.labels), root
     if not data.root:
         raise InputError(
@@ -136,50 +161,17 @@ def read_source(data: DataConfig, folder: Path) -> tuple[pd.DataFrame, Path]:
     return read_folder(root, split_names=data.split_folders or None), root
 
 
-def _leave_out(manifest: pd.DataFrame, patterns: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Split a manifest into the images to use and the images that a pattern names."""
-    names = manifest["image"].map(lambda image: PurePosixPath(image).name)
-    hit = names.map(lambda name: any(fnmatchcase(name, pattern) for pattern in patterns))
-    hit = hit.astype(bool)
-    if hit.all():
-        raise InputError(
-            f"data.exclude {patterns} leaves out all {len(manifest)} images: correct the patterns"
-        )
-    return manifest[~hit].reset_index(drop=True), manifest["image"][hit].tolist()
-
-
-def _phantom(data: DataConfig, folder: Path) -> Path:
-    """Render the phantom, or reuse the one of the same settings."""
-    settings = data.phantom
-    root = folder / f"images-{settings.digest[:8]}"
-    if not (root / "manifest.csv").exists():
-        patients = settings.patients_per_class * 4
-        with images_bar(
-            "synthetic images", patients * sum(settings.images_per_patient) // 2
-        ) as done:
-            write_phantom(root, settings, on_image=done)
-    return root
-
-
 def _report(prepared: Prepared) -> None:
     counts, disjoint = prepared.info["counts"], prepared.info["disjoint"]
     split = prepared.table["split"].value_counts()
+    kinds = ("identical", "near", "conflicting", "unreadable")
     log.info(
         "%s %s: %d images of %d groups (train %d, val %d, test %d); left out %d excluded, %d "
         "identical and %d near copies, %d with conflicting labels, %d unreadable; %d groups cross "
         "a split%s",
-        "reusing" if prepared.reused else "prepared",
-        prepared.folder,
-        counts["kept"],
-        disjoint["groups"],
-        split.get("train", 0),
-        split.get("val", 0),
-        split.get("test", 0),
-        counts.get("excluded", 0),
-        counts["dropped_identical"],
-        counts["dropped_near"],
-        counts["dropped_conflicting"],
-        counts["dropped_unreadable"],
+        *("reusing" if prepared.reused else "prepared", prepared.folder),
+        *(counts["kept"], disjoint["groups"], *(split.get(name, 0) for name in SPLITS)),
+        *(counts.get("excluded", 0), *(counts[f"dropped_{kind}"] for kind in kinds)),
         disjoint["crossing_groups"],
         " (forced by the published split)" if disjoint["crossing_groups"] else "",
     )

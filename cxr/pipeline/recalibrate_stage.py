@@ -17,9 +17,8 @@ from cxr.bundle.format import (
     recalibration_words,
     write_info,
 )
-from cxr.bundle.runtimes import Arrays, open_runtime, run_images
+from cxr.bundle.runtimes import open_runtime, run_images
 from cxr.console import images_bar, log, print_table
-from cxr.data.overlap import find_overlap
 from cxr.data.prepared import Prepared, open_prepared
 from cxr.errors import InputError
 from cxr.evaluation.tables import show_interval
@@ -28,7 +27,7 @@ from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import label_indices, partly_known
 from cxr.pipeline.config import RecalibrateConfig
 from cxr.pipeline.exported import lungs_of, seen_by
-from cxr.pipeline.prepare_stage import prepare_whole
+from cxr.pipeline.prepare_stage import overlap_of, prepare_whole
 from cxr.pipeline.run_folder import data_name, named_run, relative
 from cxr.reliability.conformal import tempered
 from cxr.reliability.drift import drift_reference
@@ -39,26 +38,26 @@ from cxr.report.wording import markdown_table, one_line
 
 LEAST = 50
 """Fewest local images: below, most classes have no threshold at a level of 0.9."""
+CARD = """{title}
+
+## Its confidence was fitted anew
+Temperature, prediction sets, referral and the distances of refusal were fitted {words}. The \
+networks are the same. What stands below of calibration, sets and referral is of that bundle.
+
+How often sets hold the true class, {measured}:
+
+{table}
+{rest}"""
 
 
 def recalibrate_stage(config: RecalibrateConfig) -> Path:
     """Write ``bundle-<data>`` beside a bundle: the same model, its confidence fitted anew.
 
-    Returns:
-        The folder.
-
     Raises:
         InputError: no bundle, one that is recalibrated already, or fewer than ``LEAST`` images
             that the run did not learn from.
     """
-    source, trained = _opened(config)
-    info = read_info(source)
-    check_files(source, info)
-    if part := info.get("recalibration"):
-        raise InputError(
-            f"{source} is recalibrated already ({recalibration_words(part)}): name the bundle that "
-            "it was made from"
-        )
+    source, info, trained = _opened(config)
     local, unknown = prepare_whole(config, PreprocessSpec(**info["preprocess"]), info["labels"])
     rows = _unseen(local, trained)
     # What is known in part has no place among the classes.
@@ -73,7 +72,11 @@ def recalibrate_stage(config: RecalibrateConfig) -> Path:
         )
     targets = np.asarray(label_indices(local.table["label"].iloc[rows], info["labels"]), np.int64)
     groups = local.table["group"].iloc[rows].to_numpy()
-    arrays = _run(source, info, local, rows, config.threads)
+    has_ood = OOD_FILE in info["files"]
+    outputs = ["probs", *(f"features_{name}" for name in info["members"] if has_ood)]
+    runtime = open_runtime(source / MODEL_FILE, threads=config.threads)
+    with images_bar("local images", len(rows)) as done:
+        arrays = run_images(runtime, local.pixels, rows, outputs, on_image=done)
     fitted = arrays["probs"], targets, groups, info["uncertainty"]
     temperature, uncertainty = recalibrate(*fitted)
     part = {
@@ -98,7 +101,7 @@ def recalibrate_stage(config: RecalibrateConfig) -> Path:
         values["test"] = info["test"] | {"prediction_sets": "of the bundle before recalibration"}
     target = source.parent / f"bundle-{config.data.name}"
     reference = None
-    if (source / OOD_FILE).exists():
+    if has_ood:
         features = {name: arrays[f"features_{name}"] for name in info["members"]}
         reference = refit_distances(OodReference.load(source / OOD_FILE), features)
         arrays["probs"] = tempered(arrays["probs"], temperature)
@@ -119,15 +122,11 @@ def coverage_rows(part: dict[str, Any]) -> list[dict[str, str]]:
     rows = []
     for level, kinds in part["coverage"].items():
         for when in ("before", "after"):
-            shown = {"all": kinds[when]["coverage"]} | kinds[when]["per_class"]
-            rows.append(
-                {"level": level, "thresholds": when}
-                | {
-                    key: show_interval(share) if share else "no image"
-                    for key, share in shown.items()
-                }
-                | {"classes in a set": f"{kinds[when]['size']['value']:.2f}"}
-            )
+            shares = {"all": kinds[when]["coverage"]} | kinds[when]["per_class"]
+            row = {"level": level, "thresholds": when}
+            for key, share in shares.items():
+                row[key] = show_interval(share) if share else "no image"
+            rows.append(row | {"classes in a set": f"{kinds[when]['size']['value']:.2f}"})
     return rows
 
 
@@ -138,68 +137,57 @@ def _measured_words(part: dict[str, Any]) -> str:
     )
 
 
-def _opened(config: RecalibrateConfig) -> tuple[Path, Prepared | None]:
-    """Return the bundle's folder, and the prepared set of its run where a run is named."""
+def _opened(config: RecalibrateConfig) -> tuple[Path, dict[str, Any], Prepared | None]:
+    """Return the bundle, what it says, and the prepared set of its run where a run is named."""
     if config.bundle:
-        return Path(config.bundle), None
-    run = named_run(config)
-    folder = run_folder(Path(run.output_root), data_name(run), run.run)
-    info = read_json(folder / "run.json", hint="train the run again")
-    return folder / "bundle", open_prepared(folder / info["prepared"])
+        source, trained = Path(config.bundle), None
+    else:
+        run = named_run(config)
+        folder = run_folder(Path(run.output_root), data_name(run), run.run)
+        run_info = read_json(folder / "run.json", hint="train the run again")
+        source, trained = folder / "bundle", open_prepared(folder / run_info["prepared"])
+    info = read_info(source)
+    check_files(source, info)
+    if part := info.get("recalibration"):
+        raise InputError(
+            f"{source} is recalibrated already ({recalibration_words(part)}): name the bundle that "
+            "it was made from"
+        )
+    return source, info, trained
 
 
 def _unseen(local: Prepared, trained: Prepared | None) -> NDArray[np.int64]:
-    """Return the rows of the images that the run did not learn from."""
     rows = np.arange(len(local.table))
     if trained is None:
         log.warning("a bundle alone does not tell which images it learnt from: give others")
         return rows
-    table = trained.table
-    with images_bar("images that both sets hold", len(rows) + len(table)) as done:
-        found = find_overlap(
-            local.pixels, local.table["sha256"], trained.pixels, table["sha256"], on_progress=done
-        )
-    learnt = table["split"].iloc[found.known].isin(["train", "val"]).to_numpy()
-    seen = np.unique(found.row[learnt])
+    mine, known = overlap_of(local, trained).pairs.T
+    learnt = trained.table["split"].iloc[known].isin(["train", "val"]).to_numpy()
+    seen = np.unique(mine[learnt])
     if len(seen):
         log.warning("%d images are left out, since the run learnt from them", len(seen))
     return np.setdiff1d(rows, seen)
 
 
-def _run(
-    source: Path, info: dict[str, Any], local: Prepared, rows: NDArray[np.int64], threads: int
-) -> Arrays:
-    """Return probabilities, and each member's features where the bundle refuses by them."""
-    outputs = ["probs"]
-    outputs += [f"features_{name}" for name in info["members"]] if OOD_FILE in info["files"] else []
-    runtime = open_runtime(source / MODEL_FILE, threads=threads)
-    with images_bar("local images", len(rows)) as done:
-        return run_images(runtime, local.pixels, rows, outputs, on_image=done)
-
-
 def _write(
     source: Path, target: Path, values: dict[str, Any], reference: OodReference | None
 ) -> None:
-    """Write the new bundle, whole or not at all."""
+    """Write the new bundle, whole or not at all, its card above that of the bundle's origin."""
     with replacing_folder(target) as fresh:
         shutil.copytree(source, fresh, dirs_exist_ok=True, ignore=lambda *_: [INFO_FILE])
         if reference is not None:
             reference.save(fresh / OOD_FILE)
         title, _, rest = (source / CARD_FILE).read_text(encoding="utf-8").partition("\n")
+        part = values["recalibration"]
+        rows = coverage_rows(part)
+        table = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+        text = CARD.format(
+            title=title,
+            words=one_line(recalibration_words(part)),
+            measured=_measured_words(part),
+            table="\n".join(table),
+            rest=rest,
+        )
         with atomic_write(fresh / CARD_FILE) as file:
-            file.write("\n".join([title, "", *_card_lines(values["recalibration"]), rest]).encode())
+            file.write(text.encode())
         write_info(fresh, values)
-
-
-def _card_lines(part: dict[str, Any]) -> list[str]:
-    rows = coverage_rows(part)
-    return [
-        "## Its confidence was fitted anew",
-        f"Temperature, prediction sets, referral and the distances of refusal were fitted "
-        f"{one_line(recalibration_words(part))}. The networks are the same. What stands below of "
-        "calibration, sets and referral is of that bundle.",
-        "",
-        f"How often sets hold the true class, {_measured_words(part)}:",
-        "",
-        *markdown_table(list(rows[0]), [list(row.values()) for row in rows]),
-    ]

@@ -21,56 +21,58 @@ def note_of(prepared: Prepared) -> str:
     return f"{SYNTHETIC} · {RESEARCH}" if prepared.info.get("synthetic") else RESEARCH
 
 
-def fingerprint_of(folder: Path, path: Path) -> str | None:
-    """Return whose images a folder's trainings were made on, as ``path`` tells; None without any.
-
-    A start that failed before its first checkpoint claims nothing.
-    """
-    if not path.exists() or not any(map(has_work, folder.glob("members/*"))):
-        return None
-    return str(read_json(path, hint=f"remove {folder}")["fingerprint"])
-
-
 def open_run(
     config: PrepareConfig, prepared: Prepared, *, data_config: dict[str, Any] | None = None
 ) -> Path:
-    """Open or start a run on a prepared set.
+    """Open or start a run on a prepared set; return outputs/<data>/<run>.
 
-    Args:
-        config: names the run.
-        prepared: its images.
-        data_config: how they were prepared; by default as ``config`` says.
-
-    Returns:
-        outputs/<data>/<run>.
+    ``data_config`` says how the images were prepared; by default as ``config`` does.
 
     Raises:
         InputError: the run belongs to another prepared set.
     """
     folder = run_folder(Path(config.output_root), config.data.name, config.run)
-    path, fingerprint = folder / "run.json", prepared.info["fingerprint"]
-    if before := fingerprint_of(folder, path):
-        if before != fingerprint:
-            raise InputError(
-                f"run {config.run!r} was made on another prepared set (fingerprint "
-                f"{before[:12]}, now {fingerprint[:12]}): give another run=NAME"
-            )
-        return folder
-    write_json(
-        path,
-        {
-            "data": config.data.name,
-            "run": config.run,
-            "prepared": os.path.relpath(prepared.folder, folder),
-            "fingerprint": fingerprint,
-            "labels": list(prepared.labels),
-            "synthetic": bool(prepared.info.get("synthetic")),
-            "note": note_of(prepared),
-            "data_config": data_config or asdict(config.data),
-            "environment": environment(),
-        },
+    claim_folder(
+        folder / "run.json",
+        prepared,
+        {"data": config.data.name, "run": config.run},
+        {"data_config": data_config or asdict(config.data)},
+        fault=f"run {config.run!r} was made on another prepared set",
+        hint="give another run=NAME",
     )
     return folder
+
+
+def claim_folder(
+    path: Path,
+    images: Prepared,
+    head: dict[str, Any],
+    rest: dict[str, Any],
+    *,
+    fault: str,
+    hint: str,
+) -> None:
+    """Write to ``path`` on which images the trainings of its folder are made.
+
+    A start that failed before its first checkpoint claims nothing.
+
+    Raises:
+        InputError: they were made on others; ``fault`` says so, ``hint`` what to do.
+    """
+    folder, fingerprint = path.parent, images.info["fingerprint"]
+    if path.exists() and any(map(has_work, folder.glob("members/*"))):
+        before = str(read_json(path, hint=f"remove {folder}")["fingerprint"])
+        if before != fingerprint:
+            raise InputError(f"{fault} (fingerprint {before[:12]}, now {fingerprint[:12]}): {hint}")
+        return
+    facts = {
+        "prepared": os.path.relpath(images.folder, folder),
+        "fingerprint": fingerprint,
+        "labels": list(images.labels),
+        "synthetic": bool(images.info.get("synthetic")),
+        "note": note_of(images),
+    }
+    write_json(path, head | facts | rest | {"environment": environment()})
 
 
 def data_name(config: RunConfig) -> str:
@@ -109,7 +111,8 @@ def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
 
     Raises:
         MissingInputError: nothing was trained under this name.
-        InputError: see ``check_data_settings``.
+        InputError: the command line sets the data otherwise than the run's, which a stage behind
+            training cannot honour.
     """
     folder = run_folder(Path(config.output_root), data_name(config), config.run)
     train = command("train", config)
@@ -118,31 +121,17 @@ def find_run(config: RunConfig) -> tuple[Path, dict[str, Any], Prepared]:
         known = f" (runs there: {', '.join(others)})" if others else ""
         raise MissingInputError(f"there is no run {folder}{known}: train first with {train}")
     info = read_json(folder / "run.json", hint=train)
-    check_data_settings(config, info)
-    return folder, info, open_prepared(folder / info["prepared"])
-
-
-def check_data_settings(config: RunConfig, info: dict[str, Any]) -> None:
-    """Refuse settings of the data on the command line that are not those of the run.
-
-    Args:
-        config: with the overrides that the command line gave.
-        info: ``run.json`` of the run.
-
-    Raises:
-        InputError: a setting that differs; a stage behind training cannot honour it.
-    """
-    made_with = info.get("data_config", {})
     for key in given_data_settings(config):
-        asked, own = asdict(config.data), made_with
+        value, own = asdict(config.data), info.get("data_config", {})
         for part in key.split("."):
-            asked, own = asked[part], own.get(part) if isinstance(own, dict) else None
-        if asked != own:
+            value, own = value[part], own.get(part) if isinstance(own, dict) else None
+        if value != own:
             raise InputError(
-                f"data.{key} is {asked!r}, but run {config.run!r} was made with "
+                f"data.{key} is {value!r}, but run {config.run!r} was made with "
                 f"{own!r}, which this stage cannot change: leave it out, or train another run with "
-                f"it ({command('train', config)} with another run=)"
+                f"it ({train} with another run=)"
             )
+    return folder, info, open_prepared(folder / info["prepared"])
 
 
 def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
@@ -164,22 +153,6 @@ def trained_members(folder: Path, names: list[str] | None = None) -> list[str]:
             f"{folder} has no trained member: train first ({stage_command('train')})"
         )
     return list(names) if names else found
-
-
-def load_ensemble(folder: Path, config: RunConfig) -> dict[str, Any]:
-    """Return a run's ``ensemble.json``.
-
-    Raises:
-        MissingInputError: it was not fitted yet.
-    """
-    path = folder / "ensemble.json"
-    if not path.exists():
-        trained_members(folder)
-        raise MissingInputError(
-            f"{path} is missing: fit the ensemble first with {command('ensemble', config)}"
-        )
-    found: dict[str, Any] = read_json(path, hint=command("ensemble", config))
-    return found
 
 
 def command(stage: str, config: RunConfig) -> str:

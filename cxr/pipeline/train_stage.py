@@ -47,19 +47,12 @@ from cxr.training.trainer_settings import UNESSENTIAL, TeacherSettings
 
 @dataclass(frozen=True)
 class Teaching:
-    """A trained ensemble that a member learns from.
+    """A trained ensemble that a member learns from."""
 
-    Attributes:
-        teacher: gives its probabilities.
-        settings: how it is learned from.
-        run: its name.
-        state: digest of its data, weights and ensemble.
-    """
-
-    teacher: Teacher
-    settings: TeacherSettings
-    run: str
-    state: str
+    teacher: Teacher  # gives its probabilities
+    settings: TeacherSettings  # how it is learned from
+    run: str  # its name
+    state: str  # digest of its data, weights and ensemble
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -67,25 +60,14 @@ class Teaching:
 
 
 def train_stage(config: TrainConfig) -> Path:
-    """Train one member, go on where a killed training was, or reuse a finished one.
-
-    Returns:
-        The member's folder.
-
-    Raises:
-        InputError: anything the user can correct; nothing stored is lost.
-    """
+    """Train one member, go on where a killed training was, or reuse a finished one."""
     check_name(config)
     prepared = prepare_stage(config)
     return train_member(config, prepared, open_run(config, prepared))
 
 
 def check_name(config: TrainConfig) -> None:
-    """Refuse a member's name that is no folder's, before any image is read.
-
-    Raises:
-        InputError: a name with a slash or a leading dot.
-    """
+    """Refuse a member's name that is no folder's, before any image is read."""
     run_folder(Path("x"), config.model.name, config.model.name)
 
 
@@ -97,21 +79,11 @@ def train_member(
     train_rows: NDArray[np.int64] | None = None,
     teaching: Teaching | None = None,
 ) -> Path:
-    """Train one member of a run on images that are prepared; go on or reuse as above.
+    """Train one member below ``run``, on images that are prepared; go on or reuse as above.
 
-    Args:
-        config: model, trainer and seed; its data is not looked at.
-        prepared: the images, whose column ``split`` says which are train and val.
-        run: the member goes below its ``members/``.
-        train_rows: rows of an epoch, where an image is to come more than once; by default those
-            whose split is train.
-        teaching: who is learned from; by default the labels alone.
-
-    Returns:
-        The member's folder.
-
-    Raises:
-        InputError: anything the user can correct; nothing stored is lost.
+    The column ``split`` says which images are train and val; ``train_rows`` are the rows of an
+    epoch, where an image is to come more than once. With ``teaching`` an ensemble is learned from
+    too. The configuration's data is not looked at.
     """
     name = config.model.name
     folder = run / "members" / name
@@ -132,10 +104,15 @@ def train_member(
     origin = load_pretrained(member, config.model.pretrained)
     freeze(member, config.model.freeze)
     train, val = _loaders(prepared, config, train_rows)
+    weights = None
+    if config.trainer.imbalance == "loss":
+        rows = rows_of(prepared.table["split"].tolist(), "train")
+        balanced = balancing_weights(prepared.memberships[rows])
+        weights = torch.tensor(balanced, dtype=torch.float32)
     module = MemberModule(
         member,
         config.trainer,
-        class_weights=_class_weights(prepared, config.trainer.imbalance),
+        class_weights=weights,
         names=prepared.table["image"].tolist(),
         seed=config.seed,
         frozen=config.model.freeze,
@@ -177,7 +154,7 @@ def _keep(
             "train_images": len(rows_of(prepared.table["split"].tolist(), "train")),
             "preprocess": prepared.info["preprocess"],
         },
-        "validation": validation_metrics(logits, prepared.targets[rows]),
+        "validation": _validation_metrics(logits, prepared.targets[rows]),
         "training": asdict(result) | {"seed": config.seed, "frozen": config.model.freeze},
         "trainer": asdict(config.trainer),
         "environment": environment(),
@@ -187,40 +164,32 @@ def _keep(
     forget_checkpoints(folder)
     log.info(
         "%s: kept epoch %d of %d, %.0f s, weights in %s",
-        config.model.name,
-        result.best_epoch,
-        result.epochs,
-        result.seconds,
-        folder,
+        *(config.model.name, result.best_epoch, result.epochs, result.seconds, folder),
     )
 
 
-def validation_metrics(
+def _validation_metrics(
     logits: NDArray[np.float32], targets: NDArray[np.int64]
 ) -> dict[str, float | int]:
     """Return accuracy, balanced accuracy and NLL of (N, K) logits, without label sets."""
     known = targets != UNSURE
     logits, targets = logits[known], targets[known]
-    probs, classes = softmax(logits), range(logits.shape[1])
+    probs, classes = softmax(logits), list(range(logits.shape[1]))
     predicted = probs.argmax(axis=1)
     return {
         "images": len(targets),
         "accuracy": float(accuracy_score(targets, predicted)),
         "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
-        "nll": float(log_loss(targets, probs, labels=list(classes))),
+        "nll": float(log_loss(targets, probs, labels=classes)),
     }
 
 
 def _claim(folder: Path, config: TrainConfig, prepared: Prepared, teaching: Teaching | None) -> str:
     """Make the member's folder this configuration's, or refuse if it is another's."""
     trainer = {k: v for k, v in asdict(config.trainer).items() if k not in UNESSENTIAL}
-    values = {
-        "model": asdict(config.model),
-        "trainer": trainer,
-        "seed": config.seed,
-        "fingerprint": prepared.info["fingerprint"],
-        **({"teacher": teaching.to_dict()} if teaching else {}),
-    }
+    values = {"model": asdict(config.model), "trainer": trainer, "seed": config.seed}
+    values |= {"fingerprint": prepared.info["fingerprint"]}
+    values |= {"teacher": teaching.to_dict()} if teaching else {}
     digest, path = digest_of(values), folder / "settings.json"
     if path.exists():
         before = read_json(path, hint=f"remove {folder}")
@@ -275,11 +244,3 @@ def _loaders(
         BatchLoader(prepared.pixels, truth, order, batch_size=size, drop_last=True),
         BatchLoader(prepared.pixels, truth, val, batch_size=size),
     )
-
-
-def _class_weights(prepared: Prepared, imbalance: str) -> torch.Tensor | None:
-    if imbalance != "loss":
-        return None
-    rows = rows_of(prepared.table["split"].tolist(), "train")
-    weights = balancing_weights(prepared.memberships[rows])
-    return torch.tensor(weights, dtype=torch.float32)

@@ -6,7 +6,6 @@ N images, S side of prepared pixels.
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from cxr.bundle.maps import enlarge
 from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
-from cxr.errors import InputError
+from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import build_predictions, read_predictions
 from cxr.explain.gradcam import CLOSED_FORM, Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.map_plots import Example
@@ -30,10 +29,9 @@ from cxr.models.build import WEIGHTS_FILE, Member, load_member
 from cxr.models.ensemble import WEIGHTED, Ensemble
 from cxr.pipeline.config import RunConfig
 from cxr.pipeline.fit_uncertainty import FILE, validation_predictions
-from cxr.pipeline.run_folder import command, find_run, load_ensemble
+from cxr.pipeline.run_folder import command, find_run, trained_members
 from cxr.training.inference import predict_logits
 
-Bar = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 METRICS, CALIBRATION = "evaluation/metrics.json", "evaluation/calibration.json"
 PREDICTIONS = "evaluation/predictions.csv"
 
@@ -41,20 +39,9 @@ PREDICTIONS = "evaluation/predictions.csv"
 class TrainedRun:
     """A trained run; every part is opened when it is first asked for, once, and kept.
 
-    Opening never writes, and never opens the test split: ``predictions`` are those of test
-    where the run was evaluated, else those of validation.
-
-    Args:
-        config: names the run.
-
-    Attributes:
-        folder: outputs/<data>/<run>.
-        info: ``run.json``.
-        prepared: its prepared set.
-
-    Raises:
-        MissingInputError: nothing was trained under this name.
-        InputError: the command line asks for other data settings than the run was made with.
+    Opening never writes, and never opens the test split: ``predictions`` are those of test where
+    the run was evaluated, else those of validation. ``folder`` is outputs/<data>/<run>, ``info``
+    its ``run.json``, ``prepared`` its prepared set; see ``find_run`` for what is refused.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -73,8 +60,13 @@ class TrainedRun:
 
     @functools.cached_property
     def fitted(self) -> dict[str, Any]:
-        """The content of ``ensemble.json``."""
-        return load_ensemble(self.folder, self.config)
+        """The content of ``ensemble.json``; refused where it was not fitted yet."""
+        path, fit = self.folder / "ensemble.json", self.command("ensemble")
+        if not path.exists():
+            trained_members(self.folder)
+            raise MissingInputError(f"{path} is missing: fit the ensemble first with {fit}")
+        values: dict[str, Any] = read_json(path, hint=fit)
+        return values
 
     @functools.cached_property
     def ensemble(self) -> Ensemble:
@@ -98,13 +90,12 @@ class TrainedRun:
         """The content of ``uncertainty.json``: thresholds of prediction sets and referral.
 
         Raises:
-            InputError: it is missing, damaged, of another ensemble, or of version 0.1, whose
-                thresholds count images.
+            InputError: it is missing, damaged, of another ensemble or of version 0.1.
         """
-        path, fit = self.folder / FILE, self.command("ensemble")
-        if not path.exists():
+        fit = self.command("ensemble")
+        values = self.read(FILE, hint=f"fit it again ({fit})")
+        if values is None:
             raise InputError(f"the run has no {FILE}: fit it ({fit})")
-        values: dict[str, Any] = read_json(path, hint=f"fit it again ({fit})")
         if values.get("ensemble") != digest_of(self.ensemble.to_dict()):
             raise InputError(f"{FILE} was fitted for another ensemble: fit it again ({fit})")
         if "patients" not in values:
@@ -165,16 +156,12 @@ class TrainedRun:
         """The content of ``calibration.json``; None where it was not measured."""
         return self.read(CALIBRATION)
 
-    def read(self, name: str) -> dict[str, Any] | None:
-        """Return a result file of the run, None where there is none.
-
-        Raises:
-            InputError: it is damaged.
-        """
+    def read(
+        self, name: str, *, hint: str = "remove it and run its stage again"
+    ) -> dict[str, Any] | None:
+        """Return a result file of the run, None where there is none; a damaged one is refused."""
         path = self.folder / name
-        if not path.exists():
-            return None
-        values: dict[str, Any] = read_json(path, hint="remove it and run its stage again")
+        values: dict[str, Any] | None = read_json(path, hint=hint) if path.exists() else None
         return values
 
     def command(self, stage: str) -> str:
@@ -216,24 +203,15 @@ class TrainedRun:
         method: str = CLOSED_FORM,
         layer: str | None = None,
         batch_size: int = 32,
-        bar: Bar = images_bar,
     ) -> dict[str, Maps]:
         """Return each member's maps and the ensemble's, (n, S, S), 0 to 1.
 
-        Args:
-            chosen: (n,) rows of the predictions.
-            classes: (n,) class explained on each.
-            method: see ``cxr.explain.gradcam``.
-            layer: likewise.
-            batch_size: images at once.
-            bar: shows progress.
-
-        Raises:
-            InputError: an unknown method or layer.
+        ``chosen`` (n,) are rows of the predictions, ``classes`` (n,) what is explained on each; see
+        ``cxr.explain.gradcam`` for method and layer, and for what is refused.
         """
         raw: dict[str, Maps] = {}
         for name, member in self.members.items():
-            with bar(f"{method}, {name}", len(chosen)) as done:
+            with images_bar(f"{method}, {name}", len(chosen)) as done:
                 raw[name] = member_maps(
                     member,
                     self.prepared.pixels,
@@ -255,19 +233,22 @@ class TrainedRun:
         """Put images, maps (n, S, S) and probabilities together for plots, on whole images."""
         examples = []
         for place, row in enumerate(self.predictions.iloc[chosen].to_dict("records")):
-            probs = {
-                name: {label: float(row[f"prob_{name}_{label}"]) for label in self.labels}
-                for name in maps
-            }
             number = int(self.rows[chosen[place]])
             image, on_image = self._whole_image(number)
-            lesion = None if lesions is None else on_image(lesions[place]) > 0.5
-            lungs = on_image(self.prepared.lung_mask(number)) > 0.5
-            shown = {name: on_image(values[place]) for name, values in maps.items()}
-            truth, prediction, name = row["label"], row["prediction"], row["image"]
-            examples.append(
-                Example(image, truth, prediction, probs, shown, lesion, lungs, name=name)
+            example = Example(
+                image,
+                row["label"],
+                row["prediction"],
+                {
+                    name: {label: float(row[f"prob_{name}_{label}"]) for label in self.labels}
+                    for name in maps
+                },
+                {name: on_image(values[place]) for name, values in maps.items()},
+                None if lesions is None else on_image(lesions[place]) > 0.5,
+                on_image(self.prepared.lung_mask(number)) > 0.5,
+                name=row["image"],
             )
+            examples.append(example)
         return examples
 
     def _whole_image(self, row: int) -> tuple[NDArray[np.uint8], Callable[[Any], Any]]:

@@ -52,16 +52,9 @@ Threshold = float | None
 def conformal_threshold(scores: ArrayLike, groups: ArrayLike, level: float) -> Threshold:
     """Return the smallest score up to which patients weigh at least (G + 1) level.
 
-    With one image per patient it is the ceil((G + 1) level)-th smallest.
-
-    Args:
-        scores: (n,) of validation images.
-        groups: (n,) names of their G patients or groups.
-        level: wished coverage, above 0 and below 1.
-
-    Returns:
-        The threshold, or None where G is too small to cover at this level: only the set of all
-        classes is then sure to.
+    With one image per patient it is the ceil((G + 1) level)-th smallest of the (n,) scores, whose
+    patients or groups are ``groups``. None where G is too small to cover at this level: only the
+    set of all classes is then sure to.
 
     Raises:
         InputError: a level outside 0 to 1.
@@ -83,46 +76,15 @@ def patients_needed(level: float) -> int:
     return math.ceil(level / (1 - level) - 1e-9)
 
 
-def fit_conformal(
-    probs: ArrayLike, targets: ArrayLike, groups: ArrayLike, *, level: float, per_class: bool = True
-) -> tuple[Threshold, ...]:
-    """Fit the thresholds of prediction sets on validation.
-
-    Args:
-        probs: (N, K) calibrated, rows summing to 1.
-        targets: (N,) class positions.
-        groups: (N,) patient or group names.
-        level: wished coverage, above 0 and below 1.
-        per_class: a threshold from each class's own images; else one from all images.
-
-    Returns:
-        K thresholds, all equal unless ``per_class``.
-
-    Raises:
-        InputError: shapes that do not fit, or a level outside 0 to 1.
-    """
-    scores, classes, names = _true_scores(probs, targets, groups)
-    n_classes: int = np.shape(probs)[1]
-    if not per_class:
-        return (conformal_threshold(scores, names, level),) * n_classes
-    own = [classes == k for k in range(n_classes)]
-    return tuple(conformal_threshold(scores[mine], names[mine], level) for mine in own)
-
-
 def prediction_sets(
     probs: ArrayLike, thresholds: Sequence[Threshold], *, with_top: bool = True
 ) -> NDArray[np.bool_]:
-    """Tell which classes are in the set of each image.
+    """Tell which classes are in the set of each image, (N, K) bool.
 
-    Args:
-        probs: (N, K) calibrated, rows summing to 1.
-        thresholds: K, of ``fit_conformal``; a class whose threshold is None is in every set.
-        with_top: put the most probable class into every set, also where its own threshold
-            would leave it out. No set is then empty, a higher level never gives a smaller set,
-            and coverage can only rise. The bare sets are what the theory speaks of.
-
-    Returns:
-        (N, K) bool.
+    ``with_top`` puts the most probable class into every set, also where its own threshold would
+    leave it out. No set is then empty, a higher level never gives a smaller set, and coverage can
+    only rise. The bare sets are what the theory speaks of. A class whose threshold is None is in
+    every set.
 
     Raises:
         InputError: another number of thresholds than classes.
@@ -150,14 +112,10 @@ def tempered(probs: ArrayLike, temperature: float) -> NDArray[np.float64]:
 
 
 def fit_referral(probs: ArrayLike, *, coverage: float = REFERRAL_COVERAGE) -> float:
-    """Return the largest probability above which at least ``coverage`` of validation lies.
-
-    Args:
-        probs: (N, K) calibrated, N above 0.
-        coverage: share that is answered, above 0, at most 1.
+    """Return the largest probability above which at least ``coverage`` of validation (N, K) lies.
 
     Raises:
-        InputError: no image, or a coverage outside 0 to 1.
+        InputError: no image, or a coverage that is not above 0 and at most 1.
     """
     certainty = np.sort(np.asarray(probs, np.float64).max(axis=1, initial=0))[::-1]
     if not len(certainty) or not 0 < coverage <= 1:
@@ -169,15 +127,7 @@ def fit_referral(probs: ArrayLike, *, coverage: float = REFERRAL_COVERAGE) -> fl
 
 
 def refer(probs: ArrayLike, threshold: float) -> NDArray[np.bool_]:
-    """Tell which images go to a human: those whose largest probability is below the threshold.
-
-    Args:
-        probs: (N, K).
-        threshold: of ``fit_referral``.
-
-    Returns:
-        (N,) bool.
-    """
+    """Tell which images (N, K) go to a human: their largest probability is below the threshold."""
     return np.asarray(np.asarray(probs, np.float64).max(axis=1) < threshold, np.bool_)
 
 
@@ -193,14 +143,9 @@ def fit_uncertainty(
 ) -> dict[str, Any]:
     """Fit everything that is stored in ``uncertainty.json``.
 
-    Args:
-        probs: (N, K) of validation, calibrated.
-        targets: (N,) class positions.
-        labels: K class names.
-        groups: (N,) patient or group names.
-        levels: wished coverages of prediction sets.
-        coverage: share of images that is answered.
-        fitted_on: what the images are: ``validation``, or ``out of fold``.
+    ``probs`` (N, K) of validation are calibrated, ``targets`` (N,) class positions, ``groups`` (N,)
+    patients. ``levels`` are wished coverages of prediction sets, ``coverage`` is the share of
+    images that is answered, ``fitted_on`` says what the images are.
 
     Returns:
         Plain values for JSON; ``thresholds_of`` and ``referral_threshold`` read them. Images
@@ -211,9 +156,10 @@ def fit_uncertainty(
     Raises:
         InputError: shapes that do not fit, no image, a level outside 0 to 1.
     """
-    _, classes, names = _true_scores(probs, targets, groups)
+    scores, classes, names = _true_scores(probs, targets, groups)
     images = np.unique(names, return_counts=True)[1]
-    patients = {label: len(np.unique(names[classes == k])) for k, label in enumerate(labels)}
+    of_class = {label: classes == k for k, label in enumerate(labels)}
+    patients = {label: len(np.unique(names[own])) for label, own in of_class.items()}
     threshold = fit_referral(probs, coverage=coverage)
     warning = ""
     if len(images) < UNSURE_BELOW:
@@ -227,13 +173,13 @@ def fit_uncertainty(
         "n_patients": len(images),
         "images_per_patient": {"mean": float(images.mean()), "largest": int(images.max())},
         "labels": list(labels),
-        "counts": {label: int((classes == k).sum()) for k, label in enumerate(labels)},
+        "counts": {label: int(own.sum()) for label, own in of_class.items()},
         "patients": patients,
         "warning": warning,
         "conformal": {
             "method": METHOD,
             "levels": {
-                f"{level:g}": _fit_level(probs, targets, names, patients, level, fitted_on)
+                f"{level:g}": _fit_level(scores, names, of_class, level, fitted_on)
                 for level in levels
             },
         },
@@ -246,15 +192,35 @@ def fit_uncertainty(
     }
 
 
+def _fit_level(
+    scores: NDArray[np.float64],
+    names: NDArray[Any],
+    of_class: Mapping[str, NDArray[np.bool_]],
+    level: float,
+    fitted_on: str,
+) -> dict[str, Any]:
+    """Return a level's thresholds, and a note that names what there are too few patients for."""
+    plain = conformal_threshold(scores, names, level)
+    per_class = {
+        label: conformal_threshold(scores[own], names[own], level)
+        for label, own in of_class.items()
+    }
+    short = [] if plain is not None else [f"all classes together ({len(np.unique(names))})"]
+    lacking = [label for label, limit in per_class.items() if limit is None]
+    short += [f"{label} ({len(np.unique(names[of_class[label]]))})" for label in lacking]
+    note = (
+        f"{fitted_on} is too small to cover at {level:g}, which takes "
+        f"{patients_needed(level)} patients: {', '.join(short)}; such a class is in every set"
+    )
+    return {"plain": plain, "per_class": per_class, "note": note if short else ""}
+
+
 def thresholds_of(
     uncertainty: Mapping[str, Any], level: float, *, per_class: bool = True
 ) -> tuple[Threshold, ...]:
     """Read the K thresholds of a level from what ``fit_uncertainty`` gave, also that of 0.1.
 
-    Args:
-        uncertainty: content of uncertainty.json, or that of ``bundle.json``.
-        level: one of those fitted.
-        per_class: those per class, which are served; else the one for all classes.
+    Those per class are served; the other is one for all classes.
 
     Raises:
         InputError: a level that was not fitted.
@@ -273,28 +239,6 @@ def thresholds_of(
 def referral_threshold(uncertainty: Mapping[str, Any]) -> float:
     """Read the threshold for ``refer`` from what ``fit_uncertainty`` gave."""
     return float(uncertainty["referral"]["threshold"])
-
-
-def _fit_level(
-    probs: ArrayLike,
-    targets: ArrayLike,
-    groups: NDArray[Any],
-    patients: Mapping[str, int],
-    level: float,
-    fitted_on: str,
-) -> dict[str, Any]:
-    """Return a level's thresholds, and a note that names what there are too few patients for."""
-    plain = fit_conformal(probs, targets, groups, level=level, per_class=False)[0]
-    per_class = dict(zip(patients, fit_conformal(probs, targets, groups, level=level), strict=True))
-    lacking = [f"{name} ({patients[name]})" for name, limit in per_class.items() if limit is None]
-    whole = [f"all classes together ({len(np.unique(groups))})"] if plain is None else []
-    note = ""
-    if short := whole + lacking:
-        note = (
-            f"{fitted_on} is too small to cover at {level:g}, which takes "
-            f"{patients_needed(level)} patients: {', '.join(short)}; such a class is in every set"
-        )
-    return {"plain": plain, "per_class": per_class, "note": note}
 
 
 def _true_scores(

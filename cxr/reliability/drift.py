@@ -41,28 +41,19 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Drift:
-    """A window compared with validation.
+    """A window compared with validation."""
 
-    Attributes:
-        images: in the window.
-        p_value: of the clearest quantity, corrected for there being three.
-        psi: of each quantity, less the mean of its permutations.
-        alarm: whether a PSI of at least ``LEAST_PSI`` is more than chance.
-        sentence: all of it in a line.
-    """
-
-    images: int
-    p_value: float
-    psi: dict[str, float]
-    alarm: bool
-    sentence: str
+    images: int  # in the window
+    p_value: float  # of the clearest quantity, corrected for there being three
+    psi: dict[str, float]  # of each quantity, less the mean of its permutations
+    alarm: bool  # whether a PSI of at least ``LEAST_PSI`` is more than chance
+    sentence: str  # all of it in a line
 
 
 def drift_reference(values: Mapping[str, ArrayLike]) -> dict[str, dict[str, list[Any]]]:
     """Return what ``bundle.json`` keeps of validation: inner edges and counts of each quantity.
 
-    Args:
-        values: quantity to (N,); NaN where an image has none.
+    ``values`` are (N,) each, NaN where an image has none.
     """
     found = {}
     for name in QUANTITIES:
@@ -77,12 +68,10 @@ def drift_reference(values: Mapping[str, ArrayLike]) -> dict[str, dict[str, list
 
 
 class DriftWindow:
-    """The last images that a model was given; not for several threads at once.
+    """The last ``size`` images that a model was given; not for several threads at once.
 
-    Args:
-        reference: of ``drift_reference``; empty where a bundle has none.
-        size: images at most, the last ones. What comes in an order (a folder by alphabet, which
-            may be by class) needs all of them.
+    What comes in an order (a folder by alphabet, which may be by class) needs all of them.
+    ``reference`` is empty where a bundle has none.
     """
 
     def __init__(self, reference: Mapping[str, Any] | None, size: int = WINDOW) -> None:
@@ -112,13 +101,7 @@ class DriftWindow:
 def compare(
     reference: Mapping[str, Any], values: Mapping[str, ArrayLike], *, seed: int = 0
 ) -> Drift:
-    """Compare a window with a reference.
-
-    Args:
-        reference: of ``drift_reference``.
-        values: quantity to (n,); NaN where an image has none.
-        seed: of the permutations.
-    """
+    """Compare a window's quantities, (n,) each, NaN where an image has none, with a reference."""
     rng = np.random.default_rng(seed)
     psi, p_values = {}, {}
     for name in QUANTITIES:

@@ -32,6 +32,8 @@ from cxr.lungs.find import Lungs
 Floats = NDArray[np.float64]
 Features = Mapping[str, NDArray[Any]]
 """Member to (N, F) pooled features."""
+ARRAYS = ("mean", "axes", "variances")
+"""Of a ``Subspace``, as they are stored."""
 
 BLOCKS = 14
 """B; 28 tells turned images apart no better."""
@@ -47,36 +49,22 @@ heights."""
 
 @dataclass(frozen=True)
 class Refusal:
-    """A test that an image fails.
+    """A test that an image fails."""
 
-    Attributes:
-        test: distance, turned, inverted, blank, colour or lungs.
-        sentence: which it is, and by how much.
-        value: what was found.
-        limit: what is allowed.
-    """
-
-    test: str
-    sentence: str
-    value: float
-    limit: float
+    test: str  # distance, turned, inverted, blank, colour or lungs
+    sentence: str  # which it is, and by how much
+    value: float  # what was found
+    limit: float  # what is allowed
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """A member's training features: their mean, largest directions and variances.
+    """A member's training features: their mean, largest directions and variances."""
 
-    Attributes:
-        mean: (F,) float32.
-        axes: (P, F) float32, orthonormal.
-        variances: (P,) float32, along the axes.
-        residual: variance along every other direction.
-    """
-
-    mean: NDArray[np.float32]
-    axes: NDArray[np.float32]
-    variances: NDArray[np.float32]
-    residual: float
+    mean: NDArray[np.float32]  # (F,)
+    axes: NDArray[np.float32]  # (P, F), orthonormal
+    variances: NDArray[np.float32]  # (P,), along the axes
+    residual: float  # variance along every other direction
 
     def distance(self, features: NDArray[Any]) -> Floats:
         """Return (N,) Mahalanobis distances of (N, F) features."""
@@ -87,14 +75,7 @@ class Subspace:
 
 
 def blocks(pixels: NDArray[np.uint8]) -> Floats:
-    """Return the mean gray of B x B blocks.
-
-    Args:
-        pixels: (N, S, S) uint8, S at least B.
-
-    Returns:
-        (N, B, B), 0 to 255.
-    """
+    """Return the mean gray, 0 to 255, of B x B blocks of images (N, S, S), S at least B."""
     edges = np.arange(BLOCKS + 1) * pixels.shape[-1] // BLOCKS
     lengths = np.diff(edges)
     sums = np.add.reduceat(pixels, edges[:-1], axis=2, dtype=np.uint32)
@@ -117,30 +98,20 @@ def without_exposure(small: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class OodReference:
-    """What an image is compared with.
+    """What an image is compared with."""
 
-    Attributes:
-        subspaces: member to its training features.
-        lines: ``turned`` and ``inverted`` to (B * B + 1,) weights.
-        limits: ``turned``, ``inverted``, ``blank``, ``colour``, ``distance <member>``, and, where
-            the finder knows such images, ``lungs``, the least score.
-        info: how it was fitted: numbers of images, shares refused on validation, a note.
-    """
-
-    subspaces: Mapping[str, Subspace]
-    lines: Mapping[str, Floats]
+    subspaces: Mapping[str, Subspace]  # member to its training features
+    lines: Mapping[str, Floats]  # ``turned`` and ``inverted`` to (B * B + 1,) weights
     limits: Mapping[str, float]
+    """``turned``, ``inverted``, ``blank``, ``colour``, ``distance <member>``, and, where the finder
+    knows such images, ``lungs``, the least score."""
     info: Mapping[str, Any] = field(default_factory=dict)
+    """How it was fitted: numbers of images, shares refused on validation, a note."""
 
     def values(self, small: Floats, features: Features) -> dict[str, Floats]:
-        """Return each test's value.
+        """Return each test's value, (N,), by its name in ``limits`` (but ``colour``).
 
-        Args:
-            small: (N, B, B) ``blocks`` of prepared images.
-            features: member to (N, F); every member of the reference.
-
-        Returns:
-            Name in ``limits`` (but ``colour``) to (N,).
+        ``small`` are the (N, B, B) ``blocks`` of prepared images.
 
         Raises:
             InputError: features of a member are missing or of another width.
@@ -176,13 +147,10 @@ class OodReference:
         colours: Sequence[float | None] | None = None,
         lungs: Sequence[Lungs] | None = None,
     ) -> list[tuple[float, list[Refusal]]]:
-        """Test images.
+        """Test images: prepared pixels (N, S, S) and each member's (N, F) features.
 
-        Args:
-            pixels: (N, S, S) uint8, prepared.
-            features: member to (N, F).
-            colours: ``cxr.imaging.raster.colourfulness`` of each original; None where it was gray.
-            lungs: of each original; needed where ``limits`` has ``lungs``.
+        ``colours`` are ``cxr.imaging.raster.colourfulness`` of each original, None where it was
+        gray; ``lungs``, of each original, are needed where ``limits`` has ``lungs``.
 
         Returns:
             For each image its score (its distance over the limit, 0 upwards) and the tests
@@ -224,21 +192,12 @@ class OodReference:
         return found
 
     def save(self, path: Path) -> None:
-        """Write the reference as .npz, whole or not at all, without pickle."""
-        with atomic_write(path) as file:
-            file.write(self.to_bytes())
-
-    def to_bytes(self) -> bytes:
-        """Return the reference as .npz; the same reference gives the same bytes."""
+        """Write the reference as .npz, whole or not at all; the same gives the same bytes."""
         arrays: dict[str, NDArray[Any]] = {
             f"line {name}": line.astype(np.float32) for name, line in self.lines.items()
         }
         for member, space in self.subspaces.items():
-            arrays |= {
-                f"mean {member}": space.mean,
-                f"axes {member}": space.axes,
-                f"variances {member}": space.variances,
-            }
+            arrays |= {f"{part} {member}": getattr(space, part) for part in ARRAYS}
         head = {
             "members": {name: space.residual for name, space in self.subspaces.items()},
             "lines": list(self.lines),
@@ -246,9 +205,8 @@ class OodReference:
             "info": dict(self.info),
         }
         arrays["head"] = np.array(json.dumps(head))
-        stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **arrays)
-        return stream.getvalue()
+        with atomic_write(path) as file:
+            np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "OodReference":
@@ -262,15 +220,10 @@ class OodReference:
             # From memory: numpy leaves a damaged file open.
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 head = json.loads(str(file["head"]))
-                spaces = {
-                    name: Subspace(
-                        file[f"mean {name}"],
-                        file[f"axes {name}"],
-                        file[f"variances {name}"],
-                        residual,
-                    )
-                    for name, residual in head["members"].items()
-                }
+                spaces = {}
+                for name, residual in head["members"].items():
+                    arrays = {part: file[f"{part} {name}"] for part in ARRAYS}
+                    spaces[name] = Subspace(**arrays, residual=residual)
                 lines = {name: file[f"line {name}"].astype(float) for name in head["lines"]}
                 return cls(spaces, lines, head["limits"], head["info"])
         except FileNotFoundError:
@@ -303,8 +256,7 @@ def pair_fault(lungs: Lungs, least_score: float) -> Refusal | None:
 def pair_shape(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the smaller lung's share of the larger, and of the shorter one's rows those shared.
 
-    Args:
-        mask: (G, G) of both, parted at the column with least lung in the middle third.
+    The (G, G) mask of both is parted at the column with least lung in the middle third.
     """
     heights = mask.sum(axis=0)
     columns = np.flatnonzero(heights)

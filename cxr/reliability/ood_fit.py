@@ -53,11 +53,8 @@ def fit_ood(
 ) -> OodReference:
     """Fit every test on training images, and its limit on validation images.
 
-    Args:
-        train: member to (N, F) of training images.
-        val: member to (n, F) of validation images.
-        train_blocks: (N', B, B) ``blocks`` of training images, in any number and order.
-        val_blocks: (n, B, B) of the images of ``val``.
+    ``train_blocks`` may be of any number of training images in any order, ``val_blocks`` are of the
+    images of ``val``; (n, B, B) of ``blocks`` each.
 
     Raises:
         InputError: fewer than eight training images, or an image without finite features.
@@ -74,8 +71,7 @@ def fit_ood(
         "inverted": _fit_line(_all_ways(small), _all_ways(255 - small)),
     }
     spaces = {member: fit_subspace(rows) for member, rows in train.items()}
-    started = OodReference(spaces, lines, {})
-    found = started.values(seen, val)
+    found = OodReference(spaces, lines, {}).values(seen, val)
     wrong = {
         "turned": _worst(lines["turned"], turned_ways(seen)),
         "inverted": _worst(lines["inverted"], _all_ways(255 - seen)),
@@ -159,11 +155,8 @@ def _limits_of_few(
 def refit_distances(reference: OodReference, features: Features) -> OodReference:
     """Return a reference whose distances are limited by other images, such as a hospital's own.
 
-    Every other limit stays: blank, rotated, inverted and coloured images are so everywhere.
-
-    Args:
-        reference: of a bundle.
-        features: member to (N, F) of images that are to pass.
+    ``features`` are of images that are to pass. Every other limit stays: blank, rotated, inverted
+    and coloured images are so everywhere.
     """
     limits = dict(reference.limits)
     for name in distance_tests(limits):
@@ -176,12 +169,7 @@ def refit_distances(reference: OodReference, features: Features) -> OodReference
 
 
 def with_lungs(reference: OodReference, lungs: Sequence[Lungs]) -> OodReference:
-    """Return a reference that asks for two lungs, if nearly all images that are to pass show them.
-
-    Args:
-        reference: without that test.
-        lungs: of validation images.
-    """
+    """Return a reference that asks for two lungs, if nearly all validation images show them."""
     faults = [pair_fault(found, LUNGS_SCORE) is not None for found in lungs]
     refused = float(np.mean(faults)) if faults else 1.0
     info = {**reference.info, "lungs_refused_on_validation": refused}
@@ -205,17 +193,9 @@ def fit_reference(
 ) -> OodReference:
     """Fit the reference of a run, from a sample of its images.
 
-    Args:
-        features_of: from (n, S, S) uint8 to member's (n, F).
-        pixels: (M, S, S) uint8, prepared; may be a memory map.
-        train: rows of training images.
-        val: rows of validation images.
-        seed: of the sample.
-        most_train: training images whose features are taken.
-        most_val: validation images, likewise.
-        most_pixels: training images whose pixels are taken, which costs little.
-        batch_size: images at once.
-        on_image: called once an image whose features are taken.
+    ``features_of`` goes from (n, S, S) uint8 to member's (n, F); ``pixels`` (M, S, S) may be a
+    memory map, of which ``train`` and ``val`` are rows. Features are taken of ``most_train`` and
+    ``most_val`` images, pixels, which cost little, of ``most_pixels``.
 
     Raises:
         InputError: too few images, or features that are not finite.
@@ -248,11 +228,7 @@ def fit_reference(
 
 
 def fit_subspace(features: NDArray[Any]) -> Subspace:
-    """Fit a member's training features.
-
-    Args:
-        features: (N, F), at least two images.
-    """
+    """Fit a member's training features (N, F), at least two images."""
     rows = np.asarray(features, np.float64)
     count, width = rows.shape
     mean = rows.mean(axis=0)
@@ -288,7 +264,7 @@ def _all_ways(small: Floats) -> list[Floats]:
 
 
 def _fit_line(right: Sequence[Floats], wrong: Sequence[Floats]) -> Floats:
-    """Return (B * B + 1,) weights: near -1 for the first, +1 for the second, both alike in weight.
+    """Return (B * B + 1,) weights, near -1 for the first and +1 for the second, which weigh alike.
 
     Ridge regression, in closed form.
     """

@@ -15,13 +15,7 @@ from scipy.special import expit, logit
 from cxr.errors import InputError
 from cxr.models.ensemble import MIN_PROB
 from cxr.models.ensemble_fit import fit_temperature
-from cxr.reliability.conformal import (
-    Threshold,
-    fit_uncertainty,
-    prediction_sets,
-    tempered,
-    thresholds_of,
-)
+from cxr.reliability.conformal import fit_uncertainty, prediction_sets, tempered, thresholds_of
 
 DEALINGS = 200
 """Random parts behind the coverage that is reported."""
@@ -33,16 +27,10 @@ Uncertainty = Mapping[str, Any]
 def recalibrate(
     probs: ArrayLike, targets: ArrayLike, groups: ArrayLike, former: Uncertainty
 ) -> tuple[float, dict[str, Any]]:
-    """Fit a temperature behind a model's probabilities, then sets and referral.
+    """Fit a temperature behind a model's own probabilities (N, K), then sets and referral.
 
     A class without a local image keeps its former threshold, carried over to the new temperature
     as if there were two classes; nothing is promised for it, and ``note`` says so.
-
-    Args:
-        probs: (N, K), the model's own.
-        targets: (N,) class positions.
-        groups: (N,) patient or group names.
-        former: what was fitted for the model before.
 
     Returns:
         The temperature, and what takes the place of ``former``.
@@ -50,7 +38,8 @@ def recalibrate(
     Raises:
         InputError: shapes that do not fit, or no image.
     """
-    temperature = fit_temperature(_log(np.asarray(probs, np.float64)), targets)
+    logits = np.log(np.maximum(np.asarray(probs, np.float64), MIN_PROB))
+    temperature = fit_temperature(logits, targets)
     found = fit_uncertainty(
         tempered(probs, temperature),
         targets,
@@ -63,7 +52,11 @@ def recalibrate(
     if absent := [label for label, count in found["counts"].items() if not count]:
         for name, level in found["conformal"]["levels"].items():
             before = former["conformal"]["levels"][name]["per_class"]
-            level["per_class"] |= {label: _carried(before[label], temperature) for label in absent}
+            for label in absent:
+                limit = before[label]
+                # Of 1 - p at another temperature, exact for two classes.
+                carried = None if limit is None else float(expit(logit(limit) / temperature))
+                level["per_class"][label] = carried
             own = [
                 label
                 for label, limit in level["per_class"].items()
@@ -89,16 +82,8 @@ def held_out_coverage(
 ) -> dict[str, Any]:
     """Measure the sets before and after on images that the recalibration did not see.
 
-    Patients are dealt at random again and again: one part to fit on, the rest to measure on.
-
-    Args:
-        probs: (N, K), the model's own.
-        targets: (N,) class positions.
-        groups: (N,) patient or group names.
-        former: what was fitted for the model before.
-        images: to fit on, in whole patients; half of them by default.
-        dealings: how many.
-        seed: of dealing.
+    Patients are dealt at random again and again: one part to fit on, half of the images in whole
+    patients or as many as ``images``, the rest to measure on.
 
     Returns:
         Per level ``before`` and ``after``: ``coverage``, mean ``size`` of the sets, coverage
@@ -152,12 +137,3 @@ def _spread(values: NDArray[np.float64]) -> dict[str, float] | None:
         return None
     low, high = np.quantile(known, [0.025, 0.975])
     return {"value": float(known.mean()), "low": float(low), "high": float(high)}
-
-
-def _carried(threshold: Threshold, temperature: float) -> Threshold:
-    """Return the threshold of 1 - p at another temperature, exact for two classes."""
-    return None if threshold is None else float(expit(logit(threshold) / temperature))
-
-
-def _log(probs: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.log(np.maximum(probs, MIN_PROB)))

@@ -28,13 +28,9 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 def augment(
     pixels: Tensor, settings: Augmentation, *, size_px: int, generator: torch.Generator
 ) -> Tensor:
-    """Deviate each image of a batch by its own random amounts and resize it.
+    """Deviate each image (B, 1, S, S) uint8 of a batch by its own random amounts and resize it.
 
-    Args:
-        pixels: (B, 1, S, S) uint8.
-        settings: largest deviations.
-        size_px: H = W of the result.
-        generator: on the processor; it fixes the outcome on any device.
+    The generator is on the processor; it fixes the outcome on any device.
 
     Returns:
         (B, 1, H, W) float32 on the scale 0 to 1.
@@ -67,13 +63,7 @@ def _affine(
     cosine, sine = torch.cos(angle) / factor, torch.sin(angle) / factor
     # Coordinates run from -1 to 1, so a shift by a share of the side is twice that share.
     across, down = signed[2] * settings.shift * 2, signed[3] * settings.shift * 2
-    theta = torch.stack(
-        [
-            torch.stack([cosine * mirror, -sine, across], dim=1),
-            torch.stack([sine * mirror, cosine, down], dim=1),
-        ],
-        dim=1,
-    )
+    theta = motion((cosine * mirror, -sine, across), (sine * mirror, cosine, down))
     if crop is not None:
         # What the crop shows is looked up where the rest would have been.
         size, centre = _random_crop(crop, settings.crop_scale)
@@ -82,6 +72,11 @@ def _affine(
     shape = (len(images), 1, size_px, size_px)
     grid = functional.affine_grid(theta, list(shape), align_corners=False)
     return functional.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+
+
+def motion(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return affine matrices (B, 2, 3) of their two rows, each entry (B,)."""
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
 def _random_crop(draws: Tensor, smallest: float) -> tuple[Tensor, Tensor]:

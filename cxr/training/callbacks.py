@@ -1,7 +1,9 @@
 """Callbacks of a training: averaged weights, resumption, curves."""
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from cxr.console import log
 from cxr.data.loader import BatchLoader
+from cxr.errors import InputError
 from cxr.files import raise_if_unwritable, write_csv
 from cxr.plotting import GRAYS, OKABE_ITO, new_figure, save_figure, style_axes
 
@@ -38,12 +41,21 @@ def moving_average(decay: float) -> WeightAveraging:
     return WeightAveraging(multi_avg_fn=torch.no_grad()(blend))
 
 
-class Shards(Callback):
-    """Give every process its share of each batch, once Lightning knows how many there are.
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk into one line; what was written before stays."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a failed write as RuntimeError with the OSError as its context.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError):
+            raise_if_unwritable(cause, path)
+        raise
 
-    Args:
-        loaders: of training and validation.
-    """
+
+class Shards(Callback):
+    """Give every process its share of each batch, once Lightning knows how many there are."""
 
     def __init__(self, *loaders: BatchLoader) -> None:
         self._loaders = loaders
@@ -55,12 +67,7 @@ class Shards(Callback):
 
 
 class ResumeCheckpoint(Callback):
-    """Write a checkpoint every few minutes, whole or not at all.
-
-    Args:
-        path: the file, always the same.
-        minutes: least time between two.
-    """
+    """Write a checkpoint to a path at most every few minutes, whole or not at all."""
 
     def __init__(self, path: Path, minutes: float) -> None:
         self._path, self._seconds, self._last = path, minutes * 60, time.monotonic()
@@ -78,30 +85,21 @@ class ResumeCheckpoint(Callback):
         """Save now."""
         fresh = self._path.with_suffix(".writing")
         try:
-            trainer.save_checkpoint(fresh)
-            if trainer.is_global_zero:
-                os.replace(fresh, self._path)
-        except (OSError, RuntimeError) as error:
+            with storage_errors(self._path):
+                trainer.save_checkpoint(fresh)
+                if trainer.is_global_zero:
+                    os.replace(fresh, self._path)
+        except (OSError, RuntimeError, InputError):
             fresh.unlink(missing_ok=True)
-            # torch.save reports a failed write as RuntimeError with the OSError as its context.
-            cause = error if isinstance(error, OSError) else error.__context__
-            if isinstance(cause, OSError):
-                raise_if_unwritable(cause, self._path)
             raise
         self._last = time.monotonic()
 
 
 class Curves(Callback):
-    """Log a line per epoch, and keep every step's loss and rate as CSV and plot.
+    """Log a line per epoch, and keep each step's loss and rate: ``curves.csv`` and ``curves.png``.
 
     Lightning's CSVLogger deletes at a resumption what was logged before it; these rows are part
     of the checkpoint.
-
-    Args:
-        folder: receives ``curves.csv`` and ``curves.png``.
-        name: of the member.
-        title: of the plot.
-        note: drawn below it.
     """
 
     def __init__(self, folder: Path, *, name: str, title: str, note: str) -> None:
@@ -133,8 +131,7 @@ class Curves(Callback):
             "%s epoch %d/%s: val balanced accuracy %.4f, val accuracy %.4f, val NLL %.4f, "
             "%.0f images/s",
             *(self._name, trainer.current_epoch + 1, trainer.max_epochs),
-            *(values[name] for name in reversed(VALIDATION)),
-            rate,
+            *(*(values[name] for name in reversed(VALIDATION)), rate),
         )
         table = pd.DataFrame(self.rows, columns=["step", "epoch", "loss", "lr", *VALIDATION])
         write_csv(self._folder / "curves.csv", table)
@@ -150,14 +147,7 @@ class Curves(Callback):
 
 
 def draw_curves(table: pd.DataFrame, path: Path, *, title: str, note: str) -> None:
-    """Draw loss per step, and validation per epoch below it.
-
-    Args:
-        table: a row per step, see ``Curves``.
-        path: PNG.
-        title: above the plot.
-        note: below it.
-    """
+    """Draw loss per step, and validation per epoch below it, of a table with a row per step."""
     figure = new_figure(8, 6, title=title, note=note)
     above, below = figure.subplots(2, 1, sharex=True)
     checked = table.dropna()

@@ -6,7 +6,7 @@ so an interrupted training that goes on gives the loss curve of an uninterrupted
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -28,16 +28,10 @@ from cxr.training.trainer_settings import TeacherSettings, TrainerSettings
 class MemberModule(LightningModule):
     """What Lightning trains.
 
-    Args:
-        member: the network.
-        settings: how.
-        class_weights: (K,) weights of the loss, or None.
-        names: image name of each row of the table, for messages.
-        seed: of augmentation and dropout.
-        frozen: modules that stay in inference mode.
-        random_start: the network has no pretrained weights, and so no statistics of its
-            activations either.
-        teacher: a trained ensemble to learn from, and how; None learns from the labels alone.
+    ``class_weights`` (K,) are of the loss, ``names`` those of the images by row, for messages;
+    ``frozen`` modules stay in inference mode. ``random_start`` says that the network has no
+    pretrained weights, and so no statistics of its activations either. A ``teacher`` is a trained
+    ensemble to learn from, and how.
     """
 
     def __init__(
@@ -175,17 +169,12 @@ class MemberModule(LightningModule):
 def label_loss(
     logits: Tensor, target: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the mean cross-entropy, where the truth may be known only as a set of classes.
+    """Return the mean cross-entropy of logits (B, K), where labels may be known only as sets.
 
-    An image of the set S costs -log(sum over S of p_k), which asks for a class of the set and
-    leaves open which. Its weight is the mean of its classes' weights; smoothing is spread over all
+    ``target`` are (B,) class indices, or (B, K) bool, the classes that each image may be of. An
+    image of the set S costs -log(sum over S of p_k), which asks for a class of the set and leaves
+    open which. Its weight is the mean of its classes' weights; smoothing is spread over all
     classes, as for a known class. Of one class a set it is torch's cross-entropy.
-
-    Args:
-        logits: (B, K).
-        target: (B,) class indices, or (B, K) bool, the classes that each image may be of.
-        weight: (K,) of the classes.
-        label_smoothing: share of a target spread over all classes.
 
     Source: partial labels, Jin, Ghahramani 2002, NeurIPS 15; Cour, Sapp, Taskar 2011, JMLR
     12:1501-1536.
@@ -224,19 +213,3 @@ def parameter_groups(member: Member, settings: TrainerSettings) -> list[dict[str
         }
         for (in_head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-
-
-def choose_precision(precision: str, *, cuda: bool) -> Literal["32-true", "bf16-mixed"]:
-    """Choose the arithmetic.
-
-    ``auto`` takes bfloat16 autocast where the hardware multiplies it in hardware faster than
-    float32: GPUs that support it, and processors with AMX tiles. AVX-512 BF16 alone made
-    InceptionV3 a third slower (docs/experiments.md).
-    """
-    if precision == "auto":
-        if cuda:
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = torch.cpu._is_amx_tile_supported()
-        return "bf16-mixed" if fast else "32-true"
-    return "bf16-mixed" if precision == "bf16" else "32-true"

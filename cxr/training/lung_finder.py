@@ -18,11 +18,11 @@ from torch.nn import functional
 from cxr.data.loader import Batch, BatchLoader
 from cxr.errors import NonFiniteLossError
 from cxr.models.build import build_member, load_pretrained
-from cxr.training.augment import augment, step_generator
+from cxr.training.augment import augment, motion, step_generator
 from cxr.training.callbacks import moving_average
-from cxr.training.lung_settings import LungSettings
 from cxr.training.thread_count import THREADS
 from cxr.training.trainer import quiet, reuse_freed_memory
+from cxr.training.trainer_settings import LungSettings
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,12 @@ class LungNetwork(nn.Module):
         self.unet.segmentation_head = SegmentationHead(DECODER[-1], 1, upsampling=2)
         encoder = self.unet.encoder.model
         encoder.blocks = encoder.blocks[:STAGES]
+        self.origin = {"source": "none"}
         if pretrained != "none":
             member = build_member(ENCODER, ("lungs", "none"))
             self.origin = load_pretrained(member, pretrained)
             state = member.network.state_dict()
             encoder.load_state_dict({key: state[key] for key in encoder.state_dict()})
-        else:
-            self.origin = {"source": "none"}
         self.calibration: Tensor
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
@@ -90,13 +89,7 @@ class LungGraph(nn.Module):
 
 
 class LungModule(LightningModule):
-    """What Lightning trains.
-
-    Args:
-        network: the finder.
-        settings: how.
-        seed: of the augmentation.
-    """
+    """What Lightning trains."""
 
     def __init__(self, network: LungNetwork, settings: LungSettings, *, seed: int) -> None:
         super().__init__()
@@ -142,11 +135,8 @@ def fit_lungs(
 ) -> None:
     """Train a finder in place and leave it in inference mode, with averaged weights.
 
-    Args:
-        network: what is trained.
-        batches: pixels (N, 2, G, G) uint8, image and mask; target 1 where a pair of lungs shows.
-        settings: how.
-        seed: of the augmentation.
+    The batches' pixels are (N, 2, G, G) uint8, image and mask; the target is 1 where a pair of
+    lungs shows.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
@@ -175,10 +165,7 @@ def distort(
 ) -> tuple[Tensor, Tensor]:
     """Let a batch look as other hospitals' could: framing, markers, gray values, inversion.
 
-    Args:
-        pixels: (B, 2, G, G) uint8, image and mask.
-        settings: largest deviations.
-        generator: on the processor.
+    ``pixels`` are (B, 2, G, G) uint8, image and mask; the generator is on the processor.
 
     Returns:
         (B, 1, G, G) float32 images on the scale 0 to 1 and (B, 1, G, G) masks of 0 and 1.
@@ -192,12 +179,9 @@ def distort(
     mirror = torch.where(draws[3] < 0.5, -1.0, 1.0)
     cosine, sine = torch.cos(angle), torch.sin(angle)
     across, down = signed[4] * settings.shift * 2, signed[5] * settings.shift * 2
-    theta = torch.stack(
-        [
-            torch.stack([cosine * mirror * width, -sine * width, across], dim=1),
-            torch.stack([sine * mirror * height, cosine * height, down], dim=1),
-        ],
-        dim=1,
+    theta = motion(
+        (cosine * mirror * width, -sine * width, across),
+        (sine * mirror * height, cosine * height, down),
     )
     grid = functional.affine_grid(theta, [count, 2, side, side], align_corners=False)
     moved = functional.grid_sample(pixels.float(), grid, align_corners=False)

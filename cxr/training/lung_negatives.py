@@ -17,16 +17,11 @@ Random = np.random.Generator
 def draw_negatives(
     count: int, chests: Pixels, masks: Pixels, *, rng: Random
 ) -> tuple[Pixels, Pixels]:
-    """Draw images on which there is no pair of lungs.
-
-    Args:
-        count: how many.
-        chests: (N, G, G) radiographs to make some of them from.
-        masks: (N, G, G) their lungs, 0 or 255.
-        rng: source of all draws.
+    """Draw images on which there is no pair of lungs, some from chests and their masks (N, G, G).
 
     Returns:
-        (count, G, G) images and their masks: empty, but for halves of chests, which show one lung.
+        (count, G, G) images and their masks, 0 or 255: empty, but for halves of chests, which show
+        one lung.
     """
     kinds: tuple[Callable[[int, Random], Pixels], ...] = (
         *(_noise, _plain, _leaves, _leaves, _limb, _limb, _limb, _slice, _breast),
@@ -46,7 +41,10 @@ def draw_negatives(
 def _noise(side: int, rng: Random) -> Pixels:
     """White noise, or noise of a power law as photographs have it."""
     sigma = float(rng.choice([0, 0.7, 2, 6, 14]))
-    return _scale(gaussian_filter(rng.standard_normal((side, side)), sigma), rng)
+    values = gaussian_filter(rng.standard_normal((side, side)), sigma)
+    low, high = np.sort(rng.uniform(0, 255, 2))
+    spread = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
+    return np.asarray(low + spread * (high - low), np.uint8)
 
 
 def _plain(side: int, rng: Random) -> Pixels:
@@ -91,7 +89,7 @@ def _limb(side: int, rng: Random) -> Pixels:
             x, y = ends[1] if low < 0 else ends[0]
             head = thick * rng.uniform(0.6, 1.0)
             draw.ellipse((x - head, y - head / 2, x + head, y + head / 2), fill=bone)
-    return _turn(_soften(image, rng), rng)
+    return np.ascontiguousarray(np.rot90(_soften(image, rng), int(rng.integers(4))))
 
 
 def _slice(side: int, rng: Random) -> Pixels:
@@ -128,10 +126,8 @@ def _one_lung(chest: Pixels, mask: Pixels, rng: Random) -> tuple[Pixels, Pixels]
     if not len(columns):
         return _no_lung(chest, mask, rng)
     reach = int(rng.integers(0, 12))
-    left, right = max(0, columns[0] - reach), columns[-1] + 1 + reach
-    return _crop(chest, left, 0, right, len(chest)), _crop(
-        np.asarray(keep * 255, np.uint8), left, 0, right, len(chest)
-    )
+    frame = max(0, columns[0] - reach), 0, columns[-1] + 1 + reach, len(chest)
+    return _crop(chest, *frame), _crop(np.asarray(keep * 255, np.uint8), *frame)
 
 
 def _no_lung(chest: Pixels, mask: Pixels, rng: Random) -> tuple[Pixels, Pixels]:
@@ -169,13 +165,3 @@ def _soften(image: Image.Image, rng: Random) -> Pixels:
     values = gaussian_filter(np.asarray(image, np.float64), rng.uniform(0.3, 2))
     grain = gaussian_filter(rng.standard_normal(values.shape), rng.uniform(0, 2))
     return np.asarray(np.clip(values + grain * rng.uniform(0, 14), 0, 255), np.uint8)
-
-
-def _scale(values: NDArray[np.float64], rng: Random) -> Pixels:
-    low, high = np.sort(rng.uniform(0, 255, 2))
-    spread = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
-    return np.asarray(low + spread * (high - low), np.uint8)
-
-
-def _turn(pixels: Pixels, rng: Random) -> Pixels:
-    return np.ascontiguousarray(np.rot90(pixels, int(rng.integers(4))))

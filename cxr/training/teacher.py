@@ -19,14 +19,10 @@ Teacher = Callable[[Tensor], Tensor]
 
 
 def teacher_of(members: Mapping[str, Member], ensemble: Ensemble) -> Teacher:
-    """Return a trained ensemble as a teacher, without gradients.
+    """Return a trained ensemble, of members in inference mode, as a teacher without gradients.
 
     A function and no module, so that the one that learns from it neither keeps, averages nor
-    stores its weights.
-
-    Args:
-        members: in inference mode; they are moved to where the radiographs are.
-        ensemble: of these members.
+    stores its weights. The members are moved to where the radiographs are.
     """
     modules = nn.ModuleList(members[name] for name in ensemble.members).eval()
     weights = [ensemble.weights[name] for name in ensemble.members]
@@ -48,12 +44,9 @@ def teacher_of(members: Mapping[str, Member], ensemble: Ensemble) -> Teacher:
 
 
 def distillation_loss(logits: Tensor, teacher_log_probs: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(teacher_T || student_T), mean over the batch, in nats.
+    """Return T^2 KL(teacher_T || student_T), mean over the batch, in nats, of values (B, K).
 
-    Args:
-        logits: (B, K), the student's.
-        teacher_log_probs: (B, K).
-        temperature: T, of both; its square keeps the gradient's size.
+    T divides both; its square keeps the gradient's size.
     """
     student = functional.log_softmax(logits / temperature, dim=-1)
     target = functional.log_softmax(teacher_log_probs / temperature, dim=-1)
@@ -64,10 +57,8 @@ def distillation_loss(logits: Tensor, teacher_log_probs: Tensor, temperature: fl
 def pool_tensors(log_probs: Tensor, weights: Sequence[float], pool: str) -> Tensor:
     """Return log q (B, K) up to a constant per image, as ``cxr.models.ensemble.pool_logits`` does.
 
-    Args:
-        log_probs: (B, M, K) of the members with their own temperatures.
-        weights: (M,), summing to 1.
-        pool: one of ``POOLS``.
+    ``log_probs`` (B, M, K) are of the members with their own temperatures; the weights (M,) sum to
+    1.
     """
     shares = torch.tensor(weights, device=log_probs.device)[None, :, None]
     if pool == LOGARITHMIC:

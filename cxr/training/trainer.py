@@ -21,9 +21,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException  # 
 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
-from cxr.files import raise_if_unwritable
-from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average
-from cxr.training.fit import MemberModule, choose_precision
+from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average, storage_errors
+from cxr.training.fit import MemberModule
+from cxr.training.precision import choose_precision
 from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
 
@@ -34,23 +34,14 @@ RESUME_FILE, BEST_FILE = "resume.ckpt", "best.ckpt"
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training found.
+    """What a training found."""
 
-    Attributes:
-        best_epoch: the one whose weights are kept, counted from 1.
-        epochs: how many were run.
-        seconds: of this process, not of one that was killed before.
-        precision: arithmetic that was used.
-        threads: each count of processor threads that was in force, see ThreadCount.
-        resumed_at_step: 0 if it began anew.
-    """
-
-    best_epoch: int
-    epochs: int
-    seconds: float
-    precision: str
-    threads: list[int]
-    resumed_at_step: int
+    best_epoch: int  # whose weights are kept, counted from 1
+    epochs: int  # how many were run
+    seconds: float  # of this process, not of one that was killed before
+    precision: str  # arithmetic that was used
+    threads: list[int]  # each count of processor threads that was in force, see ThreadCount
+    resumed_at_step: int  # 0 if it began anew
 
 
 def fit(
@@ -64,15 +55,8 @@ def fit(
 ) -> FitResult:
     """Train, and leave the weights of the epoch that ``monitor`` keeps in the module.
 
-    Killed and called again with the same arguments, it goes on from its last checkpoint.
-
-    Args:
-        module: what is trained, in place.
-        train: batches of the train split.
-        val: batches of the validation split.
-        folder: the member's; receives ``checkpoints/`` and ``logs/``.
-        note: drawn below the curves.
-        extra_callbacks: of tests.
+    Killed and called again with the same arguments, it goes on from its last checkpoint. The
+    member's ``folder`` receives ``checkpoints/`` and ``logs/``; ``note`` is drawn below the curves.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
@@ -83,15 +67,14 @@ def fit(
     settings, checkpoints = module.settings, folder / "checkpoints"
     THREADS.fix(settings.threads)
     module.train_batches = train
-    precision = choose_precision(settings.precision, cuda=_uses_cuda(settings.accelerator))
+    cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    processes = settings.devices * settings.num_nodes
+    precision = choose_precision(settings.precision, module.member, device, processes=processes)
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(
-        checkpoints,
-        BEST_FILE.removesuffix(".ckpt"),
-        monitor,
-        mode=mode,
-        enable_version_counter=False,
+        checkpoints, Path(BEST_FILE).stem, monitor, mode=mode, enable_version_counter=False
     )
     stopping = [EarlyStopping(monitor, mode=mode, patience=settings.patience)] if monitor else []
     title = module.member.spec.architecture
@@ -108,12 +91,13 @@ def fit(
         ResumeCheckpoint(checkpoints / RESUME_FILE, settings.checkpoint_minutes),
         *extra_callbacks,
     ]
-    with quiet(), _storage_errors(folder):
+    with quiet(), storage_errors(folder):
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
         trainer = _trainer(settings, precision, callbacks, board)
         resume = checkpoints / RESUME_FILE
-        step = _step_of(resume)
-        if step:
+        step = 0
+        if resume.exists():
+            step = int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
             log.info("%s: going on from step %d", folder.name, step)
         module.to(memory_format=torch.channels_last)
         trainer.fit(module, train, val, ckpt_path=resume if step else None, weights_only=False)
@@ -174,29 +158,6 @@ def _trainer(
             f"trainer.accelerator={settings.accelerator} with {settings.devices} device(s) cannot "
             f"be used here ({reason}): use trainer.accelerator=auto"
         ) from None
-
-
-def _uses_cuda(accelerator: str) -> bool:
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-
-
-def _step_of(checkpoint: Path) -> int:
-    """Return the step of a checkpoint, 0 if there is none."""
-    if not checkpoint.exists():
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=False)["global_step"])
-
-
-@contextlib.contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk into one line; what was written before stays."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(cause, OSError):
-            raise_if_unwritable(cause, folder)
-        raise
 
 
 @contextlib.contextmanager

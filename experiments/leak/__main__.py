@@ -9,10 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cxr.console import images_bar, log
-from cxr.data.folds import with_split
 from cxr.data.loader import rows_of
 from cxr.data.prepared import Prepared
-from cxr.data.splits import patient_split
+from cxr.data.splits import split_images
 from cxr.errors import InputError
 from cxr.files import digest, digest_of, environment, read_json, run_folder, write_csv, write_json
 from cxr.models.build import load_member
@@ -126,10 +125,10 @@ def _split_first(prepared: Prepared, settings: CopySettings) -> Prepared:
     """Split the same images by group; the prepared set's own test images stay aside."""
     pool, share = _pool(prepared), settings.test_share
     split = np.full(len(pool), ASIDE, dtype=object)
-    split[pool] = patient_split(
-        prepared.table[pool], fractions=(1 - 2 * share, share, share), seed=settings.seed
+    split[pool] = split_images(
+        prepared.table[pool], "patient", fractions=(1 - 2 * share, share, share), seed=settings.seed
     )
-    found = with_split(prepared, split)
+    found = prepared.with_split(split)
     # How often an image comes in an epoch hangs on the copies of the other way.
     key = digest(found.info["fingerprint"], digest_of(asdict(settings)))
     return replace(found, info=found.info | {"fingerprint": key})

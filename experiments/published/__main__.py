@@ -7,7 +7,7 @@ from cxr.console import log
 from cxr.errors import InputError, command
 from cxr.evaluation.evaluate import read_predictions
 from cxr.files import read_json, write_json
-from cxr.pipeline.config import FinishedRunConfig, script
+from cxr.pipeline.config import PrepareConfig, script
 from cxr.pipeline.report_stage import refresh_report
 from cxr.pipeline.run_folder import find_run, relative
 from experiments import show
@@ -15,7 +15,7 @@ from experiments.published.compare import compare_published, differences, publis
 
 
 @dataclass
-class PublishedConfig(FinishedRunConfig):
+class PublishedConfig(PrepareConfig):
     """configs/published.yaml: an evaluated run on the published split of cxr4."""
 
 

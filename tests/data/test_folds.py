@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.data.folds import deal_folds, fold_split
-from cxr.data.splits import crossing_groups
+from cxr.data.splits import crossing_groups, deal_folds, fold_split
 from cxr.errors import InputError
 
 

@@ -152,12 +152,6 @@ def test_hash_equals_imagehash_in_every_orientation(images):
             assert f"{hashes[row, column]:016x}" == str(imagehash.phash(turned))
 
 
-def test_hash_reports_each_image(images):
-    seen = []
-    perceptual_hashes(images, on_progress=lambda: seen.append(1))
-    assert len(seen) == len(images)
-
-
 @pytest.mark.parametrize("max_distance", [0, 1, 4, 8, 10, 12])
 def test_near_pairs_equals_brute_force(max_distance):
     hashes = hashes_with_neighbours(np.random.default_rng(max_distance), 90)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cxr.data.manifest import manifest_table, read_manifest
-from cxr.data.phantom import PhantomSettings, write_phantom
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.data.prepared import Prepared, PrepareSettings, prepare
 from cxr.errors import InputError
 from cxr.imaging.preprocess import PreprocessSpec, original_shape

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from cxr.data.overlap import find_overlap
+from cxr.data.groups import find_overlap
 
 
 def image(seed, side=128):
@@ -45,27 +45,20 @@ def test_identical_near_and_mirrored_images_are_found(known):
     found = find_overlap(
         mine, digests, known, names("old", 10), on_progress=lambda: counted.append(1)
     )
-    assert found.row.tolist() == [1, 2, 3]
-    assert found.known.tolist() == [3, 5, 7]
+    assert found.pairs.tolist() == [[1, 3], [2, 5], [3, 7]]
     assert found.identical.tolist() == [True, False, False]
     assert (found.correlation > 0.85).all()
     assert len(counted) == 15
-
-
-def test_without_near_only_identical_ones(known):
-    mine = np.stack([encoded_again(known[5]), known[3]])
-    found = find_overlap(mine, ["a", "old3"], known, names("old", 10), near=False)
-    assert (found.row.tolist(), found.known.tolist()) == ([1], [3])
 
 
 def test_copies_inside_either_set_are_not_told(known):
     mine = np.stack([image(100), encoded_again(image(100))])
     twice = np.concatenate([known, known[:1]])
     found = find_overlap(mine, names("new", 2), twice, names("old", 11))
-    assert len(found.row) == 0
+    assert len(found.pairs) == 0
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_empty_sets_have_none(known, count):
     found = find_overlap(known[:count], names("new", count), known[:0], [])
-    assert len(found.row) == 0
+    assert len(found.pairs) == 0

@@ -12,8 +12,8 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.data.phantom.render import render_patient
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
 from cxr.pipeline.config import compose

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr.data.phantom import PhantomSettings, write_phantom
 from cxr.data.phantom.phantom_image import draw_pose
 from cxr.data.phantom.render import render_patient
-from cxr.data.phantom.shortcut import FRAMES, GAMMAS, MARKED, frame, plant
+from cxr.data.phantom.writer import (
+    FRAMES,
+    GAMMAS,
+    MARKED,
+    PhantomSettings,
+    frame,
+    plant,
+    write_phantom,
+)
 from cxr.errors import InputError
 from cxr.labels import CANONICAL
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr.data.folds import with_split
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError
 from experiments.leak.copies import CopySettings, copy_then_split, count_leaks, rotated
@@ -132,13 +131,13 @@ def test_settings_out_of_range(values, said):
 def test_another_split_shares_the_pixels_and_has_its_own_fingerprint(tmp_path):
     prepared = prepared_set(tmp_path)
     split = np.array(["test"] * 10 + ["train"] * 20, dtype=object)
-    found = with_split(prepared, split)
+    found = prepared.with_split(split)
     assert found.pixels is prepared.pixels
     assert found.table["split"].tolist() == split.tolist()
     assert set(prepared.table["split"]) == {"train"}
-    other = with_split(prepared, split[::-1].copy())
+    other = prepared.with_split(split[::-1].copy())
     assert (
         len({prepared.info["fingerprint"], found.info["fingerprint"], other.info["fingerprint"]})
         == 3
     )
-    assert found.info["fingerprint"] == with_split(prepared, split).info["fingerprint"]
+    assert found.info["fingerprint"] == prepared.with_split(split).info["fingerprint"]

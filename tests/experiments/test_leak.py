@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import cxr.pipeline.train_stage as train_module
-from cxr.data.phantom import PhantomSettings, write_phantom
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.errors import InputError
 from cxr.pipeline.config import compose
 from experiments.leak.__main__ import LeakConfig, run_leak

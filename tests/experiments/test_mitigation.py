@@ -10,7 +10,7 @@ import pytest
 
 import cxr.pipeline.train_stage as train_module
 import experiments.mitigation.__main__ as experiment
-from cxr.data.phantom import PhantomSettings, write_phantom
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.errors import InputError
 from cxr.pipeline.config import compose
 from experiments.mitigation.__main__ import MitigationConfig, run_mitigation

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from cxr.data.phantom import PhantomSettings, write_phantom
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.errors import InputError, MissingInputError
 from cxr.imaging.read import read_gray
 from cxr.lungs import find

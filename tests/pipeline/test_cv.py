@@ -14,7 +14,7 @@ import cxr.pipeline.train_stage as train_module
 from cxr.errors import InputError
 from cxr.evaluation.evaluate import read_predictions
 from cxr.pipeline.config import compose
-from cxr.pipeline.cv_stage import cv_stage, split_images
+from cxr.pipeline.cv_stage import cv_stage, leave_folds_out
 from cxr.pipeline.ensemble_stage import ensemble_stage
 from cxr.pipeline.prepare_stage import prepare_stage
 from cxr.pipeline.run_folder import RESEARCH, SYNTHETIC, open_run
@@ -172,17 +172,19 @@ def test_members_must_hold_the_one_that_is_trained(tmp_path):
 
 def test_each_fold_has_its_own_fingerprint_and_every_split(done):
     prepared = prepare_stage(compose("cv", overrides(done.output_root, "one")))
-    sets = split_images(prepared, 4, [0.7, 0.1, 0.2], 0)
-    prints = {images.info["fingerprint"] for images in sets} | {prepared.info["fingerprint"]}
+    sets = leave_folds_out(prepared, 4, [0.7, 0.1, 0.2], 0)
+    prints = {images.info["fingerprint"] for images in sets.values()} | {
+        prepared.info["fingerprint"]
+    }
     assert len(prints) == 5
-    for images in sets:
+    for images in sets.values():
         assert images.pixels is prepared.pixels
         assert images.table.groupby("split")["label"].nunique().to_dict() == {
             "test": 4,
             "train": 4,
             "val": 4,
         }
-    tested = pd.concat([images.table[images.table["split"] == "test"] for images in sets])
+    tested = pd.concat([images.table[images.table["split"] == "test"] for images in sets.values()])
     assert sorted(tested["image"]) == sorted(prepared.table["image"])
 
 

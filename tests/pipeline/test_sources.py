@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cxr.data.manifest import read_manifest, write_manifest
-from cxr.data.phantom import PhantomSettings, write_phantom
+from cxr.data.phantom.writer import PhantomSettings, write_phantom
 from cxr.errors import InputError
 from cxr.evaluation.adults import one_class_note
 from cxr.evaluation.evaluate import read_predictions

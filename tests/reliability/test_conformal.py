@@ -8,7 +8,6 @@ from cxr.errors import InputError
 from cxr.reliability.conformal import (
     LEVELS,
     conformal_threshold,
-    fit_conformal,
     fit_referral,
     fit_uncertainty,
     patients_needed,
@@ -19,6 +18,12 @@ from cxr.reliability.conformal import (
 )
 
 LABELS = ["normal", "covid", "viral"]
+
+
+def fit(probs, targets, groups, *, level, per_class=True):
+    labels = [str(k) for k in range(np.shape(probs)[1])]
+    stored = fit_uncertainty(probs, targets, labels, groups=groups, levels=[level])
+    return thresholds_of(stored, level, per_class=per_class)
 
 
 def drawn(rng, n, *, n_classes=3, shares=None):
@@ -113,7 +118,7 @@ def test_the_most_probable_class_is_in_every_set_and_sets_grow_with_the_level():
     before = np.zeros((200, 3), bool)
     for level in (0.5, 0.8, 0.9, 0.95):
         for per_class in (False, True):
-            limits = fit_conformal(probs, targets, np.arange(200), level=level, per_class=per_class)
+            limits = fit(probs, targets, np.arange(200), level=level, per_class=per_class)
             sets = prediction_sets(probs, limits)
             assert sets[np.arange(200), probs.argmax(axis=1)].all()
             if per_class:
@@ -135,11 +140,11 @@ def test_thresholds_must_fit_the_classes():
 
 def test_per_class_thresholds_come_from_the_own_images():
     probs, targets = drawn(np.random.default_rng(0), 300)
-    found = fit_conformal(probs, targets, np.arange(300), level=0.9)
+    found = fit(probs, targets, np.arange(300), level=0.9)
     for k in range(3):
         own = np.sort(1 - probs[targets == k, k])
         assert found[k] == own[int(np.ceil((len(own) + 1) * 0.9)) - 1]
-    plain = fit_conformal(probs, targets, np.arange(300), level=0.9, per_class=False)
+    plain = fit(probs, targets, np.arange(300), level=0.9, per_class=False)
     assert len(set(plain)) == 1
     assert plain[0] == conformal_threshold(1 - probs[np.arange(300), targets], np.arange(300), 0.9)
 
@@ -151,7 +156,7 @@ def test_coverage_over_many_validations_is_as_promised(per_class):
     for _ in range(400):
         probs, targets = drawn(rng, 80, shares=[0.6, 0.1, 0.3])
         new, truth = drawn(rng, 100, shares=[0.6, 0.1, 0.3])
-        limits = fit_conformal(probs, targets, np.arange(80), level=0.8, per_class=per_class)
+        limits = fit(probs, targets, np.arange(80), level=0.8, per_class=per_class)
         sets = prediction_sets(new, limits, with_top=False)
         covered.append(sets[np.arange(100), truth])
     # Theory: at least 0.8, and at most 1 / (n + 1) above it where the threshold is shared.
@@ -167,15 +172,15 @@ def test_per_class_thresholds_cover_the_rare_class():
     names = np.arange(4000)
     new, truth = drawn(rng, 20_000, shares=shares)
     for per_class in (False, True):
-        limits = fit_conformal(probs, targets, names, level=0.9, per_class=per_class)
+        limits = fit(probs, targets, names, level=0.9, per_class=per_class)
         sets = prediction_sets(new, limits, with_top=False)
         rare = sets[truth == 1, 1].mean()
         assert rare == pytest.approx(0.9, abs=0.05) or not per_class
     probs[:, 1] *= 0.3  # A model that is shy of the rare class.
     probs /= probs.sum(axis=1, keepdims=True)
-    shared = fit_conformal(probs, targets, names, level=0.9, per_class=False)
+    shared = fit(probs, targets, names, level=0.9, per_class=False)
     plain = prediction_sets(probs, shared, with_top=False)
-    own = fit_conformal(probs, targets, names, level=0.9)
+    own = fit(probs, targets, names, level=0.9)
     assert plain[targets == 1, 1].mean() < 0.75
     assert prediction_sets(probs, own, with_top=False)[targets == 1, 1].mean() >= 0.9
 
@@ -215,8 +220,8 @@ def test_what_is_stored_is_plain_and_read_again():
         assert stored["patients"][label] == len({i // 2 for i in range(200) if targets[i] == k})
     assert list(stored["conformal"]["levels"]) == ["0.8", "0.9", "0.95"]
     for level in LEVELS:
-        assert thresholds_of(stored, level) == fit_conformal(probs, targets, names, level=level)
-        plain = fit_conformal(probs, targets, names, level=level, per_class=False)
+        assert thresholds_of(stored, level) == fit(probs, targets, names, level=level)
+        plain = fit(probs, targets, names, level=level, per_class=False)
         assert thresholds_of(stored, level, per_class=False) == plain
     assert referral_threshold(stored) == fit_referral(probs)
     assert stored["referral"]["answered"] == pytest.approx(0.8, abs=0.006)
@@ -248,4 +253,4 @@ def test_a_small_validation_is_named():
 )
 def test_what_does_not_fit_is_refused(probs, targets, said):
     with pytest.raises(InputError, match=said):
-        fit_conformal(probs, targets, np.arange(len(targets)), level=0.9)
+        fit(probs, targets, np.arange(len(targets)), level=0.9)

@@ -8,8 +8,7 @@ from cxr.data.loader import BatchLoader, EpochSampler
 from cxr.errors import InputError
 from cxr.training.lung_finder import LungGraph, LungNetwork, distort, fit_lungs
 from cxr.training.lung_negatives import draw_negatives
-from cxr.training.lung_settings import LungSettings
-from cxr.training.trainer_settings import Augmentation
+from cxr.training.trainer_settings import Augmentation, LungSettings
 
 STILL = Augmentation(
     *(0, 0, 0), brightness=0, contrast=0, gamma=0, noise=0, blur_px=0, horizontal_flip=0

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.data.phantom.vessels import Floats, blur, splat
+from cxr.data.phantom.chest import Floats, blur, splat
 
 View = Literal["AP", "PA"]
 
@@ -136,7 +136,6 @@ def finish(gray: Floats, pose: Pose, rng: np.random.Generator) -> NDArray[np.uin
 
 
 def _collimate(image: Floats, rng: np.random.Generator) -> None:
-    """Blacken one to four borders."""
     size = image.shape[0]
     shade = rng.uniform(0, 0.08)
     widths = np.round(rng.uniform(0, 0.07, 4) * size * (rng.random(4) < 0.5)).astype(int)

@@ -1,8 +1,14 @@
-"""Write a folder of synthetic images with its manifest: the phantom. H W pixels."""
+"""Write a folder of synthetic images with its manifest: the phantom. H W pixels.
+
+Shortcuts can be planted on purpose, to see whether the audit finds them. Marker and exposure are
+laid on the finished image and draw nothing, so that what lies below them is the image of the same
+settings without one. Framing moves the patient before the image is taken, so that masks move along;
+it draws nothing either.
+"""
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +18,66 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cxr.data.phantom.phantom_image import Pose
 from cxr.data.phantom.render import render_patient
-from cxr.data.phantom.shortcut import SHORTCUTS, frame, plant
 from cxr.errors import InputError
 from cxr.files import digest_of, replacing_folder
 from cxr.labels import CANONICAL
+
+SHORTCUTS = ("none", "marker", "exposure", "framing")
+
+MARKED = "covid"
+"""The class that bears the marker."""
+GAMMAS = {"normal": 1.0, "covid": 0.65, "bacterial": 1.45, "viral": 0.82}
+"""Exponent of the gray of each class, as if each had come from a console of its own."""
+FRAMES = {
+    "normal": (1.0, 0.0, 1.0),
+    "covid": (0.82, -0.08, 1.0),
+    "bacterial": (1.12, 0.05, 0.95),
+    "viral": (0.92, 0.03, 1.08),
+}
+"""Zoom of each class's thorax, its shift down in half image widths, and the factor on its width
+over height, as if each had come from a room of its own. Images of one class vary by 6 % in
+zoom, 0.05 in shift and 3 % in aspect anyway (standard deviations of ``draw_pose``)."""
+
+
+def plant(
+    pixels: NDArray[np.uint8], label: str, shortcut: str, *, strength: float = 1.0
+) -> NDArray[np.uint8]:
+    """Lay a shortcut on an image (H, W): none, or what ``MARKED`` and ``GAMMAS`` say of its class.
+
+    ``strength``, 0 to 1, is the marker's contrast, from the image to white, and the power to which
+    the exponents are raised.
+    """
+    assert label in CANONICAL, label
+    if shortcut == "exposure":
+        curve = 255 * (np.arange(256) / 255) ** (GAMMAS[label] ** strength)
+        return np.asarray(np.round(curve).astype(np.uint8)[pixels])
+    if shortcut == "marker" and label == MARKED:
+        height, width = pixels.shape
+        marked = pixels.copy()
+        bar = marked[height // 32 : height // 12, width // 32 : width // 6]
+        bar[:] = np.round(bar + strength * (255.0 - bar))
+        return marked
+    return pixels
+
+
+def frame(pose: Pose, label: str, shortcut: str, *, strength: float = 1.0) -> Pose:
+    """Place the patient as images of the class are framed, if ``shortcut`` is ``framing``.
+
+    ``strength``, 0 to 1, is the power of zoom and aspect of ``FRAMES``, the factor on the shift.
+    """
+    assert label in CANONICAL, label
+    if shortcut != "framing":
+        return pose
+    zoom, down, aspect = FRAMES[label]
+    return replace(
+        pose,
+        scale=pose.scale * zoom**strength,
+        stretch=pose.stretch * aspect**strength,
+        shift=(pose.shift[0], pose.shift[1] + strength * down),
+    )
+
 
 PHANTOM_VERSION = 2
 """Raised whenever equal settings give other pixels, so that kept images are made anew."""
@@ -82,11 +143,7 @@ def write_phantom(
 ) -> None:
     """Write images, masks and ``manifest.csv``, the whole folder or nothing.
 
-    Args:
-        root: the folder to make; an earlier phantom there is replaced once the new one
-            is whole.
-        settings: what to draw.
-        on_image: called after each image.
+    An earlier phantom at ``root`` is replaced once the new one is whole.
 
     Raises:
         InputError: the folder cannot be written, or holds anything but a phantom.
@@ -101,11 +158,7 @@ def write_phantom(
 
 
 def _check_replaceable(root: Path) -> None:
-    """Refuse to replace what is not ours to remove.
-
-    Raises:
-        InputError: a file, or a folder with anything but a phantom.
-    """
+    """Refuse to replace a file, or a folder that holds anything but a phantom."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     sources: set[str] = set()
@@ -126,7 +179,6 @@ def _write_patient(
     number: int,
     on_image: Callable[[], None] | None,
 ) -> list[dict[str, Any]]:
-    """Write one patient's radiographs and return their manifest rows."""
     rows, strength = [], settings.shortcut_strength
     chest, radiographs = render_patient(
         label,

@@ -1,22 +1,29 @@
-"""Download the archives of public sources through pooch, and say what to fetch by hand."""
+"""Fetch the archives of public sources through pooch and unpack them; what cannot be is said."""
 
 import logging
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
 
-from cxr.data.sources.archive import Progress
 from cxr.errors import InputError, MissingInputError
-from cxr.files import raise_if_unwritable, read_json, write_json
+from cxr.files import leaves_folder, raise_if_unwritable, read_json, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_S = (15, 60)
 """To connect, and between two pieces."""
+IGNORED = ("__MACOSX", ".DS_Store")
+"""What archives made on a Mac hold beside the tree."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is worked on, the bytes done and all bytes (None while unknown)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +41,10 @@ class Archive:
 
 
 def fetch(source: Archive, folder: Path, *, on_progress: Progress | None = None) -> Path:
-    """Download an archive, or accept the one that lies there.
+    """Download an archive into a folder, or accept the one that lies there; return its path.
 
-    Beside the archive ``<file>.sha256.json`` records address, digest, size and time. A download
-    that is interrupted begins anew.
-
-    Args:
-        source: what to fetch.
-        folder: where the archive goes, or has been put by hand.
-        on_progress: called while bytes arrive.
-
-    Returns:
-        The archive.
+    Beside it ``<file>.sha256.json`` records address, digest, size and time. A download that is
+    interrupted begins anew.
 
     Raises:
         MissingInputError: no address can be reached; the line says what to fetch by hand
@@ -76,6 +75,51 @@ def fetch(source: Archive, folder: Path, *, on_progress: Progress | None = None)
     )
 
 
+def unpack(archive: Path, folder: Path, *, on_progress: Progress | None = None) -> Path:
+    """Unpack a ZIP archive into a folder, whole or not at all, without what ``IGNORED`` names.
+
+    A folder that is there already is left as it is.
+
+    Raises:
+        InputError: no ZIP archive, damaged, a name in it that leaves the folder, or too
+            little room on the disk.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        return folder
+    try:
+        with zipfile.ZipFile(archive) as file, replacing_folder(folder) as partial:
+            members = [member for member in file.infolist() if _is_needed(member, archive)]
+            total = sum(member.file_size for member in members)
+            free = shutil.disk_usage(partial).free
+            if total > free:
+                raise InputError(
+                    f"unpacking {archive} needs {total / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+                    f"free on the disk of {folder.parent}: free some space"
+                )
+            done = 0
+            for member in members:
+                file.extract(member, partial)
+                done += member.file_size
+                if on_progress:
+                    on_progress(folder.name, done, total)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise InputError(
+            f"{archive} is no whole ZIP archive ({error}): remove it and give the same command "
+            "again, or fetch it by hand once more"
+        ) from None
+    return folder
+
+
+def _is_needed(member: zipfile.ZipInfo, archive: Path) -> bool:
+    """Tell whether to unpack a member; refuse one that would land elsewhere."""
+    if leaves_folder(member.filename):
+        raise InputError(
+            f"{archive} holds {member.filename!r}, which would land outside its folder: it is not "
+            "unpacked; fetch the archive from its publisher"
+        )
+    return not any(part in IGNORED for part in PurePosixPath(member.filename).parts)
+
+
 class _Progress:
     """What pooch takes for a progress bar."""
 
@@ -96,7 +140,6 @@ class _Progress:
 
 
 def _download(source: Archive, url: str, target: Path, on_progress: Progress | None) -> None:
-    """Let pooch put the archive in place, whole or not at all."""
     # pooch writes to the screen at level INFO; the caller shows progress and the record.
     pooch.get_logger().setLevel(logging.WARNING)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,28 +188,19 @@ def _check_and_record(source: Archive, target: Path, url: str | None) -> None:
         )
     elif first:
         return
-    write_json(
-        record,
-        {
-            "source": source.name,
-            "url": url or "put there by hand",
-            "sha256": sha256,
-            "bytes": target.stat().st_size,
-            "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-            "license": source.license,
-        },
-    )
+    facts = {"source": source.name, "url": url or "put there by hand", "sha256": sha256}
+    facts |= {"bytes": target.stat().st_size}
+    time_utc = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(record, facts | {"time_utc": time_utc, "license": source.license})
 
 
 def _reason(error: OSError) -> str:
-    """Say in a few words why a download failed."""
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP status {response.status_code}"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if "ConnectTimeout" in names:
+    if isinstance(error, requests.ConnectTimeout):
         return "no answer"
-    if names & {"Timeout", "ChunkedEncodingError"}:
+    if isinstance(error, requests.Timeout | requests.exceptions.ChunkedEncodingError):
         return "the connection broke off"
     text = " ".join(str(error).split())
     return "not reachable" if "Max retries exceeded" in text else text

@@ -17,13 +17,10 @@ LAYOUT = "a folder per label with the images directly in it, or such folders in 
 
 
 def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """List the images of a folder that is sorted by label.
+    """List the images of a folder that holds a folder per label, or split folders that hold those.
 
     Hidden files, ``__MACOSX`` and files that do not end like an image are passed over.
-
-    Args:
-        root: holds a folder per label, or split folders that each hold one per label.
-        split_names: name of a split folder to train, val or test.
+    ``split_names`` says which split folder is train, val or test.
 
     Returns:
         A manifest with image, label and, below split folders, ``published_split``, by path.
@@ -33,9 +30,8 @@ def read_folder(root: Path, *, split_names: Mapping[str, str] | None = None) -> 
         InputError: empty, both layouts mixed, a label folder without an image, an unknown
             split, or a link that leads out of ``root``.
     """
-    splits = dict(split_names) if split_names is not None else {name: name for name in SPLITS}
-    unknown = sorted(set(splits.values()) - set(SPLITS))
-    if unknown:
+    splits = dict(zip(SPLITS, SPLITS, strict=True)) if split_names is None else dict(split_names)
+    if unknown := sorted(set(splits.values()) - set(SPLITS)):
         raise InputError(f"split_names leads to {unknown[0]!r}: allowed are {', '.join(SPLITS)}")
     if not root.is_dir():
         raise MissingInputError(f"there is no folder {root}: it should hold {LAYOUT}")
@@ -80,7 +76,6 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Return a label folder's images."""
     below = _subfolders(folder)
     if below:
         raise InputError(

@@ -39,12 +39,8 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
     """Draw a mask for every image of a manifest that is annotated.
 
     An annotation belongs to the image with its file name, whatever the ending, if their aspect
-    ratios agree; of Hannover's images a square one is of the middle.
-
-    Args:
-        table: a manifest.
-        root: what its paths are relative to; the masks go into ``masks/<source>`` below it.
-        annotations: folder of Darwin JSON files, at any depth.
+    ratios agree; of Hannover's images a square one is of the middle. ``annotations`` holds Darwin
+    JSON files at any depth; the masks go into ``masks/<source>`` below ``root``.
 
     Returns:
         The manifest with ``mask``: one-bit PNG files of the annotation's scale, lung white. How
@@ -68,9 +64,8 @@ def draw_masks(table: pd.DataFrame, root: Path, annotations: Path) -> pd.DataFra
         masks[row] = f"masks/{sources[row]}/{image.stem}.png"
         if not (root / masks[row]).is_file():
             whole = Image.new("1", canvas)
-            whole.paste(
-                _draw(lungs, size), ((canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2)
-            )
+            corner = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
+            whole.paste(_draw(lungs, size), corner)
             with atomic_write(root / masks[row]) as file:
                 whole.save(file, format="PNG")
     masked = table.assign(mask=pd.Series(masks, index=table.index, dtype="str"))
@@ -93,7 +88,6 @@ def _draw(shapes: list[Shape], size: tuple[int, int]) -> Image.Image:
 
 
 def _read(path: Path) -> tuple[str, tuple[int, int], list[Shape]]:
-    """Read an image's name, its size and its lungs."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
         image = content["image"]

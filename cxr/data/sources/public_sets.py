@@ -13,11 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.manifest import check_manifest, read_manifest, write_manifest
-from cxr.data.sources.archive import Progress, unpack
-from cxr.data.sources.cohen import COHEN, COHEN_OTHERS
-from cxr.data.sources.download import Archive, fetch
-from cxr.data.sources.hospitals import GRANADA, HANNOVER, MONTGOMERY, SHENZHEN
-from cxr.data.sources.kermany import KERMANY
+from cxr.data.sources.adapters import ADULT_SOURCES, CXR4_SOURCES
+from cxr.data.sources.download import Archive, Progress, fetch, unpack
 from cxr.data.sources.lung_masks import LUNG_MASKS, draw_masks
 from cxr.data.sources.tree import Source, read_source
 from cxr.errors import MissingInputError
@@ -49,23 +46,18 @@ class Part:
         return replace(self, sources=sources, masks=masks)
 
 
-_CXR4 = Part((KERMANY, HANNOVER, COHEN), masks=LUNG_MASKS)
-_ADULTS = Part((MONTGOMERY, SHENZHEN, GRANADA, COHEN_OTHERS), adults=True)
+_CXR4 = Part(CXR4_SOURCES, masks=LUNG_MASKS)
+_ADULTS = Part(ADULT_SOURCES, adults=True)
 Sets = Mapping[str, Mapping[str, Part]]
 SETS: Sets = {"cxr4": {"": _CXR4}, "cxr4plus": {"cxr4": _CXR4, "adults": _ADULTS}}
 """Name of a set to its parts by their folders."""
 
 
 def build_part(part: Part, root: Path) -> pd.DataFrame:
-    """List the images of the trees in ``root/<source>``.
+    """List the images of the trees in ``root/<source>``, with paths relative to ``root``.
 
-    Returns:
-        One manifest with paths relative to ``root``. Width and height stay empty: the images
-        are the originals.
-
-    Raises:
-        MissingInputError: a tree is not there.
-        InputError: a tree cannot be read.
+    Width and height stay empty: the images are the originals. See ``read_source`` for what is
+    refused.
     """
     tables = []
     for source in part.sources:
@@ -90,18 +82,12 @@ def get_set(
     sets: Sets = SETS,
     without: Container[str] = (),
 ) -> dict[Path, pd.DataFrame]:
-    """Download what is missing, unpack it, and write a ``manifest.csv`` for each part.
+    """Download what is missing of a set, unpack it, and write a ``manifest.csv`` for each part.
 
     A part that has a manifest and none of its trees is taken as it is. An archive put into
     the first part's ``downloads``, or a tree unpacked into the folder of its source, is not
-    downloaded. Lung masks that cannot be fetched are done without, with a warning.
-
-    Args:
-        name: one of ``sets``.
-        root: folder of the set; it is made.
-        on_progress: called while archives arrive and are unpacked.
-        sets: what the sets are made of.
-        without: names of sources to leave out.
+    downloaded. Sources named in ``without`` are left out. Lung masks that cannot be fetched are
+    done without, with a warning.
 
     Returns:
         Path of each part's manifest to the manifest.
@@ -113,7 +99,11 @@ def get_set(
     """
     parts = {root / folder: part.without(without) for folder, part in sets[name].items()}
     downloads = next(iter(parts)) / DOWNLOADS
-    given = {folder: _is_given(folder, part) for folder, part in parts.items()}
+    given = {
+        folder: (folder / "manifest.csv").is_file()
+        and not any((folder / source.name).is_dir() for source in part.sources)
+        for folder, part in parts.items()
+    }
     # The others are fetched all the same, so that one line can name all that is left.
     unreachable: list[str] = []
     for folder, part in parts.items():
@@ -130,11 +120,6 @@ def get_set(
             tables[manifest] = build_part(part, folder)
             write_manifest(tables[manifest], manifest)
     return tables
-
-
-def _is_given(folder: Path, part: Part) -> bool:
-    trees = any((folder / source.name).is_dir() for source in part.sources)
-    return (folder / "manifest.csv").is_file() and not trees
 
 
 def _fetch_part(

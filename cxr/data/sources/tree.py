@@ -1,8 +1,4 @@
-"""What the adapters of public sources share: finding the tree, reading its rows.
-
-An adapter says where a source comes from, by which file or folder its tree is known, and how a
-row is made of it; ``read_source`` does the rest.
-"""
+"""What the adapters of public sources share: finding the tree, reading its rows."""
 
 import csv
 import logging
@@ -14,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr.data.manifest import check_manifest, manifest_table
-from cxr.data.sources.archive import IGNORED
-from cxr.data.sources.download import Archive
+from cxr.data.sources.download import IGNORED, Archive
 from cxr.errors import InputError, MissingInputError, command
 
 log = logging.getLogger(__name__)
@@ -35,11 +30,7 @@ class Source(Archive):
 
 
 def read_source(source: Source, root: Path) -> pd.DataFrame:
-    """List the images of a source.
-
-    Args:
-        source: which one.
-        root: its tree, or a folder that holds it.
+    """List the images of a source, whose tree is ``root`` or lies in it.
 
     Returns:
         A manifest with paths relative to ``root`` in the source's order; ``source`` and, where

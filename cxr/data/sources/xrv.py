@@ -48,7 +48,10 @@ LABELS = {
 def write_xrv_manifest(
     dataset: Any, *, source: str, license: str, labels: Mapping[str, str] = LABELS, rest: str = ""
 ) -> Path:
-    """Write ``manifest.csv`` into the folder of a loader's images.
+    """Write ``manifest.csv`` into the folder of a loader's images and return its path.
+
+    Patient, view, sex and age are filled in where the loader knows them. How many images were left
+    out is logged.
 
     Args:
         dataset: a loader, such as ``torchxrayvision.datasets.NIH_Dataset(imgpath=FOLDER)``; its
@@ -59,10 +62,6 @@ def write_xrv_manifest(
         rest: label of images that are known to have no pathology of the loader; "" leaves them
             out. Only right where the loader knows every pathology, as NIH_Dataset does and
             RSNA_Pneumonia_Dataset does not.
-
-    Returns:
-        The manifest's path, patient, view, sex and age filled in where the loader knows them.
-        How many images were left out is logged.
 
     Raises:
         InputError: another loader, or none of its images has a label.

@@ -5,8 +5,8 @@ from collections import namedtuple
 
 import pytest
 
-from cxr.data.sources import archive
-from cxr.data.sources.archive import unpack
+from cxr.data.sources import download
+from cxr.data.sources.download import unpack
 from cxr.errors import InputError
 
 
@@ -65,7 +65,7 @@ def test_refuses_a_damaged_archive_and_leaves_nothing(tmp_path):
 
 def test_says_how_much_room_is_missing(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(10, 9, 1))
     path = make_zip(tmp_path / "set.zip", {"a.txt": "abc"})
     with pytest.raises(InputError, match="free some space"):
         unpack(path, tmp_path / "set")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr.data.sources.cohen import COHEN, COHEN_OTHERS
+from cxr.data.sources.adapters import COHEN, COHEN_OTHERS
 from cxr.data.sources.tree import read_source
 from cxr.errors import InputError, MissingInputError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxr.data.sources.hospitals import GRANADA, HANNOVER, MONTGOMERY, SHENZHEN
+from cxr.data.sources.adapters import GRANADA, HANNOVER, MONTGOMERY, SHENZHEN
 from cxr.data.sources.tree import read_source
 from cxr.errors import InputError, MissingInputError
 

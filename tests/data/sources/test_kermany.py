@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from cxr.data.manifest import read_manifest
-from cxr.data.sources.kermany import KERMANY
+from cxr.data.sources.adapters import KERMANY
 from cxr.data.sources.tree import read_source
 from cxr.errors import InputError, MissingInputError
 
