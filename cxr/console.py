@@ -30,10 +30,14 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.0f} images/s" if rate else "- images/s", style="cyan")
 
 
-def progress_bar(console: Console | None = None) -> Progress:
-    """Return a bar with images per second and time left; on no terminal it stays silent."""
-    console = console or Console(stderr=True)
-    return Progress(
+@contextlib.contextmanager
+def images_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show images per second and time left; the yielded function counts one of ``total``.
+
+    On no terminal the bar stays silent.
+    """
+    console = Console(stderr=True)
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
@@ -44,13 +48,7 @@ def progress_bar(console: Console | None = None) -> Progress:
         console=console,
         disable=not console.is_terminal,
         refresh_per_second=4,
-    )
-
-
-@contextlib.contextmanager
-def images_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show progress over ``total`` images; the yielded function counts one."""
-    with progress_bar() as bar:
+    ) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
 

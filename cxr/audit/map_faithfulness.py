@@ -22,8 +22,7 @@ from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, V
 from cxr.evaluation.tables import show_interval
 from cxr.explain import faithfulness
 from cxr.explain.faithfulness import FRACTIONS, Maps, Mode, Predict
-from cxr.explain.gradcam import ensemble_cam, member_maps
-from cxr.explain.library import CLOSED_FORM
+from cxr.explain.gradcam import CLOSED_FORM, ensemble_cam, member_maps
 from cxr.models.ensemble import WEIGHTED
 
 TEST = AuditTest(

@@ -12,14 +12,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cxr.bundle.inputs import ImageFile
 from cxr.bundle.maps import captioned
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Prediction, Predictor
 from cxr.bundle.result_files import KEY, Results
 from cxr.errors import InputError
 from cxr.files import atomic_write
@@ -72,7 +71,7 @@ def column_types(labels: Sequence[str], members: Sequence[str], *, maps: bool) -
 
 
 def predict_images(
-    predictor: PredictorLike,
+    predictor: Predictor,
     images: Iterable[ImageFile],
     table: Path,
     *,
@@ -86,18 +85,10 @@ def predict_images(
     """Append a row per image to a table; images that it holds already are left out.
 
     An image that cannot be read is a row with its error. A refused image has no prediction in
-    its row, and the reason why. Rows come in the order of the images.
-
-    Args:
-        predictor: thread-safe.
-        images: in any number; pulled one at a time, from this thread.
-        table: CSV, begun or gone on with.
-        level: of the prediction sets, 0 to 1.
-        maps: folder that receives an overlay per predicted image.
-        runtime: what runs the network, for the table.
-        workers: chunks in work at once.
-        on_image: called once an image, in this thread.
-        drift: receives what the model made of each image.
+    its row, and the reason why. Rows come in the order of the images, which are pulled one at a
+    time, and ``on_image`` is called once an image, both from this thread. ``workers`` chunks are in
+    work at once; ``maps`` is a folder that receives an overlay per predicted image; ``runtime``
+    stands in the table; ``drift`` receives what the model made of each image.
 
     Raises:
         InputError: a level that the bundle does not have, a table that is another run's, or
@@ -161,7 +152,7 @@ def _not_done(
 
 
 def _chunk_rows(
-    predictor: PredictorLike, chunk: Mapping[int, ImageFile], level: float, maps: Path | None
+    predictor: Predictor, chunk: Mapping[int, ImageFile], level: float, maps: Path | None
 ) -> list[Row]:
     readable = [image for image in chunk.values() if not image.error]
     answers = _answers(predictor, readable, level, maps is not None)
@@ -173,15 +164,14 @@ def _chunk_rows(
 
 
 def _answers(
-    predictor: PredictorLike, images: Sequence[ImageFile], level: float, maps: bool
-) -> Iterator[Any]:
+    predictor: Predictor, images: Sequence[ImageFile], level: float, maps: bool
+) -> Iterator[Prediction | InputError]:
     """Yield a prediction or an error for each image, whatever one of them does."""
+    paths, names = [image.path for image in images], [image.name for image in images]
     stated = [image.original for image in images]
     try:
-        paths, names = [image.path for image in images], [image.name for image in images]
-        options = {"originals": stated} if any(stated) else {}
         yield from list(
-            predictor.predict_each(paths, names=names, level=level, maps=maps, **options)
+            predictor.predict_each(paths, names=names, level=level, maps=maps, originals=stated)
         )
         return
     except InputError:
@@ -198,8 +188,8 @@ def _answers(
         yield from _answers(predictor, [image], level, maps)
 
 
-def _row(image: ImageFile, answer: Any, maps: Path | None) -> Row:
-    if isinstance(answer, Exception):
+def _row(image: ImageFile, answer: Prediction | InputError, maps: Path | None) -> Row:
+    if isinstance(answer, InputError):
         return {"image": image.name, "error": str(answer)}
     row = {
         "image": image.name,
@@ -207,7 +197,7 @@ def _row(image: ImageFile, answer: Any, maps: Path | None) -> Row:
         "ood_score": _number(answer.ood_score),
         "refused": str(bool(answer.refused)).lower(),
         "reason": " ".join(answer.refusals),
-        "warning": "; ".join(getattr(answer, "warnings", ())),
+        "warning": "; ".join(answer.warnings),
     }
     if answer.refused:
         return row
@@ -231,9 +221,10 @@ def overlay_path(folder: Path, name: str) -> Path:
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
 
 
-def _save_overlay(prediction: Any, path: Path) -> Path:
+def _save_overlay(prediction: Prediction, path: Path) -> Path:
     """Write an image under the heat map of its predicted class, with what it is below it."""
     lines = (f"{prediction.label} {prediction.probs[prediction.label]:.3f}", prediction.note)
+    assert prediction.maps is not None
     sheet = captioned(prediction.maps.overlay(prediction.label), lines)
     with atomic_write(path) as file:
         Image.fromarray(sheet).save(file, format="PNG", compress_level=3)

@@ -76,16 +76,15 @@ def check_files(folder: Path, info: Mapping[str, Any], names: Iterable[str] | No
         listed = info["files"].get(name)
         if listed is None or leaves_folder(name):
             raise BundleError(f"{folder / INFO_FILE} does not list a file {name!r}: {HINT}")
+        path = folder / name
         try:
-            actual = file_digest(folder / name)
+            actual = file_digest(path)
         except FileNotFoundError:
             raise MissingInputError(f"the bundle {folder} lacks {name}: {HINT}") from None
         except OSError as error:
-            raise BundleError(
-                f"{folder / name} cannot be read ({reason_of(error)}): {HINT}"
-            ) from None
+            raise BundleError(f"{path} cannot be read ({reason_of(error)}): {HINT}") from None
         if actual != listed["sha256"]:
-            raise BundleError(f"{folder / name} was changed after the export: {HINT}")
+            raise BundleError(f"{path} was changed after the export: {HINT}")
 
 
 def file_digest(path: Path) -> str:

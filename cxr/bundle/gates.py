@@ -41,12 +41,8 @@ def check_outputs(
 ) -> dict[str, dict[str, float]]:
     """Compare every output with PyTorch's, at batches of 1, 2 and 7, on real and random pixels.
 
-    Args:
-        runtime: the exported graph.
-        members: those of the ensemble as trained, on the processor, in inference mode.
-        ensemble: pool, temperatures, weights.
-        pixels: (N, S, S) real images, at least one.
-        rng: draws the random pixels.
+    The members are those of the ensemble as trained, on the processor, in inference mode; of
+    ``pixels`` (N, S, S), real images, there is at least one.
 
     Returns:
         For ``probs``, ``maps`` and ``features``, in the units of their limits:

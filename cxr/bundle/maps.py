@@ -36,15 +36,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class HeatMaps:
-    """Class activation maps of one image.
+    """Class activation maps of one image, (H, W) uint8 as read.
 
-    Attributes:
-        classes: the K class names.
-        members: per member (K, h, w) float32, 0 and above, in units of the logit.
-        weights: per member, summing to 1.
-        image: (H, W) uint8, as read.
-        placement: where the prepared square shows the image.
-        lungs: (G, G) bool, the lungs as found, over the whole image; None where nobody looked.
+    ``members`` are (K, h, w) float32, 0 and above, in units of the logit; ``weights`` sum to 1;
+    ``placement`` tells where the prepared square shows the image; ``lungs`` (G, G) bool are those
+    that were found, over the whole image, None where nobody looked.
     """
 
     classes: tuple[str, ...]
@@ -85,12 +81,7 @@ class HeatMaps:
 
 
 def enlarge(cells: Floats, shape: tuple[int, ...], placement: Placement) -> Floats:
-    """Enlarge a map bilinearly to the image's own size, undoing crop, stretch and letterbox.
-
-    Args:
-        cells: (h, w) over the prepared square.
-        shape: H, W of the image.
-        placement: where the square shows the image.
+    """Enlarge a map (h, w) bilinearly to the image's own size, undoing crop, stretch, letterbox.
 
     Returns:
         (H, W) float32, 0 where the square does not show the image; as torch's interpolate with
@@ -158,10 +149,7 @@ def colour_layer(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def captioned(pixels: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """Add a strip with lines of words below a picture (H, W) or (H, W, 3) uint8.
-
-    The words are whole: a small picture's strip, (H + strip, W or wider, 3), is as wide as they.
-    """
+    """Add a strip of words below a picture (H, W) or (H, W, 3) uint8; the strip may be wider."""
     picture = Image.fromarray(pixels).convert("RGB")
     size = max(13, picture.width // 48)
     font = ImageFont.load_default(size)

@@ -5,10 +5,9 @@ H W pixels of an image as read.
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from cxr.lungs.find import Lungs
 
 Image = Path | str | bytes | NDArray[Any] | DecodedImage
 """A path, a file's bytes, gray pixels (H, W) uint8 or uint16, or what ``read_image`` returned."""
+BYTES = bytes | bytearray | memoryview
 PLAIN = (
     *("name", "label", "probs", "member_probs", "level", "prediction_set", "refer", "ood_score"),
     *("refused", "refusals", "lungs", "warnings", "note"),
@@ -83,26 +83,9 @@ class Prediction:
         }
 
 
-class PredictorLike(Protocol):
-    """What the command and the server need of ``cxr.Predictor``."""
-
-    labels: tuple[str, ...]
-    members: tuple[str, ...]
-    info: dict[str, Any]
-    fingerprint: str
-    note: str
-
-    def predict_each(
-        self, images: Iterable[Any], *, level: float, maps: bool, names: Any
-    ) -> Iterator[Any]:
-        """Yield a Prediction, or the InputError of a bad image, for each."""
-
-
 def is_single(images: Any) -> bool:
     """Tell one image from a sequence of them."""
-    return isinstance(
-        images, str | Path | bytes | bytearray | memoryview | np.ndarray | DecodedImage
-    )
+    return isinstance(images, str | Path | np.ndarray | DecodedImage | BYTES)
 
 
 def prepare_input(
@@ -117,7 +100,7 @@ def prepare_input(
         if isinstance(image, str | Path):
             name = name or str(image)
             read = read_image(Path(image), name=name)
-        elif isinstance(image, bytes | bytearray | memoryview):
+        elif isinstance(image, BYTES):
             read = read_image(bytes(image), name=name)
         elif isinstance(image, DecodedImage):
             read = image

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +17,13 @@ from cxr.errors import InputError, reason_of
 
 RUNTIMES = ("onnxruntime", "openvino")
 INPUT = "pixels"
+BATCH = 16
+"""Images of a whole split that are run at once."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class Runtime(Protocol):
-    """A graph that is ready to run, from any thread."""
-
-    def run(self, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Arrays:
-        """Return the named outputs of (B, 1, S, S) uint8 pixels."""
-        ...
-
-
-def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> Runtime:
+def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> "Runtime":
     """Load the graph of an ONNX file; with 0 threads it takes every processor allowed to us.
 
     Raises:
@@ -47,12 +41,11 @@ def open_runtime(path: Path, *, runtime: str = "onnxruntime", threads: int = 0) 
 
 
 def run_images(
-    runtime: Runtime,
+    runtime: "Runtime",
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64],
     outputs: Sequence[str],
     *,
-    batch_size: int = 16,
     on_image: Callable[[], None] | None = None,
 ) -> Arrays:
     """Return outputs of many images: ``rows`` (N,), at least one, of pixels (P, S, S) uint8.
@@ -60,8 +53,8 @@ def run_images(
     ``on_image`` is called once an image.
     """
     parts = []
-    for start in range(0, len(rows), batch_size):
-        images = np.asarray(pixels[rows[start : start + batch_size]])[:, None]
+    for start in range(0, len(rows), BATCH):
+        images = np.asarray(pixels[rows[start : start + BATCH]])[:, None]
         parts.append(runtime.run(images, outputs))
         for _ in range(len(images) if on_image else 0):
             on_image()  # type: ignore[misc]
@@ -121,3 +114,7 @@ class _OpenVino:
         request = self._local.request
         request.infer({INPUT: pixels}, share_inputs=True)
         return {name: np.array(request.get_tensor(name).data) for name in outputs}
+
+
+Runtime = _OnnxRuntime | _OpenVino
+"""A graph that is ready; ``run`` gives outputs of (B, 1, S, S) uint8 pixels, in any thread."""

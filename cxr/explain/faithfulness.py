@@ -47,15 +47,11 @@ def perturbed(
     """
     first = ranks < round(fraction * images[0].size)
     if mode == "deletion":
-        return np.where(first, mean_gray(images), images)
+        mean_gray = np.rint(images.mean(axis=(1, 2), keepdims=True)).astype(np.uint8)
+        return np.where(first, mean_gray, images)
     if mode == "insertion":
         return np.where(first, images, blurred(images))
     raise InputError(f"mode is {mode!r}: allowed are insertion, deletion")
-
-
-def mean_gray(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (N, 1, 1), each image's mean."""
-    return np.asarray(np.rint(images.mean(axis=(1, 2), keepdims=True)), np.uint8)
 
 
 def blurred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -77,14 +73,8 @@ def perturbation_curve(
 ) -> Floats:
     """Follow a class's probability (N, L) while pixels are covered or uncovered, see ``perturbed``.
 
-    Args:
-        predict: the network or ensemble.
-        images: (N, S, S).
-        maps: (N, S, S), 0 and above.
-        mode: insertion or deletion.
-        rng: decides between pixels of equal value.
-        fractions: L, rising, from 0 to 1.
-        ends: what ``end_points`` returns, which no map changes.
+    ``maps`` (N, S, S), 0 and above, give the order, ``rng`` that of equal values; ``fractions``
+    (L,) rise from 0 to 1; ``ends`` are what ``end_points`` returns, which no map changes.
 
     Raises:
         InputError: maps of other images, or fractions that do not rise from 0 to 1.
@@ -102,11 +92,10 @@ def perturbation_curve(
 
 
 def end_points(predict: Predict, images: NDArray[np.uint8], mode: Mode) -> tuple[Floats, Floats]:
-    """Return the probabilities (N,) at fractions 0 and 1."""
-    whole = predict(images)
-    if mode == "deletion":
-        return whole, predict(np.broadcast_to(mean_gray(images), images.shape))
-    return predict(blurred(images)), whole
+    """Return the probabilities (N,) at fractions 0 and 1, where the order does not count."""
+    ranks = np.zeros(images.shape, np.int64)
+    first, last = (predict(perturbed(images, ranks, part, mode)) for part in (0.0, 1.0))
+    return first, last
 
 
 def area_under(curves: Floats, fractions: tuple[float, ...] = FRACTIONS) -> Floats:

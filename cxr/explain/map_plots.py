@@ -22,21 +22,15 @@ MAX_OPACITY = 0.65
 OUTLINE = "#56B4E9"
 """Sky blue of Okabe and Ito: stands out on gray image and on every shade of the map."""
 PANEL_IN = 2.15
+MOST_COLUMNS = 5
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image, explained.
+    """One image, (H, W) uint8, explained for the class that the ensemble predicts.
 
-    Attributes:
-        image: (H, W) uint8.
-        label: its true class.
-        prediction: the ensemble's class, which the maps explain.
-        probs: per member and "ensemble", each class's probability.
-        maps: per member and "ensemble" (H, W) float32, 0 to 1.
-        lesion: (H, W) bool, the true lesion, where it is known.
-        lungs: (H, W) bool, as the finder sees them.
-        name: what the image is called.
+    ``probs`` of each class and ``maps`` (H, W) float32, 0 to 1, are by member and "ensemble". The
+    true lesion, where it is known, and the lungs, as the finder sees them, are masks (H, W).
     """
 
     image: NDArray[np.uint8]
@@ -93,16 +87,16 @@ def draw_maps(
     title: str,
     note: str,
     lesion: NDArray[np.bool_] | None = None,
-    columns: int = 5,
 ) -> Figure:
     """Draw an image (S, S) and several maps of it, such as those of different methods.
 
     ``maps`` are heads of panels to (S, S) float32, 0 to 1; a lesion (S, S) is outlined.
     """
+    columns = min(MOST_COLUMNS, 1 + len(maps))
     rows = -(-(1 + len(maps)) // columns)
-    width, height = PANEL_IN * min(columns, 1 + len(maps)) + 0.9, (PANEL_IN + 0.3) * rows + 0.7
+    width, height = PANEL_IN * columns + 0.9, (PANEL_IN + 0.3) * rows + 0.7
     figure = new_figure(width, height, title=title, note=note)
-    panels = figure.subplots(rows, min(columns, 1 + len(maps)), squeeze=False)
+    panels = figure.subplots(rows, columns, squeeze=False)
     flat = list(panels.flat)
     _draw_overlay(flat[0], image, None, lesion=lesion, title="image")
     for axes, (name, values) in zip(flat[1:], maps.items(), strict=False):

@@ -80,17 +80,10 @@ def pointing_game(
 ) -> dict[str, Any]:
     """Count the maps whose maximum lies in the lesion, or within half a feature cell of it.
 
-    Images without a lesion mask do not take part. A map without a value above 0 misses.
-
-    Args:
-        maps: per member and ensemble (N, S, S), of each image's true class.
-        lesions: (N, S, S), true lesions.
-        labels: (N,) each image's class.
-        groups: (N,) patient or group names.
-        cell_px: side of a feature cell in prepared pixels. Half of it is how far off a
-            maximum can be placed by the grid alone.
-        interval: such as ``cxr.evaluation.intervals.share_interval``.
-        lungs: (N, S, S), or None.
+    ``maps`` (N, S, S) are by member and ensemble, of each image's true class. Images without a
+    lesion mask do not take part; a map without a value above 0 misses. ``cell_px`` is the side of a
+    feature cell in prepared pixels: half of it is how far off a maximum can be placed by the grid
+    alone. ``interval`` is such as ``cxr.evaluation.intervals.share_interval``.
 
     Returns:
         ``cell_px``; then ``all`` and ``per_class`` of each class with lesions, each with
@@ -119,8 +112,11 @@ def pointing_game(
     areas = {"image": np.ones_like(lesions[rows])}
     if lungs is not None and lungs[rows].any(axis=(1, 2)).all():
         areas["lungs"] = lungs[rows]
-    chance = {
-        area: {key: _share(distance <= limit, within) for key, limit in reach.items()}
+    chance = {  # the share of each image's area that would be a hit
+        area: {
+            key: ((distance <= limit) & within).sum(axis=(1, 2)) / within.sum(axis=(1, 2))
+            for key, limit in reach.items()
+        }
         for area, within in areas.items()
     }
     classes, patients = np.asarray(labels, dtype=object)[rows], np.asarray(groups)[rows]
@@ -148,8 +144,3 @@ def pointing_game(
     everyone, each = np.ones(len(rows), np.bool_), dict.fromkeys(classes)
     per_class = {name: count(classes == name) for name in each}
     return {"cell_px": cell_px, "all": count(everyone), "per_class": per_class}
-
-
-def _share(hit: Masks, within: Masks) -> NDArray[np.float64]:
-    """Return the share of each image's area that would be a hit."""
-    return np.asarray((hit & within).sum(axis=(1, 2)) / within.sum(axis=(1, 2)), np.float64)

@@ -43,12 +43,7 @@ def cascade_stages(member: Member, stages: int = STAGES) -> list[list[str]]:
 def randomise_cascade(
     member: Member, *, generator: torch.Generator, stages: int = STAGES
 ) -> Iterator[tuple[str, Member]]:
-    """Yield the network with ever more of its layers at random, from the head down.
-
-    Args:
-        member: stays as it is.
-        generator: on the processor; draws the weights.
-        stages: steps at most.
+    """Yield the network, which stays as it is, with ever more layers at random, from the head down.
 
     Yields:
         The name of the lowest layer that is random by now, and the network; the same object

@@ -39,16 +39,11 @@ if hasattr(os, "register_at_fork"):
 def decode(
     codec: Codec, stream: bytes, shape: tuple[int, int], *, bytes_allocated: int
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Decode a compressed stream of one component.
+    """Decode a compressed stream of one component to (H, W) uint8 or uint16.
 
-    Args:
-        codec: ``jpeg`` (lossless, and sequential of 8 or 12 bits), ``jpegls`` or DICOM's ``rle``.
-        stream: whose own size was compared with ``shape``.
-        shape: H and W.
-        bytes_allocated: of a pixel, 1 or 2; an ``rle`` stream does not say.
-
-    Returns:
-        (H, W) uint8 or uint16.
+    The codec is ``jpeg`` (lossless, and sequential of 8 or 12 bits), ``jpegls`` or DICOM's ``rle``,
+    which does not say itself how many bytes a pixel has. The stream's own size was compared with
+    ``shape``.
 
     Raises:
         ImageError: damaged, or not decoded within the time and memory for its size.

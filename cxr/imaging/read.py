@@ -49,15 +49,10 @@ def read_gray(source: Path | bytes, *, name: str | None = None) -> NDArray[np.ui
 
 
 def read_image(source: Path | bytes, *, name: str | None = None) -> DecodedImage:
-    """Decode an image and keep what had to be guessed.
+    """Decode an image and keep what had to be guessed; errors call it ``name``, or by its path.
 
-    Args:
-        source: a path or the file's bytes.
-        name: what errors call the image; the path by default.
-
-    Returns:
-        Raster files as ``cxr.imaging.raster.read_raster`` says, DICOM as
-        ``cxr.imaging.dicom.grayscale.read_dicom`` says.
+    Raster files are read as ``cxr.imaging.raster.read_raster`` says, DICOM as
+    ``cxr.imaging.dicom.grayscale.read_dicom`` says.
 
     Raises:
         MissingInputError: no file at the path.

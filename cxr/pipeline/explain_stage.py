@@ -11,8 +11,7 @@ from cxr.errors import InputError
 from cxr.evaluation.evaluate import fully_known
 from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import few_note, show_patients
-from cxr.explain.gradcam import Maps
-from cxr.explain.library import check_method, layer_cells
+from cxr.explain.gradcam import Maps, check_method, layer_cells
 from cxr.explain.map_plots import draw_examples
 from cxr.explain.pointing import pointing_game
 from cxr.explain.selection import select_images

@@ -18,8 +18,7 @@ from cxr.console import images_bar, log
 from cxr.data.prepared import Prepared
 from cxr.errors import InputError, MissingInputError
 from cxr.evaluation.evaluate import build_predictions, read_predictions
-from cxr.explain.gradcam import Maps, ensemble_cam, member_maps, resize_maps
-from cxr.explain.library import CLOSED_FORM
+from cxr.explain.gradcam import CLOSED_FORM, Maps, ensemble_cam, member_maps, resize_maps
 from cxr.explain.map_plots import Example
 from cxr.explain.pointing import Masks, read_masks
 from cxr.files import digest, digest_of, read_json

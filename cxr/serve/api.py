@@ -27,18 +27,14 @@ from cxr.serve.serving import read, serving, utc_now
 from cxr.serve.settings import RESEARCH_USE
 from cxr.serve.store.counters import count_hit
 from cxr.serve.store.rows import PredictionRow
-from cxr.serve.store.users import is_touch_due, token_user, touch_token
+from cxr.serve.store.users import is_touch_due, token_user, touch
 from cxr.serve.stored_results import forget, overlay_png, own_row
 from cxr.serve.uploads import gray_map, png_bytes
 
 log = logging.getLogger(__name__)
 
 IMAGE_TYPES = (
-    "image/jpeg",
-    "image/png",
-    "image/tiff",
-    "application/dicom",
-    "application/octet-stream",
+    *("image/jpeg", "image/png", "image/tiff", "application/dicom", "application/octet-stream"),
 )
 """Media types of an image that is the whole body; what it is is told from its bytes."""
 REQUESTS_PER_MINUTE = 600
@@ -46,10 +42,8 @@ REQUESTS_PER_MINUTE = 600
 FORM_OVERHEAD_BYTES = 64 * 1024
 SCHEME = {"type": "http", "scheme": "bearer", "description": "A token of the account page."}
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-FORM = {
-    "schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY["schema"]}}
-}
-BODIES = dict.fromkeys(IMAGE_TYPES, BINARY)
+FIELDS = {"type": "object", "required": ["image"], "properties": {"image": BINARY["schema"]}}
+BODIES = {"multipart/form-data": {"schema": FIELDS}, **dict.fromkeys(IMAGE_TYPES, BINARY)}
 VIEWER = f"/api/v1/{swagger_ui_path.name}/"
 """Where script and style of Swagger UI are served from, out of the package that brings them."""
 VIEWER_FILES = "'swagger-ui-bundle.js', 'swagger-ui.css'"
@@ -90,7 +84,7 @@ def need_token() -> Response | None:
         return None
     try:
         with serving().database.write() as session:
-            touch_token(session, token.id, now)
+            touch(session, token, now)
             key, limit = f"api:{user.id}", REQUESTS_PER_MINUTE
             wait_s = count_hit(session, key, limit=limit, window_s=60, now=now)
     except DBAPIError as error:  # a full disk: what is stored can be read all the same
@@ -102,7 +96,7 @@ def need_token() -> Response | None:
 
 
 @blueprint.route("/predictions", methods=["POST"])
-@blueprint.doc(requestBody={"required": True, "content": {"multipart/form-data": FORM, **BODIES}})
+@blueprint.doc(requestBody={"required": True, "content": BODIES})
 @blueprint.arguments(PredictQuery, location="query", unknown=RAISE)
 @blueprint.response(201, PredictionSchema, description="Predicted, or refused; and kept")
 @problems_of(401, 413, 415, 422, 429, 503, 507)

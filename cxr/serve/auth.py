@@ -1,37 +1,20 @@
 """Pages around the account: sign in, sign out, password, tokens; for admins the users."""
 
 import math
+from collections.abc import Mapping
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    flash,
-    g,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    session,
-)
+from flask import Blueprint, flash, g, redirect, render_template, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
 
 from cxr.errors import InputError
-from cxr.serve.login import (
-    COOKIE_KEY,
-    count_attempt,
-    current_user,
-    go_to,
-    public,
-    safe_next,
-    sign_in,
-)
-from cxr.serve.passwords import MIN_CHARS, check_password, hash_password, hasher, is_password
+from cxr.serve import login as access
+from cxr.serve.login import current_user, go_to, public
 from cxr.serve.phrases import sentence
 from cxr.serve.security import loses_cookie
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store import users as accounts
-from cxr.serve.store.rows import LoginSession, User
+from cxr.serve.store.rows import User
 
 blueprint = Blueprint("auth", __name__)
 
@@ -46,7 +29,7 @@ WRONG = "That account and password do not go together."
 def login() -> ResponseReturnValue:
     """Show the form."""
     if g.user is not None:
-        return redirect(safe_next(request.args.get("next")))
+        return redirect(access.safe_next(request.args.get("next")))
     return render_template("login.html", next=request.args.get("next", ""), plain=loses_cookie())
 
 
@@ -55,29 +38,24 @@ def login() -> ResponseReturnValue:
 def try_login() -> ResponseReturnValue:
     """Sign in, or say that it did not work and after how many tries to wait."""
     name, password = request.form.get("name", ""), request.form.get("password", "")
-    if wait_s := count_attempt(name):
-        answer = _login_page(_wait_words(wait_s), name, 429)
-        answer.headers["Retry-After"] = str(wait_s)
-        return answer
+    if wait_s := access.count_attempt(name):
+        return _login_page(_wait_words(wait_s), name, 429, {"Retry-After": str(wait_s)})
     user = read(accounts.find_user, name)
-    is_right = is_password(password, user.password_hash if user else None)
+    is_right = access.is_password(password, user.password_hash if user else None)
     if not is_right or user is None or user.disabled:
         return _login_page(WRONG, name, 401)
-    count_attempt(name, back=True)
-    if hasher.check_needs_rehash(user.password_hash):
+    access.count_attempt(name, back=True)
+    if access.hasher.check_needs_rehash(user.password_hash):
         with serving().database.write() as store:
-            store.get_one(User, user.id).password_hash = hash_password(password)
-    sign_in(user)
-    return redirect(safe_next(request.form.get("next")), 303)
+            store.get_one(User, user.id).password_hash = access.hash_password(password)
+    access.sign_in(user)
+    return redirect(access.safe_next(request.form.get("next")), 303)
 
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
-    """Sign out, here and in the database."""
-    if secret := session.get(COOKIE_KEY):
-        mine = LoginSession.digest == accounts.digest_secret(str(secret))
-        write(accounts.end_sessions, mine)
-    session.clear()
+    """Sign out."""
+    access.sign_out()
     return go_to("auth.login", "You are signed out.")
 
 
@@ -91,20 +69,20 @@ def account() -> ResponseReturnValue:
 def change_password() -> ResponseReturnValue:
     """Change the password; every other session ends."""
     user, form = current_user(), request.form
-    if wait_s := count_attempt(user.name):
+    if wait_s := access.count_attempt(user.name):
         return _account_page(_wait_words(wait_s), 429)
-    if not is_password(form.get("old", ""), user.password_hash):
+    if not access.is_password(form.get("old", ""), user.password_hash):
         return _account_page("The present password is not right; nothing was changed.")
-    count_attempt(user.name, back=True)
+    access.count_attempt(user.name, back=True)
     new = form.get("new", "")
     try:
         if new != form.get("again", ""):
             raise InputError("the new password and its repetition differ: type both again")
-        check_password(new, user.name)
+        access.check_password(new, user.name)
     except InputError as error:
         return _account_page(sentence(error))
-    write(accounts.set_password, user.id, hash_password(new))
-    sign_in(user)
+    write(accounts.set_password, user.id, access.hash_password(new))
+    access.sign_in(user)
     return go_to("auth.account", "The password is changed. Other devices were signed out.")
 
 
@@ -134,7 +112,7 @@ def drop_token(token_id: int) -> ResponseReturnValue:
 def users() -> ResponseReturnValue:
     """Show accounts and how much they use, to admins."""
     if current_user().role != "admin":
-        abort(404)  # for others the page does not exist
+        raise NotFound  # for others the page does not exist
     return render_template("users.html", rows=read(accounts.list_usage, utc_now()))
 
 
@@ -143,22 +121,22 @@ def _wait_words(wait_s: int) -> str:
     return f"Too many tries. Try again in {minutes} {'minute' if minutes == 1 else 'minutes'}."
 
 
-def _account_page(fault: str = "", status: int = 422) -> Response:
+def _account_page(fault: str = "", status: int = 422) -> ResponseReturnValue:
     if fault:
         flash(fault, "error")
     page = render_template(
         "account.html",
         tokens=read(accounts.list_tokens, current_user().id),
-        min_chars=MIN_CHARS,
+        min_chars=access.MIN_CHARS,
         token_days=TOKEN_DAYS,
         now=utc_now(),
     )
-    return make_response(page, status if fault else 200)
+    return page, status if fault else 200
 
 
-def _login_page(fault: str, name: str, status: int) -> Response:
+def _login_page(
+    fault: str, name: str, status: int, headers: Mapping[str, str] | None = None
+) -> ResponseReturnValue:
     flash(fault, "error")
-    page = render_template(
-        "login.html", next=request.form.get("next", ""), name=name[:64], plain=loses_cookie()
-    )
-    return make_response(page, status)
+    shown = {"next": request.form.get("next", ""), "name": name[:64], "plain": loses_cookie()}
+    return render_template("login.html", **shown), status, dict(headers or {})

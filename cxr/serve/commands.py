@@ -10,7 +10,7 @@ from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
 from cxr.errors import InputError
-from cxr.serve.passwords import check_password, hash_password
+from cxr.serve.login import check_password, hash_password
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.settings import Settings
 from cxr.serve.store import users as accounts

@@ -1,18 +1,24 @@
-"""Who is signed in: the rule that nothing opens without it, and the words of the cookie."""
+"""Who is signed in: the rule that nothing opens without it, the cookie, passwords as argon2id."""
 
+import functools
 import ipaddress
+import secrets
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
 from flask import current_app, flash, g, jsonify, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
+from cxr.errors import InputError
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.store import users as accounts
 from cxr.serve.store.counters import count_hit, take_back
-from cxr.serve.store.rows import User
+from cxr.serve.store.rows import LoginSession, User
 
 COOKIE_KEY = "login"
 OPEN_BLUEPRINTS = ("api", "api-docs", "health")
@@ -21,6 +27,16 @@ REFERENCE = "api-docs.openapi_swagger_ui"
 """A page of the service that anybody may read; it greets who is signed in."""
 ACCOUNT_TIMES, ADDRESS_TIMES = 4, 6
 """How many times the limit of a pair an account from anywhere and an address may try."""
+
+MIN_CHARS, MAX_CHARS = 12, 256
+"""Length is what counts; NIST SP 800-63B asks for no rules on kinds of characters."""
+MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
+"""Source: OWASP Password Storage Cheat Sheet, argon2id's first configuration."""
+AT_ONCE = 4
+"""Passwords worked on side by side in a process, so that many tries cannot take its memory."""
+
+hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
+_turn = threading.BoundedSemaphore(AT_ONCE)
 
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 
@@ -70,6 +86,13 @@ def sign_in(user: User) -> None:
     session[COOKIE_KEY] = secret
 
 
+def sign_out() -> None:
+    """End the session here and in the database."""
+    if secret := session.get(COOKIE_KEY):
+        write(accounts.end_sessions, LoginSession.digest == accounts.digest_secret(str(secret)))
+    session.clear()
+
+
 def count_attempt(name: str, *, back: bool = False) -> int:
     """Count a try to sign in, before the password is looked at, or take a right one back.
 
@@ -117,6 +140,43 @@ def wants_json() -> bool:
     return request.accept_mimetypes.best == "application/json"
 
 
+def check_password(password: str, name: str) -> None:
+    """Raise InputError for what is too short, too long, few characters, or the account's name."""
+    if not MIN_CHARS <= len(password) <= MAX_CHARS:
+        raise InputError(
+            f"the password has {len(password)} characters: {MIN_CHARS} to {MAX_CHARS} are "
+            "allowed; a few words in a row are good"
+        )
+    core = password.lower().replace(name.lower(), "") if name else password.lower()
+    if len(set(password)) < 5 or len(core) < MIN_CHARS // 2:
+        raise InputError(
+            "the password is too easy to guess: it repeats few characters or the account's name; "
+            "take a few words in a row"
+        )
+
+
+def hash_password(password: str) -> str:
+    """Return a password's argon2id with its own salt."""
+    with _turn:
+        return hasher.hash(password)
+
+
+def is_password(password: str, password_hash: str | None) -> bool:
+    """Return whether a password is right; with no hash, for no account, it takes as long."""
+    if len(password) > MAX_CHARS:
+        return False
+    with _turn:
+        try:
+            return hasher.verify(password_hash or _stand_in(), password) and bool(password_hash)
+        except (VerificationError, InvalidHashError):
+            return False
+
+
+@functools.cache
+def _stand_in() -> str:
+    return hasher.hash(secrets.token_hex())
+
+
 def _find_user() -> User | None:
     secret, settings, now = session.get(COOKIE_KEY), serving().settings, utc_now()
     if not isinstance(secret, str):
@@ -127,7 +187,7 @@ def _find_user() -> User | None:
     if signed_in is None:
         session.pop(COOKIE_KEY, None)
         return None
-    user, is_touch_due = signed_in
-    if is_touch_due:
-        write(accounts.touch_session, secret, now)
+    user, row = signed_in
+    if accounts.is_touch_due(row, now):
+        write(accounts.touch, row, now)
     return user

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Prediction, Predictor
 from cxr.imaging.read import DecodedImage
 from cxr.serve import monitoring
 from cxr.serve.watched_bundle import Busy, WatchedBundle
@@ -53,7 +53,7 @@ class ModelQueue:
         self,
         bundle: Path,
         *,
-        load: Callable[[Path], PredictorLike],
+        load: Callable[[Path], Predictor],
         length: int = 6,
         batch: int = 4,
         deadline_s: float = 30.0,
@@ -69,22 +69,17 @@ class ModelQueue:
         # Its thread starts with the first image: in the process that serves, not before a fork.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="cxr-model")
 
-    @property
-    def predictor(self) -> PredictorLike:
-        """Return the model that answers now, or raise Busy with the reason."""
+    def loaded_predictor(self) -> Predictor:
+        """Return the model that answers now, or start loading it and wait where nobody has."""
+        self.start()
+        self.model.wait(self.deadline_s)
         return self.model.predictor
 
-    def loaded_predictor(self) -> PredictorLike:
-        """Return the model that answers now, or start loading it and wait where nobody has."""
-        self.start(wait_s=self.deadline_s)
-        return self.predictor
-
-    def start(self, *, wait_s: float = 0.0) -> bool:
-        """Start to load, once; wait for the first load and return whether it is over."""
+    def start(self) -> None:
+        """Start to load the model, once."""
         with self._state:
             if not self._stopping:
                 self.model.start()
-        return self.model.wait(wait_s)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Take no more images, answer those admitted, end the threads."""
@@ -118,7 +113,7 @@ class ModelQueue:
 
     def predict(
         self, image: DecodedImage | NDArray[np.uint8], *, alive: Callable[[], bool] | None = None
-    ) -> tuple[Any, PredictorLike]:
+    ) -> tuple[Prediction, Predictor]:
         """Wait for the model's answer; hold a place meanwhile.
 
         ``alive`` tells whether somebody still waits; else the image is dropped when its turn comes.
@@ -135,7 +130,7 @@ class ModelQueue:
         self._waiting.append(job)
         self._worker.submit(self._answer_waiting)
         try:
-            answer: tuple[Any, PredictorLike] = job.answer.result(self.deadline_s)
+            answer: tuple[Prediction, Predictor] = job.answer.result(self.deadline_s)
             return answer
         except TimeoutError:
             job.answer.cancel()
@@ -168,7 +163,7 @@ class ModelQueue:
 
     def _answer(self, jobs: list[_Job]) -> None:
         try:
-            predictor, images = self.predictor, [job.image for job in jobs]
+            predictor, images = self.model.predictor, [job.image for job in jobs]
             names = [NAME] * len(jobs)
             answers = predictor.predict_each(images, level=self._level, maps=True, names=names)
             for job, answer in zip(jobs, answers, strict=True):

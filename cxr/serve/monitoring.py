@@ -8,14 +8,13 @@ import logging
 import os
 import threading
 from functools import partial
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from prometheus_client import Counter as AnyCounter
 from prometheus_client import Gauge as AnyGauge
 from prometheus_client import Histogram as AnyHistogram
 
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Prediction, Predictor
 from cxr.reliability.drift import DriftWindow
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ _WINDOWS: dict[str, DriftWindow] = {}
 _LOCK = threading.Lock()
 
 
-def watch_drift(prediction: Any, predictor: PredictorLike) -> None:
+def watch_drift(prediction: Prediction, predictor: Predictor) -> None:
     """Add an image to this process's window, and show what a full one says."""
     with _LOCK:
         if predictor.fingerprint not in _WINDOWS:

@@ -4,18 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    flash,
-    jsonify,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    url_for,
-)
+from flask import Blueprint, abort, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import FileStorage
 
@@ -74,9 +63,8 @@ def try_upload() -> ResponseReturnValue:
 def batch() -> ResponseReturnValue:
     """Show the results of one upload."""
     ids = request.args.getlist("id")[: serving().settings.upload_files]
-    rows = [
-        row for name in ids if (row := read(predictions.own_prediction, current_user().id, name))
-    ]
+    user_id = current_user().id
+    rows = [row for name in ids if (row := read(predictions.own_prediction, user_id, name))]
     if not rows:
         abort(404)
     return render_template("batch.html", rows=rows)
@@ -126,14 +114,11 @@ def model() -> ResponseReturnValue:
     except Busy as error:
         return render_template("model.html", fault=str(error), info=None), 503
     info, level = predictor.info, serving().settings.level
-    test = info.get("test")
     thresholds = thresholds_of(info["uncertainty"], level) if "uncertainty" in info else ()
     return render_template(
         "model.html",
         info=info,
         predictor=predictor,
-        test=test,
-        metrics=test.get("ensemble") if isinstance(test, dict) else None,
         thresholds=dict(zip(info["labels"], thresholds, strict=False)),
         shares=set_coverage(info, level),
         level=level,
@@ -141,14 +126,12 @@ def model() -> ResponseReturnValue:
 
 
 def _predict(file: FileStorage) -> PredictionRow | dict[str, Any]:
-    name, limit = predictions.clean_file_name(file.filename or ""), serving().settings.upload_bytes
+    name, user_id = predictions.clean_file_name(file.filename or ""), current_user().id
     try:
         with contextlib.closing(file):
-            check_size(file.seek(0, 2) or file.tell(), limit)
+            check_size(file.seek(0, 2) or file.tell(), serving().settings.upload_bytes)
             file.seek(0)
-            return predict_and_store(
-                file.read(), name=name, user_id=current_user().id, origin="page"
-            )
+            return predict_and_store(file.read(), name=name, user_id=user_id, origin="page")
     except FAILURES as error:
         return _failure(name, sentence(error), *status_of(error))
 
@@ -160,14 +143,14 @@ def _failure(
     return {"name": name, "reason": reason, "status": status, "retry_after_s": retry_after_s}
 
 
-def _failed(failures: Sequence[dict[str, Any]]) -> Response:
+def _failed(failures: Sequence[dict[str, Any]]) -> ResponseReturnValue:
     """Answer an upload of which nothing became a result, with the last failure's status."""
-    status, retry_after_s = failures[-1]["status"], failures[-1]["retry_after_s"]
-    body: Any = render_template("upload.html", failures=failures)
-    answer = make_response(jsonify(failures=failures) if wants_json() else body, status)
-    if retry_after_s is not None:
-        answer.headers["Retry-After"] = str(retry_after_s)
-    return answer
+    retry_after_s = failures[-1]["retry_after_s"]
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if wants_json():
+        return jsonify(failures=failures), failures[-1]["status"], headers
+    page = render_template("upload.html", failures=failures)
+    return page, failures[-1]["status"], headers
 
 
 def _summary(row: PredictionRow) -> dict[str, Any]:

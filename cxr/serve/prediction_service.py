@@ -13,7 +13,7 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage
 
 from cxr.bundle.format import set_coverage
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Prediction, Predictor
 from cxr.errors import InputError
 from cxr.imaging.raster import FORMATS
 from cxr.imaging.read import read_image
@@ -77,7 +77,9 @@ def predict_and_store(data: bytes, *, name: str, user_id: int, origin: str) -> P
     check_size(len(data), here.settings.upload_bytes)
     with here.queue.place():
         _check_header(data, here.settings.max_pixels)
-        _check_rate(user_id)
+        limit, now = here.settings.rate_per_minute, utc_now()
+        if wait_s := write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=now):
+            raise RateLimitedError(f"{limit} images a minute are allowed: wait {wait_s} s", wait_s)
         prediction, predictor = _predict(data)
         _check_pixels(prediction.image.shape, here.settings.max_pixels)
         row = _row(prediction, predictor, name=clean_file_name(name))
@@ -112,7 +114,7 @@ def check_size(size: int, allowed: int) -> None:
         )
 
 
-def _predict(data: bytes) -> tuple[Any, PredictorLike]:
+def _predict(data: bytes) -> tuple[Prediction, Predictor]:
     """Decode an image here and let the model's thread predict it; count what became of it."""
     try:
         image = read_image(data, name=NAME)
@@ -128,7 +130,7 @@ def _predict(data: bytes) -> tuple[Any, PredictorLike]:
     return prediction, predictor
 
 
-def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionRow:
+def _row(prediction: Prediction, predictor: Predictor, *, name: str) -> PredictionRow:
     height, width = prediction.image.shape
     refused, fingerprint = bool(prediction.refused), str(predictor.fingerprint)[:64]
     result: dict[str, Any] = prediction.to_dict() | {
@@ -154,13 +156,6 @@ def _row(prediction: Any, predictor: PredictorLike, *, name: str) -> PredictionR
         fingerprint=fingerprint,
         result=result,
     )
-
-
-def _check_rate(user_id: int) -> None:
-    limit = serving().settings.rate_per_minute
-    wait_s = write(count_hit, f"predict:{user_id}", limit=limit, window_s=60, now=utc_now())
-    if wait_s:
-        raise RateLimitedError(f"{limit} images a minute are allowed: wait {wait_s} s", wait_s)
 
 
 def _check_header(data: bytes, allowed: int) -> None:

@@ -119,10 +119,7 @@ def _problem_of(error: HTTPException, status: int, headers: dict[str, str]) -> R
 def _page(status: int, words: tuple[str, str], headers: Mapping[str, str]) -> Response:
     head, text = words
     if wants_json():
-        answer = make_response(jsonify(error=f"{head}. {text}"), status)
-    else:
-        number = g.get("request_id") if status >= 500 else None
-        page = render_template("error.html", head=head, text=text, number=number)
-        answer = make_response(page, status)
-    answer.headers.update(dict(headers))
-    return answer
+        return make_response(jsonify(error=f"{head}. {text}"), status, dict(headers))
+    number = g.get("request_id") if status >= 500 else None
+    page = render_template("error.html", head=head, text=text, number=number)
+    return make_response(page, status, dict(headers))

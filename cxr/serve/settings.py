@@ -129,11 +129,6 @@ class Settings(BaseSettings):
                 return "postgresql+pg8000://" + address.removeprefix(prefix)
         return address
 
-    @property
-    def max_request_bytes(self) -> int:
-        """Largest request: a full upload's form needs a little more than its files."""
-        return min(self.upload_files * self.upload_bytes, 512 * 1024 * 1024) + 64 * 1024
-
 
 def read_secret_key(settings: Settings) -> str:
     """Return the key that signs cookies; the first start makes one, readable by its owner alone.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr.bundle.prediction import PredictorLike
+from cxr.bundle.predictor import Predictor
 from cxr.errors import InputError, reason_of
 from cxr.serve import monitoring
 
@@ -52,14 +52,14 @@ class WatchedBundle:
     def __init__(
         self,
         bundle: Path,
-        load: Callable[[Path], PredictorLike],
+        load: Callable[[Path], Predictor],
         *,
         level: float = 0.9,
         watch_s: float = 5.0,
     ) -> None:
         self.bundle = bundle
         self._level, self._load, self._watch_s = level, load, watch_s
-        self._predictor: PredictorLike | None = None
+        self._predictor: Predictor | None = None
         self._fault = "the model is being loaded"
         self._seen: tuple[Any, ...] = ()
         self._loading = threading.Lock()
@@ -68,7 +68,7 @@ class WatchedBundle:
         self._thread: threading.Thread | None = None
 
     @property
-    def predictor(self) -> PredictorLike:
+    def predictor(self) -> Predictor:
         """Return the predictor, or raise Busy, which says why there is none."""
         if self._predictor is None:
             raise Busy("no_model", self._fault, 5)
@@ -136,7 +136,7 @@ class WatchedBundle:
                 self.reload()
 
 
-def _try(predictor: PredictorLike, level: float) -> None:
+def _try(predictor: Predictor, level: float) -> None:
     """Predict one image, so that a bundle that loads but cannot answer is refused."""
     image = np.linspace(0, 255, TRIAL_SIDE_PX**2).astype(np.uint8).reshape(TRIAL_SIDE_PX, -1)
     for answer in predictor.predict_each([image], level=level, maps=True, names=["trial"]):

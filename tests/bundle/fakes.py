@@ -37,6 +37,7 @@ class FakePrediction:
     ood_score: float = 0.5
     refused: bool = False
     refusals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     note: str = NOTE
 
 
@@ -54,7 +55,13 @@ class FakePredictor:
         self._lock = threading.Lock()
 
     def predict_each(
-        self, images: Sequence[Path], *, level: float, maps: bool, names: Sequence[str]
+        self,
+        images: Sequence[Path],
+        *,
+        level: float,
+        maps: bool,
+        names: Sequence[str],
+        originals: Sequence[tuple[int, int] | None] = (),
     ) -> Iterator[Any]:
         if level not in (0.8, 0.9, 0.95):
             raise InputError(f"level {level} is not in the bundle")

@@ -192,7 +192,7 @@ def test_ten_thousand_images_take_constant_memory(tmp_path: Path, monkeypatch: p
     pixels = np.full((320, 320), 90, np.uint8)
 
     class Quick(FakePredictor):
-        def predict_each(self, images, *, level, maps, names):
+        def predict_each(self, images, *, level, maps, names, originals=()):
             for _ in names:
                 # 100 kB each: ten thousand of them kept would be a gigabyte.
                 yield fakes.FakePrediction(pixels.copy(), None)

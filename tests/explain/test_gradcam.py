@@ -5,8 +5,15 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from cxr.errors import InputError
-from cxr.explain.gradcam import closed_form_cam, ensemble_cam, member_maps, resize_maps
-from cxr.explain.library import check_method, library_cam, library_methods
+from cxr.explain.gradcam import (
+    check_method,
+    closed_form_cam,
+    ensemble_cam,
+    library_cam,
+    library_methods,
+    member_maps,
+    resize_maps,
+)
 from cxr.models.build import Member, build_member, load_pretrained
 
 LABELS = ("normal", "covid", "bacterial", "viral")

@@ -26,7 +26,7 @@ from cxr.errors import InputError
 from cxr.imaging.read import DecodedImage, read_image
 from cxr.labels import CANONICAL
 from cxr.serve import create_app
-from cxr.serve.passwords import hash_password
+from cxr.serve.login import hash_password
 from cxr.serve.serving import serving, utc_now
 from cxr.serve.settings import Settings
 from cxr.serve.store.database import Database

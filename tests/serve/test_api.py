@@ -250,7 +250,8 @@ def test_a_full_queue_says_when_to_come_back(app, api, fake_predictor):
 def test_without_a_model_it_is_503(app, api):
     with app.app_context():
         queue = serving().queue
-    queue.start(wait_s=5)
+    queue.start()
+    queue.model.wait(5)
     queue.model._predictor = None
     for answer in (
         api("POST", "/predictions", data=image_bytes(), content_type="image/png"),

@@ -174,7 +174,7 @@ def test_signing_in_changes_the_session(client, user, kit):
 
 @pytest.mark.parametrize(
     ("column", "age"),
-    [(LoginSession.created_at, timedelta(hours=13)), (LoginSession.seen_at, timedelta(hours=2))],
+    [(LoginSession.created_at, timedelta(hours=13)), (LoginSession.used_at, timedelta(hours=2))],
 )
 def test_session_expires(app, login, column, age):
     assert login.get("/history").status_code == 200

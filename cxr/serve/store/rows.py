@@ -62,7 +62,7 @@ class LoginSession(Base):
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     user_id: Mapped[OwnerId] = mapped_column(index=True)
     created_at: Mapped[datetime]
-    seen_at: Mapped[datetime]
+    used_at: Mapped[datetime] = mapped_column("seen_at")
 
 
 class Token(Base):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, or_, select
+from sqlalchemy import ColumnElement, Row, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from cxr.errors import InputError
@@ -90,27 +90,31 @@ def begin_session(session: Session, user: User, now: datetime) -> str:
     """Sign a user in; return the secret for the cookie, of which the digest alone is stored."""
     secret = secrets.token_urlsafe(32)
     digest = digest_secret(secret)
-    session.add(LoginSession(digest=digest, user_id=user.id, created_at=now, seen_at=now))
+    session.add(LoginSession(digest=digest, user_id=user.id, created_at=now, used_at=now))
     session.get_one(User, user.id).login_at = now
     return secret
 
 
 def session_user(
     session: Session, secret: str, *, now: datetime, lifetime: timedelta, idle: timedelta
-) -> tuple[User, bool] | None:
-    """Return who is signed in by what a cookie holds, and whether ``touch_session`` is due.
+) -> tuple[User, LoginSession] | None:
+    """Return who is signed in by what a cookie holds, and the session.
 
     None: unknown, ended, past its lifetime, idle for too long, or the account is disabled.
     """
-    young = (LoginSession.created_at >= now - lifetime, LoginSession.seen_at >= now - idle)
-    owner = _owner(session, LoginSession, secret, *young)
-    return owner and (owner[0], now - owner[1].seen_at > SEEN_EVERY)
+    young = (LoginSession.created_at >= now - lifetime, LoginSession.used_at >= now - idle)
+    return _owner(session, LoginSession, secret, *young)
 
 
-def touch_session(session: Session, secret: str, now: datetime) -> None:
-    """Write down that a session is in use."""
-    if row := session.get(LoginSession, digest_secret(secret)):
-        row.seen_at = now
+def is_touch_due(row: LoginSession | Token, now: datetime) -> bool:
+    """Whether ``touch`` is due; not at every request, for it writes."""
+    return row.used_at is None or now - row.used_at > SEEN_EVERY
+
+
+def touch(session: Session, row: LoginSession | Token, now: datetime) -> None:
+    """Write down that a session or a token is in use."""
+    table = type(row)
+    session.execute(update(table).where(table.digest == row.digest).values(used_at=now))
 
 
 def end_sessions(session: Session, *rules: ColumnElement[bool]) -> None:
@@ -148,17 +152,6 @@ def token_user(session: Session, secret: str, now: datetime) -> tuple[User, Toke
     """Return whose token this is and its row, or None: unknown, expired or account disabled."""
     lasts = or_(Token.expires_at.is_(None), Token.expires_at > now)
     return _owner(session, Token, secret, lasts)
-
-
-def is_touch_due(token: Token, now: datetime) -> bool:
-    """Whether ``touch_token`` is due; not at every request, for it writes."""
-    return token.used_at is None or now - token.used_at > SEEN_EVERY
-
-
-def touch_token(session: Session, token_id: int, now: datetime) -> None:
-    """Write down that a token is in use."""
-    if token := session.get(Token, token_id):
-        token.used_at = now
 
 
 def list_tokens(session: Session, user_id: int) -> Sequence[Token]:
