@@ -101,14 +101,14 @@ def cross_validation(
     return pooled, found
 
 
-def fold_table(found: Mapping[str, Any], model: str = WEIGHTED) -> list[Row]:
-    """Return a row per fold, then mean and range, of one model's overall metrics in cv.json."""
+def fold_table(found: Mapping[str, Any]) -> list[Row]:
+    """Return a row per fold, then mean and range, of the ensemble's overall metrics in cv.json."""
     rows = [
         {"fold": str(fold["fold"]), "test images": str(fold["n"])}
-        | {NAMES.get(key, key): show_number(fold["models"][model][key]) for key in OVERALL_SHOWN}
+        | {NAMES.get(key, key): show_number(fold["models"][WEIGHTED][key]) for key in OVERALL_SHOWN}
         for fold in found["per_fold"]
     ]
-    spread = found["across_folds"][model]
+    spread = found["across_folds"][WEIGHTED]
     for head, names in (("mean", ("mean",)), ("range", ("min", "max"))):
         row = {"fold": head, "test images": ""}
         for key in OVERALL_SHOWN:

@@ -3,7 +3,7 @@
 ``metrics`` is the content of metrics.json, ``patients`` each class's number of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cxr.evaluation.intervals import FEW_PATIENTS
@@ -48,26 +48,27 @@ def show_number(value: float | None, digits: int = 3) -> str:
     return "n/a" if value is None or value != value else f"{value:.{digits}f}"
 
 
-def summary_table(metrics: Mapping[str, Any], columns: Sequence[str] = OVERALL_SHOWN) -> list[Row]:
+def summary_table(metrics: Mapping[str, Any]) -> list[Row]:
     """Return a row per model with the overall metrics and their intervals."""
     return [
-        {"model": name} | {NAMES.get(key, key): show_interval(scores[key]) for key in columns}
+        {"model": name} | {NAMES.get(key, key): show_interval(scores[key]) for key in OVERALL_SHOWN}
         for name, scores in metrics["models"].items()
     ]
 
 
-def class_table(
-    metrics: Mapping[str, Any], model: str = WEIGHTED, columns: Sequence[str] = PER_CLASS
-) -> list[Row]:
-    """Return a row per class with one model's metrics and their intervals."""
+def class_tables(metrics: Mapping[str, Any]) -> list[list[Row]]:
+    """Return a row per class with the ensemble's metrics, in two tables for a page's width."""
     return [
-        {
-            "class": label,
-            "images": str(metrics["counts"][label]),
-            "patients": show_patients(metrics["patients"][label]),
-        }
-        | {NAMES.get(key, key): show_interval(scores[key]) for key in columns}
-        for label, scores in metrics["models"][model]["per_class"].items()
+        [
+            {
+                "class": label,
+                "images": str(metrics["counts"][label]),
+                "patients": show_patients(metrics["patients"][label]),
+            }
+            | {NAMES.get(key, key): show_interval(scores[key]) for key in columns}
+            for label, scores in metrics["models"][WEIGHTED]["per_class"].items()
+        ]
+        for columns in (PER_CLASS[:4], PER_CLASS[4:])
     ]
 
 

@@ -20,7 +20,6 @@ from cxr.evaluation.confidence import (
 )
 from cxr.evaluation.confidence_plots import save_plots
 from cxr.evaluation.evaluate import columns_of, evaluate, fully_known, read_predictions
-from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.summary import compare
 from cxr.files import digest, digest_of, environment, read_json, write_csv, write_json
 from cxr.labels import label_indices
@@ -181,8 +180,7 @@ def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
     images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
     print_table(f"Test, {images} · {metrics['note']}", tables.summary_table(metrics))
     print_table("Paired differences on the same images", tables.difference_table(metrics))
-    for columns in (PER_CLASS[:4], PER_CLASS[4:]):
-        rows = tables.class_table(metrics, columns=columns)
+    for rows in tables.class_tables(metrics):
         rows = [row for row in rows if metrics["counts"][row["class"]]]
         print_table("Ensemble, each class against the rest", rows)
     if own := metrics.get("published_test"):

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cxr.evaluation.metrics import PER_CLASS
 from cxr.evaluation.tables import INTERVALS, Cell, show_interval, show_number
 
 UNDEFINED = "n/a"
@@ -61,11 +60,7 @@ def templates(**options: Any) -> Environment:
         "grouped": "{:,}".format,
         "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
     }
-    environment.globals |= {
-        "rows_table": rows_table,
-        "intervals": INTERVALS,
-        "per_class": (PER_CLASS[:4], PER_CLASS[4:]),
-    }
+    environment.globals |= {"rows_table": rows_table, "intervals": INTERVALS}
     return environment
 
 
