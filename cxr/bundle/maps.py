@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from cxr.errors import InputError
 from cxr.imaging.preprocess import Placement
@@ -44,6 +44,7 @@ class HeatMaps:
         weights: per member, summing to 1.
         image: (H, W) uint8, as read.
         placement: where the prepared square shows the image.
+        lungs: (G, G) bool, the lungs as found, over the whole image; None where nobody looked.
     """
 
     classes: tuple[str, ...]
@@ -51,6 +52,7 @@ class HeatMaps:
     weights: Mapping[str, float]
     image: NDArray[np.uint8]
     placement: Placement = field(default_factory=Placement)
+    lungs: NDArray[np.bool_] | None = None
 
     def of(self, label: str, member: str | None = None) -> Floats:
         """Return a map (H, W) float32, 0 to 1, at the image's own size.
@@ -119,6 +121,24 @@ def overlay(image: NDArray[np.uint8], values: Floats, opacity: float) -> NDArray
     for channel, shade in enumerate(heat_colours().T):
         result[..., channel] = np.rint(under + (shade * alpha)[level])
     return result
+
+
+def outline_layer(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the outline of a mask (G, G) over an image of ``shape`` (H, W), as (H, W, 4) uint8.
+
+    White on dark, so that it shows on bone and on air; transparent elsewhere.
+    """
+    inside = Image.fromarray(mask).convert("L").resize(shape[::-1], Image.Resampling.BILINEAR)
+    inside = inside.point(lambda value: 255 * (value >= 128))
+    width = 2 * max(1, min(shape) // 300) + 1
+    eroded, dilated = (
+        np.asarray(inside.filter(kind(width))) > 0
+        for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter)
+    )
+    layer = np.zeros((*shape, 4), np.uint8)
+    layer[dilated & ~eroded] = 0, 0, 0, 110
+    layer[(np.asarray(inside) > 0) & ~eroded] = 255, 255, 255, 230
+    return layer
 
 
 def heat_colours() -> Floats:

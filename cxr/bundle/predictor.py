@@ -78,8 +78,9 @@ class Predictor:
         # Too few training images give no reference; bundle.json then says so.
         self._ood = OodReference.load(folder / OOD_FILE) if OOD_FILE in self.info["files"] else None
         self._finder = folder / LUNGS_FILE
-        asks = self._ood is not None and "lungs" in self._ood.limits
-        if self._spec.lungs != "none" or asks:
+        # Refusal looks for the lungs, so they are found in whole images too.
+        self._asks = self._ood is not None and "lungs" in self._ood.limits
+        if self._spec.lungs != "none" or self._asks:
             check_files(folder, self.info, [LUNGS_FILE])
         # A bundle that was recalibrated on local images has one more temperature.
         self._temperature = float(self.info.get("recalibration", {}).get("temperature", 1))
@@ -186,15 +187,20 @@ class Predictor:
         probs = tempered(arrays["probs"], self._temperature)
         sets = prediction_sets(probs, thresholds)
         referred = refer(probs, self._referral)
-        checks = self._checks(images, [each.lungs for each in inputs], squares, arrays)
+        lungs = [each.lungs for each in inputs]
+        if self._asks:
+            pairs = zip(images, lungs, strict=True)
+            lungs = [known or find_lungs(image.pixels, self._finder) for image, known in pairs]
+        checks = self._checks(images, lungs, squares, arrays)
 
         def named(values: NDArray[Any]) -> dict[str, float]:
             return dict(zip(self.labels, map(float, values), strict=True))
 
         def heat_maps(row: int) -> HeatMaps:
             cells = {name: np.array(arrays[f"map_{name}"][row]) for name in self.members}
-            shown, placement = images[row].pixels, inputs[row].placement
-            return HeatMaps(self.labels, cells, self.info["weights"], shown, placement)
+            shown, placement, found = images[row].pixels, inputs[row].placement, lungs[row]
+            outlined = found.mask if found else None
+            return HeatMaps(self.labels, cells, self.info["weights"], shown, placement, outlined)
 
         return [
             Prediction(
@@ -214,7 +220,7 @@ class Predictor:
                 name=image.name,
                 note=self.note,
                 warnings=image.warnings,
-                lungs=inputs[row].lungs,
+                lungs=lungs[row],
             )
             for row, image in enumerate(images)
         ]
@@ -231,10 +237,7 @@ class Predictor:
             return [(float("nan"), [])] * len(images)
         features = {name: arrays[f"features_{name}"] for name in self.members}
         colours = [image.colour for image in images]
-        seen = None
-        if "lungs" in self._ood.limits:
-            pairs = zip(images, lungs, strict=True)
-            seen = [known or find_lungs(image.pixels, self._finder) for image, known in pairs]
+        seen = [found for found in lungs if found] if self._asks else None
         return self._ood.check(squares[:, 0], features, colours=colours, lungs=seen)
 
 

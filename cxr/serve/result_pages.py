@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, abort, json, render_template, request
 from flask.typing import ResponseReturnValue
 
-from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer
+from cxr.bundle.maps import OPACITY, HeatMaps, colour_layer, outline_layer
 from cxr.files import current_keys
 from cxr.serve.serving import serving
 from cxr.serve.store.rows import PredictionRow
@@ -59,6 +59,16 @@ def layer(prediction_id: str) -> ResponseReturnValue:
     return _png(png_bytes(colour_layer(gray_map(maps, label, member or None))))
 
 
+@blueprint.get("/lungs.png")
+def lungs(prediction_id: str) -> ResponseReturnValue:
+    """Send the outline of the lungs as a transparent layer."""
+    _, maps = _loaded(prediction_id)
+    if maps is None or maps.lungs is None:
+        abort(404)
+    height, width = maps.image.shape
+    return _png(png_bytes(outline_layer(maps.lungs, (height, width))))
+
+
 @blueprint.get("/download.png")
 def download_png(prediction_id: str) -> ResponseReturnValue:
     """Send the image with the chosen map and what it is, to keep."""
@@ -104,6 +114,7 @@ def _shown(row: PredictionRow, maps: HeatMaps | None) -> dict[str, Any]:
             for name, probs in row.result.get("member_probs", {}).items()
         ],
         "has_maps": maps is not None,
+        "has_lungs": maps is not None and maps.lungs is not None,
         "opacity": round(100 * OPACITY),
     }
 

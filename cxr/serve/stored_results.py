@@ -13,7 +13,7 @@ from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import NotFound
 
-from cxr.bundle.maps import OPACITY, captioned, overlay
+from cxr.bundle.maps import OPACITY, captioned, outline_layer, overlay
 from cxr.serve.phrases import percent
 from cxr.serve.serving import read, serving, utc_now, write
 from cxr.serve.settings import RESEARCH_USE
@@ -92,7 +92,12 @@ def overlay_png(
         f"Predicted: {row.label} ({percent(row.result['probs'][row.label])})",
         f"Colours: activation for {label}, {member or 'ensemble'}",
     ]
-    return png_bytes(captioned(drawn, [*lines, RESEARCH_USE]))
+    sheet = Image.fromarray(drawn)
+    if maps.lungs is not None:
+        layer = Image.fromarray(outline_layer(maps.lungs, sheet.size[::-1]))
+        sheet.paste(layer, mask=layer)
+        lines.append("White line: the lungs, as a second network finds them")
+    return png_bytes(captioned(np.asarray(sheet), [*lines, RESEARCH_USE]))
 
 
 def tidy() -> tuple[int, int]:

@@ -163,6 +163,8 @@ def _maps_bytes(maps: HeatMaps) -> bytes:
         "shape": np.array(maps.image.shape),
         "placement": np.array([maps.placement.source, maps.placement.target]),
     }
+    if maps.lungs is not None:
+        arrays["lungs"] = maps.lungs
     arrays |= {f"cells_{place}": maps.members[name] for place, name in enumerate(names)}
     np.savez(stream, **arrays)
     return stream.getvalue()
@@ -185,6 +187,7 @@ def _read_maps(archive: Mapping[str, NDArray[Any]]) -> HeatMaps:
         weights=dict(zip(names, map(float, archive["weights"]), strict=True)),
         image=np.zeros(shape, np.uint8),
         placement=placement,
+        lungs=archive.get("lungs"),
     )
 
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cxr.bundle.maps import DARKEST, HeatMaps, captioned, enlarge, heat_colours, overlay
+from cxr.bundle.maps import (
+    DARKEST,
+    HeatMaps,
+    captioned,
+    enlarge,
+    heat_colours,
+    outline_layer,
+    overlay,
+)
 from cxr.errors import InputError
 from cxr.explain.gradcam import ensemble_cam
 from cxr.imaging.preprocess import Placement, PreprocessSpec, place, to_square
@@ -102,3 +110,20 @@ def test_the_strip_of_words_is_as_wide_as_its_longest_line(side):
     strip = sheet[side:]
     assert (strip[:, -3:] == strip[-1, -1]).all(), "no word is cut"
     assert strip.max() > 200
+
+
+def test_the_outline_surrounds_the_mask_at_the_image_s_own_size():
+    mask = np.zeros((128, 128), bool)
+    mask[32:96, 32:96] = True
+
+    layer = outline_layer(mask, (600, 300))
+
+    assert layer.shape == (600, 300, 4)
+    alpha = layer[..., 3]
+    assert not alpha[170:430, 85:215].any(), "nothing inside"
+    assert not alpha[:140].any(), "nothing outside"
+    assert not alpha[:, :65].any(), "nothing outside"
+    white = np.argwhere((layer[..., :3] == 255).all(axis=2))
+    assert np.allclose(white.min(axis=0), (150, 75), atol=3)
+    assert np.allclose(white.max(axis=0), (449, 224), atol=3)
+    assert not outline_layer(np.zeros((128, 128), bool), (50, 40)).any()

@@ -104,7 +104,9 @@ class FakePredictor:
         blobs = [np.exp(-((rows - 2 - k) ** 2 + (columns - 1 - k) ** 2) / 3) for k in range(4)]
         grid = np.stack(blobs).astype(np.float32)
         members = {"mobilenetv2": grid, "inceptionv3": grid[:, ::-1].copy()}
-        return HeatMaps(self.labels, members, self.info["weights"], image)
+        lungs = np.zeros((128, 128), bool)
+        lungs[20:100, 15:55] = lungs[20:100, 75:115] = True
+        return HeatMaps(self.labels, members, self.info["weights"], image, lungs=lungs)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def test_results_of_others_do_not_exist(app, login, kit):
         "image.png",
         "thumb.png",
         "layer.png",
+        "lungs.png",
         "download.png",
         "download.json",
         "print",

@@ -3,6 +3,8 @@
 import io
 import re
 
+import numpy as np
+
 from cxr.serve.serving import serving
 
 NOTICE = "Research use only, not a medical device."
@@ -41,6 +43,22 @@ def test_a_image_becomes_a_result_with_bars_set_advice_votes_and_maps(login, kit
     assert "<script>" not in page
 
 
+def test_the_outline_of_the_lungs_lies_over_the_map(app, login, kit):
+    place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.image_bytes())))}"
+    assert f"{place}/lungs.png" in login.get(f"{place}/").get_data(as_text=True)
+    assert f"{place}/lungs.png" in login.get(f"{place}/print").get_data(as_text=True)
+
+    with app.app_context():  # a result of before lungs were stored
+        images = serving().images
+        for file in images.folder.glob("*/*/maps.npz"):
+            arrays = dict(np.load(file))
+            del arrays["lungs"]
+            np.savez(file, **arrays)
+    assert "lungs.png" not in login.get(f"{place}/").get_data(as_text=True)
+    assert login.get(f"{place}/lungs.png").status_code == 404
+    assert login.get(f"{place}/download.png").status_code == 200
+
+
 def test_result_pictures_and_downloads_are_served(login, kit):
     place = f"/predictions/{id_of(upload(login, kit, ('a.png', kit.image_bytes())))}"
     for name in (
@@ -49,6 +67,7 @@ def test_result_pictures_and_downloads_are_served(login, kit):
         "thumb.png",
         "layer.png",
         "layer.png?label=viral&member=inceptionv3",
+        "lungs.png",
         "download.png?label=covid",
     ):
         answer = login.get(f"{place}/{name}")

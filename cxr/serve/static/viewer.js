@@ -61,6 +61,9 @@
       layer.setAttribute("opacity", slider.value / 100);
       slider.nextElementSibling.textContent = `${slider.value} %`;
     });
+    document.getElementById("show-lungs")?.addEventListener("change", (event) => {
+      document.getElementById("lungs").setAttribute("visibility", event.target.checked ? "visible" : "hidden");
+    });
   }
   document.getElementById("zoom-in").addEventListener("click", () => zoom(1));
   document.getElementById("zoom-out").addEventListener("click", () => zoom(-1));
