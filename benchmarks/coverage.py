@@ -20,10 +20,15 @@ from cxr.evaluation.calibration import (
     events,
     image_losses,
 )
-from cxr.evaluation.intervals import auroc_interval, paired_difference, share_interval
+from cxr.evaluation.intervals import (
+    auroc_interval,
+    mean_interval,
+    paired_difference,
+    share_interval,
+)
 from cxr.evaluation.metrics import OVERALL, PER_CLASS, score
 from cxr.evaluation.selective import measure_selective, risk_area, risks_at
-from cxr.evaluation.summary import mean_interval, summarise
+from cxr.evaluation.summary import summarise
 
 Floats = NDArray[np.float64]
 PATIENTS, AGREEMENT = (40, 80, 400), (0.0, 0.3, 0.8)

@@ -146,8 +146,8 @@ def show_times(
 def show_accuracy(ways: dict[str, Way], run: Path) -> None:
     """Print each way's accuracy on the run's test images, its difference with an interval."""
     from cxr.data.prepared import open_prepared
-    from cxr.evaluation.bootstrap import bootstrap, interval
     from cxr.evaluation.evaluate import read_predictions
+    from cxr.evaluation.intervals import paired_difference
     from cxr.labels import label_indices
 
     prepared = open_prepared(run / json.loads((run / "run.json").read_text())["prepared"])
@@ -167,15 +167,11 @@ def show_accuracy(ways: dict[str, Way], run: Path) -> None:
         ]
         probs = np.concatenate(parts).astype(float)
         probs /= probs.sum(axis=1, keepdims=True)
-        draws = bootstrap(
-            targets,
-            {"base": base, "way": probs},
-            table["group"].to_numpy(str),
-            rng=np.random.default_rng(0),
-        )
-        gap = interval(draws["way"]["accuracy"] - draws["base"]["accuracy"])
+        right, before = (values.argmax(axis=1) == targets for values in (probs, base))
+        groups, rng = table["group"].to_numpy(str), np.random.default_rng(0)
+        gap = paired_difference(right, before, groups, rng=rng)
         print(
-            f"{name:52}{draws['way']['accuracy'][0]:10.4f}{gap['value']:+12.4f}"
+            f"{name:52}{right.mean():10.4f}{gap['value']:+12.4f}"
             f"{gap['low']:+12.4f} to {gap['high']:+.4f}{np.abs(probs - base).max():16.4f}",
             flush=True,
         )

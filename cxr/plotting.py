@@ -76,10 +76,12 @@ def style_axes(axes: Axes, *, title: str = "", x_label: str = "", y_label: str =
     axes.set_axisbelow(True)
 
 
-def save_figure(figure: Figure, path: Path, *, dpi: int = DPI) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, as ``atomic_write`` does; the same figure gives the same bytes."""
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+        # ``savefig`` would lay everything out once more before it draws.
+        canvas: Any = FigureCanvasAgg(figure)  # matplotlib does not type what follows
+        canvas.print_png(file, metadata={"Software": None})
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

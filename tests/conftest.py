@@ -63,6 +63,7 @@ def train_overrides(output_root: Path, *extra: str) -> list[str]:
         "trainer.max_epochs=2",
         "trainer.batch_size=8",
         "trainer.progress=false",
+        "trainer.precision=32",  # bits are compared, and auto is decided by the clock
         *extra,
     ]
 

@@ -57,11 +57,8 @@ def audit_attention(
 ) -> AuditResult:
     """Measure the heat inside the lungs, and what becomes of the maps without learned weights.
 
-    Args:
-        context: see ``AuditContext``. Only images with a mask take part, if any has one; without
-            masks only the randomisation is done.
-        most_random: images of a class that pass through the randomised networks.
-        stages: steps of the randomisation.
+    Only images with a mask take part, if any has one; without masks only the randomisation is
+    done, in so many stages and with ``most_random`` images of a class.
 
     Returns:
         A shortcut where the ensemble's maps of a class (but ``NO_FINDING``) shun the lungs
@@ -112,10 +109,9 @@ def judge_cascade(part: Cascade) -> Verdict:
 def _judge(
     context: AuditContext, inside: Mapping[tuple[str, str], Inside], cascades: Mapping[str, Cascade]
 ) -> AuditResult:
+    shown = {label: part for (model, label), part in inside.items() if model == WEIGHTED}
     judged = {
-        label: part
-        for (model, label), part in inside.items()
-        if model == WEIGHTED and label != NO_FINDING and not part.short
+        label: part for label, part in shown.items() if label != NO_FINDING and not part.short
     }
     verdicts = [judge_inside(part) for part in judged.values()]
     verdicts += [judge_cascade(part) for part in cascades.values()]
@@ -133,11 +129,9 @@ def _judge(
         weakest = min(judged, key=lambda label: np.nan_to_num(way_to_lungs(judged[label])))
         part, metric = judged[weakest], f"share of the heat inside the lungs, {weakest}"
         statistic = statistic_of(part.energy, "heat_inside", metric, chance=part.area["value"])
-    sentences.append(_cascade_sentence(cascades))
-    shown = {label: part for (model, label), part in inside.items() if model == WEIGHTED}
     return TEST.result(
         worst(verdicts),
-        " ".join(sentences),
+        " ".join([*sentences, _cascade_sentence(cascades)]),
         statistic,
         values={
             "heat_inside": {label: part.energy for label, part in shown.items()},
@@ -147,17 +141,13 @@ def _judge(
             *([_inside_table(inside)] if inside else []),
             *(_cascade_table(name, part) for name, part in cascades.items()),
         ],
-        reason=_reason(context, inside, list(judged)),
+        reason=_reason(context, shown, list(judged)),
     )
 
 
 def _cascade_sentence(cascades: Mapping[str, Cascade]) -> str:
-    ends = list_words(
-        [
-            f"{part.similarity[-1]['value']:.2f} ({name})".replace("nan", "no map at all")
-            for name, part in cascades.items()
-        ]
-    )
+    last = {name: f"{part.similarity[-1]['value']:.2f}" for name, part in cascades.items()}
+    ends = list_words([f"{x} ({name})".replace("nan", "no map at all") for name, x in last.items()])
     start = "With every weight at random the maps"
     if "suspicious" in map(judge_cascade, cascades.values()):
         return (
@@ -172,40 +162,31 @@ def _cascade_sentence(cascades: Mapping[str, Cascade]) -> str:
 
 def _meaning(judged: Mapping[str, Inside]) -> str:
     """Say what the shares mean, by the worst of the classes."""
-    by_verdict = {
-        kind: [label for label, part in judged.items() if judge_inside(part) == kind]
-        for kind in ("shortcut", "suspicious", "clear")
-    }
-    if by_verdict["shortcut"]:
-        return f"The maps of {list_words(by_verdict['shortcut'])} shun the lungs."
-    if by_verdict["suspicious"]:
-        return (
-            f"The lungs hardly draw the maps of {list_words(by_verdict['suspicious'])}: most of "
-            "the heat lies where it would if the network did not know where the lungs are."
-        )
-    if not by_verdict["clear"]:
-        return "The maps' cells are too coarse to say whether they look at the lungs."
-    return "The maps look at the lungs."
+    verdict = worst(map(judge_inside, judged.values()))
+    classes = list_words([k for k, part in judged.items() if judge_inside(part) == verdict])
+    return {
+        "shortcut": f"The maps of {classes} shun the lungs.",
+        "suspicious": (
+            f"The lungs hardly draw the maps of {classes}: most of the heat lies where it would if "
+            "the network did not know where the lungs are."
+        ),
+        "clear": "The maps look at the lungs.",
+        "skipped": "The maps' cells are too coarse to say whether they look at the lungs.",
+    }[verdict]
 
 
-def _reason(
-    context: AuditContext, inside: Mapping[tuple[str, str], Inside], judged: list[str]
-) -> str:
-    if not inside:
+def _reason(context: AuditContext, shown: Mapping[str, Inside], judged: list[str]) -> str:
+    if not shown:
         return "no test image has a lung mask, so only the weights were randomised"
     thin = {
-        label: inside[WEIGHTED, label].short if (WEIGHTED, label) in inside else "0 images"
+        label: shown[label].short if label in shown else "0 images"
         for label in context.labels
         if label not in (*judged, NO_FINDING)
     }
-    without = len(context.test_rows) - len(context.masked(context.test_rows))
     reasons = too_few(thin, "images with a mask")
-    coarse = [label for label in judged if judge_inside(inside[WEIGHTED, label]) == "skipped"]
-    if coarse:
+    if coarse := [label for label in judged if judge_inside(shown[label]) == "skipped"]:
         reasons.append(f"the maps' cells are too coarse to judge {list_words(coarse)}")
-    reasons += [f"{without} test images without a mask take no part"] if without else []
-    reasons += [context.outlined_by] if context.outlined_by else []
-    return "; ".join(reasons)
+    return "; ".join(reasons + context.mask_notes(context.masked(context.test_rows)))
 
 
 def _inside_table(inside: Mapping[tuple[str, str], Inside]) -> AuditTable:

@@ -1,6 +1,6 @@
 """Plots of the audit: occluded lungs, perturbed images, where maps look, whether they are faithful.
 
-S side of prepared pixels, L levels or fractions.
+``note`` says what the images are. S side of prepared pixels, L levels or fractions.
 """
 
 import math
@@ -10,44 +10,29 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from cxr.audit.context import Floats, Pixels
 from cxr.audit.heat_inside import Cascade, Inside
+from cxr.evaluation.plots import LEGEND, error_bars
 from cxr.explain.faithfulness import Mode
 from cxr.models.ensemble import WEIGHTED
 from cxr.plotting import DASHES, GRAYS, INK, OKABE_ITO, class_colours, new_figure, style_axes
 
 Interval = Mapping[str, float]
-Floats = NDArray[np.float64]
-MARKERS = ("o", "s", "D", "^")
 CHANCE_GRAY, EDGE = "#9A9A9A", "#777777"
 ONE_COLOUR, WORSE_COLOUR = OKABE_ITO[2], OKABE_ITO[1]
-LEGEND = {"framealpha": 0.9, "edgecolor": "none"}
-
-
-def _errors(intervals: Sequence[Interval]) -> NDArray[np.float64]:
-    """Return (2, n), how far the intervals reach below and above their values."""
-    ends = [
-        [part["value"] - part["low"] for part in intervals],
-        [part["high"] - part["value"] for part in intervals],
-    ]
-    return np.abs(ends)
 
 
 def draw_lungs(
-    example: Mapping[str, NDArray[np.uint8]],
+    example: Mapping[str, Pixels],
     aurocs: Mapping[str, Mapping[str, Mapping[str, Interval]]],
     *,
     labels: Sequence[str],
     note: str,
 ) -> Figure:
-    """Draw one image in every variant, and below it per class what models tell from each.
+    """Draw one image (S, S) in every variant, and below it per class what models tell from each.
 
-    Args:
-        example: per variant an image (S, S) uint8.
-        aurocs: per model, variant and class ``value``, ``low``, ``high``.
-        labels: the classes, a panel each.
-        note: what the images are.
+    AUROCs are per model, variant and class.
     """
     variants, columns = list(example), min(2, len(labels)) if len(labels) != 3 else 3
     panel_rows = math.ceil(len(labels) / columns)
@@ -81,14 +66,14 @@ def _draw_class(
     axes.axvline(0.5, color=CHANCE_GRAY, linewidth=1, label="guessing")
     lowest = 0.45
     for order, (model, by_variant) in enumerate(aurocs.items()):
-        offset = (order - (len(aurocs) - 1) / 2) * 0.22
         parts = [by_variant[variant][label] for variant in variants]
         lows = [part["low"] - 0.03 for part in parts if not math.isnan(part["low"])]
         lowest = min(lowest, *lows, 0.45)
-        places, colour = np.arange(len(variants)) + offset, (*OKABE_ITO[2:5], INK)[order % 4]
-        look: dict[str, Any] = {"label": model, "fmt": MARKERS[order % 4], "color": colour}
-        values = [part["value"] for part in parts]
-        axes.errorbar(values, places, xerr=_errors(parts), markersize=4, linewidth=1.1, **look)
+        places = np.arange(len(variants)) + (order - (len(aurocs) - 1) / 2) * 0.22
+        colour = (*OKABE_ITO[2:5], INK)[order % 4]
+        look: dict[str, Any] = {"label": model, "fmt": "osD^"[order % 4], "color": colour}
+        values, reach = [part["value"] for part in parts], error_bars(parts)
+        axes.errorbar(values, places, xerr=reach, markersize=4, linewidth=1.1, **look)
     axes.set_yticks(range(len(variants)), [name.replace("_", " ") for name in variants])
     axes.set(xlim=(max(lowest, 0), 1.01), ylim=(len(variants) - 0.4, -0.6))
 
@@ -102,16 +87,10 @@ def draw_robustness(
     images: int,
     note: str,
 ) -> Figure:
-    """Draw accuracy against severity, a panel per change.
+    """Draw accuracy against severity, a panel per change, beside that of the images as they are.
 
-    Args:
-        clean: accuracy of the images as they are.
-        curves: per change its levels: severity in words, accuracy, whether the loss is more
-            than chance explains.
-        units: per change what its severity counts.
-        chance: accuracy of always naming the most frequent class.
-        images: how many.
-        note: what they are.
+    A change's levels have the severity in words, the accuracy, and whether the loss is more than
+    chance explains; its unit is what the severity counts.
     """
     columns = min(5, len(curves))
     rows = math.ceil(len(curves) / columns)
@@ -138,15 +117,13 @@ def draw_robustness(
 
 def _draw_levels(axes: Axes, levels: Sequence[tuple[str, Interval, bool]]) -> None:
     places = np.arange(len(levels))
-    parts = [accuracy for _, accuracy, _ in levels]
+    words, parts, worse = zip(*levels, strict=True)
     values = [part["value"] for part in parts]
-    axes.errorbar(places, values, yerr=_errors(parts), color=ONE_COLOUR, linewidth=1.3)
-    for place, value, (_, _, worse) in zip(places, values, levels, strict=True):
-        colour = WORSE_COLOUR if worse else "white"
-        axes.plot(
-            *(place, value, "o"), markersize=5, markeredgecolor=ONE_COLOUR, color=colour, zorder=4
-        )
-    axes.set_xticks(places, [words for words, _, _ in levels])
+    axes.errorbar(places, values, yerr=error_bars(parts), color=ONE_COLOUR, linewidth=1.3)
+    look: dict[str, Any] = {"markersize": 5, "markeredgecolor": ONE_COLOUR, "zorder": 4}
+    for place, value, lost in zip(places, values, worse, strict=True):
+        axes.plot(place, value, "o", color=WORSE_COLOUR if lost else "white", **look)
+    axes.set_xticks(places, words)
     axes.set_xlim(-0.5, max(len(levels) - 0.5, 0.5))
 
 
@@ -157,13 +134,9 @@ def draw_attention(
     labels: Sequence[str],
     note: str,
 ) -> Figure:
-    """Draw the heat inside the lungs per class, and the maps' likeness while weights go.
+    """Draw the heat inside the lungs per model and class, and the maps' likeness as weights go.
 
-    Args:
-        inside: per model and class; empty where there are no masks.
-        cascades: per member.
-        labels: the classes.
-        note: what the images are.
+    ``inside`` is empty where there are no masks; cascades are per member.
     """
     panels = 1 + bool(inside)
     title = "Where the maps look, and whether they show what was learned"
@@ -183,19 +156,15 @@ def _draw_inside(
     models = list(dict.fromkeys(model for model, _ in inside))
     for place, label in enumerate(shown):
         for order, model in enumerate(models):
-            part = inside[model, label]
-            x = place + (order - (len(models) - 1) / 2) * 0.2
-            whole = model == WEIGHTED
-            axes.errorbar(
-                x,
-                part.energy["value"],
-                yerr=_errors([part.energy]),
-                fmt="os^DvP"[order % 6],
-                markersize=6 if whole else 4.5,
-                color=colours[label] if whole else GRAYS[order % len(GRAYS)],
-                linewidth=1.4,
-                label=model if place == 0 else "_",
-            )
+            whole, energy = model == WEIGHTED, inside[model, label].energy
+            look: dict[str, Any] = {
+                "fmt": "os^DvP"[order % 6],
+                "markersize": 6 if whole else 4.5,
+                "color": colours[label] if whole else GRAYS[order % len(GRAYS)],
+                "label": model if place == 0 else "_",
+            }
+            x, reach = place + (order - (len(models) - 1) / 2) * 0.2, error_bars([energy])
+            axes.errorbar(x, energy["value"], yerr=reach, linewidth=1.4, **look)
         part = inside[WEIGHTED, label]
         for value, style, name in (
             (part.area["value"], "-", "lungs' share of the image (an even map)"),
@@ -221,8 +190,7 @@ def _draw_cascades(axes: Axes, cascades: Mapping[str, Cascade]) -> None:
         values, low, high = (
             np.array([stage[key] for stage in part.similarity]) for key in ("value", "low", "high")
         )
-        steps = np.linspace(0, 1, len(values))
-        colour = OKABE_ITO[2 + order % 4]
+        steps, colour = np.linspace(0, 1, len(values)), OKABE_ITO[2 + order % 4]
         axes.plot(steps, values, color=colour, marker="os^D"[order % 4], markersize=4, label=name)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
         other, dash = f"{name}, another image of the class", DASHES[order % 4]
@@ -241,15 +209,9 @@ def draw_faithfulness(
     images: int,
     note: str,
 ) -> Figure:
-    """Draw the probability against the share of the image shown or covered, and the scores.
+    """Draw the probability, (L,) per map and mode, against the shares of the image, and the scores.
 
-    Args:
-        curves: per map, and mode of perturbation, the mean probabilities (L,).
-        scores: per map insertion - deletion.
-        fractions: L shares of the image.
-        baselines: those of the maps that no network had a part in.
-        images: how many.
-        note: what they are.
+    ``baselines`` are those of the maps that no network had a part in.
     """
     title = f"Does the prediction hang on what the maps mark? ({images} test images)"
     figure = new_figure(11.5, 3.9, title=title, note=note)
@@ -262,14 +224,13 @@ def draw_faithfulness(
         name: {"color": GRAYS[order % 4], "linestyle": DASHES[order % 4], "linewidth": 1.5}
         for order, name in enumerate(baselines)
     }
-    words: dict[Mode, str] = {
-        "insertion": "shown on the blurred image",
-        "deletion": "covered with gray",
-    }
-    for axes, (mode, done) in zip(panels, words.items(), strict=False):
-        better = "higher is better" if mode == "insertion" else "lower is better"
-        labels = {"x_label": f"share of the image {done}", "y_label": "probability of the class"}
-        style_axes(axes, title=f"{mode} ({better})", **labels)
+    modes: tuple[tuple[Mode, str, str], ...] = (
+        ("insertion", "shown on the blurred image", "higher is better"),
+        ("deletion", "covered with gray", "lower is better"),
+    )
+    for axes, (mode, done, better) in zip(panels, modes, strict=False):
+        titles = {"title": f"{mode} ({better})", "x_label": f"share of the image {done}"}
+        style_axes(axes, y_label="probability of the class", **titles)
         for name, by_mode in curves.items():
             axes.plot(fractions, by_mode[mode], label=name, marker=".", **style[name])
         axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -277,7 +238,7 @@ def draw_faithfulness(
     axes = panels[2]
     style_axes(axes, title="insertion - deletion", x_label="[95 %], more is better")
     for place, (name, score) in enumerate(scores.items()):
-        error, colour = _errors([score]), style[name]["color"]
+        error, colour = error_bars([score]), style[name]["color"]
         axes.errorbar(score["value"], place, xerr=error, fmt="o", color=colour)
     axes.set_yticks(range(len(scores)), list(scores))
     axes.set_ylim(len(scores) - 0.5, -0.5)

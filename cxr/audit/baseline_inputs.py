@@ -5,8 +5,8 @@ N images, F features, S side of prepared pixels, s side of a thumbnail.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,14 +40,8 @@ FILE_COLUMNS = 4
 _BLOCK = 256
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the linear models are given.
-
-    Attributes:
-        features: per input (N, F), for all images.
-        missing: per input that cannot be had, the reason.
-    """
+class Inputs(NamedTuple):
+    """What the linear models are given: per input (N, F) features, or the reason why none."""
 
     features: dict[str, NDArray[np.floating]]
     missing: dict[str, str]
@@ -61,14 +55,9 @@ def read_inputs(
     *,
     progress: ShowProgress = no_progress,
 ) -> Inputs:
-    """Gather the non-anatomical inputs of every image.
+    """Gather the non-anatomical inputs of N images, (N, S, S) uint8, and their original files.
 
-    Args:
-        pixels: (N, S, S) uint8.
-        width: (N,) text of the table, of the originals.
-        height: likewise.
-        paths: N original files.
-        progress: see ``ShowProgress``.
+    ``width`` and ``height`` are (N,) text of the table, of the originals.
     """
     rows = np.arange(len(pixels))
     thumbs = thumbnails(pixels, rows)
@@ -97,15 +86,7 @@ def read_inputs(
 
 
 def thumbnails(pixels: Pixels, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Shrink images by averaging.
-
-    Args:
-        pixels: (M, S, S) uint8, may be a memory map.
-        rows: (N,) which of them, in order.
-
-    Returns:
-        (N, s, s) float32, 0 to 255.
-    """
+    """Shrink rows of pixels (M, S, S) by averaging to (N, s, s) float32, 0 to 255."""
     small = np.empty((len(rows), THUMB_PX, THUMB_PX), np.float32)
     for place, row in enumerate(rows):
         image = Image.fromarray(np.ascontiguousarray(pixels[row])).convert("F")
@@ -122,11 +103,12 @@ def outer_rings(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def gray_spread(pixels: Pixels, rows: NDArray[np.int64]) -> Floats:
     """Return the mean and the standard deviation of each image's gray, (N, 2)."""
-    parts = [np.empty((0, 2))]
+    spread = np.empty((len(rows), 2))
     for start in range(0, len(rows), _BLOCK):
         images = np.asarray(pixels[rows[start : start + _BLOCK]]).reshape(-1, pixels[0].size)
-        parts.append(np.stack([images.mean(axis=1), images.std(axis=1, dtype=np.float32)], axis=1))
-    return np.concatenate(parts)
+        spread[start : start + _BLOCK, 0] = images.mean(axis=1)
+        spread[start : start + _BLOCK, 1] = images.std(axis=1, dtype=np.float32)
+    return spread
 
 
 def gray_histogram(pixels: Pixels, rows: NDArray[np.int64]) -> Floats:
@@ -151,10 +133,6 @@ def original_size(width: ArrayLike, height: ArrayLike) -> Floats | None:
 
 def file_traits(paths: list[Path], *, on_file: Callable[[], None] | None = None) -> Floats | None:
     """Return what an image's file tells before it is decoded, or None where one is missing.
-
-    Args:
-        paths: N files.
-        on_file: called after each.
 
     Returns:
         (N, 4 + 64): bytes, bytes a pixel, whether it is JPEG, number of channels, and the

@@ -3,11 +3,8 @@
 N images, n test images, F features, K classes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from cxr.audit.baseline_inputs import (
     BORDER,
@@ -20,8 +17,8 @@ from cxr.audit.baseline_inputs import (
     Inputs,
     read_inputs,
 )
-from cxr.audit.context import AuditContext, Floats, Interval, Masks
-from cxr.audit.limits import auroc_gain, auroc_limit, balanced_interval, corrected, judgeable
+from cxr.audit.context import AuditContext, Interval
+from cxr.audit.limits import Scored, corrected, judgeable
 from cxr.audit.linear import fit_linear
 from cxr.audit.result import (
     AuditResult,
@@ -34,7 +31,6 @@ from cxr.audit.result import (
     statistic_of,
     worst,
 )
-from cxr.evaluation.intervals import auroc_interval, share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
@@ -57,29 +53,7 @@ thumbnail shows the lungs, coarsely, so it is not judged: it stands there for wh
 to it."""
 
 
-@dataclass(frozen=True)
-class Tested:
-    """The n test images: targets, groups, and per input or trained model (n, K) probabilities."""
-
-    targets: NDArray[np.int64]
-    groups: NDArray[np.str_]
-    probs: dict[str, Floats]
-
-    def auroc(self, name: str, k: int) -> Interval:
-        """Return a model's AUROC of a class against the rest."""
-        return auroc_interval(self.targets == k, self.probs[name][:, k], self.groups)
-
-    def hits(self, name: str) -> Masks:
-        """Return (n,) which images a model has right."""
-        return np.asarray(self.probs[name].argmax(axis=1) == self.targets)
-
-    def accuracy(self, name: str) -> Interval:
-        """Return a model's share of images named rightly."""
-        return share_interval(self.hits(name), self.groups)
-
-
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """An input judged by its AUROC of a class."""
 
     verdict: Verdict
@@ -88,23 +62,10 @@ class Judged:
     auroc: Interval
 
 
-@dataclass(frozen=True)
-class Gain:
-    """What the trained model has beyond the best input of a class; the images are paired."""
-
-    k: int
-    input: str
-    baseline: Interval
-    trained: Interval
-    difference: Interval
-
-
 def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> AuditResult:
     """Fit a balanced logistic model on each input and set the trained models beside them.
 
-    Args:
-        context: see ``AuditContext``.
-        inputs: of all images; read from the pixels and files by default.
+    The inputs of all images are read from the pixels and files by default.
 
     Returns:
         The verdict of the worst input and class, by ``LIMITS``, among classes with
@@ -115,7 +76,10 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
     shown, thin = judgeable({"images to fit on": fit, "test images": test}, targets, groups, labels)
     if not shown:
         return TEST.skipped("; ".join(thin))
-    inputs = inputs or _inputs_of(context)
+    if inputs is None:
+        size = context.column("width"), context.column("height")
+        paths = [context.root / name for name in context.column("image").tolist()]
+        inputs = read_inputs(context.pixels, *size, paths, progress=context.progress)
     fitted = {}
     with context.progress("baselines: fit linear models", len(inputs.features)) as done:
         for name, values in inputs.features.items():
@@ -124,9 +88,9 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
             )
             fitted[name] = model.probs(values[test])
             done()
-    tested = Tested(targets[test], groups[test], fitted | dict(context.probs))
+    tested = Scored(targets[test], groups[test], fitted | dict(context.probs))
     judged = _judge(tested, shown, [name for name in fitted if name in LIMITS])
-    gains = [_gain(tested, list(fitted), context.model, k) for k in shown]
+    best = {k: max(fitted, key=lambda name: tested.auroc(name, k)["value"]) for k in shown}
     if not judged:
         return TEST.skipped("no input without the lungs can be had")
     verdict = worst(part.verdict for part in judged)
@@ -139,7 +103,7 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
     metric = f"AUROC of {labels[first.k]} against the rest, {WORDS[first.input]}"
     return TEST.result(
         verdict,
-        _sentence(context, verdict, judged, gains, tested),
+        _sentence(context, verdict, judged, best, tested),
         statistic_of(first.auroc, "auroc", metric, chance=0.5),
         values={
             "accuracy": {name: tested.accuracy(name) for name in fitted},
@@ -148,55 +112,37 @@ def audit_baselines(context: AuditContext, *, inputs: Inputs | None = None) -> A
                 for name in fitted
             },
         },
-        tables=[_table(tested, labels), _gain_table(gains, labels, context.model)],
+        tables=[_table(tested, labels), _gain_table(tested, best, labels, context.model)],
         reason="; ".join(reasons),
     )
 
 
-def _inputs_of(context: AuditContext) -> Inputs:
-    size = context.column("width"), context.column("height")
-    paths = [context.root / name for name in context.column("image").tolist()]
-    return read_inputs(context.pixels, *size, paths, progress=context.progress)
-
-
-def _judge(tested: Tested, shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
+def _judge(tested: Scored, shown: Sequence[int], names: Sequence[str]) -> list[Judged]:
     judged = []
     confidence = corrected(len(names) * len(shown))
     for name in names:
         suspicious, shortcut = LIMITS[name]
         for k in shown:
-            scores = tested.probs[name][:, k]
-            low = auroc_limit(tested.targets == k, scores, tested.groups, confidence=confidence)
+            low = tested.limit(name, k, confidence=confidence)
             verdict = judge(low, suspicious=suspicious, shortcut=shortcut)
             judged.append(Judged(verdict, name, k, tested.auroc(name, k)))
     return judged
-
-
-def _gain(tested: Tested, names: Sequence[str], model: str, k: int) -> Gain:
-    best = max(names, key=lambda name: tested.auroc(name, k)["value"])
-    scores = tested.probs[model][:, k], tested.probs[best][:, k]
-    gain = auroc_gain(tested.targets == k, *scores, tested.groups)
-    return Gain(k, best, tested.auroc(best, k), tested.auroc(model, k), gain)
 
 
 def _sentence(
     context: AuditContext,
     verdict: Verdict,
     judged: Sequence[Judged],
-    gains: Sequence[Gain],
-    tested: Tested,
+    best: Mapping[int, str],
+    tested: Scored,
 ) -> str:
     labels, model = context.labels, context.model
     from_pixels = _best_of([part for part in judged if part.input not in UNSEEN], labels)
     from_file = _best_of([part for part in judged if part.input in UNSEEN], labels)
-    best = max(
-        sorted(
-            {part.input for part in judged} | {gain.input for gain in gains}, key=WORDS.__getitem__
-        ),
-        key=lambda name: float(tested.hits(name).mean()),
-    )
-    ours, theirs = (tested.accuracy(name) for name in (model, best))
-    added = [f"{labels[gain.k]} {_signed(gain.difference)}" for gain in gains]
+    names = sorted({part.input for part in judged} | {*best.values()}, key=WORDS.__getitem__)
+    first = max(names, key=lambda name: float(tested.hits(name).mean()))
+    ours, theirs = (tested.accuracy(name) for name in (model, first))
+    added = [f"{labels[k]} {_signed(tested.gain(model, name, k))}" for k, name in best.items()]
     start = {
         "shortcut": "The class can be told without a lung in sight",
         "suspicious": "Something of the class shows where no disease can be",
@@ -206,7 +152,7 @@ def _sentence(
     file = f" Without even opening the image: {list_words(from_file)}." if from_file else ""
     return (
         f"{start}. AUROC against the rest of the best linear model on brightness or border (0.50 "
-        f"is guessing): {list_words(from_pixels)}.{file} A linear model on the {WORDS[best]} is "
+        f"is guessing): {list_words(from_pixels)}.{file} A linear model on the {WORDS[first]} is "
         f"right on {show_interval(theirs, digits=2)} of the test images, the trained {model} on "
         f"{show_interval(ours, digits=2)}. Beyond the best linear model the {model} adds, in "
         f"AUROC: {list_words(added)}."
@@ -230,12 +176,12 @@ def _best_of(judged: Sequence[Judged], labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _table(tested: Tested, labels: Sequence[str]) -> AuditTable:
+def _table(tested: Scored, labels: Sequence[str]) -> AuditTable:
     rows: list[tuple[Cell, ...]] = [
         (
             WORDS.get(name, name),
             tested.accuracy(name),
-            balanced_interval(tested.hits(name), tested.targets, tested.groups),
+            tested.balanced_accuracy(name),
             *(tested.auroc(name, k) for k in range(len(labels))),
         )
         for name in tested.probs
@@ -247,11 +193,13 @@ def _table(tested: Tested, labels: Sequence[str]) -> AuditTable:
     return AuditTable("inputs", title, (first, *scores, *aurocs), tuple(rows))
 
 
-def _gain_table(gains: Sequence[Gain], labels: Sequence[str], model: str) -> AuditTable:
-    rows: list[tuple[Cell, ...]] = [
-        (labels[gain.k], WORDS[gain.input], gain.baseline, gain.trained, gain.difference)
-        for gain in gains
-    ]
+def _gain_table(
+    tested: Scored, best: Mapping[int, str], labels: Sequence[str], model: str
+) -> AuditTable:
+    rows: list[tuple[Cell, ...]] = []
+    for k, name in best.items():
+        aurocs = tested.auroc(name, k), tested.auroc(model, k)
+        rows.append((labels[k], WORDS[name], *aurocs, tested.gain(model, name, k)))
     columns = (
         Column("class"),
         Column("best_input"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cxr.audit.context import AuditContext, Floats, Interval, Masks, Rows
-from cxr.audit.limits import corrected, shortage
+from cxr.audit.limits import corrected, firm_limit, shortage
 from cxr.audit.maxt import permuted_aurocs
 from cxr.audit.result import Verdict, judge, worst
 from cxr.evaluation.intervals import auroc_influences, auroc_interval, cluster_interval
@@ -39,8 +39,7 @@ class Comparison:
     Attributes:
         name: "normal against covid".
         pair: whether it is of two classes.
-        auroc: per part.
-        short: why a judged part is not judged.
+        short: which judged parts are not judged.
         p: per judged part, of so high an AUROC by chance, adjusted for all comparisons.
         shift: train less test, where both are judged.
         measure: of ``MEASURES`` that tells most in train, and per part its AUROC.
@@ -56,8 +55,7 @@ class Comparison:
 
     def low(self, part: str) -> float:
         """Return the lower limit by which a part is judged: chance's at most if p allows it."""
-        low = self.auroc[part]["low"]
-        return low if self.p[part] < ALPHA else min(low, 0.5)
+        return firm_limit(self.auroc[part], self.p[part] < ALPHA, chance=0.5)
 
     @property
     def moved(self) -> bool:
@@ -140,14 +138,10 @@ def find_best_measure(
     comparison: Comparison, positive: Masks, measures: Floats, rows: dict[str, Rows]
 ) -> None:
     """Find the measure that tells most in train, whichever way, and what it tells elsewhere."""
-    aurocs = {
-        name: {
-            part: auroc_influences(positive[own], measures[own, column])[0]
-            for part, own in rows.items()
-        }
-        for column, name in enumerate(MEASURES)
-    }
-    name = max(aurocs, key=lambda name: abs(aurocs[name]["train"] - 0.5))
-    up = aurocs[name]["train"] >= 0.5
-    values = {part: value if up else 1 - value for part, value in aurocs[name].items()}
-    comparison.measure = (name, values)
+    aurocs = {}
+    for name, values in zip(MEASURES, measures.T, strict=True):
+        told = {part: auroc_influences(positive[own], values[own])[0] for part, own in rows.items()}
+        up = told["train"] >= 0.5
+        aurocs[name] = told if up else {part: 1 - value for part, value in told.items()}
+    name = max(aurocs, key=lambda name: aurocs[name]["train"])
+    comparison.measure = (name, aurocs[name])

@@ -26,6 +26,7 @@ from cxr.training.inference import feature_batches, predict_logits
 
 Rows = NDArray[np.int64]
 Masks = NDArray[np.bool_]
+Names = NDArray[np.str_]
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Interval = dict[str, float]
@@ -39,11 +40,9 @@ class AuditContext:
 
     Attributes:
         table: N rows of the prepared set: ``label``, ``split``, ``group``, and what else is known.
-        pixels: (N, S, S) uint8, in the table's order.
+        pixels: (N, S, S), in the table's order.
         labels: K class names.
         test_rows: (n,) images on which everything is measured.
-        members: per name a trained network.
-        ensemble: the members' temperatures and weights.
         probs: per trained model (n, K) probabilities of the test images; the last is the model
             that users see.
         has_mask: (N,) whether the image's lungs are outlined; None where no image's are.
@@ -55,12 +54,9 @@ class AuditContext:
             to; None where the originals are not at hand.
         folder: receives plots and features; none are written without it.
         note: what the images are.
-        seed: of every draw.
         stream_of_all: one generator for all draws; None gives each test a stream of its own, so
             that an interrupted audit ends like a whole one.
         resamples: of patients, and permutations.
-        batch_size: images at once.
-        progress: see ``ShowProgress``.
         key: digest of everything that the results depend on.
     """
 
@@ -91,7 +87,7 @@ class AuditContext:
         return np.asarray(label_indices(self.table["label"], self.labels), np.int64)
 
     @cached_property
-    def groups(self) -> NDArray[np.str_]:
+    def groups(self) -> Names:
         """(N,) patient or group names."""
         return self.column("group")
 
@@ -110,7 +106,7 @@ class AuditContext:
         """The model that users see."""
         return list(self.probs)[-1]
 
-    def column(self, name: str) -> NDArray[np.str_]:
+    def column(self, name: str) -> Names:
         """Return a column of the table, all "" where it is missing."""
         known = name in self.table
         return self.table[name].to_numpy(str) if known else np.full(len(self.table), "")
@@ -129,6 +125,12 @@ class AuditContext:
         lungs = [self.read_masks(part).any(axis=(1, 2)) for part in chunks(rows)]
         return rows[np.concatenate(lungs)] if lungs else rows
 
+    def mask_notes(self, used: Rows) -> list[str]:
+        """Say that test images other than these take no part, and what outlined the lungs."""
+        without = len(self.test_rows) - len(used)
+        notes = [f"{without} test images without a mask take no part"] if without else []
+        return notes + ([self.outlined_by] if self.outlined_by else [])
+
     def predict(self, pixels: Pixels, on_image: Callable[[], None]) -> dict[str, Floats]:
         """Return probabilities (n, K) of images (n, S, S) by members and ensemble."""
         everyone, size = np.arange(len(pixels)), self.batch_size
@@ -140,22 +142,21 @@ class AuditContext:
 
     def features(self, name: str, rows: Rows) -> NDArray[np.float32]:
         """Return a member's pooled features, from ``features-<member>.npy`` where they fit."""
-        if self.folder is None:
-            member = self.members[name]
-            return pooled_features(member, self.pixels, rows, batch_size=self.batch_size)
-        path = self.folder / f"features-{name}.npy"
-        card = path.with_suffix(".json")
         source = {"key": self.key, "rows": digest(np.ascontiguousarray(rows).tobytes())}
-        if path.exists() and card.exists() and read_json(card, hint=f"remove {card}") == source:
+        path = (self.folder or Path()) / f"features-{name}.npy"
+        card = path.with_suffix(".json")
+        known = self.folder and path.exists() and card.exists()
+        if known and read_json(card, hint=f"remove {card}") == source:
             stored: NDArray[np.float32] = np.load(path)
             return stored
         with self.progress(f"features, {name}", len(rows)) as done:
             pooled = pooled_features(
                 self.members[name], self.pixels, rows, batch_size=self.batch_size, on_image=done
             )
-        with atomic_write(path) as file:
-            np.save(file, pooled)
-        write_json(card, source)
+        if self.folder:
+            with atomic_write(path) as file:
+                np.save(file, pooled)
+            write_json(card, source)
         return pooled
 
     def with_plot(self, result: AuditResult, draw: Callable[[], Figure]) -> AuditResult:
@@ -180,14 +181,7 @@ def pooled_features(
     batch_size: int = 32,
     on_image: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return a member's last feature layer, averaged over the image.
-
-    Args:
-        member: trained.
-        pixels: (M, S, S) uint8.
-        rows: (N,) which of them, in order.
-        batch_size: images at once.
-        on_image: called once an image.
+    """Return a member's last feature layer of rows of pixels (M, S, S), averaged over the image.
 
     Returns:
         (N, F) float32; the member's logits are linear in it.
@@ -202,26 +196,15 @@ def pooled_features(
 
 
 def draw_per_class(rows: Rows, targets: Rows, most: int, rng: np.random.Generator) -> Rows:
-    """Draw at most so many images of each class, in the rows' order.
-
-    Args:
-        rows: to draw from.
-        targets: (N,) class positions of all images.
-        most: images of a class.
-        rng: source of the draw.
-    """
+    """Draw at most so many of the rows of each class, in their order; targets are of all images."""
     drawn = [rng.permutation(rows[targets[rows] == k])[:most] for k in np.unique(targets[rows])]
     return np.sort(np.concatenate(drawn)) if drawn else rows
 
 
 def draw_alike(rows: Rows, targets: Rows, count: int, rng: np.random.Generator) -> Rows:
-    """Draw images so that the classes keep their shares, and each class at least one image.
+    """Draw so many of the rows that the classes keep their shares, and each at least one image.
 
-    Args:
-        rows: to draw from.
-        targets: (N,) class positions of all images.
-        count: images, to the rounding of the shares; all where there are no more.
-        rng: source of the draw.
+    All are drawn where there are no more than ``count``, which holds to the rounding of shares.
     """
     share = min(1.0, count / max(len(rows), 1))
     drawn = []
@@ -234,18 +217,12 @@ def draw_alike(rows: Rows, targets: Rows, count: int, rng: np.random.Generator) 
 def mean_intervals(
     values: ArrayLike, groups: ArrayLike, *, rng: np.random.Generator, resamples: int
 ) -> list[Interval]:
-    """Average columns over images, with intervals from resampled groups.
+    """Average columns over images, with intervals from the same resamples of groups for all.
 
-    All columns see the same resamples.
-
-    Args:
-        values: (N, J) or (N,); NaN where an image has no value, which then does not count.
-        groups: (N,) patient or group names.
-        rng: source of the resamples.
-        resamples: R.
+    An image whose value, of (N, J) or (N,), is NaN does not count.
 
     Returns:
-        Per column ``value``, ``low``, ``high``; NaN where no image has a value.
+        Per column an interval; NaN where no image has a value.
     """
     table = np.asarray(values, np.float64)
     table = table[:, None] if table.ndim == 1 else table

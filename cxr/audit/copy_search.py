@@ -7,12 +7,12 @@ laying one image on the other decides. N images, S side of prepared pixels, P pa
 
 import concurrent.futures
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cxr.audit.context import Floats, Masks, Names, Pixels, Rows
 from cxr.data.decode import ShowProgress, no_progress
 from cxr.data.groups import MAX_DISTANCE, MIN_CORRELATION
 from cxr.data.near_duplicates import near_pairs, perceptual_hashes
@@ -27,53 +27,42 @@ EXTRA_BITS = 2
 WORKERS = 2
 """Threads that decode the original files."""
 
-Pairs = NDArray[np.int64]
+Pairs = Rows
 
 
-@dataclass(frozen=True)
-class Copies:
-    """Pairs of images of two splits that show the same exposure.
+class Copies(NamedTuple):
+    """Pairs of images of two splits that show the same exposure, (P, 2) rows, first below second.
 
-    Attributes:
-        pairs: (P, 2) rows, first below second.
-        identical: (P,) whether the pixels are equal as they stand.
-        orientations: (P,) index into ``ORIENTATIONS``.
-        correlation: (P,) of fine detail.
+    ``identical`` are those whose pixels are equal as they stand; ``orientations`` are indices into
+    ``ORIENTATIONS``, ``correlation`` is of fine detail.
     """
 
     pairs: Pairs
-    identical: NDArray[np.bool_]
-    orientations: NDArray[np.int64]
-    correlation: NDArray[np.float64]
+    identical: Masks
+    orientations: Rows
+    correlation: Floats
 
 
-@dataclass(frozen=True)
-class FileCheck:
-    """What the original files say.
+class FileCheck(NamedTuple):
+    """What the original files say: (N,) digests of their pixels, "" where they cannot be read.
 
-    Attributes:
-        digests: (N,) of the decoded pixels; "" where a file is missing or cannot be read.
-        differing: rows whose file no longer gives the prepared pixels.
+    ``differing`` are rows whose file no longer gives the prepared pixels.
     """
 
-    digests: NDArray[np.str_]
+    digests: Names
     differing: list[int]
 
 
 def find_leaks(
-    pixels: NDArray[np.uint8],
-    split: NDArray[np.str_],
+    pixels: Pixels,
+    split: Names,
     *,
-    digests: NDArray[np.str_] | None = None,
+    digests: Names | None = None,
     progress: ShowProgress = no_progress,
 ) -> Copies:
-    """Find pairs of images of different splits that show the same exposure.
+    """Find pairs of images, (N, S, S), of different splits that show the same exposure.
 
-    Args:
-        pixels: (N, S, S) uint8.
-        split: (N,) names.
-        digests: (N,) of the original pixels, "" where unknown; equal ones are identical too.
-        progress: see ``ShowProgress``.
+    Where digests (N,) of the original pixels are equal and not "", the images are identical too.
     """
     squares = [digest(np.ascontiguousarray(image).tobytes()) for image in pixels]
     same = [pair_equal(np.asarray(squares))] + ([] if digests is None else [pair_equal(digests)])
@@ -96,19 +85,14 @@ def find_leaks(
 def read_files(
     root: Path,
     names: Sequence[str],
-    pixels: NDArray[np.uint8],
-    square_of: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]],
+    pixels: Pixels,
+    square_of: Callable[[int, Pixels], Pixels],
     *,
     progress: ShowProgress = no_progress,
 ) -> FileCheck | None:
-    """Decode the original images again and compare them with the prepared pixels.
+    """Decode N original images below a folder again and compare them with the prepared pixels.
 
-    Args:
-        root: folder of the images.
-        names: (N,) paths below it.
-        pixels: (N, S, S) uint8, what ``prepare`` made of them.
-        square_of: how: from a row and its original (H, W) to (S, S).
-        progress: see ``ShowProgress``.
+    ``square_of`` makes a row's original (H, W) to (S, S), as ``prepare`` did.
 
     Returns:
         None where not one of the files is there.
@@ -124,18 +108,17 @@ def read_files(
         key = digest(np.asarray(image.shape, np.int64).tobytes(), image.tobytes())
         return key, bool(np.array_equal(square_of(row, image), pixels[row]))
 
-    digests, differing = [], []
+    checked = []
     pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
     with progress("leak: read the original files", len(names)) as done, pool:
-        for row, (key, equal) in enumerate(pool.map(one, range(len(names)))):
-            digests.append(key)
-            if not equal:
-                differing.append(row)
+        for found in pool.map(one, range(len(names))):
+            checked.append(found)
             done()
-    return FileCheck(np.asarray(digests, str), differing)
+    digests, equal = zip(*checked, strict=True)
+    return FileCheck(np.asarray(digests, str), np.flatnonzero(~np.array(equal)).tolist())
 
 
-def pair_equal(keys: NDArray[np.str_]) -> Pairs:
+def pair_equal(keys: Names) -> Pairs:
     """Pair each row with the others of its key, by a chain; "" stays alone."""
     order = np.argsort(keys, kind="stable")
     links = np.stack([order[:-1], order[1:]], axis=1)
@@ -143,5 +126,5 @@ def pair_equal(keys: NDArray[np.str_]) -> Pairs:
     return np.sort(links[equal], axis=1).astype(np.int64).reshape(-1, 2)
 
 
-def _across(pairs: Pairs, split: NDArray[np.str_]) -> Pairs:
+def _across(pairs: Pairs, split: Names) -> Pairs:
     return np.asarray(pairs[split[pairs[:, 0]] != split[pairs[:, 1]]])

@@ -55,10 +55,8 @@ ADVICE = (
 def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> AuditResult:
     """Tell classes by the lungs' box alone, in train by folds, in val and test by train's model.
 
-    Args:
-        context: see ``AuditContext``.
-        boxes: (N, 4) top, left, bottom, right as shares of the image as the network gets it, NaN
-            where no lungs are known; by default those of the masks.
+    Boxes, (N, 4), are top, left, bottom, right as shares of the image as the network gets it, NaN
+    where no lungs are known; by default those of the masks.
 
     Returns:
         The verdict of the worst comparison, by ``SUSPICIOUS`` and ``SHORTCUT`` in train or test
@@ -78,9 +76,8 @@ def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> Audi
     measures = box_measures(boxes)
     probs = _probs(context, measures[:, :4], rows, enough)
     compared, statistics = [], []
-    rest = [(k, [j for j in enough if j != k]) for k in enough]
-    pairs = [(k, [j]) for k, j in combinations(enough, 2)]
-    for k, others in (rest if len(enough) > 2 else []) + pairs:
+    rest = [(k, [j for j in enough if j != k]) for k in enough if len(enough) > 2]
+    for k, others in rest + [(k, [j]) for k, j in combinations(enough, 2)]:
         pair = len(others) == 1
         name = f"{labels[k]} against {labels[others[0]] if pair else 'the rest'}"
         comparison = Comparison(name, pair)
@@ -98,9 +95,7 @@ def audit_framing(context: AuditContext, *, boxes: Floats | None = None) -> Audi
 
 def lung_boxes(context: AuditContext) -> Floats:
     """Return top, left, bottom and right (N, 4) of the lungs, shares; NaN where none are known."""
-    rows = np.flatnonzero(
-        np.zeros(len(context.table)) if context.has_mask is None else context.has_mask
-    )
+    rows = context.masked(np.arange(len(context.table)))
     sides = np.full((len(context.table), 4), np.nan)
     with context.progress("framing: boxes around the lungs", len(rows)) as done:
         for part in chunks(rows):
@@ -136,15 +131,11 @@ def _judge(compared: Sequence[Comparison], without: int, thin: list[str]) -> Aud
         reasons.append(f"too few images to judge {list_words(short)}")
     if without:
         reasons.append(f"{without} images without outlined lungs take no part")
+    metric = f"AUROC of {first.name} in {part}, from the lungs' box alone"
     return TEST.result(
         verdict,
         _sentence(verdict, worse, compared),
-        statistic_of(
-            first.auroc[part],
-            "auroc",
-            f"AUROC of {first.name} in {part}, from the lungs' box alone",
-            chance=0.5,
-        ),
+        statistic_of(first.auroc[part], "auroc", metric, chance=0.5),
         values={
             "auroc": {comparison.name: comparison.auroc for comparison in compared},
             "shift": {part.name: part.shift for part in compared if part.shift},
@@ -162,12 +153,11 @@ def _sentence(verdict: Verdict, worse: Sequence[Comparison], compared: Sequence[
         "skipped": "No statistic is defined",
     }[verdict]
     told = worse[: 1 if verdict == "clear" else NAMED]
-    moved = [comparison.name for comparison in compared if comparison.moved]
     sentence = (
         f"{start}. AUROC of a linear model on the box alone (0.50 is guessing): "
         f"{list_words([comparison.words for comparison in told])}."
     )
-    if moved:
+    if moved := [comparison.name for comparison in compared if comparison.moved]:
         sentence += (
             f" It differs between train and test for {list_words(moved)}, which no disease "
             "explains; a validation split framed as train is cannot see that."

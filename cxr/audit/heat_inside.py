@@ -6,6 +6,7 @@ N images, S side of prepared pixels, h w a map's cells.
 import itertools
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,6 @@ class Cascade:
         other_image: similarity of the trained network's maps of different images of a class.
         energy: share of the heat inside the lungs, per stage; empty without masks.
         blank: maps without any heat, per stage.
-        images: how many.
     """
 
     stages: list[str]
@@ -68,15 +68,7 @@ class Cascade:
 
 
 def energy_inside(maps: Maps, masks: Masks) -> Floats:
-    """Return the share of each map's sum that lies in the mask.
-
-    Args:
-        maps: (N, S, S), 0 and above.
-        masks: (N, S, S).
-
-    Returns:
-        (N,), 0 to 1; NaN for a map that is 0 throughout.
-    """
+    """Return the share (N,) of each map's sum, (N, S, S), in the mask; NaN of a map without any."""
     total = maps.sum(axis=(1, 2), dtype=np.float64)
     within = np.where(masks, maps, 0).sum(axis=(1, 2), dtype=np.float64)
     share = np.full(len(maps), np.nan)
@@ -89,20 +81,15 @@ def heat_inside(
 ) -> dict[tuple[str, str], Inside]:
     """Return, per model and class, the heat inside the lungs of maps of the true class.
 
-    Args:
-        context: see ``AuditContext``.
-        rows: images with a mask.
-        rng: of the resamples.
+    The rows are of images with a mask; rng draws resamples.
     """
     side, targets, groups = context.side_px, context.targets[rows], context.groups[rows]
     members, weights = context.members, context.ensemble.weights
     raw: dict[str, Maps] = {}
+    options: dict[str, Any] = {"batch_size": context.batch_size}
     with context.progress("maps and lungs", len(rows) * len(members)) as done:
         for name, member in members.items():
-            size = context.batch_size
-            raw[name] = member_maps(
-                member, context.pixels, rows, targets, batch_size=size, on_image=done
-            )
+            raw[name] = member_maps(member, context.pixels, rows, targets, on_image=done, **options)
     masks = context.read_masks(rows)
     solid = masks.astype(np.float32)
     lungs = {name: to_cells(solid, maps.shape[1:]) for name, maps in raw.items()}
@@ -134,10 +121,11 @@ def heat_inside(
             influences = (gap[known] - mean) / max(known.sum(), 1)
             confidence = corrected(len(context.labels))
             judged = cluster_interval(mean, influences, groups[own][known], confidence=confidence)
-            short = shortage(own, groups)
             held, fills, excess, most = means
             parts[model, label] = Inside(
-                int(own.sum()), blank, held, fills, excess, most, short, judged
+                *(int(own.sum()), blank, held, fills, excess, most),
+                short=shortage(own, groups),
+                judged=judged,
             )
     return parts
 
@@ -145,14 +133,10 @@ def heat_inside(
 def follow_cascade(
     context: AuditContext, name: str, rows: Rows, rng: np.random.Generator, stages: int
 ) -> Cascade:
-    """Follow a member's maps while its weights are randomised from the head down.
+    """Follow a member's maps of the true class while its weights are randomised from the head down.
 
-    Args:
-        context: see ``AuditContext``; masks are used where all the chosen images have one.
-        name: of the member, which stays as it is.
-        rows: the chosen images; the map of each one's true class is followed.
-        rng: draws weights and resamples.
-        stages: steps of the randomisation.
+    The member stays as it is. Masks are used where all the chosen rows have one; rng draws weights
+    and resamples.
     """
     member, targets, groups = context.members[name], context.targets[rows], context.groups[rows]
     whole = context.has_mask is not None and context.has_mask[rows].all()

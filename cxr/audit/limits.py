@@ -3,24 +3,27 @@
     if not shortage(targets == k, groups):
         verdict = judge(auroc_limit(targets == k, scores, groups, confidence=corrected(m)), ...)
 
-N images, K classes.
+N images, K classes. ``positive`` is (N,) bool, ``scores`` (N,), higher speaks for positive,
+``groups`` (N,) patient or group names.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from cxr.audit.context import Floats, Interval, Masks, Names, Rows
 from cxr.evaluation.intervals import (
     CONFIDENCE,
     auroc_influences,
     auroc_interval,
     cluster_interval,
+    share_interval,
     undefined,
 )
-
-Interval = dict[str, float]
 
 MIN_IMAGES, MIN_PATIENTS = 10, 10
 """Below which a class, or a source, is not judged: with two images of a class in test, random
@@ -32,12 +35,8 @@ FAMILY_ERROR = 0.05
 """Of all comparisons of a test together: how often it may alarm where nothing is to be found."""
 
 
-def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
-    """Count what the chosen images lack to be judged.
-
-    Args:
-        chosen: (N,) the images of a class, of a source, or of all others.
-        groups: (N,) patient or group names.
+def shortage(chosen: Masks, groups: ArrayLike) -> str:
+    """Count what the chosen images, of a class, of a source or of all others, lack to be judged.
 
     Returns:
         "" where there are ``MIN_IMAGES`` of ``MIN_PATIENTS``, else how many there are, in words.
@@ -48,9 +47,7 @@ def shortage(chosen: NDArray[np.bool_], groups: ArrayLike) -> str:
     return f"{images} images of {patients} patients"
 
 
-def shortages(
-    targets: NDArray[np.int64], groups: NDArray[np.str_], labels: Sequence[str]
-) -> dict[str, str]:
+def shortages(targets: Rows, groups: Names, labels: Sequence[str]) -> dict[str, str]:
     """Say, per class, what it or its rest lacks to be judged; see ``shortage``."""
     short = {}
     for k, label in enumerate(labels):
@@ -60,11 +57,9 @@ def shortages(
 
 
 def too_few(shortages: dict[str, str], where: str) -> list[str]:
-    """Return the reason why classes are not judged, if there is one.
+    """Return the reason why classes with a shortage are not judged, if there is one.
 
-    Args:
-        shortages: per class, see ``shortage``; those of "" are judged.
-        where: which images were counted, "test images".
+    ``where`` says which images were counted, "test images".
     """
     thin = [f"{label} ({count})" for label, count in shortages.items() if count]
     needed = f"{MIN_IMAGES} images of {MIN_PATIENTS} patients are needed"
@@ -72,18 +67,11 @@ def too_few(shortages: dict[str, str], where: str) -> list[str]:
 
 
 def judgeable(
-    parts: Mapping[str, NDArray[np.int64]],
-    targets: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    labels: Sequence[str],
+    parts: Mapping[str, Rows], targets: Rows, groups: Names, labels: Sequence[str]
 ) -> tuple[list[int], list[str]]:
     """Return the classes that every part has enough images of, and why others are not judged.
 
-    Args:
-        parts: rows by what they are, "test images".
-        targets: (N,) class positions.
-        groups: (N,) patient or group names.
-        labels: K class names.
+    ``parts`` are rows by what they are, "test images"; targets and groups are of all images.
     """
     short = {where: shortages(targets[rows], groups[rows], labels) for where, rows in parts.items()}
     enough = [k for k, label in enumerate(labels) if not any(s[label] for s in short.values())]
@@ -112,12 +100,6 @@ def auroc_limit(
     usual 95 % interval. At 0.99 of few patients an interval of so high a confidence would
     hold nearly everything.
 
-    Args:
-        positive: (N,) bool.
-        scores: (N,) higher speaks for positive.
-        groups: (N,) patient or group names.
-        confidence: of ``corrected``.
-
     Returns:
         The lower end of the 95 % interval, at most 0.5 where chance is not excluded; NaN where
         the AUROC is undefined.
@@ -129,10 +111,15 @@ def auroc_limit(
     ill, rest = (len(np.unique(names[side])) for side in (truth, ~truth))
     error = np.sqrt((ill + rest + 1) / (12 * max(ill * rest, 1)))
     any_told = interval["value"] - 0.5 > norm.ppf(0.5 + confidence / 2) * error
-    return interval["low"] if any_told else min(interval["low"], 0.5)
+    return firm_limit(interval, any_told, chance=0.5)
 
 
-def balanced_interval(hits: NDArray[np.bool_], targets: ArrayLike, groups: ArrayLike) -> Interval:
+def firm_limit(interval: Interval, any_told: bool, *, chance: float) -> float:
+    """Return an interval's lower end, at most chance where that is not excluded."""
+    return interval["low"] if any_told else min(interval["low"], chance)
+
+
+def balanced_interval(hits: Masks, targets: ArrayLike, groups: ArrayLike) -> Interval:
     """Return the mean sensitivity of the classes present, with its interval by patient."""
     _, place, counts = np.unique(np.asarray(targets), return_inverse=True, return_counts=True)
     recall = np.bincount(place, hits) / counts
@@ -164,14 +151,8 @@ def auroc_excess(
 
     A difference of AUROC cannot exceed 1 - C, so 0.1 beyond a control of 0.88 is nearly all
     and beyond one of 0.5 next to nothing; this share has one scale for both. At a control of
-    0.5 an AUROC of 0.65 is 0.3, one of 0.8 is 0.6.
-
-    Args:
-        positive: (N,) bool.
-        scores: (N,) of the model.
-        control: (N,) of the model that has the control's input alone.
-        groups: (N,) patient or group names.
-        confidence: two-sided.
+    0.5 an AUROC of 0.65 is 0.3, one of 0.8 is 0.6. ``control`` are the scores, (N,), of the model
+    that has the control's input alone.
 
     Returns:
         ``value``, ``low``, ``high``, 1 at most; NaN where the control is perfect, or one side
@@ -194,3 +175,47 @@ def auroc_excess(
     slopes = (left * other - own) / (1 - theirs)
     open_share = cluster_interval(left, slopes, groups, scale="log", confidence=confidence)
     return {"value": 1 - left, "low": 1 - open_share["high"], "high": 1 - open_share["low"]}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Images with their classes (n,), patient or group names (n,), and per model (n, K) probs."""
+
+    targets: Rows
+    groups: Names
+    probs: Mapping[Any, Floats]
+
+    def hits(self, model: Any) -> Masks:
+        """Return (n,) which images a model has right."""
+        return np.asarray(self.probs[model].argmax(axis=1) == self.targets)
+
+    def accuracy(self, model: Any) -> Interval:
+        """Return a model's share of images named rightly."""
+        return share_interval(self.hits(model), self.groups)
+
+    def balanced_accuracy(self, model: Any) -> Interval:
+        """Return a model's mean sensitivity."""
+        return balanced_interval(self.hits(model), self.targets, self.groups)
+
+    def auroc(self, model: Any, k: int) -> Interval:
+        """Return a model's AUROC of a class against the rest."""
+        return auroc_interval(self.targets == k, self.probs[model][:, k], self.groups)
+
+    def limit(self, model: Any, k: int, *, confidence: float) -> float:
+        """Return the lower limit by which that is judged."""
+        scores = self.probs[model][:, k]
+        return auroc_limit(self.targets == k, scores, self.groups, confidence=confidence)
+
+    def gain(self, model: Any, other: Any, k: int) -> Interval:
+        """Return a model's AUROC of a class less that of another; the images are paired."""
+        return auroc_gain(*self._pair(model, other, k))
+
+    def excess(
+        self, model: Any, control: Any, k: int, *, confidence: float = CONFIDENCE
+    ) -> Interval:
+        """Return the share of what a control leaves open that a model tells of a class."""
+        return auroc_excess(*self._pair(model, control, k), confidence=confidence)
+
+    def _pair(self, model: Any, other: Any, k: int) -> tuple[NDArray[Any], ...]:
+        scores = self.probs[model][:, k], self.probs[other][:, k]
+        return (self.targets == k, *scores, self.groups)

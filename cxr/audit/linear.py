@@ -36,15 +36,7 @@ MAX_STEPS = 500
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A fitted logistic model.
-
-    Attributes:
-        mean: (F,) subtracted.
-        scale: (F,) divided by.
-        weights: (F, K) on the scaled features.
-        bias: (K,).
-        penalty: the chosen one of ``PENALTIES``.
-    """
+    """A fitted logistic model: (F,) mean and scale, (F, K) weights, (K,) bias, chosen penalty."""
 
     mean: Floats
     scale: Floats
@@ -119,13 +111,8 @@ def out_of_fold(
 ) -> Floats:
     """Return (N, K) probabilities of each image by a model that has not seen its group.
 
-    Args:
-        features: (N, F), finite.
-        targets: (N,) class positions.
-        groups: (N,) patient or group names; no group is split.
-        n_classes: K.
-        seed: of all folds, ``OUTER_FOLDS`` outside; fewer where a class has fewer groups.
-        penalties: as of ``fit_linear``.
+    The arguments are those of ``fit_linear``; there are ``OUTER_FOLDS`` outside, fewer where a
+    class has fewer groups.
 
     Raises:
         InputError: a class with fewer than two groups, which leaves nothing to hold out.

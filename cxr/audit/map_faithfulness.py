@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,19 +18,10 @@ from cxr.audit.context import (
     draw_per_class,
     mean_intervals,
 )
-from cxr.audit.result import AuditResult, AuditTable, AuditTest, Column, Verdict, statistic_of
+from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, Verdict, statistic_of
 from cxr.evaluation.tables import show_interval
-from cxr.explain.faithfulness import (
-    FRACTIONS,
-    Maps,
-    Mode,
-    Predict,
-    area_under,
-    edge_maps,
-    end_points,
-    perturbation_curve,
-    to_cells,
-)
+from cxr.explain import faithfulness
+from cxr.explain.faithfulness import FRACTIONS, Maps, Mode, Predict
 from cxr.explain.gradcam import ensemble_cam, member_maps
 from cxr.explain.library import CLOSED_FORM
 from cxr.models.ensemble import WEIGHTED
@@ -54,12 +46,9 @@ MODES: tuple[Mode, ...] = ("insertion", "deletion")
 
 @dataclass(frozen=True)
 class Faith:
-    """One method's scores; the more insertion and the less deletion the better.
+    """One method's insertion, deletion, score (the first less the second), and curves (L,) by mode.
 
-    Attributes:
-        score: insertion - deletion.
-        over: paired, by how much the score exceeds that of each baseline.
-        curves: per mode (L,), the mean probability.
+    ``over`` is by how much the score exceeds that of each baseline, paired.
     """
 
     insertion: Interval
@@ -77,12 +66,8 @@ def audit_faithfulness(
     What is measured is what a user sees: the ensemble's map of the predicted class and the
     ensemble's probability. The baselines, random values and the strength of edges, are laid on
     the members' cells and averaged as their maps are, so that only the places differ and not
-    the size of the patches.
-
-    Args:
-        context: see ``AuditContext``.
-        count: test images drawn.
-        methods: ``closed_form`` or a method of pytorch-grad-cam; the first decides.
+    the size of the patches. ``count`` test images are drawn; methods are ``closed_form`` or those
+    of pytorch-grad-cam, and the first decides.
 
     Returns:
         Suspicious where the first method is not better than both baselines by more than
@@ -140,12 +125,12 @@ def _maps(
         }
 
     grids = {name: maps.shape[1:] for name, maps in by(CLOSED_FORM).items()}
-    edges = edge_maps(pixels)
+    edges = faithfulness.edge_maps(pixels)
     raw = {method: by(method) for method in methods}
     raw[RANDOM] = {
         name: rng.random((len(pixels), *grid), dtype=np.float32) for name, grid in grids.items()
     }
-    raw[EDGES] = {name: to_cells(edges, grid) for name, grid in grids.items()}
+    raw[EDGES] = {name: faithfulness.to_cells(edges, grid) for name, grid in grids.items()}
     return {name: ensemble_cam(parts, weights, context.side_px) for name, parts in raw.items()}
 
 
@@ -153,14 +138,11 @@ def _curves(
     predict: Predict, pixels: Pixels, maps: Mapping[str, Maps], rng: np.random.Generator
 ) -> dict[str, dict[Mode, Floats]]:
     """Return, per map and mode, (N, L) probabilities."""
-    ends = {mode: end_points(predict, pixels, mode) for mode in MODES}
-    return {
-        name: {
-            mode: perturbation_curve(predict, pixels, values, mode, rng=rng, ends=ends[mode])
-            for mode in MODES
-        }
-        for name, values in maps.items()
-    }
+    ends = {mode: faithfulness.end_points(predict, pixels, mode) for mode in MODES}
+    curve, curves = partial(faithfulness.perturbation_curve, predict, pixels), {}
+    for name, values in maps.items():
+        curves[name] = {mode: curve(values, mode, rng=rng, ends=ends[mode]) for mode in MODES}
+    return curves
 
 
 def _score(
@@ -169,35 +151,29 @@ def _score(
     rows: Rows,
     rng: np.random.Generator,
 ) -> dict[str, Faith]:
-    areas = {
-        name: {mode: area_under(part[mode]) for mode in MODES} for name, part in curves.items()
-    }
-    score = {name: part["insertion"] - part["deletion"] for name, part in areas.items()}
-    columns = [
-        column
-        for name, part in areas.items()
-        for column in (
-            *(part["insertion"], part["deletion"], score[name]),
-            *(score[name] - score[RANDOM], score[name] - score[EDGES]),
-        )
-    ]
+    area = faithfulness.area_under
+    areas = {name: [area(part[mode]) for mode in MODES] for name, part in curves.items()}
+    score = {name: inserted - deleted for name, (inserted, deleted) in areas.items()}
+    columns = []
+    for name, own in score.items():
+        columns += [*areas[name], own, *(own - score[other] for other in (RANDOM, EDGES))]
     groups, resamples = context.groups[rows], context.resamples
     means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
     faiths = {}
     for place, (name, part) in enumerate(curves.items()):
-        inserted, deleted, own, over_random, over_edges = means[5 * place : 5 * place + 5]
+        inserted, deleted, total, over_random, over_edges = means[5 * place : 5 * place + 5]
         over = {RANDOM: over_random, EDGES: over_edges}
         mean_curves = {mode: values.mean(axis=0) for mode, values in part.items()}
-        faiths[name] = Faith(inserted, deleted, own, over, mean_curves)
+        faiths[name] = Faith(inserted, deleted, total, over, mean_curves)
     return faiths
 
 
 def _judge(faiths: Mapping[str, Faith], method: str, count: int) -> AuditResult:
     first = faiths[method]
-    lows = {name: first.over[name]["low"] for name in (RANDOM, EDGES)}
+    lows = {name: over["low"] for name, over in first.over.items()}
     better = [name for name, low in lows.items() if low > 0]
     verdict: Verdict = "clear" if len(better) == 2 else "suspicious"
-    if any(math.isnan(low) for low in lows.values()):
+    if any(map(math.isnan, lows.values())):
         verdict = "skipped"
     ending = {
         2: "The maps tell what the prediction hangs on better than chance and than mere edges.",
@@ -212,8 +188,8 @@ def _judge(faiths: Mapping[str, Faith], method: str, count: int) -> AuditResult:
         f"{faiths[EDGES].score['value']:.2f} (difference "
         f"{show_interval(first.over[EDGES], digits=2)}). {ending}"
     )
-    rows = [
-        (name, part.insertion, part.deletion, part.score, part.over[RANDOM], part.over[EDGES])
+    rows: list[tuple[Cell, ...]] = [
+        (name, part.insertion, part.deletion, part.score, *part.over.values())
         for name, part in faiths.items()
     ]
     columns = (

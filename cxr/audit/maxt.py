@@ -1,23 +1,24 @@
 """Is any of many comparisons more than chance? Permutation of attributes between patients.
 
 N images of one class whose attribute is known, P patients, R permutations, J comparisons.
+``groups`` are (N,) patient or group names.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
+from cxr.audit.context import Floats, Masks, Names, Rows
+
 BLOCK_VALUES = 1 << 20
 """Labels of images held at once."""
 
 
 def permuted_gaps(
-    right: NDArray[np.bool_],
-    values: NDArray[np.str_],
-    groups: NDArray[np.str_],
+    right: Masks,
+    values: Names,
+    groups: Names,
     compared: Sequence[str],
     *,
     rng: np.random.Generator,
@@ -25,13 +26,8 @@ def permuted_gaps(
 ) -> Floats:
     """Return by how many standard errors each group lies below the rest, seen and permuted.
 
-    Args:
-        right: (N,) whether the image is classified rightly.
-        values: (N,) of the attribute, all known.
-        groups: (N,) patient or group names.
-        compared: J values to compare with the rest.
-        rng: of the permutations.
-        permutations: R.
+    ``right`` says which images are classified rightly, values (N,) are of the attribute, all known;
+    J of them are compared with the rest.
 
     Returns:
         (R + 1, J), the observed first; 0 where every image is right or none is.
@@ -49,19 +45,13 @@ def permuted_gaps(
     return np.concatenate(blocks)
 
 
-def permuted_places(
-    sizes: NDArray[np.int64], *, rng: np.random.Generator, permutations: int
-) -> Iterator[NDArray[np.int64]]:
+def permuted_places(sizes: Rows, *, rng: np.random.Generator, permutations: int) -> Iterator[Rows]:
     """Yield, in blocks, which image's value each image has when patients exchange theirs.
 
     A patient's values move together to another patient. Where that one has more images they
     begin again, where fewer the last are left out, from a place drawn at random; an attribute
-    that every patient has only one of (sex) is permuted exactly.
-
-    Args:
-        sizes: (P,) images of each patient; they lie side by side, N in all.
-        rng: of the permutations.
-        permutations: R.
+    that every patient has only one of (sex) is permuted exactly. ``sizes`` are the images of each
+    patient, (P,), which lie side by side, N in all.
 
     Yields:
         (rows, N), R + 1 rows in all; in the first each image keeps its own.
@@ -81,21 +71,11 @@ def permuted_places(
 
 
 def permuted_aurocs(
-    positive: NDArray[np.bool_],
-    scores: Floats,
-    groups: NDArray[np.str_],
-    *,
-    rng: np.random.Generator,
-    permutations: int,
+    positive: Masks, scores: Floats, groups: Names, *, rng: np.random.Generator, permutations: int
 ) -> Floats:
     """Return by how many standard errors an AUROC lies above 0.5, seen and permuted.
 
-    Args:
-        positive: (N,) which images are of the class; patients exchange this.
-        scores: (N,) higher speaks for positive.
-        groups: (N,) patient or group names.
-        rng: of the permutations.
-        permutations: R.
+    Patients exchange which of their images are positive, (N,); higher scores, (N,), speak for it.
 
     Returns:
         (R + 1, 1), the observed first; 0 where one side has no image. The error is that of N
@@ -114,7 +94,7 @@ def permuted_aurocs(
     return np.concatenate(above)[:, None]
 
 
-def _likeness(right: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> float:
+def _likeness(right: Floats, starts: Rows, sizes: Rows) -> float:
     """Return the correlation within patients, 0 to 1, by the mean product of their pairs."""
     rest = right - right.mean()
     pairs = (sizes * (sizes - 1)).sum()
@@ -123,9 +103,7 @@ def _likeness(right: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]
     return float(np.clip(products / (pairs * spread), 0, 1)) if pairs and spread else 0.0
 
 
-def _below(
-    inside: NDArray[np.bool_], right: Floats, starts: NDArray[np.int64], likeness: float
-) -> Floats:
+def _below(inside: Masks, right: Floats, starts: Rows, likeness: float) -> Floats:
     """Return (R,) standard errors by which the images inside (R, N) lie below the others.
 
     The error is that without any gap, so that it does not vanish where all of a small group
@@ -148,8 +126,7 @@ def _below(
 def adjusted_p(statistics: Floats) -> Floats:
     """Return each comparison's p-value, adjusted so that 5 % of families hold one below 0.05.
 
-    Args:
-        statistics: (R + 1, J), the observed first; large ones speak against chance.
+    Of statistics (R + 1, J), the observed first, large ones speak against chance.
 
     Returns:
         (J,), 1 / (R + 1) to 1.

@@ -26,17 +26,14 @@ def occlude(
 ) -> NDArray[np.uint8]:
     """Occlude a part of each image.
 
-    Args:
-        images: (N, S, S).
-        masks: (N, S, S), lungs.
-        variant: ``whole`` occludes nothing; ``lungs_only`` blackens all but the lungs;
-            ``lungs_black`` and ``lungs_gray`` fill the lungs, gray being the image's mean outside
-            of them, so that the fill tells nothing of the lungs; ``box_black`` fills the upright
-            rectangle around both lungs and a margin; ``box_alone`` is that black rectangle on an
-            even gray, so that nothing is left but where it lies.
+    ``whole`` occludes nothing; ``lungs_only`` blackens all but the lungs; ``lungs_black`` and
+    ``lungs_gray`` fill the lungs, gray being the image's mean outside of them, so that the fill
+    tells nothing of the lungs; ``box_black`` fills the upright rectangle around both lungs and a
+    margin; ``box_alone`` is that black rectangle on an even gray, so that nothing is left but where
+    it lies.
 
     Returns:
-        (N, S, S) uint8, new.
+        (N, S, S), new, as the images and the masks of their lungs are.
 
     Raises:
         InputError: arrays of different images, an unknown variant, or an image without a mask.
@@ -47,19 +44,16 @@ def occlude(
         raise InputError(f"variant is {variant!r}: allowed are {', '.join(VARIANTS)}")
     if not masks.any(axis=(1, 2)).all():
         raise InputError("an image without a mask cannot be occluded: leave such images out")
-    if variant == "lungs_only":
-        return np.where(masks, images, 0).astype(np.uint8)
-    if variant == "lungs_black":
-        return np.where(masks, 0, images).astype(np.uint8)
+    fill: NDArray[np.generic] | int = 0
     if variant == "lungs_gray":
         outside = np.maximum((~masks).sum(axis=(1, 2)), 1)
         mean = np.where(masks, 0, images).sum(axis=(1, 2), dtype=np.int64) / outside
-        return np.where(masks, np.rint(mean)[:, None, None], images).astype(np.uint8)
-    if variant == "box_black":
-        return np.where(boxes(masks), 0, images).astype(np.uint8)
-    if variant == "box_alone":
-        return np.where(boxes(masks), 0, EVEN_GRAY).astype(np.uint8)
-    return np.array(images)
+        fill = np.rint(mean)[:, None, None]
+    covered = {"whole": np.zeros_like(masks), "lungs_only": ~masks}.get(variant, masks)
+    if variant in ("box_black", "box_alone"):
+        covered = boxes(masks)
+    around = EVEN_GRAY if variant == "box_alone" else images
+    return np.where(covered, fill, around).astype(np.uint8)
 
 
 def boxes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

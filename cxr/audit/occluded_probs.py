@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr.audit.baseline_inputs import thumbnails
-from cxr.audit.context import AuditContext, Floats, Interval, Masks, Rows, chunks, pooled_features
-from cxr.audit.limits import auroc_excess
+from cxr.audit.context import AuditContext, Floats, Interval, Rows, chunks, pooled_features
+from cxr.audit.limits import Scored, firm_limit
 from cxr.audit.linear import fit_linear
-from cxr.audit.occlude import VARIANTS, Variant, occlude
-from cxr.evaluation.intervals import CONFIDENCE, auroc_influences, auroc_interval
+from cxr.audit.occlude import VARIANTS, Variant, occlude, visible_share
+from cxr.evaluation.intervals import CONFIDENCE
 from cxr.models.build import Member
 from cxr.models.ensemble import EQUAL, all_probs
 
@@ -26,91 +26,84 @@ CONTROL: Variant = "box_alone"
 
 @dataclass(frozen=True)
 class Occluded:
-    """What every model makes of every variant.
+    """What every model makes of every variant, by (variant, model).
 
     Attributes:
-        context: has the images' targets and groups.
-        probs: per variant and model (n, K), of ``few`` test images, or of ``every`` one by
-            ``THUMBNAIL``.
-        few: rows of the drawn test images, ascending and all among ``every``.
-        every: rows of all test images with lungs, ascending.
+        few: the drawn test images; has the control by ``THUMBNAIL`` too.
+        every: all test images with lungs, by ``THUMBNAIL`` alone.
         visible: per variant the mean share of an image that is left to see.
     """
 
-    context: AuditContext
-    probs: dict[tuple[Variant, str], Floats]
-    few: Rows
-    every: Rows
+    few: Scored
+    every: Scored
     visible: dict[Variant, float]
 
     @property
     def models(self) -> list[str]:
         """Names, the linear models last."""
-        return list(dict.fromkeys(model for _, model in self.probs))
+        return list(dict.fromkeys(model for _, model in self.few.probs))
 
-    def rows(self, model: str) -> Rows:
+    def scored(self, model: str) -> Scored:
         """Return the test images of a model."""
         return self.every if model == THUMBNAIL else self.few
 
-    def positive(self, model: str, k: int) -> Masks:
-        """Return (n,) which of a model's test images are of a class."""
-        return np.asarray(self.context.targets[self.rows(model)] == k)
-
-    def groups(self, model: str) -> NDArray[np.str_]:
-        """Return (n,) patient or group names of a model's test images."""
-        return self.context.groups[self.rows(model)]
-
-    def hits(self, variant: Variant, model: str) -> Masks:
-        """Return (n,) which images a model has right."""
-        predicted = self.probs[variant, model].argmax(axis=1)
-        return np.asarray(predicted == self.context.targets[self.rows(model)])
-
     def auroc(self, variant: Variant, model: str, k: int) -> Interval:
         """Return a model's AUROC of a class against the rest."""
-        scores = self.probs[variant, model][:, k]
-        return auroc_interval(self.positive(model, k), scores, self.groups(model))
+        return self.scored(model).auroc((variant, model), k)
 
-    def control(self, model: str, k: int) -> tuple[str, Floats]:
-        """Return which linear model tells most of a class from the box alone, and its scores.
+    def control(self, model: str, k: int) -> tuple[Variant, str]:
+        """Return which linear model tells most of a class from the box alone.
 
-        They are of the same images as the model's. To the thumbnail model its like is set, which
-        sees the same but what lies around the box; to networks the better of both.
+        To the thumbnail model its like is set, which sees the same but what lies around the box; to
+        networks the better of both.
         """
-        thumbs = self.probs[CONTROL, THUMBNAIL][:, k]
         if model == THUMBNAIL:
-            return THUMBNAIL, thumbs
-        scores = {
-            THUMBNAIL: thumbs[np.searchsorted(self.every, self.few)],
-            FEATURES: self.probs[CONTROL, FEATURES][:, k],
-        }
-        positive = self.positive(model, k)
-        best = max(scores, key=lambda name: auroc_influences(positive, scores[name])[0])
-        return best, scores[best]
+            return CONTROL, THUMBNAIL
+        both = ((CONTROL, THUMBNAIL), (CONTROL, FEATURES))
+        return max(both, key=lambda name: self.few.auroc(name, k)["value"])
 
     def control_auroc(self, model: str, k: int) -> Interval:
         """Return what the box alone tells of a class, on the model's images."""
-        scores = self.control(model, k)[1]
-        return auroc_interval(self.positive(model, k), scores, self.groups(model))
+        return self.scored(model).auroc(self.control(model, k), k)
+
+    def gain(self, model: str, k: int) -> Interval:
+        """Return a model's AUROC under the box less that of the box alone, on the same images."""
+        return self.scored(model).gain((DECIDES, model), self.control(model, k), k)
 
     def excess(self, model: str, k: int, *, confidence: float = CONFIDENCE) -> Interval:
         """Return the share of what the box alone leaves open that a model tells beside it."""
-        scores, control = self.probs[DECIDES, model][:, k], self.control(model, k)[1]
-        positive, groups = self.positive(model, k), self.groups(model)
-        return auroc_excess(positive, scores, control, groups, confidence=confidence)
+        names = (DECIDES, model), self.control(model, k)
+        return self.scored(model).excess(*names, k, confidence=confidence)
+
+    def limit(self, model: str, k: int, *, confidence: float) -> float:
+        """Return the lower limit by which the excess is judged, as ``auroc_limit``."""
+        any_told = self.excess(model, k, confidence=confidence)["low"] > 0
+        return firm_limit(self.excess(model, k), any_told, chance=0.0)
+
+
+def occluded_models(
+    context: AuditContext, fit: Rows, test: Rows, few_fit: Rows, few: Rows
+) -> Occluded:
+    """Return what networks and linear models make of images with lungs, the first of few of them.
+
+    All rows are ascending, and the few are among the others.
+    """
+    probs, thumbs = network_probs(context, few_fit, few), thumbnail_probs(context, fit, test)
+    probs[CONTROL, THUMBNAIL] = thumbs[CONTROL, THUMBNAIL][np.searchsorted(test, few)]
+    masks, targets, groups = context.read_masks(few), context.targets, context.groups
+    return Occluded(
+        Scored(targets[few], groups[few], probs),
+        Scored(targets[test], groups[test], thumbs),
+        {variant: visible_share(masks, variant) for variant in VARIANTS},
+    )
 
 
 def network_probs(
     context: AuditContext, fit: Rows, test: Rows
 ) -> dict[tuple[Variant, str], Floats]:
-    """Return test probabilities (n, K) of the networks as trained and of a linear model.
+    """Return test probabilities (n, K) by variant of the networks as trained and a linear model.
 
-    Args:
-        context: see ``AuditContext``.
-        fit: images with a mask to fit the linear model on.
-        test: images with a mask to test.
-
-    Returns:
-        Per variant and model: members, "ensemble" and ``FEATURES``.
+    The latter is fitted on ``fit`` images; all have a mask.
     """
     both, members, size = np.concatenate([fit, test]), context.members, context.batch_size
     pixels, masks = np.asarray(context.pixels[both]), context.read_masks(both)
@@ -123,9 +116,7 @@ def network_probs(
                 name: pooled_features(member, changed, everyone, batch_size=size, on_image=done)
                 for name, member in members.items()
             }
-            logits = {
-                name: _logits(members[name], values[len(fit) :]) for name, values in pooled.items()
-            }
+            logits = {name: _logits(members[name], x[len(fit) :]) for name, x in pooled.items()}
             trained = all_probs(logits, context.ensemble)
             probs |= {(variant, name): part for name, part in trained.items() if name != EQUAL}
             joined = np.concatenate([pooled[name] for name in members], axis=1)
@@ -150,13 +141,7 @@ def _linear_probs(context: AuditContext, values: NDArray[np.float32], fit: Rows)
 def thumbnail_probs(
     context: AuditContext, fit: Rows, test: Rows
 ) -> dict[tuple[Variant, str], Floats]:
-    """Return test probabilities (n, K) per variant of a linear model on thumbnails.
-
-    Args:
-        context: see ``AuditContext``.
-        fit: images with a mask to fit on.
-        test: images with a mask to test.
-    """
+    """Return test probabilities (n, K) by variant of a linear model on thumbnails; see above."""
     both = np.concatenate([fit, test])
     parts: dict[Variant, list[NDArray[np.float32]]] = {variant: [] for variant in VARIANTS}
     with context.progress("thumbnails, lungs occluded", len(both)) as done:

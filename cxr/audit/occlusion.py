@@ -3,24 +3,17 @@
 F features, K classes, S side of prepared pixels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr.audit.audit_plots import draw_lungs
 from cxr.audit.context import AuditContext, draw_per_class
-from cxr.audit.limits import auroc_gain, balanced_interval, corrected, judgeable
-from cxr.audit.occlude import VARIANTS, occlude, visible_share
-from cxr.audit.occluded_probs import (
-    DECIDES,
-    FEATURES,
-    THUMBNAIL,
-    Occluded,
-    network_probs,
-    thumbnail_probs,
-)
+from cxr.audit.limits import corrected, judgeable
+from cxr.audit.occlude import VARIANTS, occlude
+from cxr.audit.occluded_probs import DECIDES, FEATURES, THUMBNAIL, Occluded, occluded_models
 from cxr.audit.result import AuditResult, AuditTable, AuditTest, Column, judge, statistic_of
-from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 from cxr.models.ensemble import WEIGHTED
@@ -83,12 +76,10 @@ def audit_lungs(context: AuditContext) -> AuditResult:
     rng = context.stream(TEST.number)
     few_fit = draw_per_class(fit, targets, MOST_FIT, rng)
     few_test = draw_per_class(test, targets, MOST_TEST, rng)
-    probs = network_probs(context, few_fit, few_test) | thumbnail_probs(context, fit, test)
-    masks = context.read_masks(few_test)
-    visible = {variant: visible_share(masks, variant) for variant in VARIANTS}
-    occluded = Occluded(context, probs, few_test, test, visible)
-    result = _judge(occluded, enough, thin)
-    aurocs = {model: _aurocs(occluded, model) for model in (WEIGHTED, FEATURES, THUMBNAIL)}
+    occluded = occluded_models(context, fit, test, few_fit, few_test)
+    result = _judge(context, occluded, enough, thin + context.mask_notes(test))
+    models = (WEIGHTED, FEATURES, THUMBNAIL)
+    aurocs = {model: _aurocs(occluded, model, labels) for model in models}
     row = few_test[[int(rng.integers(len(few_test)))]]
     pixels, mask = np.asarray(context.pixels[row]), context.read_masks(row)
     example: dict[str, Any] = {variant: occlude(pixels, mask, variant)[0] for variant in VARIANTS}
@@ -97,34 +88,33 @@ def audit_lungs(context: AuditContext) -> AuditResult:
     )
 
 
-def _aurocs(occluded: Occluded, model: str) -> dict[str, dict[str, dict[str, float]]]:
+def _aurocs(
+    occluded: Occluded, model: str, labels: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Return a model's AUROC per variant and class."""
-    labels = occluded.context.labels
     return {
         variant: {label: occluded.auroc(variant, model, k) for k, label in enumerate(labels)}
         for variant in VARIANTS
     }
 
 
-def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResult:
-    context, models = occluded.context, occluded.models
-    labels, confidence = context.labels, corrected(len(enough) * len(models))
-
-    def limit(model: str, k: int) -> float:
-        # As ``auroc_limit``: that anything is told, by all together; how much, by its own.
-        any_told = occluded.excess(model, k, confidence=confidence)["low"] > 0
-        own = occluded.excess(model, k)["low"]
-        return own if any_told else min(own, 0.0)
-
-    def low(model: str, k: int) -> float:
-        # Undefined ones come last.
-        return float(np.nan_to_num(limit(model, k), nan=-9))
-
-    best = {k: max(models, key=lambda model: low(model, k)) for k in enough}
-    ranked = sorted(enough, key=lambda k: -low(best[k], k))
+def _judge(
+    context: AuditContext, occluded: Occluded, enough: list[int], reasons: list[str]
+) -> AuditResult:
+    models, labels = occluded.models, context.labels
+    confidence = corrected(len(enough) * len(models))
+    lows = {
+        (k, model): occluded.limit(model, k, confidence=confidence)
+        for k in enough
+        for model in models
+    }
+    # Undefined ones come last.
+    ranks = {key: float(np.nan_to_num(low, nan=-9)) for key, low in lows.items()}
+    best = {k: max(models, key=lambda model: ranks[k, model]) for k in enough}
+    ranked = sorted(enough, key=lambda k: -ranks[k, best[k]])
     first = ranked[0]
     verdict = judge(
-        limit(best[first], first), suspicious=SUSPICIOUS_EXCESS, shortcut=SHORTCUT_EXCESS
+        lows[first, best[first]], suspicious=SUSPICIOUS_EXCESS, shortcut=SHORTCUT_EXCESS
     )
     by_class = [
         f"{labels[k]} {show_interval(occluded.auroc(DECIDES, best[k], k), digits=2)} (the box "
@@ -143,61 +133,53 @@ def _judge(occluded: Occluded, enough: list[int], thin: list[str]) -> AuditResul
         f"has a mean AUROC of {whole:.2f} on whole images and {boxed:.2f} under the box. "
         f"{ENDING[verdict]} {MEANING}"
     )
-    without = len(context.test_rows) - len(occluded.every)
-    reasons = thin + ([f"{without} test images without a mask take no part"] if without else [])
-    reasons += [context.outlined_by] if context.outlined_by else []
     metric = (
         f"share of what the box alone leaves open of {labels[first]} against the rest, box black, "
         f"{best[first]}"
     )
-    hits = {variant: occluded.hits(variant, THUMBNAIL) for variant in VARIANTS}
-    every = context.groups[occluded.every]
+    every = occluded.every
     return TEST.result(
         verdict,
         sentence,
         statistic_of(occluded.excess(best[first], first), "excess", metric, chance=0.0),
         values={
-            "accuracy": {name: share_interval(right, every) for name, right in hits.items()},
-            "auroc": _aurocs(occluded, THUMBNAIL),
+            "accuracy": {name: every.accuracy((name, THUMBNAIL)) for name in VARIANTS},
+            "auroc": _aurocs(occluded, THUMBNAIL, labels),
         },
-        tables=[_table(occluded), _excess_table(occluded)],
+        tables=[_table(occluded, labels), _excess_table(occluded, labels)],
         reason="; ".join(reasons),
     )
 
 
-def _table(occluded: Occluded) -> AuditTable:
-    context, rows = occluded.context, []
+def _table(occluded: Occluded, labels: Sequence[str]) -> AuditTable:
+    rows = []
     for model in occluded.models:
-        images, groups = occluded.rows(model), occluded.groups(model)
+        scored = occluded.scored(model)
         for variant in VARIANTS:
-            hits = occluded.hits(variant, model)
+            name = (variant, model)
             # Drawn images do not have the classes' shares, so their accuracy says little.
-            accuracy = share_interval(hits, groups) if model == THUMBNAIL else None
-            balanced = balanced_interval(hits, context.targets[images], groups)
-            aurocs = (occluded.auroc(variant, model, k) for k in range(len(context.labels)))
-            seen = occluded.visible[variant]
-            name = variant.replace("_", " ")
-            rows.append((model, name, seen, len(images), accuracy, balanced, *aurocs))
+            accuracy = scored.accuracy(name) if model == THUMBNAIL else None
+            aurocs = (scored.auroc(name, k) for k in range(len(labels)))
+            image = variant.replace("_", " "), occluded.visible[variant], len(scored.targets)
+            rows.append((model, *image, accuracy, scored.balanced_accuracy(name), *aurocs))
     columns = (
         *(Column("model"), Column("image"), Column("visible", "to see", "share")),
         Column("images", kind="count"),
         *(Column(name, "", "interval", 2) for name in ("accuracy", "balanced_accuracy")),
-        *(Column(f"auroc_{label}", f"AUROC {label}", "interval", 2) for label in context.labels),
+        *(Column(f"auroc_{label}", f"AUROC {label}", "interval", 2) for label in labels),
     )
     title = "Test images with a lung mask, AUROC of each class against the rest"
     return AuditTable("variants", title, columns, tuple(rows))
 
 
-def _excess_table(occluded: Occluded) -> AuditTable:
+def _excess_table(occluded: Occluded, labels: Sequence[str]) -> AuditTable:
     """Set each model's AUROC under the box beside that of the box alone, on the same images."""
     rows = []
     for model in occluded.models:
-        for k, label in enumerate(occluded.context.labels):
-            name, control = occluded.control(model, k)
-            positive, groups = occluded.positive(model, k), occluded.groups(model)
-            gain = auroc_gain(positive, occluded.probs[DECIDES, model][:, k], control, groups)
+        for k, label in enumerate(labels):
             own, alone = occluded.auroc(DECIDES, model, k), occluded.control_auroc(model, k)
-            rows.append((model, label, name, own, alone, gain, occluded.excess(model, k)))
+            told = (own, alone, occluded.gain(model, k), occluded.excess(model, k))
+            rows.append((model, label, occluded.control(model, k)[1], *told))
     columns = (
         *(Column("model"), Column("class"), Column("control")),
         Column("box_auroc", "AUROC under the box", "interval", 2),

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,10 @@ Pixels = NDArray[np.uint8]
 WHITE = 255
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change of images at several levels.
+class Change(NamedTuple):
+    """A change of images at several levels, from mild to strong.
 
     Attributes:
-        name: for people.
-        levels: from mild to strong.
         unit: how a level is written, with {} in the number's place.
         apply: from image (S, S), level and a generator to the changed image. The generator is
             the same for every level of an image, so that its direction is.
@@ -45,16 +42,9 @@ class Change:
 
 
 def change_images(images: Pixels, name: str, level: int, *, seed: int) -> Pixels:
-    """Change images.
+    """Change images, (N, S, S), by one of ``CHANGES`` at the level of that place.
 
-    Args:
-        images: (N, S, S) uint8.
-        name: of one of ``CHANGES``.
-        level: position among its levels.
-        seed: with an image's place, of its direction and noise.
-
-    Returns:
-        (N, S, S) uint8.
+    The seed, with an image's place, decides on direction and noise.
     """
     change = next(change for change in CHANGES if change.name == name)
     strength, rng = change.levels[level], np.random.default_rng

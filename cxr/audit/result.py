@@ -1,7 +1,7 @@
 """What an audit test found: a verdict, a sentence for anyone, a statistic, typed tables.
 
 Every test gives one ``AuditResult``, also where it could not be done; ``audit.json`` and the
-report are made of them. Numbers stay numbers here; ``cxr.report.parts`` formats them.
+report are made of them. Numbers stay numbers here; ``cxr.report.wording`` formats them.
 """
 
 import math
@@ -33,13 +33,9 @@ Cell = str | float | bool | None | Mapping[str, float]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table: a fixed id, a heading for people (by default the id in words), a kind.
 
-    Attributes:
-        id: short and fixed.
-        heading: for people; the id in words by default.
-        kind: see ``Kind``.
-        digits: of numbers and intervals, behind the point.
+    ``digits`` stand behind the point of numbers and intervals.
     """
 
     id: str
@@ -71,15 +67,9 @@ class AuditTable:
 
 @dataclass(frozen=True)
 class Statistic:
-    """The number that decided a test.
+    """The number that decided a test, with its 95 % interval and the value of guessing, if any.
 
-    Attributes:
-        id: short and fixed, "auroc".
-        metric: what it is, for people.
-        value: the number.
-        low: of its 95 % interval.
-        high: likewise.
-        chance: the value of guessing, where there is one.
+    ``id`` is short and fixed, "auroc"; ``metric`` says what it is, for people.
     """
 
     id: str
@@ -96,13 +86,10 @@ class AuditResult:
 
     Attributes:
         id: short and fixed, as in ``audit.json``: "leak", "baselines".
-        title: for people.
         what: what was done, in one or two sentences for a layman.
-        verdict: see ``Verdict``.
         sentence: the finding in plain words with its numbers; where skipped, the reason.
         statistic: the number that decided, where there is one.
         values: typed numbers under stable ids, which the report or another stage reads.
-        tables: the details.
         reason: why a test, or a part of it, was skipped; "" where nothing was.
         plots: names of PNG files beside ``audit.json``.
     """
@@ -137,15 +124,11 @@ class AuditResult:
             InputError: keys that are none of an audit result's.
         """
         try:
-            tables = [
-                AuditTable(
-                    table["id"],
-                    table["title"],
-                    tuple(Column(**column) for column in table["columns"]),
-                    tuple(map(tuple, table["rows"])),
-                )
-                for table in values["tables"]
-            ]
+            tables = []
+            for table in values["tables"]:
+                columns = tuple(Column(**column) for column in table["columns"])
+                rows = tuple(map(tuple, table["rows"]))
+                tables.append(AuditTable(table["id"], table["title"], columns, rows))
             deciding = values["statistic"] and Statistic(**values["statistic"])
             return cls(**{**values, "statistic": deciding, "tables": tables})
         except (KeyError, TypeError) as error:
@@ -179,17 +162,13 @@ def statistic_of(
     interval: Mapping[str, float], kind: str, metric: str, *, chance: float | None = None
 ) -> Statistic:
     """Return a statistic from ``value``, ``low`` and ``high``; see ``Statistic``."""
-    value, low, high = (interval[key] for key in ("value", "low", "high"))
-    return Statistic(kind, metric, value, low, high, chance)
+    return Statistic(kind, metric, **interval, chance=chance)
 
 
 def judge(low: float, *, suspicious: float, shortcut: float) -> Verdict:
     """Judge a statistic by the lower end of its interval, so that few images cannot alarm alone.
 
-    Args:
-        low: lower end of the interval; NaN, an undefined statistic, is ``skipped``.
-        suspicious: from here on the statistic is suspicious.
-        shortcut: from here on it is a shortcut.
+    It is ``suspicious`` and ``shortcut`` from these limits on; NaN, undefined, is ``skipped``.
     """
     if math.isnan(low):
         return "skipped"

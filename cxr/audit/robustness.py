@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from cxr.audit.audit_plots import draw_robustness
 from cxr.audit.context import (
@@ -13,6 +11,7 @@ from cxr.audit.context import (
     Floats,
     Interval,
     Masks,
+    Names,
     Rows,
     draw_alike,
     mean_intervals,
@@ -45,16 +44,11 @@ FEWEST = 30
 
 @dataclass(frozen=True)
 class Level:
-    """The ensemble under one change at one severity.
+    """The ensemble under one change at one severity, in words, and each member's accuracy.
 
-    Attributes:
-        change: what was done.
-        severity: how strongly, in words.
-        accuracy: with interval.
-        loss: accuracy lost against the same images unchanged, paired.
-        members: each member's accuracy.
-        mild: the mildest level of a change that an image may well have.
-        p: of a mild level's loss, by swapping patients' images changed and not; else 1.
+    ``loss`` is the accuracy lost against the same images unchanged, paired; ``mild`` marks the
+    mildest level of a change that an image may well have, whose ``p`` is by swapping patients'
+    images changed and not.
     """
 
     change: str
@@ -76,11 +70,7 @@ def audit_robustness(context: AuditContext, *, count: int = IMAGES) -> AuditResu
 
     A severity counts as worse from the first level at which the 95 % interval of the loss lies
     above 0. The loss is paired: the same images, changed and not, which sees smaller losses
-    than two intervals laid side by side.
-
-    Args:
-        context: see ``AuditContext``.
-        count: test images drawn.
+    than two intervals laid side by side. ``count`` test images are drawn.
 
     Returns:
         Suspicious where a change costs over ``MILD_LOSS`` at its mildest level, more than
@@ -95,20 +85,24 @@ def audit_robustness(context: AuditContext, *, count: int = IMAGES) -> AuditResu
     clean, levels = _levels(right, context.groups[rows], rng=rng, resamples=context.resamples)
     chance = float(np.bincount(targets[rows]).max() / len(rows))
 
-    def draw() -> Figure:
-        curves = {
-            change.name: [
-                (change.tick(number), level.accuracy, level.worse)
-                for number, level in enumerate(own for own in levels if own.change == change.name)
-            ]
-            for change in CHANGES
-        }
-        units = {change.name: change.axis for change in CHANGES}
-        return draw_robustness(
-            clean, curves, units=units, chance=chance, images=len(rows), note=context.note
-        )
-
-    return context.with_plot(_judge(clean, levels, len(rows), chance), draw)
+    curves = {
+        change.name: [
+            (change.tick(number), level.accuracy, level.worse)
+            for number, level in enumerate(own for own in levels if own.change == change.name)
+        ]
+        for change in CHANGES
+    }
+    return context.with_plot(
+        _judge(clean, levels, len(rows), chance),
+        lambda: draw_robustness(
+            clean,
+            curves,
+            units={change.name: change.axis for change in CHANGES},
+            chance=chance,
+            images=len(rows),
+            note=context.note,
+        ),
+    )
 
 
 def _measure(
@@ -122,17 +116,14 @@ def _measure(
         for name, level in todo:
             changed = change_images(pixels, name, level, seed=seed) if name else pixels
             probs = context.predict(changed, done)
-            right[name, level] = {
-                model: values.argmax(axis=1) == targets
-                for model, values in probs.items()
-                if model != EQUAL
-            }
+            probs.pop(EQUAL)
+            right[name, level] = {m: part.argmax(axis=1) == targets for m, part in probs.items()}
     return right
 
 
 def _levels(
     right: Mapping[tuple[str, int], Mapping[str, Masks]],
-    groups: NDArray[np.str_],
+    groups: Names,
     *,
     rng: np.random.Generator,
     resamples: int,
@@ -142,19 +133,17 @@ def _levels(
     columns: list[Floats] = [clean]
     for key, models in right.items():
         if key[0]:
-            hit = models[WEIGHTED].astype(np.float64)
-            columns += [hit, clean - hit]
-    means = mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples)
-    levels, place = [], 1
+            columns += [models[WEIGHTED].astype(np.float64), clean - models[WEIGHTED]]
+    means = iter(mean_intervals(np.stack(columns, axis=1), groups, rng=rng, resamples=resamples))
+    whole, levels = next(means), []
     for change in CHANGES:
         for number, level in enumerate(change.levels):
             models, mild = right[change.name, number], number == 0 and change.usual
             p = paired_difference(clean, models[WEIGHTED], groups, rng=rng)["p"] if mild else 1.0
             shares = {name: float(hit.mean()) for name, hit in models.items() if name != WEIGHTED}
-            accuracy, loss, words = means[place], means[place + 1], change.words(level)
-            levels.append(Level(change.name, words, accuracy, loss, shares, mild, p))
-            place += 2
-    return means[0], levels
+            told = (change.words(level), next(means), next(means))
+            levels.append(Level(change.name, *told, shares, mild, p))
+    return whole, levels
 
 
 def first_worse(levels: list[Level], change: str) -> Level | None:
@@ -171,21 +160,18 @@ def _judge(clean: Interval, levels: list[Level], count: int, chance: float) -> A
     fallen = [level for level in mild if above > 0 and level.loss["low"] > COLLAPSE * above]
     verdict: Verdict = "shortcut" if fallen else "suspicious" if hurt else "clear"
     first = {change.name: first_worse(levels, change.name) for change in CHANGES}
-    firm = [name for name, level in first.items() if level is None]
-    falls = [
-        f"{name} ({level.severity}: {level.accuracy['value']:.2f})"
-        for name, level in first.items()
-        if level is not None
-    ]
     parts = [
         f"On {count} test images the accuracy is {show_interval(clean, digits=2)} as they are."
     ]
-    if falls:
+    if falls := [
+        f"{name} ({level.severity}: {level.accuracy['value']:.2f})"
+        for name, level in first.items()
+        if level is not None
+    ]:
         parts.append(f"It first falls by more than chance under {list_words(falls)}.")
-    if firm:
+    if firm := [name for name, level in first.items() if level is None]:
         parts.append(f"No loss was shown at any strength tried under {list_words(firm)}.")
-    if hurt:
-        losses = [f"{level.change} by {level.loss['value']:.2f}" for level in hurt]
+    if losses := [f"{level.change} by {level.loss['value']:.2f}" for level in hurt]:
         parts.append(f"Even the mildest level costs accuracy: {list_words(losses)}.")
     else:
         parts.append(f"No change was shown to cost over {MILD_LOSS} at its mildest level.")

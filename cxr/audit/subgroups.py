@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from cxr.audit.context import AuditContext
+from cxr.audit.context import AuditContext, Masks, Names, Rows
 from cxr.audit.limits import TOO_FEW
 from cxr.audit.maxt import adjusted_p, permuted_gaps
 from cxr.audit.result import AuditResult, AuditTable, AuditTest, Cell, Column, Verdict, statistic_of
@@ -18,15 +18,15 @@ from cxr.evaluation.intervals import share_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
-AGE_BANDS = ((0, 5), (6, 17), (18, 39), (40, 64), (65, 150))
-"""Years, both ends included: infants and small children, older children, three of adults."""
+AGE_BANDS = {0: "0 to 5", 6: "6 to 17", 18: "18 to 39", 40: "40 to 64", 65: "65 and over"}
+"""First year of each: infants and small children, older children, three of adults."""
+OLDEST = 150
 GAP = 0.10
 """Sensitivity below the rest of the class from which a group is worth a look."""
 ALPHA = 0.05
 """Family-wise: among all groups of a run without any gap, how often one is called lower."""
 FEWEST_PATIENTS = 10
 """Patients of a group, and of the rest of its class, below which nothing is said."""
-FEW_WORDS = "too few to say"
 PERMUTATIONS = 1000
 UNKNOWN = ""
 TEST = AuditTest(
@@ -40,28 +40,19 @@ TEST = AuditTest(
 )
 
 
-def age_bands(ages: Sequence[str]) -> NDArray[np.str_]:
+def age_bands(ages: Sequence[str]) -> Names:
     """Return each image's age band of ages (N,) in years, text; "" where it is unknown."""
-    bands = []
-    for text in ages:
-        try:
-            # A child of 5.5 years is in the band that ends with 5.
-            years = int(float(text))
-        except (ValueError, OverflowError):
-            years = -1
-        band = [(low, high) for low, high in AGE_BANDS if low <= years <= high]
-        bands.append(_band_name(*band[0]) if band else UNKNOWN)
-    return np.asarray(bands, str)
+    # A child of 5.5 years is in the band that ends with 5.
+    years = np.trunc(pd.to_numeric(pd.Series(ages, dtype=object), errors="coerce"))
+    bands = pd.cut(years, [*AGE_BANDS, OLDEST + 1], right=False, labels=[*AGE_BANDS.values()])
+    return np.asarray(bands.astype(object).fillna(UNKNOWN), str)
 
 
 @dataclass
 class Group:
-    """The images of one class and one value of an attribute.
+    """The images of one class and one value of an attribute, "" where it is not known.
 
     Attributes:
-        label: the class.
-        attribute: "sex".
-        value: "F"; "" for the images of which it is not known.
         right: (n,) whether each image is classified rightly.
         patients: (n,) patient or group names.
         gap: sensitivity less that of the class's other images of known value, with its
@@ -72,8 +63,8 @@ class Group:
     label: str
     attribute: str
     value: str
-    right: NDArray[np.bool_]
-    patients: NDArray[np.str_]
+    right: Masks
+    patients: Names
     gap: dict[str, float]
     p: float = 1.0
 
@@ -127,15 +118,16 @@ def audit_subgroups(context: AuditContext) -> AuditResult:
 
 
 def _groups(
-    label: str,
-    attribute: str,
-    right: NDArray[np.bool_],
-    values: NDArray[np.str_],
-    patients: NDArray[np.str_],
+    label: str, attribute: str, right: Masks, values: Names, patients: Names
 ) -> list[Group]:
     """Return the groups of one class, the unknown last; none where all are unknown."""
+    bands = list(AGE_BANDS.values())
+    known = sorted(
+        set(values.tolist()) - {UNKNOWN},
+        key=lambda value: (bands.index(value) if value in bands else 0, value),
+    )
     subgroups = []
-    for value in _values(values):
+    for value in known + ([UNKNOWN] if known and (values == UNKNOWN).any() else []):
         here = values == value
         rest = ~here & (values != UNKNOWN)
         gap = {}
@@ -147,7 +139,7 @@ def _groups(
     return subgroups
 
 
-def _enough(right: NDArray[np.bool_], patients: NDArray[np.str_]) -> bool:
+def _enough(right: Masks, patients: Names) -> bool:
     return len(right) >= TOO_FEW and len(np.unique(patients)) >= FEWEST_PATIENTS
 
 
@@ -203,7 +195,7 @@ def _table(parts: Sequence[Group]) -> AuditTable:
         right, patients = group.right, group.patients
         counts = (len(right), len(np.unique(patients)), int(right.sum()))
         known = _enough(right, patients)
-        sensitivity: Cell = share_interval(right, patients) if known else FEW_WORDS
+        sensitivity: Cell = share_interval(right, patients) if known else "too few to say"
         gap = (group.gap, group.p) if group.gap else (None, None)
         name = group.value or "unknown"
         rows.append((group.label, group.attribute, name, *counts, sensitivity, *gap))
@@ -216,30 +208,11 @@ def _table(parts: Sequence[Group]) -> AuditTable:
         Column("gap", "less the rest of the class", "interval"),
         Column("p", "adjusted p", "p"),
     )
-    title = "Sensitivity of each group, test images"
-    return AuditTable("groups", title, columns, tuple(rows))
-
-
-def _values(values: NDArray[np.str_]) -> list[str]:
-    """Return the values that occur, in order, the unknown last; none where all are unknown."""
-    known = sorted(set(values.tolist()) - {UNKNOWN}, key=_order)
-    return known + ([UNKNOWN] if known and (values == UNKNOWN).any() else [])
-
-
-def _order(value: str) -> tuple[int, str]:
-    names = [_band_name(*band) for band in AGE_BANDS]
-    return (names.index(value) if value in names else 0, value)
-
-
-def _band_name(low: int, high: int) -> str:
-    return f"{low} and over" if high >= 150 else f"{low} to {high}"
+    return AuditTable("groups", "Sensitivity of each group, test images", columns, tuple(rows))
 
 
 def _reason(
-    missing: Sequence[str],
-    known: Mapping[str, NDArray[np.str_]],
-    targets: NDArray[np.int64],
-    labels: Sequence[str],
+    missing: Sequence[str], known: Mapping[str, Names], targets: Rows, labels: Sequence[str]
 ) -> str:
     """Say which attributes are unknown, wholly or for some classes."""
     reasons = [f"no test image's {name} is known" for name in missing]
@@ -250,7 +223,6 @@ def _reason(
             if (targets == k).any() and (values[targets == k] == UNKNOWN).all()
         ]
         if blank:
-            reasons.append(
-                f"{name} is known of no {list_words(blank).replace(' and ', ' or ')} image"
-            )
+            classes = list_words(blank).replace(" and ", " or ")
+            reasons.append(f"{name} is known of no {classes} image")
     return "; ".join(reasons)

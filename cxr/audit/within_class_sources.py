@@ -3,16 +3,19 @@
 N images, F features, K classes, n test images.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.audit.context import AuditContext, Interval, Rows
-from cxr.audit.limits import auroc_limit, corrected, shortages, too_few
-from cxr.audit.origins import origin_sentences, origin_table
+from cxr.audit.limits import Scored, corrected, shortages, too_few
 from cxr.audit.result import (
     AuditResult,
     AuditTable,
     AuditTest,
+    Cell,
     Column,
     Statistic,
     judge,
@@ -20,7 +23,6 @@ from cxr.audit.result import (
     worst,
 )
 from cxr.audit.source_pairs import Part, Sources, comparisons, leave_out, sources_of, tell_apart
-from cxr.evaluation.intervals import auroc_interval
 from cxr.evaluation.tables import show_interval
 from cxr.labels import list_words
 
@@ -34,19 +36,28 @@ TEST = AuditTest(
 )
 NAME_SUSPICIOUS, NAME_SHORTCUT = 0.65, 0.80
 """Lower limit of the AUROC with which the source's name alone tells the class."""
+POPULATIONS = {
+    "kermany": "children aged one to five, one hospital in Guangzhou",
+    "hannover": "covid patients of Hannover Medical School",
+    "cohen": "images out of publications from many hospitals, mostly adults",
+    "montgomery": "adults of a county's tuberculosis control, without tuberculosis",
+    "shenzhen": "adults of one hospital in Shenzhen, without tuberculosis",
+    "covidgr": "patients of one hospital in Granada, tested for covid",
+}
+"""What the public sources say of themselves where their tables do not.
+
+Source: Kermany et al. 2018, Cell 172; Winther et al. 2020, figshare 12275009; Cohen et al.
+2020, arXiv:2006.11988; Jaeger et al. 2014, doi:10.3978/j.issn.2223-4292.2014.11.20; Tabik et al.
+2020, arXiv:2006.01409.
+"""
+UNKNOWN = "unknown"
 FIT_IMAGES = 300
 """Images of each class outside test on which the linear heads are fitted, beside all images of
 the classes with several sources."""
 
 
 def source_rows(split: ArrayLike, labels: ArrayLike, sources: ArrayLike, *, seed: int = 0) -> Rows:
-    """Choose the images whose features this test needs.
-
-    Args:
-        split: (N,) train, val or test.
-        labels: (N,) class names.
-        sources: (N,) source names, "" where unknown.
-        seed: of the choice.
+    """Choose the images whose features this test needs by split, class and source, each (N,).
 
     Returns:
         All images of classes with several sources, and ``FIT_IMAGES`` of the others outside
@@ -74,10 +85,8 @@ def audit_sources(
 ) -> AuditResult:
     """Measure what sources tell of classes, and what features tell of sources.
 
-    Args:
-        context: see ``AuditContext``.
-        rows: (R,) images whose features are used; those of ``source_rows`` by default.
-        features: per member (R, F) pooled features of these; the networks' by default.
+    By default the features, per member (R, F), are those that the networks have of the images,
+    (R,) rows, of ``source_rows``.
 
     Returns:
         ``shortcut`` where the source's name alone tells a class; else ``suspicious`` where
@@ -130,26 +139,25 @@ def _by_name(query: Sources) -> tuple[Part, Statistic | None, dict[str, Interval
     scores = np.where(total > 0, counts / np.maximum(total, 1), overall)[place[test]]
     inside, outside = (shortages(targets[side], groups[side], labels) for side in (test, ~test))
     short = {label: inside[label] or outside[label] for label in labels}
-    aurocs, lows = {}, {}
-    for k, label in enumerate(labels):
-        parts = (targets[test] == k, scores[:, k], groups[test])
-        aurocs[label] = auroc_interval(*parts)
-        if not short[label]:
-            lows[label] = auroc_limit(*parts, confidence=query.confidence)
-    verdicts = [
-        judge(low, suspicious=NAME_SUSPICIOUS, shortcut=NAME_SHORTCUT) for low in lows.values()
-    ]
-    telling = [
+    named = Scored(targets[test], groups[test], {"name": scores})
+    aurocs = {label: named.auroc("name", k) for k, label in enumerate(labels)}
+    lows = {
+        label: named.limit("name", k, confidence=query.confidence)
+        for k, label in enumerate(labels)
+        if not short[label]
+    }
+    limits = {"suspicious": NAME_SUSPICIOUS, "shortcut": NAME_SHORTCUT}
+    verdicts = [judge(low, **limits) for low in lows.values()]
+    sentence = "The source's name alone tells little of the class."
+    if telling := [
         f"{label} {show_interval(aurocs[label], digits=2)}"
         for label, low in lows.items()
         if low >= NAME_SUSPICIOUS
-    ]
-    sentence = origin_sentences(context.table, labels) + (
-        f" Who knows the source's name alone tells the class with AUROC {list_words(telling)} "
-        "(0.50 is guessing)."
-        if telling
-        else " The source's name alone tells little of the class."
-    )
+    ]:
+        sentence = (
+            f"Who knows the source's name alone tells the class with AUROC {list_words(telling)} "
+            "(0.50 is guessing)."
+        )
     columns = (Column("class"), Column("auroc", "AUROC against the rest", "interval"))
     title = "What the source's name alone tells, test images"
     table = AuditTable("names", title, columns, tuple(aurocs.items()))
@@ -158,6 +166,83 @@ def _by_name(query: Sources) -> tuple[Part, Statistic | None, dict[str, Interval
         first = max(lows, key=lambda label: lows[label])
         metric = f"AUROC of {first} against the rest, from the source's name alone"
         statistic = statistic_of(aurocs[first], "auroc", metric, chance=0.5)
-    tables = [origin_table(context.table, labels), table]
+    tables = [_origin_table(context.table, labels), table]
     reasons = too_few(short, "images outside or inside test")
-    return Part(tables, verdicts, [sentence.strip()], reasons), statistic, aurocs
+    sentences = [_origin_sentences(context.table, labels), sentence]
+    return Part(tables, verdicts, sentences, reasons), statistic, aurocs
+
+
+def _origin_table(table: pd.DataFrame, labels: Sequence[str]) -> AuditTable:
+    """Count images and patients of each class and source, with what is known of the patients."""
+    rows: list[tuple[Cell, ...]] = []
+    for label in labels:
+        of_class = table[table["label"] == label]
+        for source, images in of_class.groupby(of_class["source"].replace("", UNKNOWN)):
+            name, patients = str(source), int(images["group"].nunique())
+            known, age = _age_range(images)
+            people = (age if known else UNKNOWN, *(_counts(images[key]) for key in ("sex", "view")))
+            rows.append((label, name, len(images), patients, *people, POPULATIONS.get(name, "")))
+    columns = (
+        *(Column("class"), Column("source"), Column("images", kind="count")),
+        Column("patients", "patients or groups", "count"),
+        Column("age", "age in years", "range"),
+        *(Column("sex", kind="counts"), Column("view", kind="counts")),
+        Column("population", "as the source says"),
+    )
+    return AuditTable("origins", "Where each class comes from", columns, tuple(rows))
+
+
+def _origin_sentences(table: pd.DataFrame, labels: Sequence[str]) -> str:
+    """Say which classes share no source with the others, and whose ages are known."""
+    sentences = []
+    for label in labels:
+        own, rest = table[table["label"] == label], table[table["label"] != label]
+        theirs, others = set(own["source"]) - {""}, set(rest["source"]) - {""}
+        if not theirs or not others or theirs & others:
+            continue
+        images = [
+            f"{source} ({int((own['source'] == source).sum())} images)" for source in sorted(theirs)
+        ]
+        sentences.append(
+            f"Every {label} image comes from other hospitals than the rest: from "
+            f"{list_words(images)}, and no other class has an image from there."
+        )
+        sentences.append(_ages_sentence(label, own, rest))
+    return " ".join(part for part in sentences if part)
+
+
+def _ages_sentence(label: str, own: pd.DataFrame, rest: pd.DataFrame) -> str:
+    """Say how old the patients of a class are beside those of the others."""
+    (known_own, ours), (known_rest, theirs) = (_age_range(images) for images in (own, rest))
+    words = "median {value:.0f}, {low:.0f} to {high:.0f}"
+    if not known_own:
+        return ""
+    first = (
+        f"It also comes from other ages: in years, {label} patients have the "
+        f"{words.format(**ours)} (known of {known_own} of {len(own)} images)"
+    )
+    if known_rest:
+        return f"{first}, the others {words.format(**theirs)} (of {known_rest} of {len(rest)})."
+    described = [
+        f"{source} describes its images as {POPULATIONS[source]}"
+        for source in sorted(set(rest["source"]))
+        if source in POPULATIONS
+    ]
+    but = f", but {list_words(described)}" if described else ""
+    return f"{first}; of the others no image's age is known{but}."
+
+
+def _age_range(images: pd.DataFrame) -> tuple[int, dict[str, float]]:
+    """Return of how many images the age is known, and its median, least and largest."""
+    years = pd.to_numeric(images["age"], errors="coerce")
+    known = years[np.isfinite(years)].astype(float)
+    ends = {"value": known.median(), "low": known.min(), "high": known.max()}
+    return len(known), {key: float(end) for key, end in ends.items()}
+
+
+def _counts(values: pd.Series) -> Cell:
+    """Count how often each value occurs: {"M": 61, "F": 40, "unknown": 16}."""
+    counts = values.replace("", UNKNOWN).value_counts()
+    if list(counts.index) == [UNKNOWN]:
+        return UNKNOWN
+    return {str(value): int(count) for value, count in counts.items()}

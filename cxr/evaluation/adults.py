@@ -42,11 +42,9 @@ NAMES = {
 
 
 def are_adults(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which images show adults, (N,): by age where it is known, else by source.
+    """Return which images show adults, (N,): by age in years where it is known, else by source.
 
-    Args:
-        table: N rows with ``source`` and, where known, ``age`` in years. An image with neither is
-            not counted as an adult.
+    An image with neither is not counted as an adult.
     """
     given = table.get("age", pd.Series("", index=table.index))
     age = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
@@ -81,21 +79,16 @@ def adult_covid(
     truth, groups = adults["label"].to_numpy(object), adults["group"].to_numpy(str)
     ill = np.array([set(label.split(SET_MARK)) <= PNEUMONIA for label in truth], np.bool_)
     normal, covid = truth == "normal", truth == "covid"
-    shares = {
-        "normal_called_covid": (normal, named == "covid"),
-        "normal_found": (normal, named == "normal"),
-        "covid_found": (covid, named == "covid"),
-        "pneumonia_called_covid": (ill, named == "covid"),
-        "pneumonia_called_normal": (ill, named == "normal"),
-    }
+    whose = (normal, normal, covid, ill, ill)
+    calls = ("covid", "normal", "covid", "covid", "normal")
     found: dict[str, Any] = {
         "normal": int(normal.sum()),
         "covid": int(covid.sum()),
         "pneumonia": int(ill.sum()),
-        **{key: share_interval(hits[of], groups[of]) for key, (of, hits) in shares.items()},
     }
-    both = adults[normal | covid]
-    return found | _two_classes(both, labels, model)
+    for key, of, call in zip(SHARES, whose, calls, strict=True):
+        found[key] = share_interval(named[of] == call, groups[of])
+    return found | _two_classes(adults[normal | covid], labels, model)
 
 
 def _two_classes(both: pd.DataFrame, labels: list[str], model: str) -> dict[str, Any]:
@@ -120,10 +113,8 @@ def one_class_note(folds: Mapping[str, Mapping[str, Any]]) -> str:
     """Say that pooled figures are biased where no fold has adults of both classes, else "".
 
     Each fold then takes from training the class that it is tested on, so that a model that knows
-    class shares alone ranks every covid image below every normal one: AUROC 0, not 0.5.
-
-    Args:
-        folds: name of what was left out to what ``adult_covid`` gave.
+    class shares alone ranks every covid image below every normal one: AUROC 0, not 0.5. ``folds``
+    has the name of what was left out and what ``adult_covid`` gave.
 
     Source: Airola et al. 2011, Comput Stat Data Anal 55:1828-1844 (pooling in leave-one-out).
     """
@@ -146,12 +137,7 @@ def measure_adults(
 
 
 def adult_rows(found: Mapping[str, Mapping[str, Any]], head: str) -> list[Row]:
-    """Return the figures as rows of a table.
-
-    Args:
-        found: name to what ``adult_covid`` gave.
-        head: what the names are.
-    """
+    """Return rows of a table of names, under a head, and what ``adult_covid`` gave for each."""
     return [
         {head: name, "normal": str(values["normal"]), "covid": str(values["covid"])}
         | {text: show_interval(values[key]) for key, text in NAMES.items()}

@@ -1,17 +1,16 @@
 """Percentile intervals by drawing patients, not images, with replacement.
 
-N samples, K classes, R resamples.
+N samples, R resamples. ``groups`` are (N,) patient or group names.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxr.evaluation.intervals import CONFIDENCE as CONFIDENCE
-from cxr.evaluation.metrics import Floats, Scores, weighted_scores
+from cxr.evaluation.intervals import CONFIDENCE
+from cxr.evaluation.metrics import Floats
 
 Key = TypeVar("Key")
 RESAMPLES = 2000
@@ -21,11 +20,6 @@ BLOCK_VALUES = 1 << 18
 
 def resample_weights(groups: ArrayLike, resamples: int, rng: np.random.Generator) -> Floats:
     """Draw as many groups as there are, with replacement, and count each image's draws.
-
-    Args:
-        groups: (N,) patient or group names.
-        resamples: R.
-        rng: source of the draws.
 
     Returns:
         (R, N) whole numbers as float64; images of one group have equal counts.
@@ -38,16 +32,7 @@ def resample_weights(groups: ArrayLike, resamples: int, rng: np.random.Generator
 
 
 def weight_blocks(groups: ArrayLike, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Yield the row of ones, then R resamples of whole groups, a cacheful of rows at a time.
-
-    Args:
-        groups: (N,) patient or group names.
-        resamples: R.
-        rng: source of the draws.
-
-    Yields:
-        (rows, N) weights; R + 1 rows in all.
-    """
+    """Yield (rows, N) weights: the row of ones, then R resamples, a cacheful at a time."""
     n_samples = len(np.asarray(groups))
     yield np.ones((1, n_samples))
     rows = max(1, BLOCK_VALUES // max(n_samples, 1))
@@ -64,11 +49,7 @@ def resample(
 ) -> dict[Key, list[Any]]:
     """Compute statistics on the test set and on resamples of its patients, all on the same draws.
 
-    Args:
-        groups: (N,) patient or group names; whole groups are drawn.
-        statistics: each gives values of (rows, N) weights.
-        rng: source of the draws.
-        resamples: R.
+    Each statistic gives values of (rows, N) weights.
 
     Returns:
         Per statistic what it gave for each block of ``weight_blocks``, R + 1 rows together; row 0
@@ -81,41 +62,8 @@ def resample(
     return parts
 
 
-def bootstrap(
-    y_true: ArrayLike,
-    probs: Mapping[str, ArrayLike],
-    groups: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-) -> dict[str, Scores]:
-    """Compute every model's metrics on the test set and on resamples of its patients.
-
-    All models see the same resamples, so differences between them are paired.
-
-    Args:
-        y_true: (N,) class positions.
-        probs: per model (N, K), rows summing to 1.
-        groups: (N,) patient or group names; whole groups are drawn.
-        rng: source of the draws.
-        resamples: R.
-
-    Returns:
-        Per model the scores with R + 1 rows; row 0 is the point value.
-    """
-    statistics = {name: partial(weighted_scores, y_true, values) for name, values in probs.items()}
-    blocks = resample(groups, statistics, rng=rng, resamples=resamples)
-    return {
-        name: {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        for name, parts in blocks.items()
-    }
-
-
 def interval(draws: ArrayLike) -> dict[str, float]:
-    """Turn one metric's draws into its value and percentile interval.
-
-    Args:
-        draws: (R + 1,), the point value first.
+    """Turn (R + 1,) draws of a metric, the point value first, into value and percentile interval.
 
     Returns:
         ``value``, ``low``, ``high``; the 2.5 % and 97.5 % points of the resamples in which

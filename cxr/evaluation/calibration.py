@@ -1,13 +1,13 @@
 """Do the probabilities mean what they say: NLL, Brier score, calibration error, reliability.
 
-As in ``metrics``, a resample is a row of counts and the point value the row of ones.
-N samples, K classes, R resamples, B bins.
+A resample is a row of counts that say how often each image was drawn, the point value the row of
+ones. N samples, K classes, R resamples, B bins. ``y_true`` are (N,) class positions, ``y_prob``
+(N, K) rows that sum to 1, ``groups`` (N,) patient or group names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,9 +15,8 @@ from scipy.optimize import bisect
 from scipy.special import erf
 from scipy.stats import norm
 
-from cxr.evaluation.intervals import CONFIDENCE, share_interval
+from cxr.evaluation.intervals import CONFIDENCE, mean_interval, share_interval
 from cxr.evaluation.metrics import MIN_PROB, Floats
-from cxr.evaluation.summary import mean_interval
 
 BINS = 15
 """Equal-mass bins of the calibration error, the number that Guo et al. 2017 use."""
@@ -31,11 +30,7 @@ PROPER = ("nll", "brier")
 
 
 def equal_mass_bins(values: ArrayLike, bins: int) -> NDArray[np.int64]:
-    """Deal images to bins of equal size by their value; equal values share a bin.
-
-    Args:
-        values: (N,).
-        bins: B.
+    """Deal images to bins of equal size by their values, (N,); equal values share a bin.
 
     Returns:
         (N,) bin numbers, 0 to B - 1; a bin may stay empty where values are equal.
@@ -51,8 +46,7 @@ def bins_for(n_samples: int) -> int:
     return bins if bins > 1 else 0
 
 
-@dataclass(frozen=True)
-class BinGaps:
+class BinGaps(NamedTuple):
     """How far the frequency of an event lies from its probability, bin by bin.
 
     Attributes:
@@ -96,11 +90,8 @@ class BinGaps:
 def bin_gaps(prob: ArrayLike, truth: ArrayLike, weights: ArrayLike, *, bins: int) -> BinGaps:
     """Measure an event's frequency against its probability for every row of weights.
 
-    Args:
-        prob: (N,) said probability of the event.
-        truth: (N,) bool, whether it is so.
-        weights: (R, N), 0 or above.
-        bins: B, of equal mass by the unweighted images; 0 leaves every error NaN.
+    The probabilities and the truth, bool, are (N,), weights (R, N), 0 or above. B bins are of equal
+    mass by the unweighted images; 0 leaves every error NaN.
     """
     said, event = np.asarray(prob, np.float64), np.asarray(truth, np.float64)
     counts = np.asarray(weights, np.float64)
@@ -165,10 +156,6 @@ def _crossing(excess: Callable[[float], float]) -> float:
 def image_losses(y_true: ArrayLike, y_prob: ArrayLike) -> dict[str, Floats]:
     """Compute the proper scores of every image.
 
-    Args:
-        y_true: (N,) class positions.
-        y_prob: (N, K), rows summing to 1.
-
     Returns:
         ``nll`` in nats and ``brier``, summed over classes, 0 to 2; each (N,).
 
@@ -197,11 +184,8 @@ def reliability_curve(
 ) -> list[dict[str, float]]:
     """Return how often an event came true where its probability lay in a bin.
 
-    Args:
-        prob: (N,) said probability of the event.
-        truth: (N,) bool.
-        groups: (N,) patient or group names.
-        bins: B, equal width; neighbours are joined until ``CURVE_IMAGES`` images are in each.
+    The probabilities and the truth, bool, are (N,). Of B bins of equal width neighbours are joined
+    until ``CURVE_IMAGES`` images are in each.
 
     Returns:
         A row a bin: ``from``, ``to``, ``images``, ``groups``, ``mean_prob``,
@@ -246,12 +230,7 @@ def _joined(images: NDArray[np.int64]) -> list[tuple[int, int]]:
 def gap_statistics(
     y_true: ArrayLike, stages: Mapping[str, ArrayLike]
 ) -> dict[tuple[str, int], Callable[[Floats], BinGaps]]:
-    """Return what is to be resampled of a model, by stage and number of the event.
-
-    Args:
-        y_true: (N,) class positions.
-        stages: ``before`` and ``after``, each (N, K).
-    """
+    """Return what is to be resampled of a model, by stage and number of the event."""
     bins = bins_for(len(np.asarray(y_true)))
     return {
         (stage, number): partial(bin_gaps, *event, bins=bins)
@@ -269,12 +248,8 @@ def measure_calibration(
 ) -> dict[str, Any]:
     """Measure one model's probabilities before and after its temperature, on the same draws.
 
-    Args:
-        y_true: (N,) class positions.
-        stages: ``before`` and ``after``, each (N, K).
-        groups: (N,) patient or group names.
-        labels: K class names.
-        gaps: what ``resample`` gave for ``gap_statistics``.
+    ``stages`` are ``before`` and ``after``, each (N, K); gaps what ``resample`` gave for
+    ``gap_statistics``.
 
     Returns:
         Per stage ``nll`` and ``brier``, ``ece`` and ``ece_debiased`` of the class that is named,
@@ -298,12 +273,7 @@ def measure_calibration(
 
 def _summarise(parts: Sequence[BinGaps]) -> dict[str, dict[str, float]]:
     """Return both calibration errors of an event with their interval."""
-    gaps = BinGaps(
-        *(
-            np.concatenate([getattr(part, key) for part in parts])
-            for key in ("share", "gap", "spread")
-        )
-    )
+    gaps = BinGaps(*map(np.concatenate, zip(*parts, strict=True)))
     low, high = error_interval(gaps)
     values = {"ece": gaps.error[0], "ece_debiased": gaps.debiased[0]}
     return {key: {"value": float(value), "low": low, "high": high} for key, value in values.items()}

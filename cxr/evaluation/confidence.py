@@ -18,6 +18,7 @@ from cxr.evaluation.calibration import (
     BINS,
     IMAGES_PER_BIN,
     bins_for,
+    events,
     gap_statistics,
     measure_calibration,
     reliability_curve,
@@ -27,7 +28,7 @@ from cxr.evaluation.intervals import CONFIDENCE
 from cxr.evaluation.metrics import Floats
 from cxr.evaluation.selective import measure_selective
 from cxr.evaluation.set_coverage import KINDS, fitted_sets, mean_sizes, measure_sets
-from cxr.evaluation.summary import count_patients
+from cxr.evaluation.summary import count_images
 from cxr.evaluation.tables import Row, show_interval, show_number
 from cxr.labels import label_indices
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
@@ -54,13 +55,9 @@ def probs_before_and_after(
 ) -> dict[str, dict[str, Floats]]:
     """Return each model's probabilities before and after its temperatures.
 
-    Args:
-        predictions: N rows of the evaluation's predictions table.
-        ensemble: pool, temperatures and weights; before is the same with all T = 1, the
-            members' own and those behind the pools.
-
     Returns:
-        Per member, "equal" and "ensemble": ``before`` and ``after``, each (N, K).
+        Per member, "equal" and "ensemble": ``before``, with all T = 1, the members' own and those
+        behind the pools, and ``after``, each (N, K).
     """
     logits = {
         name: columns_of(predictions, "logit", name, ensemble.labels) for name in ensemble.members
@@ -90,9 +87,9 @@ def measure_confidence(
 
     Args:
         predictions: the table of ``build_predictions``; classes may be absent from it.
-        ensemble: labels, members, temperatures and weights.
-        uncertainty: content of uncertainty.json, fitted on validation.
-        resamples: bootstrap resamples of whole groups.
+        ensemble: what made them.
+        uncertainty: uncertainty.json, fitted on validation.
+        resamples: of whole groups.
         seed: of the resamples.
         note: what the images are; stands in the result.
 
@@ -116,36 +113,28 @@ def measure_confidence(
         statistics |= {(name, *key): gaps for key, gaps in gap_statistics(targets, stages).items()}
     rng = np.random.default_rng(seed)
     draws = resample(groups, statistics, rng=rng, resamples=resamples)
-    counts = dict(zip(labels, np.bincount(targets, minlength=len(labels)).tolist(), strict=True))
+    drawn = {"resamples": resamples, "seed": seed}
     result: dict[str, Any] = {
         "note": note,
         "use": RESEARCH_USE,
         "labels": labels,
         "members": list(ensemble.members),
-        "n": len(targets),
-        "n_groups": len(np.unique(groups)),
-        "counts": counts,
-        "patients": dict(zip(labels, count_patients(targets, groups, len(labels)), strict=True)),
-        "interval": {
-            "level": CONFIDENCE,
-            "method": CALIBRATION_METHOD,
-            "resamples": resamples,
-            "seed": seed,
-        },
+        **count_images(targets, groups, labels),
+        "interval": {"level": CONFIDENCE, "method": CALIBRATION_METHOD} | drawn,
         "temperatures": dict(ensemble.temperatures),
         "bins": bins_for(len(targets)),
         "calibration": {
             name: measure_calibration(
-                targets,
-                stages,
-                groups,
-                labels,
+                *(targets, stages, groups, labels),
                 {key[1:]: gaps for key, gaps in draws.items() if key[0] == name},
             )
             for name, stages in models.items()
         },
         "reliability": {
-            stage: _curves(targets, probs, groups, labels)
+            stage: {
+                name: reliability_curve(*event, groups)
+                for name, event in zip((TOP, *labels), events(targets, probs), strict=True)
+            }
             for stage, probs in models[WEIGHTED].items()
         },
         "prediction_sets": measure_sets(targets, served, groups, uncertainty, sets, draws["sizes"]),
@@ -167,21 +156,19 @@ def measure_confidence(
     return result
 
 
-def calibration_table(found: Mapping[str, Any]) -> list[Row]:
-    """Return a row per model: calibration before and after temperature, and referral."""
-    rows = []
-    for name in (*found["members"], EQUAL, WEIGHTED):
-        row = {"model": name}
-        for stage in ("before", "after"):
-            values = found["calibration"][name][stage]
-            row |= {
-                f"NLL {stage}": show_interval(values["nll"]),
-                f"Brier {stage}": show_number(values["brier"]["value"]),
-                f"ECE {stage}": show_number(values["ece"]["value"]),
-                f"debiased {stage}": show_interval(values["ece_debiased"]),
-            }
-        rows.append(row)
-    return rows
+def calibration_table(found: Mapping[str, Any], stage: str) -> list[Row]:
+    """Return a row per model: its calibration ``before`` or ``after`` the temperatures."""
+    return [
+        {
+            "model": name,
+            "NLL": show_interval(values["nll"]),
+            "Brier": show_number(values["brier"]["value"]),
+            "ECE": show_number(values["ece"]["value"]),
+            "debiased": show_interval(values["ece_debiased"]),
+        }
+        for name in (*found["members"], EQUAL, WEIGHTED)
+        for values in [found["calibration"][name][stage]]
+    ]
 
 
 def sets_table(found: Mapping[str, Any]) -> list[Row]:
@@ -195,19 +182,12 @@ def sets_table(found: Mapping[str, Any]) -> list[Row]:
                 "coverage": show_interval(values["coverage"]),
                 "mean size": show_interval(values["size"], digits=2),
             }
-            rows.append(
-                row
-                | {
-                    _class_head(label, value): show_interval(value)
-                    for label, value in values["per_class"].items()
-                }
-            )
+            for label, value in values["per_class"].items():
+                # Version 0.1 did not count the patients that a class's coverage rests on.
+                counted = f", {value['patients']} patients" if "patients" in value else ""
+                row[f"{label}{counted}"] = show_interval(value)
+            rows.append(row)
     return rows
-
-
-def _class_head(label: str, value: Mapping[str, Any]) -> str:
-    """Name a class and how many patients its coverage rests on; version 0.1 did not count them."""
-    return f"{label}, {value['patients']} patients" if "patients" in value else label
 
 
 def referral_sentences(found: Mapping[str, Any]) -> list[str]:
@@ -228,16 +208,6 @@ def referral_sentences(found: Mapping[str, Any]) -> list[str]:
             f"{show_interval(fixed['accuracy'])} of those"
         )
     return sentences
-
-
-def _curves(targets: Any, probs: Floats, groups: Any, labels: list[str]) -> dict[str, Any]:
-    """Return the reliability curve of each class's probability, and of the named class."""
-    right = probs.argmax(axis=1) == targets
-    own = {
-        label: reliability_curve(probs[:, k], targets == k, groups)
-        for k, label in enumerate(labels)
-    }
-    return {TOP: reliability_curve(probs.max(axis=1), right, groups)} | own
 
 
 def _skip(result: dict[str, Any], uncertainty: Mapping[str, Any]) -> dict[str, str]:

@@ -20,11 +20,9 @@ from cxr.models.ensemble import WEIGHTED, Ensemble
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What one fold gave.
+    """What one fold gave: predictions of its test images, its ensemble.
 
     Attributes:
-        predictions: of its test images, see cxr.evaluation.evaluate.build_predictions.
-        ensemble: fitted on the fold's validation.
         validation: per member and average the point values of the overall metrics there.
         sizes: images of ``train``, ``val`` and ``test``.
         name: what was left out; "" numbers the folds.
@@ -52,18 +50,18 @@ def cross_validation(
         The pooled predictions with a column ``fold``, and the content of cv.json: what
         ``evaluate`` says of them, ``per_fold`` with each fold's point values, and
         ``across_folds`` with mean, standard deviation, lowest and highest of these, without folds
-        where the metric is undefined, since test lacks classes. Pooling
-        compares probabilities of different members, so a pooled AUROC may lie below each fold's.
+        where the metric is undefined. Pooling compares probabilities of different members, so a
+        pooled AUROC may lie below each fold's.
 
     Raises:
         InputError: an image that no fold has tested, or more than one.
     """
     first = results[0].ensemble
     heads = [result.name or number for number, result in enumerate(results, start=1)]
-    parts = [
-        result.predictions.assign(fold=head) for head, result in zip(heads, results, strict=True)
-    ]
-    pooled = pd.concat(parts, ignore_index=True)
+    parts = zip(heads, results, strict=True)
+    pooled = pd.concat(
+        [result.predictions.assign(fold=head) for head, result in parts], ignore_index=True
+    )
     if len(pooled) != len(images) or set(pooled["image"]) != set(images):
         raise InputError(
             f"the folds predict {len(pooled)} images, {len(images)} were dealt: remove the folder "
@@ -90,25 +88,21 @@ def cross_validation(
         _of_fold(head, result, evaluate(result.predictions, **options))
         for head, result in zip(heads, results, strict=True)
     ]
-    found["folds"] = len(results)
-    found["per_fold"] = per_fold
-    found["across_folds"] = {
-        model: {
-            metric: _spread([fold["models"][model][metric] for fold in per_fold])
+    found |= {"folds": len(results), "per_fold": per_fold, "across_folds": {}}
+    for model in found["models"]:
+        scores = pd.DataFrame([fold["models"][model] for fold in per_fold])
+        found["across_folds"][model] = {
+            metric: {
+                **{key: float(scores[metric].dropna().agg(key)) for key in ("mean", "min", "max")},
+                "sd": float(scores[metric].dropna().std()),
+            }
             for metric in OVERALL
         }
-        for model in found["models"]
-    }
     return pooled, found
 
 
 def fold_table(found: Mapping[str, Any], model: str = WEIGHTED) -> list[Row]:
-    """Return a row per fold, then mean and range, of one model's overall metrics.
-
-    Args:
-        found: the content of cv.json.
-        model: a member, "equal" or "ensemble".
-    """
+    """Return a row per fold, then mean and range, of one model's overall metrics in cv.json."""
     rows = [
         {"fold": str(fold["fold"]), "test images": str(fold["n"])}
         | {NAMES.get(key, key): show_number(fold["models"][model][key]) for key in OVERALL_SHOWN}
@@ -116,13 +110,10 @@ def fold_table(found: Mapping[str, Any], model: str = WEIGHTED) -> list[Row]:
     ]
     spread = found["across_folds"][model]
     for head, names in (("mean", ("mean",)), ("range", ("min", "max"))):
-        rows.append(
-            {"fold": head, "test images": ""}
-            | {
-                NAMES.get(key, key): " to ".join(show_number(spread[key][name]) for name in names)
-                for key in OVERALL_SHOWN
-            }
-        )
+        row = {"fold": head, "test images": ""}
+        for key in OVERALL_SHOWN:
+            row[NAMES.get(key, key)] = " to ".join(show_number(spread[key][name]) for name in names)
+        rows.append(row)
     return rows
 
 
@@ -138,18 +129,4 @@ def _of_fold(head: str | int, result: FoldResult, scores: Mapping[str, Any]) -> 
             model: {metric: values[metric]["value"] for metric in OVERALL}
             for model, values in scores["models"].items()
         },
-    }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Return mean, standard deviation (of one fold), lowest and highest, without NaN."""
-    found = np.asarray(values, np.float64)
-    found = found[~np.isnan(found)]
-    if not len(found):
-        return dict.fromkeys(("mean", "sd", "min", "max"), np.nan)
-    return {
-        "mean": float(found.mean()),
-        "sd": float(found.std(ddof=1)) if len(found) > 1 else np.nan,
-        "min": float(found.min()),
-        "max": float(found.max()),
     }

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cxr.errors import InputError, MissingInputError, command
 from cxr.evaluation.intervals import CONFIDENCE, paired_difference, share_interval
-from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, weighted_scores
-from cxr.evaluation.summary import METHOD, compare, count_patients, summarise
+from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, confusion_matrix, score
+from cxr.evaluation.summary import METHOD, compare, count_images, summarise
 from cxr.labels import check_labels, label_indices, label_memberships, partly_known
 from cxr.models.ensemble import EQUAL, WEIGHTED, Ensemble, all_probs
 from cxr.plotting import RESEARCH_USE
@@ -33,9 +33,9 @@ def build_predictions(
     """Put together the evaluation's predictions table.
 
     Args:
-        rows: N rows of the prepared table, with ``TEXT_COLUMNS``.
+        rows: N rows of the prepared table.
         logits_by_member: per member (N, K), in the order of the rows.
-        ensemble: temperatures, weights and labels.
+        ensemble: what pools them.
 
     Returns:
         ``TEXT_COLUMNS``, ``logit_<member>_<class>``, then ``prob_<name>_<class>`` of the
@@ -55,14 +55,11 @@ def build_predictions(
     probs = all_probs(logits_by_member, ensemble)
     values = {f"logit_{name}": np.asarray(logits_by_member[name]) for name in ensemble.members}
     values |= {f"prob_{name}": table for name, table in probs.items()}
-    numbers = {
-        f"{name}_{label}": table[:, index]
-        for name, table in values.items()
-        for index, label in enumerate(ensemble.labels)
-    }
-    predicted = np.asarray(ensemble.labels)[probs[WEIGHTED].argmax(axis=1)]
-    text = {name: rows[name].to_numpy() for name in TEXT_COLUMNS}
-    return pd.DataFrame(text | numbers | {"prediction": predicted})
+    table = {name: rows[name].to_numpy() for name in TEXT_COLUMNS}
+    for name, columns in values.items():
+        table |= {f"{name}_{label}": columns[:, k] for k, label in enumerate(ensemble.labels)}
+    table["prediction"] = np.asarray(ensemble.labels)[probs[WEIGHTED].argmax(axis=1)]
+    return pd.DataFrame(table)
 
 
 def read_predictions(
@@ -105,20 +102,13 @@ def score_validation(
 ) -> dict[str, dict[str, float]]:
     """Score members and averages on validation, for the table that ends training.
 
-    Args:
-        logits: per member (N, K), validation rows.
-        targets: (N,) class positions.
-        ensemble: fitted on the same rows, so its own figures flatter it a little.
+    The ensemble is fitted on the same rows, so its own figures flatter it a little.
 
     Returns:
         Per member, "equal" and "ensemble": the point values of every overall metric.
     """
-    once = np.ones((1, len(targets)))
-    return {
-        name: {metric: float(scores[metric][0]) for metric in OVERALL}
-        for name, probs in all_probs(logits, ensemble).items()
-        for scores in [weighted_scores(targets, probs, once)]
-    }
+    scores = {name: score(targets, probs) for name, probs in all_probs(logits, ensemble).items()}
+    return {name: {key: float(own[key]) for key in OVERALL} for name, own in scores.items()}
 
 
 def best_member(validation: Mapping[str, Mapping[str, float]], members: Sequence[str]) -> str:
@@ -142,10 +132,9 @@ def evaluate(
 
     Args:
         predictions: the table of ``build_predictions``.
-        labels: K class names, in the columns' order.
-        members: member names.
-        best_member: the member that is set against the ensemble; chosen on validation, never
-            here.
+        labels: in the columns' order.
+        members: of the ensemble.
+        best_member: what is set against the ensemble; chosen on validation, never here.
         seed: of the paired test's permutations.
         note: what the images are, such as "synthetic phantom"; stands in the result.
         classes: take only images of these classes, drop the other classes' probabilities and
@@ -153,10 +142,9 @@ def evaluate(
             class still in the running.
 
     Returns:
-        ``note, labels, members, best_member, n, n_groups``; ``counts`` and ``patients``, a
-        class's images and patients or groups; ``models``, which for each member, "equal" and
-        "ensemble" holds every metric as ``value, low, high``, ``per_class`` and ``confusion``;
-        ``ensemble_minus``, the best member and "equal", see ``cxr.evaluation.summary.compare``;
+        ``note, labels, members, best_member``; see ``count_images``; ``models``, which for each
+        member, "equal" and "ensemble" holds what ``summarise`` gives, and ``confusion``;
+        ``ensemble_minus``, the best member and "equal", see ``compare``;
         ``undefined``, the metrics that are NaN and whose. An image whose label is a set of classes
         is right where the class named is in it, which counts in ``accuracy`` alone: all else leaves
         it out, and ``partly_known`` says how many there are, and the share that is right by model.
@@ -168,9 +156,8 @@ def evaluate(
     names = (*members, EQUAL, WEIGHTED)
     if best_member not in members:
         raise InputError(f"best_member is {best_member!r}: allowed are {', '.join(members)}")
-    _require_columns(
-        predictions, ("label", "group", *(f"prob_{m}_{k}" for m in names for k in labels))
-    )
+    columns = (f"prob_{name}_{label}" for name in names for label in labels)
+    _require_columns(predictions, ("label", "group", *columns))
     everything = _restrict(predictions, labels, classes)
     kept = fully_known(everything)
     if kept.empty:
@@ -178,27 +165,20 @@ def evaluate(
             f"all {len(everything)} images have a label set, such as {everything['label'].iloc[0]}:"
             " nothing to evaluate without an image whose class is known"
         )
-    full = {name: _probs_of(kept, name, labels) for name in names}
+    full = probs = {name: _probs_of(kept, name, labels) for name in names}
     shown = check_labels(classes or labels)
-    probs = (
-        full
-        if classes is None
-        else {name: _renormalise(full[name], labels, shown) for name in names}
-    )
+    if classes is not None:
+        probs = {name: _renormalise(full[name], labels, shown) for name in names}
     y_true = np.asarray(label_indices(kept["label"], shown), np.int64)
     groups = kept["group"].to_numpy(str)
     models = {name: summarise(y_true, values, groups, shown) for name, values in probs.items()}
-    patients = count_patients(y_true, groups, len(shown))
     result = {
         "note": note,
         "use": RESEARCH_USE,
         "labels": list(shown),
         "members": list(members),
         "best_member": best_member,
-        "n": len(kept),
-        "n_groups": len(np.unique(groups)),
-        "counts": {label: int((y_true == index).sum()) for index, label in enumerate(shown)},
-        "patients": dict(zip(shown, patients, strict=True)),
+        **count_images(y_true, groups, shown),
         "interval": {"level": CONFIDENCE, "method": METHOD},
         "models": {
             name: scores | {"confusion": confusion_matrix(y_true, probs[name]).tolist()}
@@ -206,7 +186,7 @@ def evaluate(
         },
         "ensemble_minus": {
             name: compare(
-                y_true, probs[WEIGHTED], probs[name], groups, rng=np.random.default_rng(seed)
+                *(y_true, probs[WEIGHTED], probs[name], groups), rng=np.random.default_rng(seed)
             )
             for name in (best_member, EQUAL)
         },
@@ -215,13 +195,14 @@ def evaluate(
     if len(kept) < len(everything):
         _count_sets(result, everything, names, seed)
     if classes is not None:
-        y_full = np.asarray(label_indices(kept["label"], labels), np.int64)
-        again = {name: summarise(y_full, values, groups, labels) for name, values in full.items()}
-        result["as_they_are"] = {
-            name: {key: scores[key] for key in ("accuracy", "balanced_accuracy")}
-            | {"sensitivity": {k: scores["per_class"][k]["sensitivity"] for k in shown}}
-            for name, scores in again.items()
-        }
+        result["as_they_are"] = {}
+        for name, values in full.items():
+            scores = summarise(label_indices(kept["label"], labels), values, groups, labels)
+            result["as_they_are"][name] = {
+                "accuracy": scores["accuracy"],
+                "balanced_accuracy": scores["balanced_accuracy"],
+                "sensitivity": {k: scores["per_class"][k]["sensitivity"] for k in shown},
+            }
     return result
 
 
@@ -238,12 +219,11 @@ def _count_sets(
     labels = list(result["labels"])
     members = label_memberships(predictions["label"].tolist(), labels)
     groups, partly = predictions["group"].to_numpy(str), members.sum(axis=1) > 1
-    right = {
-        name: members[np.arange(len(members)), _probs_of(predictions, name, labels).argmax(axis=1)]
-        for name in names
-    }
-    for name, hits in right.items():
-        result["models"][name]["accuracy"] = share_interval(hits, groups)
+    right = {}
+    for name in names:
+        named = _probs_of(predictions, name, labels).argmax(axis=1)
+        right[name] = members[np.arange(len(members)), named]
+        result["models"][name]["accuracy"] = share_interval(right[name], groups)
     for name, found in result["ensemble_minus"].items():
         rng = np.random.default_rng(seed)
         one, two = right[WEIGHTED], right[name]
@@ -260,8 +240,7 @@ def _count_sets(
 
 
 def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in table]
-    if missing:
+    if missing := [name for name in columns if name not in table]:
         raise InputError(
             f"the table lacks the columns {', '.join(missing)}: evaluate the run again "
             f"({command('evaluate')})"
@@ -271,8 +250,7 @@ def _require_columns(table: pd.DataFrame, columns: Sequence[str]) -> None:
 def _restrict(
     predictions: pd.DataFrame, labels: Sequence[str], classes: Sequence[str] | None
 ) -> pd.DataFrame:
-    unknown = [name for name in classes or () if name not in labels]
-    if unknown:
+    if unknown := [name for name in classes or () if name not in labels]:
         raise InputError(f"classes name {', '.join(unknown)}: the run knows {', '.join(labels)}")
     kept = predictions
     if classes is not None:
@@ -302,15 +280,12 @@ def _renormalise(probs: Floats, labels: Sequence[str], classes: Sequence[str]) -
 
 def _undefined(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Name the values that are NaN, and say so once."""
-    found = []
+    values: dict[str, Mapping[str, float]] = {}
     for model, scores in models.items():
-        found += [f"{metric} of {model}" for metric in OVERALL if isnan(scores[metric]["value"])]
+        values |= {f"{metric} of {model}": scores[metric] for metric in OVERALL}
         for label, own in scores["per_class"].items():
-            found += [
-                f"{metric} of {model} for {label}"
-                for metric, value in own.items()
-                if isnan(value["value"])
-            ]
+            values |= {f"{metric} of {model} for {label}": own[metric] for metric in own}
+    found = [name for name, interval in values.items() if isnan(interval["value"])]
     if found:
         logger.warning(
             "%d metrics are undefined (NaN), since a class is absent or never predicted, such "

@@ -2,7 +2,8 @@
 
 Every figure is a function of how much each image counts. Its derivatives by these weights, the
 influences, add up within a patient, and the spread of the sums gives the standard error.
-N images, G groups (patients).
+N images, G groups (patients). ``groups`` are (N,) patient or group names, ``confidence`` is
+two-sided, and an interval has ``value``, ``low`` and ``high``.
 """
 
 from typing import Any
@@ -33,12 +34,8 @@ def share_interval(hits: ArrayLike, groups: ArrayLike) -> Interval:
     patients divided by that of independent images, drawn towards complete agreement where
     few patients have the rarer outcome, and at least 1. It has a width at 0 and 1 too.
 
-    Args:
-        hits: (N,) bool.
-        groups: (N,) patient or group names.
-
     Returns:
-        ``value``, ``low``, ``high``, 0 to 1; all NaN without images.
+        The interval of hits, (N,) bool; all NaN without images.
 
     Source: Wilson 1927; effective sample size: Korn, Graubard 1998, Survey Methodology
     24:193-201; Dean, Pagano 2015, J. Surv. Stat. Methodol. 3:484-503.
@@ -88,14 +85,14 @@ def cluster_interval(
     Args:
         value: the figure.
         influences: (N,) its derivatives by the images' weights; they sum to about 0.
-        groups: (N,) patient or group names.
+        groups: (N,).
         scale: "plain"; "logit" of figures from 0 to 1; "log" of figures above 0.
         patients: how many a figure of just 0 or 1 rests on; G if None. It then has the limit
             that a share of so many has.
         confidence: two-sided.
 
     Returns:
-        ``value``, ``low``, ``high``; NaN where the value is.
+        The interval; NaN where the value is.
 
     Source: the infinitesimal jackknife, Efron 1982, chapter 6, summed by cluster; degrees of
     freedom: Satterthwaite 1946, with the variance of a variance, Cramer 1946, 27.4.
@@ -122,6 +119,18 @@ def cluster_interval(
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
+def mean_interval(
+    values: ArrayLike, groups: ArrayLike, *, scale: str = "plain", confidence: float = CONFIDENCE
+) -> Interval:
+    """Return the mean over images, such as of a loss, with its interval by patient."""
+    numbers = np.asarray(values, np.float64)
+    if not len(numbers):
+        return undefined()
+    mean = float(numbers.mean())
+    influences = (numbers - mean) / len(numbers)
+    return cluster_interval(mean, influences, groups, scale=scale, confidence=confidence)
+
+
 def auroc_influences(positive: ArrayLike, scores: ArrayLike) -> tuple[float, Floats]:
     """Return the AUROC and its influences, (N,); NaN where one side has no image.
 
@@ -142,17 +151,11 @@ def auroc_influences(positive: ArrayLike, scores: ArrayLike) -> tuple[float, Flo
 def auroc_interval(
     positive: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Return the AUROC with its interval on the logit scale, by patient.
-
-    Args:
-        positive: (N,) bool.
-        scores: (N,) higher speaks for positive.
-        groups: (N,) patient or group names; one may hold images of both kinds.
-        confidence: two-sided.
+    """Return the AUROC of scores (N,) for positive ones, (N,) bool, on the logit scale, by patient.
 
     Returns:
-        ``value``, ``low``, ``high``; NaN where one side has no image. An AUROC of 1 has the
-        lower limit of a share of 1 among the patients of the rarer side.
+        The interval; NaN where one side has no image. An AUROC of 1 has the lower limit of a
+        share of 1 among the patients of the rarer side, who may have images of both.
 
     Source: Obuchowski 1997, Biometrics 53:567-578.
     """
@@ -177,15 +180,14 @@ def paired_difference(
     Args:
         first: (N,) such as whether the first model is right, or its loss.
         second: (N,) the same of the second.
-        groups: (N,) patient or group names.
-        rng: source of the sign patterns.
+        groups: (N,).
+        rng: of the sign patterns.
         draws: sign patterns, where too many patients differ to count all.
 
     Returns:
-        ``value``, mean of first minus second, with ``low`` and ``high``, and the two-sided ``p``
-        of the permutation that swaps the models for all images of a patient at once; 1 where they
-        never differ. Of answers right or wrong that never differ the interval is what so many
-        patients leave open.
+        The interval of the mean of first minus second, and the two-sided ``p`` of the permutation
+        that swaps the models for all images of a patient at once; 1 where they never differ. Of
+        answers right or wrong that never differ the interval is what so many patients leave open.
 
     Source: Fisher 1935, The design of experiments, section 21; one added to the count and the
     draws: Phipson, Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39.
@@ -194,19 +196,16 @@ def paired_difference(
     gaps = one.astype(np.float64) - two.astype(np.float64)
     if not len(gaps):
         return undefined() | {"p": np.nan}
-    value = float(gaps.mean())
-    sums = _by_group(gaps, groups)
-    found = cluster_interval(value, (gaps - value) / len(gaps), groups)
+    sums, found = _by_group(gaps, groups), mean_interval(gaps, groups)
     if one.dtype == np.bool_ and not gaps.any():
         reach = _none_seen(0.0, len(sums))["high"]
-        found = {"value": value, "low": -reach, "high": reach}
-    return found | {"p": sign_flip_p(sums, rng=rng, draws=draws)}
+        found |= {"low": -reach, "high": reach}
+    return found | {"p": _sign_flip_p(sums, rng=rng, draws=draws)}
 
 
-def sign_flip_p(sums: ArrayLike, *, rng: np.random.Generator, draws: int) -> float:
+def _sign_flip_p(sums: Floats, *, rng: np.random.Generator, draws: int) -> float:
     """Return how often sums (G,) with signs at random lie as far from 0 as these do, together."""
-    parts = np.asarray(sums, np.float64)
-    parts = parts[parts != 0]
+    parts = sums[sums != 0]
     least = abs(parts.sum()) - 1e-9 * np.abs(parts).sum()
     if len(parts) <= EXACT_FLIPS:
         patterns = (np.arange(1 << len(parts))[:, None] >> np.arange(len(parts))) & 1

@@ -1,41 +1,75 @@
 """Confusion matrices, ROC and precision-recall curves. N samples, K classes."""
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from cxr.evaluation.tables import few_note, show_interval, show_patients
 from cxr.models.ensemble import WEIGHTED
-from cxr.plotting import (
-    DASHES,
-    GRAYS,
-    HEAT,
-    INK,
-    class_colours,
-    new_figure,
-    save_figures,
-    style_axes,
+from cxr.plotting import DASHES, GRAYS, HEAT, INK, class_colours, new_figure, style_axes
+
+LEGEND: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none"}
+PALE_LINE = "#BBBBBB"
+
+
+class Curve(NamedTuple):
+    """A curve of one class against the rest: its points and what stands around them."""
+
+    metric: str
+    title: str
+    points: Callable[[NDArray[np.bool_], NDArray[np.float64]], tuple[ArrayLike, ArrayLike]]
+    x_label: str
+    y_label: str
+    legend: str
+    place: Literal["lower right", "lower left"]
+    drawstyle: Literal["default", "steps-post"]
+
+
+ROC = Curve(
+    "auroc",
+    "ROC on test",
+    lambda truth, prob: roc_curve(truth, prob)[:2],
+    x_label="1 - specificity",
+    y_label="sensitivity",
+    legend="AUROC [95 %]",
+    place="lower right",
+    drawstyle="default",
+)
+PRECISION_RECALL = Curve(
+    "average_precision",
+    "Precision and recall on test",
+    lambda truth, prob: precision_recall_curve(truth, prob)[1::-1],
+    x_label="recall (sensitivity)",
+    y_label="precision (PPV)",
+    legend="average precision [95 %]",
+    place="lower left",
+    drawstyle="steps-post",
 )
 
-DrawCurve = Callable[[Axes, NDArray[np.bool_], NDArray[np.float64], dict[str, Any]], None]
-"""Draws one class of one model: axes, truth (N,), probability (N,), line style."""
-Place = Literal["lower right", "lower left"]
+
+def error_bars(intervals: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
+    """Return (2, n), how far intervals reach below and above their values, never negative."""
+    ends = [[part["value"] - part["low"], part["high"] - part["value"]] for part in intervals]
+    return np.asarray(np.maximum(np.array(ends).T, 0))
+
+
+def model_style(name: str, order: int, colour: str, *, thin: float, thick: float) -> dict[str, Any]:
+    """Return the look of a model's line: gray and dashed a member, in colour the ensemble."""
+    if name == WEIGHTED:
+        return {"color": colour, "linewidth": thick}
+    dash = DASHES[order % len(DASHES)]
+    return {"color": GRAYS[order % len(GRAYS)], "linewidth": thin, "linestyle": dash}
 
 
 def draw_confusions(metrics: Mapping[str, Any]) -> Figure:
-    """Draw each model's confusion matrix: counts, and shares of the true class.
-
-    Args:
-        metrics: the content of metrics.json.
-    """
+    """Draw each model's confusion matrix of metrics.json: counts, and shares of the true class."""
     models, labels = metrics["models"], metrics["labels"]
     columns = 2 if len(models) in (2, 4) else min(3, len(models))
     rows = math.ceil(len(models) / columns)
@@ -55,77 +89,41 @@ def draw_confusions(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_roc(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
-    """Draw ROC curves, a panel per class against the rest, members beside their ensemble.
+def draw_curves(predictions: pd.DataFrame, metrics: Mapping[str, Any], curve: Curve) -> Figure:
+    """Draw a panel per class with a curve per member and, above them, the ensemble's.
 
-    Args:
-        predictions: the evaluation's predictions table.
-        metrics: what ``evaluate`` gave for it.
+    A thin line marks chance. Metrics are what ``evaluate`` gave for the predictions.
     """
-
-    def curve(
-        axes: Axes, truth: NDArray[np.bool_], prob: NDArray[np.float64], style: dict[str, Any]
-    ) -> None:
-        false_rate, true_rate, _ = roc_curve(truth, prob)
-        axes.plot(false_rate, true_rate, **style)
-
-    figure, panels = _class_panels(predictions, metrics, "auroc", curve, "ROC on test")
-    for axes in panels.values():
-        axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8, zorder=1)
-        axes.set_xlabel("1 - specificity")
-        axes.set_ylabel("sensitivity")
-        _add_legend(axes, "AUROC [95 %]", "lower right")
+    labels = metrics["labels"]
+    columns = min(2, len(labels)) if len(labels) != 3 else 3
+    rows = math.ceil(len(labels) / columns)
+    title, colours = f"{curve.title}, one class against the rest", class_colours(labels)
+    figure = new_figure(4.3 * columns, 4.1 * rows + 0.6, title=title, note=_with_few(metrics))
+    for index, label in enumerate(labels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        count = metrics["counts"][label]
+        patients = show_patients(metrics["patients"][label])
+        style_axes(
+            axes,
+            title=f"{label} ({count} of {metrics['n']} images, {patients} patients)",
+            x_label=curve.x_label,
+            y_label=curve.y_label,
+        )
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        if 0 < count < metrics["n"]:
+            _draw_models(axes, predictions, metrics, curve, label, colours[label])
+        else:
+            reason = "no image of this class" if count == 0 else "no image of another class"
+            axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9, color=INK)
+        chance: dict[str, Any] = {"color": PALE_LINE, "linewidth": 0.8, "zorder": 1}
+        if curve is ROC:
+            axes.plot([0, 1], [0, 1], **chance)
+        else:
+            axes.axhline(count / metrics["n"], **chance)
+        if axes.get_legend_handles_labels()[0]:
+            sizes = {"fontsize": 7.5, "title_fontsize": 7.5}
+            axes.legend(title=curve.legend, loc=curve.place, **sizes, **LEGEND).set_zorder(20)
     return figure
-
-
-def draw_precision_recall(predictions: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
-    """Draw precision-recall curves, a panel per class; a thin line marks chance.
-
-    Args:
-        predictions: the evaluation's predictions table.
-        metrics: what ``evaluate`` gave for it.
-    """
-
-    def curve(
-        axes: Axes, truth: NDArray[np.bool_], prob: NDArray[np.float64], style: dict[str, Any]
-    ) -> None:
-        precision, recall, _ = precision_recall_curve(truth, prob)
-        axes.step(recall, precision, where="post", **style)
-
-    figure, panels = _class_panels(
-        predictions, metrics, "average_precision", curve, "Precision and recall on test"
-    )
-    for label, axes in panels.items():
-        share = metrics["counts"][label] / metrics["n"]
-        axes.axhline(share, color="#BBBBBB", linewidth=0.8, zorder=1)
-        axes.set_xlabel("recall (sensitivity)")
-        axes.set_ylabel("precision (PPV)")
-        _add_legend(axes, "average precision [95 %]", "lower left")
-    return figure
-
-
-def save_plots(predictions: pd.DataFrame, metrics: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw and write every figure of the evaluation.
-
-    Args:
-        predictions: the evaluation's predictions table.
-        metrics: what ``evaluate`` gave for all classes.
-        folder: where the PNG files go.
-
-    Returns:
-        The files: ``confusion.png``, ``roc.png``, ``precision_recall.png``.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    return save_figures(
-        {
-            "confusion": draw_confusions(metrics),
-            "roc": draw_roc(predictions, metrics),
-            "precision_recall": draw_precision_recall(predictions, metrics),
-        },
-        folder,
-    )
 
 
 def _draw_matrix(
@@ -139,76 +137,36 @@ def _draw_matrix(
         # An absent class has no shares: 0 of 0 is not 0 %.
         percent = f"{share[row, column]:.0%}" if totals[row, 0] else "n/a"
         percent = "<1%" if percent == "0%" and counts[row, column] else percent
-        axes.text(
-            column,
-            row,
+        colour, text = (
+            "white" if share[row, column] > 0.55 else INK,
             f"{counts[row, column]}\n{percent}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if share[row, column] > 0.55 else INK,
         )
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
     style_axes(axes, title=title, x_label="predicted", y_label="true")
     axes.grid(False)
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(
-        range(len(labels)),
-        [f"{label}\n(n = {total})" for label, total in zip(shown, totals[:, 0], strict=True)],
-    )
+    names = [f"{label}\n(n = {total})" for label, total in zip(shown, totals[:, 0], strict=True)]
+    axes.set_yticks(range(len(labels)), names)
 
 
-def _class_panels(
-    predictions: pd.DataFrame, metrics: Mapping[str, Any], metric: str, draw: DrawCurve, title: str
-) -> tuple[Figure, dict[str, Axes]]:
-    """Draw a panel per class with a curve per member and, above them, the ensemble's."""
-    labels, models = metrics["labels"], [*metrics["members"], WEIGHTED]
-    columns = min(2, len(labels)) if len(labels) != 3 else 3
-    rows = math.ceil(len(labels) / columns)
-    figure = new_figure(
-        4.3 * columns,
-        4.1 * rows + 0.6,
-        title=f"{title}, one class against the rest",
-        note=_with_few(metrics),
-    )
-    colours, panels = class_colours(labels), {}
-    for index, label in enumerate(labels):
-        axes = panels[label] = figure.add_subplot(rows, columns, index + 1)
-        count = metrics["counts"][label]
-        patients = show_patients(metrics["patients"][label])
-        style_axes(axes, title=f"{label} ({count} of {metrics['n']} images, {patients} patients)")
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        if count in (0, metrics["n"]):
-            reason = "no image of this class" if count == 0 else "no image of another class"
-            axes.text(0.5, 0.5, reason, ha="center", va="center", fontsize=9, color=INK)
-            continue
-        truth = (predictions["label"] == label).to_numpy(bool)
-        for order, name in enumerate(models):
-            found = show_interval(metrics["models"][name]["per_class"][label][metric])
-            style: dict[str, Any] = {"label": f"{name} {found}", "zorder": 2 + order}
-            if name == WEIGHTED:
-                style |= {"color": colours[label], "linewidth": 2.0}
-            else:
-                style |= {"color": GRAYS[order % len(GRAYS)], "linewidth": 1.5}
-                style["linestyle"] = DASHES[order % len(DASHES)]
-            draw(axes, truth, predictions[f"prob_{name}_{label}"].to_numpy(np.float64), style)
-    return figure, panels
+def _draw_models(
+    axes: Axes,
+    predictions: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    curve: Curve,
+    label: str,
+    colour: str,
+) -> None:
+    truth = (predictions["label"] == label).to_numpy(bool)
+    for order, name in enumerate((*metrics["members"], WEIGHTED)):
+        found = show_interval(metrics["models"][name]["per_class"][label][curve.metric])
+        points = curve.points(truth, predictions[f"prob_{name}_{label}"].to_numpy(np.float64))
+        look = model_style(name, order, colour, thin=1.5, thick=2.0)
+        text, height = f"{name} {found}", 2 + order
+        axes.plot(*points, label=text, zorder=height, drawstyle=curve.drawstyle, **look)
 
 
 def _with_few(metrics: Mapping[str, Any]) -> str:
     """Return the figure's note, and what a dagger means where a class bears one."""
     few = few_note(metrics["patients"]).partition(" (")[0]
     return f"{few} · {metrics['note']}" if few else str(metrics["note"])
-
-
-def _add_legend(axes: Axes, title: str, place: Place) -> None:
-    """Put the legend where the curves of a fair model are not."""
-    if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(
-            title=title,
-            loc=place,
-            fontsize=7.5,
-            title_fontsize=7.5,
-            framealpha=0.9,
-            edgecolor="none",
-        )
-        legend.set_zorder(20)

@@ -1,6 +1,7 @@
 """What is gained when the least confident images are referred to a human.
 
-Certainty is the largest probability. N samples, L levels (distinct certainties), C coverages.
+``confidence`` is (N,), larger is more confident; ``wrong`` (N,) bool, ``groups`` (N,) patient or
+group names. N samples, K classes, L levels (distinct confidences), C coverages.
 """
 
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cxr.evaluation.intervals import Interval, cluster_interval, share_interval
+from cxr.evaluation.intervals import cluster_interval, share_interval
 from cxr.evaluation.metrics import Floats
 from cxr.reliability.conformal import REFERRAL_COVERAGE, refer
 
@@ -26,10 +27,7 @@ def risks_at(
     The risk of a coverage is the error among that share of images which is the most confident;
     of images of equal confidence at the border a part counts.
 
-    Args:
-        confidence: (N,) larger is more confident.
-        wrong: (N,) bool.
-        coverages: (C,) above 0, at most 1.
+    Coverages, (C,), are above 0 and at most 1.
 
     Returns:
         (C,) risks, 0 to 1, and (C, N) their derivatives by the images' weights. Where the border
@@ -60,10 +58,6 @@ def risk_area(confidence: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
     The area is the mean over images of the risk among all images at least as confident. An image
     counts as itself, and in the risk of every image that is no more confident.
 
-    Args:
-        confidence: (N,) larger is more confident.
-        wrong: (N,) bool.
-
     Source: Geifman, Uziel, El-Yaniv 2019.
     """
     scores, errors = np.asarray(confidence, np.float64), np.asarray(wrong, np.float64)
@@ -78,15 +72,7 @@ def risk_area(confidence: ArrayLike, wrong: ArrayLike) -> tuple[float, Floats]:
 
 
 def risk_curve(confidence: ArrayLike, wrong: ArrayLike) -> tuple[Floats, Floats]:
-    """Return coverage and risk at every distinct confidence, for drawing.
-
-    Args:
-        confidence: (N,).
-        wrong: (N,) bool.
-
-    Returns:
-        (L,) coverages, rising to 1, and (L,) risks.
-    """
+    """Return coverage, rising to 1, and risk at every distinct confidence, each (L,)."""
     scores = np.asarray(confidence, np.float64)
     steps = np.arange(1, len(scores) + 1)
     order = np.argsort(-scores, kind="stable")
@@ -108,8 +94,8 @@ def measure_selective(
     Args:
         y_true: (N,) class positions.
         y_prob: (N, K), rows summing to 1.
-        groups: (N,) patient or group names.
-        threshold: referral threshold fitted on validation; None leaves ``at_threshold`` out.
+        groups: (N,).
+        threshold: fitted on validation; None leaves ``at_threshold`` out.
         coverage: share of images that is answered.
 
     Returns:
@@ -123,30 +109,30 @@ def measure_selective(
     names = np.asarray(groups)
     area, by_image = risk_area(scores, wrong)
     risks, parts = risks_at(scores, wrong, [*COVERAGES, coverage])
-    points = [
+    *points, answered = (
         cluster_interval(float(risk), part, names, scale="logit")
         for risk, part in zip(risks, parts, strict=True)
-    ]
+    )
     result: dict[str, Any] = {
         "certainty": "largest probability",
         "aurc": cluster_interval(area, by_image, names, scale="logit"),
         "accuracy_all": share_interval(~wrong, names),
-        "at_coverage": {"coverage": coverage, "accuracy": _complement(points[-1])},
-        "curve": [
-            {"coverage": at} | point for at, point in zip(COVERAGES, points[:-1], strict=True)
-        ],
+        "at_coverage": {
+            "coverage": coverage,
+            "accuracy": {
+                "value": 1 - answered["value"],
+                "low": 1 - answered["high"],
+                "high": 1 - answered["low"],
+            },
+        },
+        "curve": [{"coverage": at} | point for at, point in zip(COVERAGES, points, strict=True)],
     }
     if threshold is not None:
-        answered = ~refer(probs, threshold)
+        kept = ~refer(probs, threshold)
         result["at_threshold"] = {
             "threshold": threshold,
             "wished_coverage": coverage,
-            "coverage": share_interval(answered, names),
-            "accuracy": share_interval(~wrong[answered], names[answered]),
+            "coverage": share_interval(kept, names),
+            "accuracy": share_interval(~wrong[kept], names[kept]),
         }
     return result
-
-
-def _complement(risk: Interval) -> Interval:
-    """Return the accuracy of a risk."""
-    return {"value": 1 - risk["value"], "low": 1 - risk["high"], "high": 1 - risk["low"]}

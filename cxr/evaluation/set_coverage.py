@@ -22,12 +22,10 @@ KINDS = ("plain", "per_class")
 
 
 def chance_range(level: float, patients: int) -> tuple[float, float]:
-    """Return where the true coverage lies in at least 95 of 100 validations of this size.
+    """Return where the true coverage lies in at least 95 of 100 validations of G patients.
 
-    Args:
-        level: wished coverage.
-        patients: G, validation patients behind the threshold. Images of a patient that agree
-            count as one; where they do not, the range is wider than it need be.
+    Images of a patient that agree count as one; where they do not, the range is wider than it
+    need be.
 
     Returns:
         Limits of the coverage of endless new patients; (1, 1) where G is too small.
@@ -90,6 +88,9 @@ def measure_sets(
     result: dict[str, Any] = {level: {"note": levels[level]["note"]} for level in levels}
     for place, ((level, kind), members) in enumerate(sets.items()):
         hits = members[np.arange(len(targets)), targets]
+        behind = (
+            uncertainty["patients"] if kind == "per_class" else {"all": uncertainty["n_patients"]}
+        )
         result[level][kind] = {
             "coverage": _coverage(hits, names),
             "size": interval(means[:, place]),
@@ -97,7 +98,7 @@ def measure_sets(
                 label: _coverage(hits[targets == k], names[targets == k])
                 for k, label in enumerate(labels)
             },
-            "expected": _expected(uncertainty, float(level), kind),
+            "expected": {name: chance_range(float(level), n) for name, n in behind.items()},
         } | _describe(targets, probs, _thresholds(uncertainty, level, kind), labels)
     return result
 
@@ -107,21 +108,15 @@ def _thresholds(uncertainty: Mapping[str, Any], level: str, kind: str) -> tuple[
 
 
 def sets_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Say per level what the sets that are served cover of each class.
-
-    Args:
-        found: content of calibration.json, also of version 0.1.
-    """
+    """Say per level what the sets that are served cover of each class."""
     sentences = []
     for level, kinds in found["prediction_sets"].items():
         own = kinds["per_class"]["per_class"]
         told = ", ".join(f"{label} {show_interval(share)}" for label, share in own.items())
         short = [label for label, share in own.items() if (share["high"] or 0) < float(level)]
-        verdict = (
-            f"{list_words(short)} short of that, by more than chance"
-            if short
-            else ("no class short of that by more than chance")
-        )
+        verdict = "no class short of that by more than chance"
+        if short:
+            verdict = f"{list_words(short)} short of that, by more than chance"
         sentences.append(
             f"sets per class promise to hold the truth of each class with "
             f"{float(level):.0%}, and hold that of {told}: {verdict}"
@@ -152,10 +147,3 @@ def _describe(
         "empty_without_top": float((~bare.any(axis=1)).mean()),
         "coverage_without_top": float(bare[rows, targets].mean()),
     }
-
-
-def _expected(uncertainty: Mapping[str, Any], level: float, kind: str) -> dict[str, Any]:
-    """Return what chance in validation lets the coverage be, for all or for each class."""
-    if kind == "plain":
-        return {"all": chance_range(level, uncertainty["n_patients"])}
-    return {label: chance_range(level, n) for label, n in uncertainty["patients"].items()}

@@ -1,6 +1,7 @@
 """Every metric of a model with its interval by patient, and two models set against each other.
 
-N samples, K classes.
+N samples, K classes. ``y_true`` are (N,) class positions, ``y_prob`` (N, K) rows that sum to 1,
+``groups`` (N,) patient or group names.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cxr.evaluation.intervals import (
-    Interval,
     auroc_influences,
     cluster_interval,
     paired_difference,
     share_interval,
-    undefined,
 )
-from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, weighted_scores
+from cxr.evaluation.metrics import MIN_PROB, OVERALL, Floats, score
 
 METHOD = {
     "accuracy, sensitivity, specificity, ppv, npv": "Wilson's score interval of as many images as "
@@ -35,12 +34,6 @@ def summarise(
 ) -> dict[str, Any]:
     """Measure one model.
 
-    Args:
-        y_true: (N,) class positions.
-        y_prob: (N, K), rows summing to 1.
-        groups: (N,) patient or group names.
-        labels: K class names.
-
     Returns:
         Each of ``OVERALL`` and, under ``per_class``, of ``PER_CLASS`` as ``value``, ``low``,
         ``high``; NaN where undefined.
@@ -50,18 +43,12 @@ def summarise(
     values, parts = measure(targets, probs)
     patients = count_patients(targets, names, len(labels))
     fewest = min((count for count in patients if count), default=0)
-    result: dict[str, Any] = {
-        key: share_interval(predicted == targets, names)
-        if key == "accuracy"
-        else cluster_interval(
-            float(values[key]),
-            parts[key],
-            names,
-            scale="log" if key == "nll" else "logit",
-            patients=fewest,
+    result: dict[str, Any] = {"accuracy": share_interval(predicted == targets, names)}
+    for key in OVERALL[1:]:
+        scale = "log" if key == "nll" else "logit"
+        result[key] = cluster_interval(
+            float(values[key]), parts[key], names, scale=scale, patients=fewest
         )
-        for key in OVERALL
-    }
     result["per_class"] = {}
     for k, label in enumerate(labels):
         true, named = targets == k, predicted == k
@@ -84,18 +71,13 @@ def summarise(
 def measure(y_true: ArrayLike, y_prob: ArrayLike) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """Return metrics and their influences: the derivatives by how much each image counts.
 
-    Args:
-        y_true: (N,) class positions.
-        y_prob: (N, K), rows summing to 1.
-
     Returns:
         Every metric's value, 0-d or (K,), and for all but the shares of a class the influences,
         (N,) or (N, K); NaN where the metric is undefined.
     """
     targets, probs = np.asarray(y_true, np.int64), np.asarray(y_prob, np.float64)
     rows, classes = probs.shape
-    once = weighted_scores(targets, probs, np.ones((1, rows)))
-    values = {name: found[0] for name, found in once.items()}
+    values = score(targets, probs)
     truth, named = np.eye(classes)[targets], np.eye(classes)[probs.argmax(axis=1)]
     hits, true = truth * named, truth.sum(axis=0)
     loss = -np.log(np.maximum((probs * truth).sum(axis=1), MIN_PROB))
@@ -126,14 +108,7 @@ def compare(
     *,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Set two models against each other on the same images.
-
-    Args:
-        y_true: (N,) class positions.
-        first: (N, K), rows summing to 1.
-        second: (N, K), of the other model.
-        groups: (N,) patient or group names.
-        rng: source of the sign patterns.
+    """Set two models' probabilities, each (N, K), against each other on the same images.
 
     Returns:
         Each of ``OVERALL``, first less second, as ``value``, ``low``, ``high``; accuracy with
@@ -153,19 +128,22 @@ def compare(
     }
 
 
+def count_images(y_true: ArrayLike, groups: ArrayLike, labels: Sequence[str]) -> dict[str, Any]:
+    """Return ``n`` and ``n_groups``, and ``counts`` and ``patients`` of each class."""
+    targets, names = np.asarray(y_true, np.int64), np.asarray(groups)
+    counts = np.bincount(targets, minlength=len(labels)).tolist()
+    return {
+        "n": len(targets),
+        "n_groups": len(np.unique(names)),
+        "counts": dict(zip(labels, counts, strict=True)),
+        "patients": dict(zip(labels, count_patients(targets, names, len(labels)), strict=True)),
+    }
+
+
 def count_patients(y_true: ArrayLike, groups: ArrayLike, classes: int) -> list[int]:
     """Return how many patients or groups have images of each class."""
     targets, names = np.asarray(y_true), np.asarray(groups)
     return [len(np.unique(names[targets == k])) for k in range(classes)]
-
-
-def mean_interval(values: ArrayLike, groups: ArrayLike, *, scale: str = "plain") -> Interval:
-    """Return the mean over images, such as of a loss, with its interval by patient."""
-    numbers = np.asarray(values, np.float64)
-    if not len(numbers):
-        return undefined()
-    mean = float(numbers.mean())
-    return cluster_interval(mean, (numbers - mean) / len(numbers), groups, scale=scale)
 
 
 def _precision_influences(positive: NDArray[np.bool_], scores: Floats) -> Floats:

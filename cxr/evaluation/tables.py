@@ -1,7 +1,9 @@
-"""The metrics as plain rows for a terminal, a README or a report."""
+"""The metrics as plain rows for a terminal, a README or a report.
+
+``metrics`` is the content of metrics.json, ``patients`` each class's number of them.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cxr.evaluation.intervals import FEW_PATIENTS
@@ -35,25 +37,6 @@ Row = dict[str, str]
 """Column head to cell; every row of a table has the same heads."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of a test.
-
-    Attributes:
-        title: above it.
-        columns: heads.
-        rows: cells, as many in each row as there are heads.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            assert len(row) == len(self.columns), f"{self.title}: {row} under {self.columns}"
-
-
 def show_interval(found: Mapping[str, float | None], *, digits: int = 3) -> str:
     """Write ``0.841 [0.820, 0.861]``; undefined is ``n/a``, be it NaN or JSON's null."""
     value, low, high = (show_number(found[key], digits) for key in ("value", "low", "high"))
@@ -66,12 +49,7 @@ def show_number(value: float | None, digits: int = 3) -> str:
 
 
 def summary_table(metrics: Mapping[str, Any], columns: Sequence[str] = OVERALL_SHOWN) -> list[Row]:
-    """Return a row per model with the overall metrics and their intervals.
-
-    Args:
-        metrics: the content of metrics.json.
-        columns: overall metrics in the order shown.
-    """
+    """Return a row per model with the overall metrics and their intervals."""
     return [
         {"model": name} | {NAMES.get(key, key): show_interval(scores[key]) for key in columns}
         for name, scores in metrics["models"].items()
@@ -81,13 +59,7 @@ def summary_table(metrics: Mapping[str, Any], columns: Sequence[str] = OVERALL_S
 def class_table(
     metrics: Mapping[str, Any], model: str = WEIGHTED, columns: Sequence[str] = PER_CLASS
 ) -> list[Row]:
-    """Return a row per class with one model's metrics and their intervals.
-
-    Args:
-        metrics: the content of metrics.json.
-        model: a member, "equal" or "ensemble".
-        columns: per-class metrics in the order shown.
-    """
+    """Return a row per class with one model's metrics and their intervals."""
     return [
         {
             "class": label,
@@ -105,11 +77,7 @@ def show_patients(count: int) -> str:
 
 
 def few_note(patients: Mapping[str, int]) -> str:
-    """Say what the dagger means; empty where no class bears it.
-
-    Args:
-        patients: each class's number of patients.
-    """
+    """Say what the dagger means; empty where no class bears it."""
     few = [label for label, count in patients.items() if count < FEW_PATIENTS]
     if not few:
         return ""
@@ -120,11 +88,7 @@ def few_note(patients: Mapping[str, int]) -> str:
 
 
 def partly_known_note(metrics: Mapping[str, Any]) -> str:
-    """Say how many images have a label set and what counts them; empty where there are none.
-
-    Args:
-        metrics: the content of metrics.json.
-    """
+    """Say how many images have a label set and what counts them; empty where there are none."""
     sets = metrics.get("partly_known")
     if not sets:
         return ""
@@ -137,15 +101,11 @@ def partly_known_note(metrics: Mapping[str, Any]) -> str:
 
 
 def difference_table(metrics: Mapping[str, Any]) -> list[Row]:
-    """Return the ensemble less its best member, and less equal weights, with p of the accuracy.
-
-    Args:
-        metrics: the content of metrics.json.
-    """
+    """Return the ensemble less its best member, and less equal weights, with p of the accuracy."""
     return [
         {"ensemble less": name}
         | {NAMES.get(key, key): show_interval(found[key]) for key in OVERALL_SHOWN}
-        | {"p of accuracy": show_p(found["accuracy"]["p"]).removeprefix("= ")}
+        | {"p of accuracy": _show_p(found["accuracy"]["p"]).removeprefix("= ")}
         for name, found in metrics["ensemble_minus"].items()
     ]
 
@@ -155,11 +115,11 @@ def difference_sentences(metrics: Mapping[str, Any]) -> list[str]:
     return [
         f"the ensemble alone is right on {found['only_first']} images, {name} alone on "
         f"{found['only_second']} (paired permutation test by patient, "
-        f"p {show_p(found['accuracy']['p'])})"
+        f"p {_show_p(found['accuracy']['p'])})"
         for name, found in metrics["ensemble_minus"].items()
     ]
 
 
-def show_p(p_value: float) -> str:
+def _show_p(p_value: float) -> str:
     """Write ``= 0.043`` or ``< 0.001``."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr.console import log, print_table
 from cxr.data.loader import rows_of
 from cxr.data.manifest import patients_unknown
 from cxr.errors import InputError
+from cxr.evaluation import tables
 from cxr.evaluation.adults import adult_rows, measure_adults
 from cxr.evaluation.confidence import (
     calibration_table,
@@ -16,24 +18,17 @@ from cxr.evaluation.confidence import (
     referral_sentences,
     sets_table,
 )
-from cxr.evaluation.confidence_plots import save_confidence_plots
-from cxr.evaluation.evaluate import evaluate, fully_known
+from cxr.evaluation.confidence_plots import save_plots
+from cxr.evaluation.evaluate import columns_of, evaluate, fully_known, read_predictions
 from cxr.evaluation.metrics import PER_CLASS
-from cxr.evaluation.plots import save_plots
-from cxr.evaluation.tables import (
-    INTERVALS,
-    class_table,
-    difference_sentences,
-    difference_table,
-    few_note,
-    partly_known_note,
-    summary_table,
-)
+from cxr.evaluation.summary import compare
 from cxr.files import digest, digest_of, environment, read_json, write_csv, write_json
+from cxr.labels import label_indices
+from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import EvaluateConfig, EvaluateOnConfig
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import relative
-from cxr.pipeline.trained_run import TrainedRun
+from cxr.pipeline.trained_run import PREDICTIONS, TrainedRun
 from cxr.training.thread_count import THREADS
 
 
@@ -58,25 +53,27 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     out = run.folder / "evaluation"
     opened = _count_opening(out / "test_openings.json", run.info["fingerprint"])
     predictions = run.open_test(rows, batch_size=config.batch_size)
-    metrics = measure_run(run, predictions, note=run.note, seed=config.seed)
-    if subset := _classes_with_published_test(run.prepared.table.iloc[rows], run.labels):
+    given: dict[str, Any] = {"note": run.note, "seed": config.seed}
+    metrics = measure_run(run, predictions, **given)
+    table, info = run.prepared.table, run.prepared.info
+    if subset := _classes_with_published_test(table.iloc[rows], run.labels):
         classes, images = subset
         part = predictions[predictions["image"].isin(images)]
-        metrics["published_test"] = measure_run(
-            run, part, note=run.note, seed=config.seed, classes=classes
-        )
-    metrics |= measure_adults(predictions, run.prepared.table, synthetic=run.info["synthetic"])
+        metrics["published_test"] = measure_run(run, part, classes=classes, **given)
+    metrics |= measure_adults(predictions, table, synthetic=run.info["synthetic"])
     metrics |= {
         "test_opened": opened,
         "fingerprint": run.info["fingerprint"],
         "synthetic": run.info["synthetic"],
         "seed": config.seed,
-        "split": run.prepared.info["settings"]["split"],
-        "disjoint": run.prepared.info["disjoint"],
-        "patients_unknown": patients_unknown(run.prepared.table),
+        "split": info["settings"]["split"],
+        "disjoint": info["disjoint"],
+        "patients_unknown": patients_unknown(table),
     }
+    if compared := against_teacher(run, predictions, seed=config.seed):
+        metrics["less_teacher"] = compared
     write_evaluation(run, predictions, metrics, out, config)
-    log.info("%s. The test split was opened %d time(s) for this run.", INTERVALS, opened)
+    log.info("%s. The test split was opened %d time(s) for this run.", tables.INTERVALS, opened)
     if metrics["patients_unknown"]:
         log.warning("%s", metrics["patients_unknown"])
     if crossing := metrics["disjoint"]["crossing_groups"]:
@@ -89,6 +86,37 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     write_report(run)
     log.info("next: %s (Grad-CAM)", run.command("explain"))
     return metrics
+
+
+def against_teacher(
+    run: TrainedRun, predictions: pd.DataFrame, *, seed: int
+) -> dict[str, Any] | None:
+    """Set a student against its teacher on the same test images, and say it.
+
+    Returns:
+        Student less teacher, see ``compare``; None for what has no teacher, or one that was not
+        evaluated on these images.
+    """
+    if not (teacher := run.info.get("teacher")):
+        return None
+    path = run.folder.with_name(teacher["run"]) / PREDICTIONS
+    table = read_predictions(path).set_index("image") if path.exists() else pd.DataFrame()
+    known = fully_known(predictions)
+    if not set(known["image"]) <= set(table.index):
+        log.info("its teacher %s was not evaluated on these images, so nothing is compared", path)
+        return None
+    student, other = (
+        columns_of(part, "prob", WEIGHTED, run.labels)
+        for part in (known, table.loc[known["image"]])
+    )
+    targets, groups = label_indices(known["label"], run.labels), known["group"].to_numpy(str)
+    found = compare(targets, student, other, groups, rng=np.random.default_rng(seed))
+    log.info(
+        "student less teacher (%s), paired by patient: accuracy %s, macro AUROC %s",
+        teacher["run"],
+        *(tables.show_interval(found[key]) for key in ("accuracy", "macro_auroc")),
+    )
+    return found
 
 
 def measure_run(
@@ -120,12 +148,7 @@ def write_evaluation(
 ) -> None:
     """Write predictions, metrics, calibration and plots of one set of images, and show tables.
 
-    Args:
-        run: what was measured.
-        predictions: of the images.
-        metrics: what ``measure_run`` gave, and what else is known; gets what it speaks of.
-        out: folder of the results.
-        config: seed and resamples of the draws.
+    ``metrics``, what ``measure_run`` gave and what else is known, gets what it speaks of.
     """
     path = out / "predictions.csv"
     write_csv(path, predictions)
@@ -136,7 +159,6 @@ def write_evaluation(
     }
     write_json(out / "metrics.json", metrics)
     known = fully_known(predictions)
-    save_plots(known, metrics, out / "figures")
     confidence = measure_confidence(
         known,
         ensemble=run.ensemble,
@@ -149,7 +171,7 @@ def write_evaluation(
     confidence |= {key: metrics[key] for key in head if key in metrics}
     confidence["uncertainty"] = digest_of(run.uncertainty)
     write_json(out / "calibration.json", confidence)
-    save_confidence_plots(known, confidence, out / "figures")
+    save_plots(known, metrics, confidence, out / "figures")
     _show(metrics, confidence)
     log.info("results: %s", relative(out))
 
@@ -157,23 +179,25 @@ def write_evaluation(
 def _show(metrics: dict[str, Any], confidence: dict[str, Any]) -> None:
     """Print metrics, differences, calibration, prediction sets and referral."""
     images = f"{metrics['n']} images of {metrics['n_groups']} patients or groups"
-    print_table(f"Test, {images} · {metrics['note']}", summary_table(metrics))
-    print_table("Paired differences on the same images", difference_table(metrics))
+    print_table(f"Test, {images} · {metrics['note']}", tables.summary_table(metrics))
+    print_table("Paired differences on the same images", tables.difference_table(metrics))
     for columns in (PER_CLASS[:4], PER_CLASS[4:]):
-        rows = class_table(metrics, columns=columns)
+        rows = tables.class_table(metrics, columns=columns)
         rows = [row for row in rows if metrics["counts"][row["class"]]]
         print_table("Ensemble, each class against the rest", rows)
     if own := metrics.get("published_test"):
         title = f"{', '.join(own['labels'])} alone, {own['n']} images, renormalised"
-        print_table(title, summary_table(own))
-    for text in (few_note(metrics["patients"]), partly_known_note(metrics)):
+        print_table(title, tables.summary_table(own))
+    for text in (tables.few_note(metrics["patients"]), tables.partly_known_note(metrics)):
         if text:
             log.info("%s", text)
     if adults := metrics.get("adults"):
         print_table("Covid against normal among adults", adult_rows(adults, "model"))
-    print_table(f"Calibration · {confidence['note']}", calibration_table(confidence))
+    for stage in ("before", "after"):
+        title = f"Calibration {stage} temperature · {confidence['note']}"
+        print_table(title, calibration_table(confidence, stage))
     print_table("Prediction sets of the ensemble, coverage and size", sets_table(confidence))
-    for sentence in (*difference_sentences(metrics), *referral_sentences(confidence)):
+    for sentence in (*tables.difference_sentences(metrics), *referral_sentences(confidence)):
         log.info("%s", sentence)
 
 

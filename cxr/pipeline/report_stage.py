@@ -1,5 +1,6 @@
 """The report and the cards of a run, written from what its stages left; opens no test split."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,8 @@ from cxr.pipeline.config import PrepareConfig, RunConfig
 from cxr.pipeline.run_folder import relative
 from cxr.pipeline.trained_run import TrainedRun
 from cxr.plotting import save_figure
-from cxr.report.cards import data_card, model_card
 from cxr.report.outside import draw_outside, outside_alt, outside_bars
-from cxr.report.page import render_report
-from cxr.report.parts import Picture
+from cxr.report.page import Picture, data_card, model_card, render_report
 from cxr.report.results import Results, read_results
 
 REPORT, MODEL_CARD, DATA_CARD = "report.html", "MODEL_CARD.md", "DATA_CARD.md"
@@ -47,9 +46,6 @@ def report_stage(config: PrepareConfig) -> Path:
 
 def write_report(run: TrainedRun) -> Path:
     """Write ``report.html``, ``MODEL_CARD.md`` and ``DATA_CARD.md`` into the run's folder.
-
-    Returns:
-        The report.
 
     Raises:
         InputError: nothing trained, no ensemble fitted, a damaged file.
@@ -102,6 +98,9 @@ def gather(run: TrainedRun) -> Results:
     commands = {stage: run.command(stage) for stage in ("evaluate", "audit", "explain", "cv")}
     name = f"{run.info['data']}/{run.info['run']}"
     commands["evaluate_on"] = stage_command("evaluate_on", data="OTHER", run=name)
+    commands["leak"] = stage_command("experiments.leak")
+    # A report is handed on, so it names no interpreter of this machine.
+    python = re.compile(r"^\S*python\S* ")
     audit, key = run.read("audit/audit.json"), None
     if audit and run.evaluated:
         key = audit_key(run, audit["seed"], audit["resamples"], audit.get("outlined_by", ""))
@@ -109,7 +108,7 @@ def gather(run: TrainedRun) -> Results:
         run.folder,
         run.prepared.info,
         run.prepared.table,
-        commands=commands,
+        {stage: python.sub("python ", words) for stage, words in commands.items()},
         audit_key=key,
         state=run.state,
     )
@@ -118,22 +117,15 @@ def gather(run: TrainedRun) -> Results:
 def _pictures(results: Results, run: TrainedRun) -> dict[str, list[Picture]]:
     """Return the pictures at hand by their place in the report; draws those that are its own."""
     folder = run.folder / "evaluation" / "figures"
-    pictures: dict[str, list[Picture]] = {
-        "curves": [
-            picture
-            for name in run.ensemble.members
-            for picture in _read(
-                run.folder / "members" / name / "logs" / "curves.png",
-                f"Loss and balanced accuracy of {name} by epoch.",
-            )
-        ]
-    }
+    pictures: dict[str, list[Picture]] = {"curves": []}
+    for name in run.ensemble.members:
+        path = run.folder / "members" / name / "logs" / "curves.png"
+        pictures["curves"] += _read(path, f"Loss and balanced accuracy of {name} by epoch.")
     for result in (results.audit or {}).get("results", []):
         alt = f"{result['title']}: {result['sentence']}"
-        paths = [results.folder / "audit" / Path(name).name for name in result["plots"]]
-        pictures[f"audit/{result['id']}"] = [
-            picture for path in paths for picture in _read(path, alt)
-        ]
+        own = pictures[f"audit/{result['id']}"] = []
+        for name in result["plots"]:
+            own += _read(results.folder / "audit" / Path(name).name, alt)
     if results.leak:
         path = Path(results.leak["folder"]) / "leak.png"
         pictures["leak"] = _read(path, "Accuracy with copies in the test share and without them.")
@@ -142,9 +134,8 @@ def _pictures(results: Results, run: TrainedRun) -> dict[str, list[Picture]]:
     # Four matrices, as confusion.png has them, fill a page.
     shown = (results.metrics["best_member"], WEIGHTED)
     models = {name: results.metrics["models"][name] for name in shown}
-    save_figure(
-        draw_confusions(results.metrics | {"models": models}), folder / "confusion_best.png"
-    )
+    confusions = draw_confusions(results.metrics | {"models": models})
+    save_figure(confusions, folder / "confusion_best.png")
     pictures |= {name: _read(folder / f"{name}.png", alt) for name, alt in PLOTS.items()}
     if bars := outside_bars(results):
         path = folder / "outside.png"
@@ -178,8 +169,7 @@ def _mistakes(run: TrainedRun, folder: Path) -> list[Picture]:
     if not len(chosen):
         return []
     predicted = run.predictions["prediction"].iloc[chosen]
-    classes = np.asarray(label_indices(predicted, run.labels), np.int64)
-    maps = run.maps(chosen, classes)
+    maps = run.maps(chosen, np.asarray(label_indices(predicted, run.labels), np.int64))
     examples = run.examples(chosen, maps, run.masks("lesion_mask", chosen))
     pictures = []
     for start in range(0, len(examples), A_PLOT):

@@ -5,13 +5,12 @@ from typing import Any
 import pandas as pd
 
 from cxr.data.manifest import patients_unknown
-from cxr.evaluation.tables import Cell, Table, show_interval
+from cxr.evaluation.tables import Cell, show_interval
 from cxr.imaging.preprocess import PreprocessSpec
 from cxr.labels import list_words
 from cxr.models.ensemble import OUT_OF_FOLD, WEIGHTED, Ensemble
-from cxr.report.parts import rows_table
 from cxr.report.results import Results
-from cxr.report.wording import count, percent
+from cxr.report.wording import Table, count, percent, rows_table
 
 SPLITS = ("train", "val", "test")
 HEADLINE = {
@@ -20,6 +19,16 @@ HEADLINE = {
     "macro_auroc": "macro AUROC",
 }
 UNKNOWN = "unknown"
+MAY_BE_EMPTY = {
+    "patient_id": "who the patient is",
+    "source": "the source",
+    "sex": "sex",
+    "age": "age",
+    "view": "the view",
+    "mask": "where the lungs are",
+    "license": "the licence",
+}
+"""Columns of the table that may be empty, and what is then not known."""
 
 
 def headline(results: Results) -> list[tuple[str, str]]:
@@ -33,48 +42,45 @@ def headline(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def split_counts(results: Results) -> dict[str, int]:
-    """Return the images of each split."""
-    images = results.prepared["counts"]["images"]
-    return {name: sum(found.get(name, 0) for found in images.values()) for name in SPLITS}
-
-
 def data_rows(results: Results) -> list[tuple[str, str]]:
     """Return what was trained on what: data, fingerprint, groups, drops, splits, members."""
     counts, disjoint = results.prepared["counts"], results.prepared["disjoint"]
     settings, spec = results.prepared["settings"], results.prepared["preprocess"]
-    images, splits = counts["images"], split_counts(results)
-    crossing = disjoint["crossing_groups"]
-    apart = (
-        "none of them in two splits"
-        if not crossing
-        else (
+    apart = "none of them in two splits"
+    if crossing := disjoint["crossing_groups"]:
+        apart = (
             f"{crossing:,} of them in two splits, {disjoint['test_images_in_crossing_groups']:,} "
             "test images among them"
         )
+    dropped = (
+        f"{counts['dropped_copies']:,} copies of other images, {counts['dropped_conflicting']:,} "
+        f"with conflicting labels, {counts['dropped_unreadable']:,} unreadable"
     )
+    splits = []
+    for name in SPLITS:
+        own = {label: part.get(name, 0) for label, part in counts["images"].items()}
+        by_class = ", ".join(f"{label} {number:,}" for label, number in own.items())
+        splits.append(f"{sum(own.values()):,} {name} ({by_class})")
     rows = [
         ("data", results.run["data"] + (" (synthetic phantom)" if results.synthetic else "")),
         ("fingerprint", results.run["fingerprint"]),
-        ("images", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {_drops(counts)}"),
+        ("images", f"{counts['kept']:,} of {counts['rows']:,} listed; dropped: {dropped}"),
         ("patients or groups", f"{counts['patients_or_groups']:,}, {apart}"),
-        (
-            "split",
-            f"{settings['split']}: "
-            + ", ".join(
-                f"{splits[name]:,} {name} ("
-                + ", ".join(f"{label} {images[label].get(name, 0):,}" for label in images)
-                + ")"
-                for name in SPLITS
-            ),
-        ),
+        ("split", f"{settings['split']}: {', '.join(splits)}"),
         (
             "image as seen",
             f"{spec['size_px']} x {spec['size_px']} pixels, {PreprocessSpec(**spec).how()}",
         ),
     ]
-    rows += [(f"member {name}", _member(results, name)) for name in results.ensemble["members"]]
     ensemble = Ensemble.from_dict(results.ensemble)
+    rows += [
+        (
+            f"member {name}",
+            f"{results.members[name].get('architecture', UNKNOWN)}, weight "
+            f"{ensemble.weights[name]:.3f}, temperature {ensemble.temperatures[name]:.3f}",
+        )
+        for name in ensemble.members
+    ]
     fitted = "out-of-fold images" if ensemble.fitted_on == OUT_OF_FOLD else "validation"
     rows.append(
         (
@@ -136,15 +142,14 @@ def own_sources(table: pd.DataFrame) -> list[str]:
         str(label): {str(name) or UNKNOWN for name in part}
         for label, part in table.groupby("label", sort=False)["source"]
     }
-    found = []
-    for label, own in sources.items():
-        others = set().union(*(names for other, names in sources.items() if other != label))
-        if len(sources) > 1 and not own & others:
-            found.append(
-                f"Every {label} image comes from {list_words(sorted(own))}, and no other class "
-                "does: a network can tell the hospital instead of the disease."
-            )
-    return found
+    if len(sources) == 1:
+        return []
+    return [
+        f"Every {label} image comes from {list_words(sorted(own))}, and no other class does: a "
+        "network can tell the hospital instead of the disease."
+        for label, own in sources.items()
+        if own.isdisjoint(set().union(*(names for k, names in sources.items() if k != label)))
+    ]
 
 
 def source_table(table: pd.DataFrame) -> Table:
@@ -152,13 +157,12 @@ def source_table(table: pd.DataFrame) -> Table:
     given = table.assign(source=table.get("source", ""))
     rows: list[dict[str, Cell]] = []
     for (label, source), part in given.groupby(["label", "source"], sort=False):
-        known = (part["patient_id"] != "") if "patient_id" in part else pd.Series(dtype=bool)
-        patients = part.loc[known[known].index, "patient_id"].nunique() if known.any() else None
+        patients = set(part.get("patient_id", ())) - {""}
         row: dict[str, Cell] = {
             "class": str(label),
             "source": str(source) or UNKNOWN,
             "images": len(part),
-            "patient ids": patients,
+            "patient ids": len(patients) or None,
             "groups": int(part["group"].nunique()),
         }
         row |= {name: int((part["split"] == name).sum()) for name in SPLITS}
@@ -183,12 +187,14 @@ def training_table(results: Results) -> Table:
     for name, card in results.members.items():
         how, trainer = card.get("training", {}), card.get("trainer", {})
         source = (card.get("pretrained") or {}).get("source")
+        teacher = card.get("teacher")
         rows.append(
             {
                 "member": name,
                 "architecture": card.get("architecture"),
                 "input px": card.get("input", {}).get("size_px"),
                 "starts from": str(source or "random weights"),
+                **({"learns from": f"the ensemble of {teacher['run']}"} if teacher else {}),
                 "train images": card.get("data", {}).get("train_images"),
                 "epoch kept": f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}",
                 "batch": trainer.get("batch_size"),
@@ -200,24 +206,36 @@ def training_table(results: Results) -> Table:
     return rows_table("How the members were trained", rows)
 
 
-def _member(results: Results, name: str) -> str:
-    card, ensemble = results.members[name], results.ensemble
-    return (
-        f"{card.get('architecture', UNKNOWN)}, weight {ensemble['weights'][name]:.3f}, "
-        f"temperature {ensemble['temperatures'][name]:.3f}"
-    )
-
-
-def _drops(counts: dict[str, Any]) -> str:
-    parts = {
-        "copies of other images": counts["dropped_copies"],
-        "with conflicting labels": counts["dropped_conflicting"],
-        "unreadable": counts["dropped_unreadable"],
+def made_by(results: Results) -> list[tuple[str, str, dict[str, Any] | None]]:
+    """Return each stage, the file that it left, and that one's environment."""
+    files: dict[tuple[str, str], dict[str, Any] | None] = {
+        ("prepare", "prepared.json"): results.prepared,
+        ("ensemble", "ensemble.json"): results.ensemble,
+        ("evaluate", "metrics.json"): results.metrics,
+        ("audit", "audit.json"): results.audit,
     }
-    return ", ".join(f"{number:,} {what}" for what, number in parts.items())
+    files |= {(f"train {name}", f"{name}/member.json"): x for name, x in results.members.items()}
+    return [(*names, (values or {}).get("environment")) for names, values in files.items()]
 
 
 def _known(part: pd.DataFrame, column: str) -> str:
-    if column not in part:
-        return "0 %"
-    return f"{100 * float((part[column] != '').mean()):.0f} %"
+    known = 100 * float((part[column] != "").mean()) if column in part else 0
+    return f"{known:.0f} %"
+
+
+def sentence_of(results: Results, test: str) -> str:
+    """Return what a test of the audit found, or that it was not done."""
+    for result in (results.audit or {}).get("results", []):
+        if result["id"] == test:
+            return str(result["sentence"])
+    return f"{results.not_measured('audit')}."
+
+
+def unknown(table: pd.DataFrame) -> list[str]:
+    """Say which columns of the table are empty, and for how many images."""
+    lines = []
+    for column, name in MAY_BE_EMPTY.items():
+        blank = int((table[column] == "").sum()) if column in table else len(table)
+        if blank:
+            lines.append(f"{name}: unknown of {blank:,} of {len(table):,} images")
+    return [*lines, "who was imaged, why, and who was left out: the sources do not tell"]

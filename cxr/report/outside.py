@@ -4,8 +4,7 @@ N images, S side of prepared pixels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,20 +13,20 @@ from numpy.typing import NDArray
 
 from cxr.audit.baseline_inputs import BORDER, RINGS, THUMBNAIL, thumbnails
 from cxr.audit.occlude import Variant, occlude
+from cxr.evaluation.intervals import undefined
 from cxr.evaluation.tables import show_interval
 from cxr.models.ensemble import WEIGHTED
 from cxr.plotting import INK, new_figure, style_axes
 from cxr.report.results import Results
 from cxr.report.wording import percent
 
-Kind = Literal["nothing", "outside", "all"]
 Image = NDArray[np.uint8]
 
 WITHOUT_LUNGS: tuple[Variant, ...] = ("lungs_black", "box_black")
 """Rows of the lung test that are shown: the lungs covered, and a box around both."""
 TOLD = 0.80
 """AUROC from which a class is said to be told by the border: four pairs of images of five."""
-STYLES: dict[Kind, dict[str, Any]] = {
+STYLES: dict[str, dict[str, Any]] = {
     "nothing": {"color": "#BBBBBB"},
     "outside": {"color": "#E69F00", "hatch": "//", "edgecolor": "white"},
     "all": {"color": "#0072B2"},
@@ -35,56 +34,49 @@ STYLES: dict[Kind, dict[str, Any]] = {
 """Grays, hatches and the Okabe-Ito orange and blue, which every eye tells apart."""
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """What one sees of an image, and how often the class is then named rightly.
 
-    Attributes:
-        text: beside the bar.
-        found: ``value``, ``low``, ``high`` of the accuracy; ``low`` NaN where there is none.
-        kind: nothing of the image, what lies outside the lungs, all of it.
-        picture: which picture stands beside it: "border", "lungs_black", ..., or "".
+    ``kind`` says how much is seen: nothing, what lies outside the lungs, all. ``picture`` stands
+    beside the bar: "border", "lungs_black", ..., or "".
     """
 
     text: str
     found: Mapping[str, float]
-    kind: Kind
+    kind: Literal["nothing", "outside", "all"]
     picture: str = ""
 
 
 def outside_bars(results: Results) -> list[Bar]:
     """Return the figure's bars, from nothing to the ensemble; empty without audit.
 
-    Args:
-        results: of the run; the audit's tests "baselines" and "lungs" give the bars between.
+    The audit's tests "baselines" and "lungs" give the bars between.
     """
     metrics = results.metrics
-    rows = _accuracies(results)
-    if metrics is None or not any(name in rows for name in (BORDER, *WITHOUT_LUNGS)):
+    if metrics is None:
+        return []
+    inputs, variants = (_values(results, test, "accuracy") for test in ("baselines", "lungs"))
+    texts = {
+        BORDER: (inputs, "the image's outer border alone,\nlinear model"),
+        "box_black": (variants, "a box over both lungs,\n16 x 16 pixels, linear model"),
+        "lungs_black": (variants, "lungs blacked out,\n16 x 16 pixels, linear model"),
+        THUMBNAIL: (inputs, "whole image,\n16 x 16 pixels, linear model"),
+    }
+    between = [
+        Bar(text, values[name], "all" if name == THUMBNAIL else "outside", name)
+        for name, (values, text) in texts.items()
+        if values.get(name)
+    ]
+    if not any(bar.kind == "outside" for bar in between):
         return []
     commonest = max(metrics["counts"], key=lambda label: metrics["counts"][label])
-    share = metrics["counts"][commonest] / metrics["n"]
-    nan = float("nan")
-    texts = {
-        BORDER: "the image's outer border alone,\nlinear model",
-        "box_black": "a box over both lungs,\n16 x 16 pixels, linear model",
-        "lungs_black": "lungs blacked out,\n16 x 16 pixels, linear model",
-        THUMBNAIL: "whole image,\n16 x 16 pixels, linear model",
-    }
-    bars = [
-        Bar(
-            f"no image at all:\nalways say {commonest}",
-            {"value": share, "low": nan, "high": nan},
-            "nothing",
-        )
-    ]
-    bars += [
-        Bar(text, rows[name], "all" if name == THUMBNAIL else "outside", name)
-        for name, text in texts.items()
-        if name in rows
-    ]
+    share = undefined() | {"value": metrics["counts"][commonest] / metrics["n"]}
     ours = metrics["models"][WEIGHTED]["accuracy"]
-    return [*bars, Bar("whole image,\ntrained networks (ensemble)", ours, "all", "whole")]
+    return [
+        Bar(f"no image at all:\nalways say {commonest}", share, "nothing"),
+        *between,
+        Bar("whole image,\ntrained networks (ensemble)", ours, "all", "whole"),
+    ]
 
 
 def outside_sentences(results: Results) -> list[str]:
@@ -98,8 +90,7 @@ def outside_sentences(results: Results) -> list[str]:
             f"{percent(bars[BORDER].found, digits=0)} of the test images when it sees "
             "their outer border alone"
         )
-    hidden = next((name for name in WITHOUT_LUNGS if name in bars), None)
-    if hidden:
+    if hidden := next((name for name in WITHOUT_LUNGS if name in bars), None):
         covered = "blacked out" if hidden == "lungs_black" else "under a black box"
         told.append(
             f"{percent(bars[hidden].found, digits=0)} when it sees a thumbnail with the "
@@ -117,11 +108,12 @@ def outside_sentences(results: Results) -> list[str]:
 def _second(results: Results) -> str:
     """Say what follows, by the verdicts of the two tests."""
     found = {result["id"]: result["verdict"] for result in (results.audit or {})["results"]}
-    verdicts = {found.get("baselines"), found.get("lungs")}
     border = {
-        label: value for label, value in _aurocs(results, BORDER).items() if value["low"] >= TOLD
+        label: value
+        for label, value in _values(results, "baselines", "auroc").get(BORDER, {}).items()
+        if value["low"] is not None and value["low"] >= TOLD
     }
-    if "shortcut" in verdicts or "suspicious" in verdicts:
+    if {found.get("baselines"), found.get("lungs")} & {"shortcut", "suspicious"}:
         told = ""
         if border:
             label = max(border, key=lambda name: border[name]["value"])
@@ -145,11 +137,8 @@ def draw_outside(
 ) -> Figure:
     """Draw how often the class is named rightly by how much of an image is seen.
 
-    Args:
-        bars: of ``outside_bars``.
-        image: (S, S), an example that is shown as each model sees it; None shows none.
-        mask: (S, S), its lungs; None leaves out the pictures that need it.
-        note: what the images are.
+    An example (S, S) is shown as each model sees it, without a mask of its lungs, (S, S), not where
+    that is needed.
     """
     pictures = {} if image is None else _pictures(image, mask)
     figure = new_figure(
@@ -167,15 +156,8 @@ def draw_outside(
         axes.text(end + 1.2, place, text, va="center", fontsize=9, fontweight="bold", color=INK)
         if bar.picture in pictures:
             shown = OffsetImage(pictures[bar.picture], zoom=35 / 224, cmap="gray")
-            axes.add_artist(
-                AnnotationBbox(
-                    shown,
-                    (0, place),
-                    xycoords=("axes fraction", "data"),
-                    box_alignment=(1.12, 0.5),
-                    frameon=False,
-                )
-            )
+            at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "frameon": False}
+            axes.add_artist(AnnotationBbox(shown, (0, place), box_alignment=(1.12, 0.5), **at))
     axes.set_yticks(range(len(bars)), [bar.text for bar in reversed(bars)])
     axes.tick_params(axis="y", length=0, pad=46 if pictures else 4, labelsize=8.5)
     axes.set(xlim=(0, 108), ylim=(-0.55, len(bars) - 0.45))
@@ -207,22 +189,6 @@ def _enlarge(image: NDArray[Any]) -> Image:
     """Repeat pixels until the side is 224, without blur."""
     rows = np.arange(224) * image.shape[0] // 224
     return np.asarray(image, np.float32).clip(0, 255).astype(np.uint8)[np.ix_(rows, rows)]
-
-
-def _accuracies(results: Results) -> dict[str, dict[str, float]]:
-    """Return the accuracies that the audit measured, by input or way of occlusion."""
-    inputs, variants = (_values(results, test, "accuracy") for test in ("baselines", "lungs"))
-    shown = {name: inputs.get(name) for name in (BORDER, THUMBNAIL)}
-    shown |= {name: variants.get(name) for name in WITHOUT_LUNGS}
-    return {name: value for name, value in shown.items() if value}
-
-
-def _aurocs(results: Results, name: str) -> dict[str, dict[str, float]]:
-    return {
-        label: value
-        for label, value in _values(results, "baselines", "auroc").get(name, {}).items()
-        if value["low"] is not None
-    }
 
 
 def _values(results: Results, test: str, key: str) -> dict[str, Any]:

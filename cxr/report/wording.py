@@ -1,11 +1,16 @@
-"""How numbers and names are written in the report and the cards."""
+"""How numbers, names and tables are written in the report and the cards, and their templates."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from cxr.evaluation.tables import Cell, show_number
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cxr.evaluation.metrics import PER_CLASS
+from cxr.evaluation.tables import INTERVALS, Cell, show_interval, show_number
+
+UNDEFINED = "n/a"
 VERDICTS = {
     "clear": "✓ clear",
     "suspicious": "? suspicious",
@@ -29,11 +34,46 @@ _ESCAPED = {
 """What could end a cell, or turn text into HTML, emphasis, code or a link."""
 
 
+class Table(NamedTuple):
+    """A table as it is shown: a title, heads, and rows of as many cells."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def rows_table(title: str, rows: Sequence[Mapping[str, Cell]]) -> Table:
+    """Turn rows of equal heads into a table."""
+    return Table(title, list(rows[0]) if rows else [], [list(row.values()) for row in rows])
+
+
+def templates(**options: Any) -> Environment:
+    """Return the templates of this folder; a name that is not filled is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    environment.filters |= {
+        "interval": show_interval,
+        "grouped": "{:,}".format,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
+    }
+    environment.globals |= {
+        "rows_table": rows_table,
+        "intervals": INTERVALS,
+        "per_class": (PER_CLASS[:4], PER_CLASS[4:]),
+    }
+    return environment
+
+
 def percent(found: Mapping[str, float | None], *, digits: int = 1) -> str:
     """Write ``84.6 % [82.0, 87.0]``; undefined is ``n/a``."""
     numbers = (found[key] for key in ("value", "low", "high"))
     value, low, high = (show_number(x if x is None else 100 * x, digits) for x in numbers)
-    return value if value == "n/a" else f"{value} % [{low}, {high}]"
+    return value if value == UNDEFINED else f"{value} % [{low}, {high}]"
 
 
 def split_interval(cell: Cell) -> tuple[str, str]:
@@ -44,6 +84,37 @@ def split_interval(cell: Cell) -> tuple[str, str]:
         return (f"{cell:,}" if isinstance(cell, int) else f"{cell:g}"), ""
     found = _WITH_INTERVAL.match(cell)
     return (found[1], found[2]) if found else (cell, "")
+
+
+def show_cell(value: Any, kind: str, digits: int = 3) -> Cell:
+    """Write a typed cell of the audit's tables; see ``cxr.audit.result.Kind``."""
+    if value is None or isinstance(value, str):
+        return value
+    if kind == "interval":
+        return show_interval(value, digits=digits)
+    if kind == "range":
+        return "median {value:.0f}, {low:.0f} to {high:.0f}".format(**value)
+    if kind == "counts":
+        return ", ".join(f"{name} {count}" for name, count in value.items())
+    if kind == "flag":
+        return "yes" if value else ""
+    if value != value:
+        return UNDEFINED
+    if kind == "share":
+        return f"{value:.0%}"
+    if kind in ("number", "p"):
+        return f"{value:.{digits}f}"
+    return int(value) if kind == "count" else str(value)
+
+
+def show_table(table: Mapping[str, Any]) -> Table:
+    """Return a table of ``audit.json`` with its cells written."""
+    kinds = [(column["kind"], column["digits"]) for column in table["columns"]]
+    rows = [
+        tuple(show_cell(cell, *kind) for cell, kind in zip(row, kinds, strict=True))
+        for row in table["rows"]
+    ]
+    return Table(table["title"], tuple(column["heading"] for column in table["columns"]), rows)
 
 
 def count(number: int, word: str) -> str:
@@ -59,17 +130,8 @@ def one_line(text: Any) -> str:
     return plain
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
+def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[Cell]]) -> list[str]:
     """Return the lines of a Markdown table."""
-    lines = [_row(columns), _row(["---"] * len(columns))]
-    return [*lines, *(_row(["".join(_spaced(cell)) for cell in row]) for row in rows)]
-
-
-def _spaced(cell: Cell) -> tuple[str, str]:
-    value, interval = split_interval(cell)
-    return value, f" {interval}" if interval else ""
-
-
-def _row(cells: Sequence[str]) -> str:
-    written = [cell if cell == "---" else one_line(cell) for cell in cells]
-    return f"| {' | '.join(written)} |"
+    heads = [one_line(head) for head in columns]
+    cells = [[one_line(" ".join(filter(None, split_interval(cell)))) for cell in r] for r in rows]
+    return [f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *cells)]

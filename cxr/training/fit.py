@@ -6,7 +6,7 @@ so an interrupted training that goes on gives the loss curve of an uninterrupted
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -213,19 +213,3 @@ def parameter_groups(member: Member, settings: TrainerSettings) -> list[dict[str
         }
         for (in_head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
-
-
-def choose_precision(precision: str, *, cuda: bool) -> Literal["32-true", "bf16-mixed"]:
-    """Choose the arithmetic.
-
-    ``auto`` takes bfloat16 autocast where the hardware multiplies it in hardware faster than
-    float32: GPUs that support it, and processors with AMX tiles. AVX-512 BF16 alone made
-    InceptionV3 a third slower (docs/experiments.md).
-    """
-    if precision == "auto":
-        if cuda:
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = torch.cpu._is_amx_tile_supported()
-        return "bf16-mixed" if fast else "32-true"
-    return "bf16-mixed" if precision == "bf16" else "32-true"

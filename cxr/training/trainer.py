@@ -22,7 +22,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException  # 
 from cxr.data.loader import BatchLoader
 from cxr.errors import InputError
 from cxr.training.callbacks import Curves, ResumeCheckpoint, Shards, moving_average, storage_errors
-from cxr.training.fit import MemberModule, choose_precision
+from cxr.training.fit import MemberModule
+from cxr.training.precision import choose_precision
 from cxr.training.thread_count import THREADS
 from cxr.training.trainer_settings import TrainerSettings
 
@@ -67,7 +68,9 @@ def fit(
     THREADS.fix(settings.threads)
     module.train_batches = train
     cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    precision = choose_precision(settings.precision, cuda=cuda)
+    device = torch.device("cuda" if cuda else "cpu")
+    processes = settings.devices * settings.num_nodes
+    precision = choose_precision(settings.precision, module.member, device, processes=processes)
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(

@@ -95,7 +95,7 @@ class TrainerSettings:
     clip_norm: float = 1.0
     """Largest norm of a gradient; 0: no clipping."""
     precision: str = "auto"
-    """auto (bf16 where the hardware is fast at it), 32 or bf16."""
+    """auto (whichever a few steps of both show to be faster here), 32 or bf16."""
     deterministic: bool = False
     """Only algorithms that give the same bits each time; slower on a GPU."""
     accelerator: str = "auto"

@@ -17,7 +17,7 @@ from cxr.audit.result import (
 )
 from cxr.errors import InputError
 from cxr.labels import list_words
-from cxr.report.parts import show_table
+from cxr.report.wording import show_table
 
 FOUND = {"value": 0.9, "low": 0.8, "high": 0.95}
 COLUMNS = (

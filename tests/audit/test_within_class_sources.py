@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from cxr.audit import limits
 from cxr.audit import source_pairs as inside
-from cxr.audit import within_class_sources as sources
 from cxr.audit.context import AuditContext
 from cxr.audit.within_class_sources import audit_sources, source_rows
 
@@ -162,11 +162,7 @@ def test_names_pairs_and_sources_left_out_are_one_family(monkeypatch):
 
         return call
 
-    for module, name in (
-        (sources, "auroc_interval"),
-        (inside, "auroc_interval"),
-        (inside, "cluster_interval"),
-    ):
+    for module, name in ((limits, "auroc_limit"), (inside, "mean_interval")):
         monkeypatch.setattr(module, name, record(getattr(module, name)))
     audit(table(mixed=True), source=0.0)
     # Two names; in each of two classes one pair of sources, and two that are left out.

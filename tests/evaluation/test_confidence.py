@@ -19,7 +19,7 @@ from cxr.evaluation.confidence_plots import (
     draw_coverage,
     draw_reliability,
     draw_risk_coverage,
-    save_confidence_plots,
+    save_plots,
 )
 from cxr.evaluation.evaluate import build_predictions, evaluate
 from cxr.files import write_json
@@ -112,7 +112,12 @@ def test_content_agrees_with_metrics_and_is_plain(tmp_path):
 
 def test_tables_and_sentences():
     _, _, _, found = opened()
-    assert [row["model"] for row in calibration_table(found)] == ["a", "b", "equal", "ensemble"]
+    assert [row["model"] for row in calibration_table(found, "after")] == [
+        "a",
+        "b",
+        "equal",
+        "ensemble",
+    ]
     rows = sets_table(found)
     assert [row["sets"] for row in rows][:2] == ["80%, one threshold", "80%, per class"]
     assert {f"{label}, 50 patients" for label in LABELS} < set(rows[0])
@@ -134,26 +139,30 @@ def test_absent_classes_are_named_and_skipped(caplog):
     draw_risk_coverage(predictions, found)
 
 
-def test_too_few_images_are_named_and_the_error_is_nan(tmp_path, caplog):
+def test_too_few_images_are_named_and_the_error_is_nan(caplog):
     predictions, _, uncertainty, found = opened(12, fitted=12)
     assert "12 images are too few" in found["skipped"]["calibration error"]
     assert "too small to cover at 0.95" in found["skipped"]["sets at 0.95"]
     assert "12 patients, fewer than 100" in uncertainty["warning"]
     assert np.isnan(found["calibration"]["ensemble"]["after"]["ece"]["value"])
-    assert calibration_table(found)[0]["ECE after"] == "n/a"
+    assert calibration_table(found, "after")[0]["ECE"] == "n/a"
     assert "too few" in caplog.text
-    save_confidence_plots(predictions, found, tmp_path)
+    draw_coverage(found)
+    draw_risk_coverage(predictions, found)
     assert "error n/a" in words(draw_reliability(found))
 
 
 def test_figures_are_written_and_say_what_they_are_of(tmp_path):
-    predictions, _, _, found = opened()
-    paths = save_confidence_plots(predictions, found, tmp_path / "figures")
-    assert [path.name for path in paths] == ["reliability.png", "risk_coverage.png", "coverage.png"]
+    predictions, ensemble, _, found = opened()
+    metrics = evaluate(predictions, labels=LABELS, members=ensemble.members, best_member="a")
+    paths = save_plots(predictions, metrics, found, tmp_path / "figures")
+    names = "confusion", "roc", "precision_recall", "reliability", "risk_coverage", "coverage"
+    assert [path.stem for path in paths] == list(names)
+    assert sorted(tmp_path.glob("figures/*")) == sorted(paths)
     for path in paths:
         with Image.open(path) as image:
             assert image.format == "PNG"
-            assert image.width > 600
+            assert min(image.size) > 600
     for figure in (
         draw_reliability(found),
         draw_risk_coverage(predictions, found),

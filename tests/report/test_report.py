@@ -19,10 +19,8 @@ from cxr.evaluation.tables import show_interval
 from cxr.files import digest, digest_of, write_json
 from cxr.models.ensemble import Ensemble, all_probs
 from cxr.reliability.conformal import fit_uncertainty
-from cxr.report.cards import data_card, model_card
 from cxr.report.outside import draw_outside, outside_alt, outside_bars, outside_sentences
-from cxr.report.page import css_string, render_report
-from cxr.report.parts import Picture
+from cxr.report.page import Picture, css_string, data_card, model_card, render_report
 from cxr.report.results import read_results
 from cxr.report.wording import one_line, percent, split_interval
 
@@ -213,8 +211,13 @@ def folder(planted: Path, tmp_path: Path) -> Path:
     return shutil.copytree(planted, tmp_path / "set" / "default")
 
 
+STAGES = ("evaluate", "audit", "explain", "evaluate_on", "cv", "leak")
+COMMANDS = {stage: f"python scripts/{stage}.py" for stage in STAGES}
+
+
 def results_of(folder: Path, labels: tuple[str, ...] = LABELS, **options):
-    return read_results(folder, prepared_of(labels), table_of(labels, 240), **options)
+    commands = COMMANDS | options.pop("commands", {})
+    return read_results(folder, prepared_of(labels), table_of(labels, 240), commands, **options)
 
 
 def words(page: str) -> str:
@@ -400,7 +403,7 @@ def test_audit_verdicts_stand_on_the_first_page_and_in_full(folder):
 
 
 def test_limits_name_the_source_that_gives_a_class_away(folder):
-    results = read_results(folder, prepared_of(LABELS, crossing=4), table_of(LABELS, 240))
+    results = read_results(folder, prepared_of(LABELS, crossing=4), table_of(LABELS, 240), COMMANDS)
     for text in (words(render_report(results, {})), model_card(results)):
         assert "Every covid image comes from elsewhere, and no other class does" in text
         assert "4 patients or groups lie on both sides of the split" in text

@@ -17,7 +17,7 @@ from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder
 from cxr.errors import InputError, NonFiniteLossError
 from cxr.models.build import build_member, freeze
 from cxr.training.callbacks import ResumeCheckpoint
-from cxr.training.fit import MemberModule, choose_precision, label_loss, parameter_groups
+from cxr.training.fit import MemberModule, label_loss, parameter_groups
 from cxr.training.trainer import fit
 from cxr.training.trainer_settings import Augmentation, TrainerSettings
 
@@ -319,12 +319,6 @@ def test_backbone_learns_slower_and_norms_do_not_decay():
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         replace(SETTINGS, **change)
-
-
-def test_precision_is_chosen_or_refused():
-    assert choose_precision("32", cuda=False) == "32-true"
-    assert choose_precision("bf16", cuda=False) == "bf16-mixed"
-    assert choose_precision("auto", cuda=False) in ("32-true", "bf16-mixed")
 
 
 def test_epoch_lines_are_logged(tmp_path, caplog):
