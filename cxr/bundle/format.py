@@ -138,6 +138,8 @@ def _summary(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "data", info["data"]["fingerprint"]
     yield "classes", ", ".join(info["labels"])
     yield "members", ", ".join(weights)
+    if teacher := info.get("teacher"):
+        yield "student of", f"the ensemble of run {teacher['run']}"
     yield "input", f"{preprocess['size_px']} px, {PreprocessSpec(**preprocess).how()}"
     for level in sure["conformal"]["levels"]:
         shares = [

@@ -128,7 +128,8 @@ def outline_layer(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np
 
     White on dark, so that it shows on bone and on air; transparent elsewhere.
     """
-    inside = Image.fromarray(mask).convert("L").resize(shape[::-1], Image.Resampling.BILINEAR)
+    cells = Image.fromarray(mask).convert("L").filter(ImageFilter.GaussianBlur(1))
+    inside = cells.resize(shape[::-1], Image.Resampling.BILINEAR)
     inside = inside.point(lambda value: 255 * (value >= 128))
     width = 2 * max(1, min(shape) // 300) + 1
     eroded, dilated = (

@@ -39,7 +39,8 @@ def distil_stage(config: DistilConfig) -> Path:
         teacher_of(teacher.members, teacher.ensemble), config.teacher, config.run, teacher.state
     )
     student = replace(config, run=config.run + SUFFIX)
-    folder = open_run(student, teacher.prepared, data_config=teacher.info.get("data_config"))
+    known = {"data_config": teacher.info["data_config"], "teacher": teaching.to_dict()}
+    folder = open_run(student, teacher.prepared, known=known)
     train_member(student, teacher.prepared, folder, teaching=teaching)
     own = EnsembleConfig(config.data, student.run, config.output_root, members=[config.model.name])
     _compare(teacher.fitted["validation"], ensemble_stage(own)["validation"])

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxr.console import log, print_table
@@ -18,12 +19,15 @@ from cxr.evaluation.confidence import (
     sets_table,
 )
 from cxr.evaluation.confidence_plots import save_plots
-from cxr.evaluation.evaluate import evaluate, fully_known
+from cxr.evaluation.evaluate import columns_of, evaluate, fully_known, read_predictions
+from cxr.evaluation.summary import compare
 from cxr.files import digest, digest_of, environment, read_json, write_csv, write_json
+from cxr.labels import label_indices
+from cxr.models.ensemble import WEIGHTED
 from cxr.pipeline.config import EvaluateConfig, EvaluateOnConfig
 from cxr.pipeline.report_stage import write_report
 from cxr.pipeline.run_folder import relative
-from cxr.pipeline.trained_run import TrainedRun
+from cxr.pipeline.trained_run import PREDICTIONS, TrainedRun
 from cxr.training.thread_count import THREADS
 
 
@@ -65,6 +69,8 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
         "disjoint": info["disjoint"],
         "patients_unknown": patients_unknown(table),
     }
+    if compared := against_teacher(run, predictions, seed=config.seed):
+        metrics["less_teacher"] = compared
     write_evaluation(run, predictions, metrics, out, config)
     log.info("%s. The test split was opened %d time(s) for this run.", tables.INTERVALS, opened)
     if metrics["patients_unknown"]:
@@ -79,6 +85,37 @@ def evaluate_stage(config: EvaluateConfig) -> dict[str, Any]:
     write_report(run)
     log.info("next: %s (Grad-CAM)", run.command("explain"))
     return metrics
+
+
+def against_teacher(
+    run: TrainedRun, predictions: pd.DataFrame, *, seed: int
+) -> dict[str, Any] | None:
+    """Set a student against its teacher on the same test images, and say it.
+
+    Returns:
+        Student less teacher, see ``compare``; None for what has no teacher, or one that was not
+        evaluated on these images.
+    """
+    if not (teacher := run.info.get("teacher")):
+        return None
+    path = run.folder.with_name(teacher["run"]) / PREDICTIONS
+    table = read_predictions(path).set_index("image") if path.exists() else pd.DataFrame()
+    known = fully_known(predictions)
+    if not set(known["image"]) <= set(table.index):
+        log.info("its teacher %s was not evaluated on these images, so nothing is compared", path)
+        return None
+    student, other = (
+        columns_of(part, "prob", WEIGHTED, run.labels)
+        for part in (known, table.loc[known["image"]])
+    )
+    targets, groups = label_indices(known["label"], run.labels), known["group"].to_numpy(str)
+    found = compare(targets, student, other, groups, rng=np.random.default_rng(seed))
+    log.info(
+        "student less teacher (%s), paired by patient: accuracy %s, macro AUROC %s",
+        teacher["run"],
+        *(tables.show_interval(found[key]) for key in ("accuracy", "macro_auroc")),
+    )
+    return found
 
 
 def measure_run(

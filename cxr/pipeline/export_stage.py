@@ -164,6 +164,7 @@ def _values(info: dict[str, Any], prepared: Prepared, ensemble: Ensemble) -> dic
     splits = prepared.table["split"].value_counts()
     return ensemble.to_dict() | {
         "run": info["run"],
+        **({"teacher": info["teacher"]} if "teacher" in info else {}),
         "note": info["note"],
         "synthetic": info["synthetic"],
         "preprocess": prepared.info["preprocess"],

@@ -22,11 +22,11 @@ def note_of(prepared: Prepared) -> str:
 
 
 def open_run(
-    config: PrepareConfig, prepared: Prepared, *, data_config: dict[str, Any] | None = None
+    config: PrepareConfig, prepared: Prepared, *, known: dict[str, Any] | None = None
 ) -> Path:
     """Open or start a run on a prepared set; return outputs/<data>/<run>.
 
-    ``data_config`` says how the images were prepared; by default as ``config`` does.
+    ``known`` is written to run.json too, in the place of what ``config`` says.
 
     Raises:
         InputError: the run belongs to another prepared set.
@@ -36,7 +36,7 @@ def open_run(
         folder / "run.json",
         prepared,
         {"data": config.data.name, "run": config.run},
-        {"data_config": data_config or asdict(config.data)},
+        {"data_config": asdict(config.data), **(known or {})},
         fault=f"run {config.run!r} was made on another prepared set",
         hint="give another run=NAME",
     )

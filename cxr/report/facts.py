@@ -187,12 +187,14 @@ def training_table(results: Results) -> Table:
     for name, card in results.members.items():
         how, trainer = card.get("training", {}), card.get("trainer", {})
         source = (card.get("pretrained") or {}).get("source")
+        teacher = card.get("teacher")
         rows.append(
             {
                 "member": name,
                 "architecture": card.get("architecture"),
                 "input px": card.get("input", {}).get("size_px"),
                 "starts from": str(source or "random weights"),
+                **({"learns from": f"the ensemble of {teacher['run']}"} if teacher else {}),
                 "train images": card.get("data", {}).get("train_images"),
                 "epoch kept": f"{how.get('best_epoch', '?')} of {how.get('epochs', '?')}",
                 "batch": trainer.get("batch_size"),

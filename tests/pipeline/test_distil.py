@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cxr.errors import InputError
+from cxr.evaluation.evaluate import read_predictions
 from cxr.models.ensemble import Ensemble, all_probs
 from cxr.pipeline.config import RunConfig, compose
 from cxr.pipeline.distil_stage import distil_stage
@@ -63,6 +64,13 @@ def test_the_student_is_evaluated_as_any_run(tiny_run, student):
         )
     )
     assert set(metrics["models"]) >= {"mobilenetv2"}
+    student_, teacher_ = (
+        read_predictions(student.with_name(name) / "evaluation/predictions.csv")
+        for name in ("tiny-student", "tiny")
+    )
+    right = [(part["prediction"] == part["label"]).mean() for part in (student_, teacher_)]
+    assert metrics["less_teacher"]["accuracy"]["value"] == pytest.approx(right[0] - right[1])
+    assert "the ensemble of tiny" in (student / "report.html").read_text()
 
 
 def test_it_goes_on_or_reuses(tiny_run, student, caplog):
