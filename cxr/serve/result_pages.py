@@ -15,6 +15,8 @@ from cxr.serve.stored_results import overlay_png, own_row
 from cxr.serve.uploads import IMAGE_FILE, THUMB_FILE, gray_map, png_bytes
 
 blueprint = Blueprint("results", __name__, url_prefix="/predictions/<prediction_id>")
+OUTLINE_SIDE_PX = 1024
+"""Of the outline's layer at least, so that it is a fine line over a small image too."""
 VIEWS = ("over", "beside", "image")
 """The map over the image, beside it, or the image alone."""
 
@@ -65,7 +67,8 @@ def lungs(prediction_id: str) -> ResponseReturnValue:
     _, maps = _loaded(prediction_id)
     if maps is None or maps.lungs is None:
         abort(404)
-    height, width = maps.image.shape
+    scale = max(1.0, OUTLINE_SIDE_PX / max(maps.image.shape))
+    height, width = (round(scale * side) for side in maps.image.shape)
     return _png(png_bytes(outline_layer(maps.lungs, (height, width))))
 
 
