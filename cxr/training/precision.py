@@ -10,14 +10,15 @@ from torch.nn import functional
 from cxr.console import log
 from cxr.models.build import Member
 
-TRIED = 2
-"""Images of a step that is timed."""
-ROUNDS = 3
+TRIED_PX = 2 * 224**2
+"""Pixels of a step that is timed: with fewer the cost of each call hides the arithmetic's."""
+ROUNDS = 4
 EMULATED = 3.0
 """Times slower from which no chance could make bfloat16 win."""
-LEAST_GAIN = 1.4
-"""Times faster that bfloat16 must be: a network that gains less (MobileNetV2 by AVX-512 BF16, 0.9
-to 1.25) would get another arithmetic from one training to the next by chance."""
+LEAST_GAIN = 1.35
+"""Times faster that bfloat16 must be: a network that gains less than chance moves a measurement
+would get another arithmetic from one training to the next. By AVX-512 BF16 InceptionV3 gains 1.5
+to 1.8, MobileNetV2 0.8 to 1.25."""
 
 
 def choose_precision(
@@ -53,9 +54,10 @@ def step_seconds(member: Member, device: torch.device) -> tuple[float, float]:
     """Return the seconds of a step in float32 and in bfloat16, the least of a few each."""
     trial = copy.deepcopy(member).train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = member.spec.input.size_px
-    inputs = torch.zeros(TRIED, 3, side, side, device=device)
+    count = max(2, round(TRIED_PX / side**2))
+    inputs = torch.zeros(count, 3, side, side, device=device)
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    targets = torch.zeros(TRIED, dtype=torch.int64, device=device)
+    targets = torch.zeros(count, dtype=torch.int64, device=device)
     times: tuple[list[float], list[float]] = ([], [])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for _ in range(ROUNDS):
