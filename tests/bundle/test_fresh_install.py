@@ -92,3 +92,26 @@ def test_it_predicts_without_torch(fresh, exported_run, tiny_bundle, tmp_path):
         assert float(row["ood_score"]) == pytest.approx(here.ood_score, rel=1e-3)
         for label, prob in here.probs.items() if not here.refused else ():
             assert float(row[f"prob_{label}"]) == pytest.approx(prob, abs=1e-4)
+
+
+def test_it_brings_the_lung_finder_and_the_templates(fresh):
+    script = """
+from importlib.resources import files
+import numpy as np
+from cxr.lungs.find import find_lungs
+print(find_lungs(np.zeros((64, 64), np.uint8)).count)
+names = [file.name for room in ("report", "lungs") for file in files(f"cxr.{room}").iterdir()]
+print(*sorted(name for name in names if not name.endswith(".py")))
+"""
+    done = subprocess.run(
+        [fresh / "python", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=fresh,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    count, names = done.stdout.splitlines()
+    assert count == "0"
+    wanted = {"lungs.onnx", "lungs.json", "CARD.md", "report.html.j2", "MODEL_CARD.md.j2"}
+    assert wanted <= set(names.split())
