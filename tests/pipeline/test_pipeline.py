@@ -313,7 +313,7 @@ def test_a_run_that_is_not_there_names_those_that_are(tiny_run, name, stage):
 def test_evaluating_before_the_ensemble_names_the_command(copied):
     (copied.folder / "ensemble.json").unlink()
     before = snapshot(copied.folder)
-    with pytest.raises(MissingInputError, match=r"python scripts/ensemble\.py data=phantom"):
+    with pytest.raises(MissingInputError, match=r"python3? scripts/ensemble\.py data=phantom"):
         evaluate_stage(compose("evaluate", copied.where()))
     assert snapshot(copied.folder) == before
 
