@@ -94,13 +94,19 @@ def against_teacher(
 
     Returns:
         Student less teacher, see ``compare``; None for what has no teacher, or one that was not
-        evaluated on these images.
+        evaluated on these images with the weights that taught.
     """
     if not (teacher := run.info.get("teacher")):
         return None
     path = run.folder.with_name(teacher["run"]) / PREDICTIONS
-    table = read_predictions(path).set_index("image") if path.exists() else pd.DataFrame()
-    known = fully_known(predictions)
+    of, hint = path.with_name("metrics.json"), f"evaluate {teacher['run']} again"
+    if (
+        not of.exists()
+        or read_json(of, hint=hint).get("state", teacher["state"]) != teacher["state"]
+    ):
+        log.info("the teacher, run %s, was not evaluated as it taught: %s", teacher["run"], hint)
+        return None
+    table, known = read_predictions(path).set_index("image"), fully_known(predictions)
     if not set(known["image"]) <= set(table.index):
         log.info("its teacher %s was not evaluated on these images, so nothing is compared", path)
         return None

@@ -63,6 +63,10 @@ class MemberModule(LightningModule):
         self.val_accuracy = MulticlassAccuracy(classes, average="micro")
         self.val_balanced_accuracy = MulticlassAccuracy(classes, average="macro")
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the arithmetic, so that a training that goes on measures no other."""
+        checkpoint["precision"] = self.trainer.precision
+
     def on_train_start(self) -> None:
         """Keep frozen modules' batch norms in inference mode in an epoch that is resumed.
 

@@ -37,6 +37,8 @@ def choose_precision(
     """
     if precision != "auto":
         return "bf16-mixed" if precision == "bf16" else "32-true"
+    if device.type == "mps":
+        return "32-true"
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -30,6 +30,8 @@ from cxr.training.trainer_settings import TrainerSettings
 log = logging.getLogger(__name__)
 
 RESUME_FILE, BEST_FILE = "resume.ckpt", "best.ckpt"
+BEFORE_MEASURED = "32-true"
+"""Arithmetic of a checkpoint that does not name its own: as ``auto`` chose it then, AMX aside."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,6 @@ def fit(
     settings, checkpoints = module.settings, folder / "checkpoints"
     THREADS.fix(settings.threads)
     module.train_batches = train
-    cuda = settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    processes = settings.devices * settings.num_nodes
-    precision = choose_precision(settings.precision, module.member, device, processes=processes)
     monitor = None if settings.monitor == "last" else f"val_{settings.monitor}"
     mode = "min" if settings.monitor == "nll" else "max"
     best = ModelCheckpoint(
@@ -92,13 +90,15 @@ def fit(
         *extra_callbacks,
     ]
     with quiet(), storage_errors(folder):
+        resume, step, kept = checkpoints / RESUME_FILE, 0, None
+        if resume.exists():
+            before = torch.load(resume, map_location="cpu", weights_only=False)
+            unnamed = BEFORE_MEASURED if settings.precision == "auto" else None
+            step, kept = int(before["global_step"]), before.get("precision", unnamed)
+            log.info("%s: going on from step %d", folder.name, step)
+        precision = kept or _precision(module)
         board = TensorBoardLogger(folder / "logs", name="", version="tensorboard")
         trainer = _trainer(settings, precision, callbacks, board)
-        resume = checkpoints / RESUME_FILE
-        step = 0
-        if resume.exists():
-            step = int(torch.load(resume, map_location="cpu", weights_only=False)["global_step"])
-            log.info("%s: going on from step %d", folder.name, step)
         module.to(memory_format=torch.channels_last)
         trainer.fit(module, train, val, ckpt_path=resume if step else None, weights_only=False)
         found = torch.load(checkpoints / BEST_FILE, map_location="cpu", weights_only=False)
@@ -130,6 +130,16 @@ def reuse_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-1, 2**31 - 1)
         libc.mallopt(-3, 2**30)
+
+
+def _precision(module: MemberModule) -> str:
+    settings, device = module.settings, torch.device("cpu")
+    if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        device = torch.device("cuda")
+    elif settings.accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        device = torch.device("mps")
+    processes = settings.devices * settings.num_nodes
+    return choose_precision(settings.precision, module.member, device, processes=processes)
 
 
 def _trainer(

@@ -16,6 +16,7 @@ from torch.nn import functional
 from cxr.data.loader import BatchLoader, EpochSampler, FixedOrder
 from cxr.errors import InputError, NonFiniteLossError
 from cxr.models.build import build_member, freeze
+from cxr.training import precision
 from cxr.training.callbacks import ResumeCheckpoint
 from cxr.training.fit import MemberModule, label_loss, parameter_groups
 from cxr.training.trainer import fit
@@ -183,6 +184,24 @@ def test_resumed_run_equals_uninterrupted(tmp_path, save_at, die_at, frozen):
         if not torch.equal(value, kept[name])
     ]
     assert not differing
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_resumed_run_keeps_its_arithmetic(tmp_path, monkeypatch, named):
+    settings = replace(SETTINGS, precision="auto")
+    monkeypatch.setattr(precision, "step_seconds", lambda *_: (2.0, 1.0 if named else 2.0))
+    module, train, val = module_and_loaders(settings=settings)
+    with pytest.raises(KeyError, match="killed"):
+        fit(module, train, val, tmp_path, extra_callbacks=(Kill(tmp_path, 2, 3),))
+    path = tmp_path / "checkpoints/resume.ckpt"
+    kept = torch.load(path, weights_only=False)
+    if not named:  # as written before the arithmetic was measured
+        del kept["precision"]
+        torch.save(kept, path)
+    monkeypatch.setattr(precision, "step_seconds", lambda *_: pytest.fail("it was measured anew"))
+
+    module, train, val = module_and_loaders(settings=settings)
+    assert fit(module, train, val, tmp_path).precision == ("bf16-mixed" if named else "32-true")
 
 
 def test_a_run_with_label_sets_and_weighted_draws_resumes_exactly(tmp_path):
